@@ -1,0 +1,29 @@
+"""AutoML-lite for image classification: search learning rate and batch size, leave one finished model.
+
+Importing the package imports no torch; `train`, `search` and `load_model` are found on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.backbone import Backbone
+from automl_pt.dataset import Dataset, Hints, LabeledImages
+from automl_pt.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from automl_pt.model import load_model
+    from automl_pt.run import train
+    from automl_pt.study import search
+
+__version__ = "0.1.0"
+__all__ = ["Backbone", "Dataset", "Hints", "LabeledImages", "hookimpl", "load_model", "search", "train"]
+
+_LAZY = {"load_model": "automl_pt.model", "search": "automl_pt.study", "train": "automl_pt.run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

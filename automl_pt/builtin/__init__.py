@@ -1,0 +1,1 @@
+"""What is registered out of the box, through the same hooks as anyone else's."""

@@ -1,0 +1,155 @@
+"""Settings: frozen, checked when made, every mistake reported at once; to and from TOML.
+
+A field's description is what `--help` and the README say of it. Ranges stand here alone: the command line, config
+files and Python all come through these classes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from automl_pt.errors import ConfigError
+
+Count = Annotated[int, Strict(), Field(gt=0)]
+CountOrZero = Annotated[int, Strict(), Field(ge=0)]
+Seed = Annotated[int, Strict()]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Flag = Annotated[bool, Strict()]
+
+StopRule = Literal["consecutive", "best"]
+Schedule = Literal["constant", "step", "polynomial", "cosine"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Augment = Literal["auto", "none"]
+
+C = TypeVar("C", bound="Settings")
+
+
+class Settings(BaseModel):
+    """What a single run and a search have in common: the data, the recipe, the device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+
+    dataset: str = Field(description="a folder, archive or table of labelled images, or a registered dataset's name")
+    root: str | None = Field(None, description="folder of a named dataset's files")
+    download: Flag = Field(False, description="let a named dataset fetch its files into --root")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of the training images split off for validation when the data bring no split of their own"
+    )
+    test_fraction: Fraction = Field(
+        0.0, description="share of all images split off as a test split when the data bring none"
+    )
+    max_bad: Fraction = Field(
+        0.0, description="share of unreadable images that are left out, and listed, rather than ending the run"
+    )
+
+    epochs: Count = Field(5, description="passes over the whole training split")
+    patience: Count = Field(3, description="epochs without a lower validation loss, in a row, after which a run stops")
+    stop_rule: StopRule = Field("consecutive", description="compare with the epoch before, or with the best so far")
+    min_delta: NotNegative = Field(0.0, description="with stop rule 'best': by how much a loss must be lower to count")
+    keep: Literal["best", "last"] = Field("best", description="which epoch's weights the model holds")
+    seed: Seed = Field(1, description="any integer; fixes head, split, order, augmentation and dropout")
+
+    image_size: Count | None = Field(None, description="side in pixels; default: the dataset's hint, else the backbone's")
+    augment: Augment = Field("auto", description="random shifts, and mirror images where the dataset's hints allow them")
+    pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
+    weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
+    freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
+    weight_decay: NotNegative = Field(1e-4, description="L2 penalty of SGD")
+    schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
+    warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
+    label_smoothing: Fraction = Field(0.0, description="share of the target spread over the other classes")
+    clip_grad_norm: Rate | None = Field(None, description="largest norm of a step's gradient")
+    class_weights: Literal["none", "balanced"] = Field("none", description="'balanced' weights a class by its rarity")
+    ema_decay: Fraction = Field(0.0, description="decay per step of a moving average of the weights; 0 keeps none")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda[:n] or mps")
+    precision: Precision = Field("auto", description="number format of the forward pass; auto picks what is fast here")
+    deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
+    threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
+    plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs, got {self.warmup_epochs} and {self.epochs}")
+        if self.min_delta and self.stop_rule != "best":
+            raise ValueError("min_delta belongs to stop_rule 'best', got stop_rule 'consecutive'")
+        if self.pretrained and self.weights:
+            raise ValueError("give pretrained or weights, not both: each says where the weights come from")
+        return self
+
+
+class TrainConfig(Settings):
+    """Settings of one run with fixed parameters."""
+
+    backbone: str = Field("resnet18", description="a registered backbone's name")
+    batch_size: Count = Field(16, description="images per optimiser step")
+    lr: Rate = Field(0.001, description="initial learning rate of SGD")
+
+
+class SearchConfig(Settings):
+    """Settings of a study."""
+
+    backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
+    lr: tuple[Rate, Rate] = Field((1e-4, 1.0), description="lowest and highest learning rate, searched log-uniformly")
+    batch_sizes: tuple[Count, ...] | None = Field(
+        None, min_length=1, description="batch sizes to choose from; default: powers of two from 8 to 256 that the data allow"
+    )
+    trials: Count = Field(16, description="number of trials in the study")
+    timeout: Rate | None = Field(None, description="seconds after which the search ends with what it has")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the study's name; default: made from the dataset's"
+    )
+    storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.lr[0] > self.lr[1]:
+            raise ValueError(f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}")
+        return self
+
+    def trial(self, *, backbone: str, lr: float, batch_size: int, seed: int) -> TrainConfig:
+        """Fix the searched settings and the seed: the run that one trial is."""
+        shared = {name: getattr(self, name) for name in Settings.model_fields}
+        return TrainConfig(**{**shared, "backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a config file's table; raise ConfigError naming the line when it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([str(error)], source=str(path)) from error
+
+
+def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings") -> C:
+    """Build settings of `kind`, or raise one ConfigError that lists every mistake."""
+    try:
+        return kind(**settings)
+    except ValidationError as error:
+        raise ConfigError(
+            [_mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"]) for item in error.errors()],
+            source=source,
+        ) from None
+
+
+def _mistake(kind: type[Settings], location: tuple[int | str, ...], message: str, given: object, type_: str) -> str:
+    name = ".".join(str(part) for part in location)
+    if type_ == "extra_forbidden":
+        near = get_close_matches(name, kind.model_fields, n=1)
+        return f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
+    if type_ == "missing":
+        return f"{name}: required"
+    rule = message.removeprefix("Value error, ")
+    rule = rule.removeprefix("Input ")
+    return f"{name}: {rule}, got {given!r}" if name else rule

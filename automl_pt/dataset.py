@@ -1,0 +1,67 @@
+"""What a dataset is: a name and a function that gives labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a dataset's images that training should respect."""
+
+    #: a mirrored image still belongs to its class (not so for digits and letters)
+    horizontal_flip: bool = True
+    #: a slightly shifted image still belongs to its class
+    shift: bool = True
+    #: side in pixels to train at, where the user names none; None: the backbone's own
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """N images with their labels, as a dataset gives them: nothing decoded that need not be.
+
+    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W] (a lazy sequence is fine: an item is asked
+    for once). `labels` are integers into `classes`. `splits` names each image's split, or None where the tool shall
+    split. `names` identify images for good (default: the path relative to `root`, or the index). Images of one of
+    `groups` never end up in two splits. `left_out` lists (name, reason) of files that were found and not taken.
+    """
+
+    images: Sequence[Path] | Sequence[NDArray[np.uint8]]
+    labels: Sequence[int] | NDArray[np.int64]
+    classes: Sequence[str]
+    splits: Sequence[Split | None] | None = None
+    names: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    root: Path | None = None
+    left_out: Sequence[tuple[str, str]] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named source of labelled images.
+
+    `load(root)` gives the images; `root` is the folder named by `--root`, or the path given on the command line for
+    kinds of data that are found by path. `download(root)` fetches what `load` needs and is called on `--download` only.
+    """
+
+    name: str
+    load: Callable[[Path | None], LabeledImages]
+    hints: Hints = field(default_factory=Hints)
+    download: Callable[[Path | None], None] | None = None
+    license: str | None = None
+    #: one line for listings
+    description: str = ""

@@ -1,0 +1,1 @@
+"""Where a run runs: in this process, or in local worker processes."""

@@ -1,0 +1,122 @@
+"""Every error automl-pt raises on purpose, and the exit code the command line gives it.
+
+    AutomlError                        1
+    ├── UsageError                     2   the request itself is wrong
+    │   ├── ConfigError                    settings out of range, unknown or contradictory; lists all of them
+    │   └── UnknownNameError               no backbone, dataset or study of that name; suggests near ones
+    ├── DatasetError
+    │   ├── NotLabeledDatasetError         images without class folders or a label column
+    │   └── InvalidDatasetError            labelled, but not usable: categories differ, unreadable images, ...
+    ├── InvalidModelDirectoryError         not a model that this toolkit (or a backbone name) can give
+    ├── WeightsError                       pretrained weights are absent, damaged or do not fit
+    ├── PluginError                        a plugin that cannot be imported or breaks a hook's contract
+    ├── DeviceError                        the device asked for is not there
+    ├── CheckpointError                    no intact checkpoint to go on from, or one of another run
+    ├── StudyError                         the study cannot be resumed as asked
+    ├── StorageError                       the study's storage cannot be opened, read or written
+    ├── OutputError                        a file cannot be written: no space, read-only, taken
+    └── InstallationError                  installed packages do not fit together or are missing
+
+Every message has three parts: the rule, what was given, what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class AutomlError(Exception):
+    """Base of all errors raised on purpose: `rule` was broken by `given`; `remedy` says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, rule: str, *, given: str, remedy: str) -> None:
+        self.rule, self.given, self.remedy = rule, given, remedy
+        super().__init__(f"{rule}\n  given: {given}\n  next:  {remedy}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.rule, self.given, self.remedy)
+
+
+def _rebuild(kind: type[AutomlError], rule: str, given: str, remedy: str) -> AutomlError:
+    """Make an error again in another process, whatever its subclass's own constructor takes."""
+    error = kind.__new__(kind)
+    AutomlError.__init__(error, rule, given=given, remedy=remedy)
+    return error
+
+
+class UsageError(AutomlError):
+    """The request itself is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """One or more settings are out of range, unknown or contradict each other; all are listed."""
+
+    def __init__(self, mistakes: Sequence[str], *, source: str = "settings") -> None:
+        self.mistakes = tuple(mistakes)
+        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        super().__init__(
+            f"{source}: {count}",
+            given="".join(f"\n    - {mistake}" for mistake in self.mistakes),
+            remedy="correct them; `automl-pt train --help` and `automl-pt search --help` list every setting",
+        )
+
+
+class UnknownNameError(UsageError):
+    """No `kind` is registered as `name`; near names among `known` are suggested."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str) -> None:
+        self.suggestions = get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(repr(near) for near in self.suggestions)}? " if self.suggestions else ""
+        super().__init__(f"unknown {kind}", given=repr(name), remedy=hint + remedy)
+
+
+class DatasetError(AutomlError):
+    """Base of the errors about data."""
+
+
+class NotLabeledDatasetError(DatasetError):
+    """Training and validation need labelled images: class folders, or a table with a label column."""
+
+
+class InvalidDatasetError(DatasetError):
+    """The data are labelled but cannot be trained on as they are."""
+
+
+class InvalidModelDirectoryError(AutomlError):
+    """A path or name given as a model is none: not a model directory, damaged, or not a known backbone."""
+
+
+class WeightsError(AutomlError):
+    """Pretrained weights are not at hand, damaged, of an unsafe format, or do not fit the backbone."""
+
+
+class PluginError(AutomlError):
+    """A plugin cannot be imported, implements an unknown hook, or returns what the hook does not allow."""
+
+
+class DeviceError(AutomlError):
+    """The device asked for is not there."""
+
+
+class CheckpointError(AutomlError):
+    """No checkpoint is intact, or the one found belongs to a run with other settings."""
+
+
+class StudyError(AutomlError):
+    """A study cannot be resumed as asked, because results would not be comparable or files have changed."""
+
+
+class StorageError(AutomlError):
+    """The storage of a study cannot be opened, read or written, or would run code when read."""
+
+
+class OutputError(AutomlError):
+    """A file or folder cannot be written: no space left, read-only, or already taken by something else."""
+
+
+class InstallationError(AutomlError):
+    """Installed packages are missing or do not fit each other."""

@@ -1,0 +1,114 @@
+"""The one way files are written: to a temporary name, synced, renamed. A reader sees the old file or the new one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from automl_pt.errors import OutputError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; on leaving without an error it becomes `path`, durably.
+
+    Raises OutputError when the disk is full or the folder cannot be written; `path` is then what it was before.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replace the content of `path` as a whole; text is written as UTF-8."""
+    with atomic_file(path) as stream:
+        stream.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system can sync folders."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents and prove that it can be written; raise OutputError before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise output_error(error, path) from error
+    return path
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Say in one line why `path` cannot be written and what helps."""
+    remedies = {
+        errno.ENOSPC: "free some space and run the same command again: it goes on from the last checkpoint",
+        errno.EDQUOT: "free some of your quota and run the same command again: it goes on from the last checkpoint",
+        errno.EROFS: "choose a folder on a writable file system",
+        errno.EACCES: "choose a folder you may write to, or change its permissions",
+        errno.EPERM: "choose a folder you may write to, or change its permissions",
+        errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.EEXIST: "a file of that name is in the way; choose another folder",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    remedy = remedies.get(error.errno or 0, "check the disk and the path, then run the same command again")
+    return OutputError("the output must be writable", given=f"{path}: {reason}", remedy=remedy)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace NaN and infinities by None, at any depth: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    return value
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Write `value` as standard JSON in ASCII, so that any file name survives; not-finite numbers become null."""
+    return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    atomic_write(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise OSError or ValueError as `json` does."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    """Hash a file's content, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""Fixtures that several test files share. Images are drawn, so that nothing needs a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+CLASSES = ("blue", "green", "red")
+
+
+def draw_image(label: int, index: int, side: int = 16) -> Image.Image:
+    """Draw a noisy square of the class's colour: easy to learn, no two alike."""
+    noise = np.random.default_rng([label, index]).integers(0, 90, (side, side, 3), dtype=np.uint8)
+    noise[..., 2 - label] += 120
+    return Image.fromarray(noise)
+
+
+def write_folder(root: Path, counts: dict[str, int], side: int = 16) -> Path:
+    """Write `counts[split]` PNG images of each class under `root/split/class`."""
+    for split, count in counts.items():
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                draw_image(label, index + 1000 * len(split), side).save(folder / f"{index:03}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    """Return a folder with train/val/test splits of three classes: 8, 4 and 4 drawn images each, 16 px."""
+    return write_folder(tmp_path / "tiny", {"train": 8, "val": 4, "test": 4})
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    """Return a runner for click commands."""
+    return CliRunner()
