@@ -6,13 +6,14 @@ files and Python all come through these classes.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
 from automl_pt.errors import ConfigError
 
@@ -49,6 +50,13 @@ class Settings(BaseModel):
     max_bad: Fraction = Field(
         0.0, description="share of unreadable images that are left out, and listed, rather than ending the run"
     )
+    image_column: str | None = Field(None, description="a table's column of image paths; default: guessed, and said")
+    label_column: str | None = Field(None, description="a table's column of labels; default: guessed, and said")
+    split_column: str | None = Field(None, description="a table's column that says train, val or test")
+    group_column: str | None = Field(None, description="a table's column of groups that are never torn apart by a split")
+    group_by: str | None = Field(
+        None, description="regular expression on relative paths; images with the same first group (or match) stay together"
+    )
 
     epochs: Count = Field(5, description="passes over the whole training split")
     patience: Count = Field(3, description="epochs without a lower validation loss, in a row, after which a run stops")
@@ -70,10 +78,14 @@ class Settings(BaseModel):
     label_smoothing: Fraction = Field(0.0, description="share of the target spread over the other classes")
     clip_grad_norm: Rate | None = Field(None, description="largest norm of a step's gradient")
     class_weights: Literal["none", "balanced"] = Field("none", description="'balanced' weights a class by its rarity")
+    micro_batch_size: Count | None = Field(
+        None, description="images per forward pass; gradients are accumulated up to the batch size"
+    )
     ema_decay: Fraction = Field(0.0, description="decay per step of a moving average of the weights; 0 keeps none")
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda[:n] or mps")
     precision: Precision = Field("auto", description="number format of the forward pass; auto picks what is fast here")
+    checkpoint_minutes: Rate = Field(10.0, description="an epoch longer than this is also saved on the way")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")
@@ -86,7 +98,19 @@ class Settings(BaseModel):
             raise ValueError("min_delta belongs to stop_rule 'best', got stop_rule 'consecutive'")
         if self.pretrained and self.weights:
             raise ValueError("give pretrained or weights, not both: each says where the weights come from")
+        if self.group_column and self.group_by:
+            raise ValueError("give group_column or group_by, not both: each says which images belong together")
         return self
+
+    @field_validator("group_by")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"must be a regular expression ({error})") from None
+        return pattern
 
 
 class TrainConfig(Settings):

@@ -35,6 +35,7 @@ class LabeledImages:
     for once). `labels` are integers into `classes`. `splits` names each image's split, or None where the tool shall
     split. `names` identify images for good (default: the path relative to `root`, or the index). Images of one of
     `groups` never end up in two splits. `left_out` lists (name, reason) of files that were found and not taken.
+    `notes` are sentences the user should read: what was guessed, and how the data were understood.
     """
 
     images: Sequence[Path] | Sequence[NDArray[np.uint8]]
@@ -45,6 +46,7 @@ class LabeledImages:
     groups: Sequence[str] | None = None
     root: Path | None = None
     left_out: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
