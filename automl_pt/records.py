@@ -1,0 +1,80 @@
+"""What is known of a study's trials, as plain values: what reports, listings and results are made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as it stands in the storage.
+
+    `state` is Optuna's word: RUNNING (a paused trial too), COMPLETE, PRUNED, FAIL or WAITING. `value` is the validation
+    loss of the weights the trial kept, and None where it kept none. `epochs` counts the epochs done, `seconds` the time
+    spent in them. `reason` says why the trial ended (`completed`, `patience`, `diverged`, `pruned`, or `failed: ...`),
+    or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss.
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    value: float | None
+    epochs: int
+    seconds: float
+    reason: str
+    losses: dict[int, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""
+        return {**asdict(self), "losses": {str(epoch): loss for epoch, loss in self.losses.items()}}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether the best model is better than the runner-up by more than the validation set's noise.
+
+    `difference` is runner-up minus best, in mean validation loss per image; `standard_error` is that of the paired
+    per-image differences. `inside_noise` holds where the difference is under two standard errors.
+    """
+
+    best: int
+    runner_up: int
+    difference: float
+    standard_error: float
+    images: int
+    inside_noise: bool
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a search gave.
+
+    `model` is the finished model's directory, None while no trial has kept any weights. `stopped` says why the search
+    ended: `trials` (all were run), `timeout`, `flat` or `interrupted`; `signal` is then the number of the signal.
+    `test` holds the test split's figures (`loss`, `accuracy`), looked at once, at the end, where there is such a split.
+    `estimate_error` is the estimate of the whole time made half way, divided by the time it took, minus one.
+    """
+
+    name: str
+    directory: str
+    storage: str
+    model: str | None
+    best: TrialRecord | None
+    runner_up: TrialRecord | None
+    comparison: Comparison | None
+    test: dict[str, float] | None
+    trials: tuple[TrialRecord, ...]
+    stopped: str
+    seconds: float
+    estimate_error: float | None = None
+    signal: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        records = {
+            "best": self.best.to_dict() if self.best else None,
+            "runner_up": self.runner_up.to_dict() if self.runner_up else None,
+            "trials": [record.to_dict() for record in self.trials],
+        }
+        return {**asdict(self), **records}
