@@ -16,7 +16,10 @@ class Event:
     def to_dict(self) -> dict[str, Any]:
         """Return the event's name and fields as plain values for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {name: value.to_dict() if isinstance(value, EpochResult | StudyResult) else value for name, value in values.items()}
+        plain = {
+            name: value.to_dict() if isinstance(value, EpochResult | StudyResult) else value
+            for name, value in values.items()
+        }
         return {"event": type(self).__name__, **plain}
 
 
@@ -86,7 +89,7 @@ class NewBest(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """How far the search is: `done` is the share of the epochs it expects to run, `seconds_left` an estimate or None."""
+    """How far the search is: `done` is the share of the expected epochs, `seconds_left` an estimate or None."""
 
     done: float
     seconds: float
