@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone:
     """A named network builder.
 
-    `build(num_classes, pretrained)` returns a new `nn.Module` that maps float[B, 3, S, S] to logits float[B, num_classes].
+    `build(num_classes, pretrained)` returns a new `nn.Module` from float[B, 3, S, S] to logits float[B, num_classes].
     With `pretrained` it loads weights or raises; it never falls back to random ones.
     """
 
@@ -36,7 +36,24 @@ class Backbone:
     weights_license: str | None = None
     #: called after `build` with the model and the image size: a place for a stem that suits small images
     adapt: Callable[[nn.Module, int], nn.Module] | None = None
-    #: prefix of the head's parameters in `state_dict()`; found as the last linear layer when None
-    head: str | None = None
-    #: the lines with which plain torchvision or timm builds the same network, for the model's README; None: this package
-    recipe: str | None = None
+    #: name, or names, of the head's modules; found as the last linear layer when None
+    head: str | tuple[str, ...] | None = None
+    #: of (num_classes, image_size): the lines with which plain torchvision or timm builds the same network as `model`,
+    #: for the model directory's README; None: only this package builds it
+    recipe: Callable[[int, int], str] | None = None
+    #: of (model, tensors): renames the tensors of a published weights file to this model's names
+    convert_weights: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Many backbones under one prefix, each made when it is asked for: for a zoo whose import is slow.
+
+    `names()` lists them in full, `prefix` included; `make(name)` gives one of them. Neither is called before somebody
+    lists all backbones or asks for a name that starts with `prefix`.
+    """
+
+    #: ends in "/"
+    prefix: str
+    names: Callable[[], Sequence[str]]
+    make: Callable[[str], Backbone]

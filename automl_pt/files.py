@@ -58,12 +58,31 @@ def make_folder(path: Path) -> Path:
     """Create `path` with its parents and prove that it can be written; raise OutputError before any work is done."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        remove_stale(path)
         probe = path / f".probe.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
         raise output_error(error, path) from error
     return path
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporary files in `folder` whose writer was killed."""
+    for path in sorted(folder.glob(".*.tmp")):
+        parts = path.name.split(".")
+        if len(parts) > 3 and parts[-3].isdigit() and not _is_running(int(parts[-3])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OSError):
+        return True
+    return True
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
@@ -112,3 +131,10 @@ def sha256_file(path: Path) -> str:
     """Hash a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
+    if chosen := os.environ.get("AUTOML_PT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "automl_pt"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 
 #: the entry-point group, and the name plugins mark their hooks for
@@ -17,8 +17,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def register_backbones() -> Iterable[Backbone]:
-    """Return the backbones this plugin offers."""
+def register_backbones() -> Iterable[Backbone | Catalogue]:
+    """Return the backbones this plugin offers; a zoo that is slow to import may return a Catalogue."""
     raise AssertionError("a specification is not called")
 
 

@@ -9,26 +9,25 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
 from automl_pt import hookspecs
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.errors import PluginError, UnknownNameError
+from automl_pt.registry import Registry, V, collect
 
-BUILTIN = ("automl_pt.builtin.torchvision_backbones", "automl_pt.builtin.timm_backbones", "automl_pt.builtin.datasets")
+BUILTIN = ("automl_pt.builtin.torchvision_backbones", "automl_pt.builtin.timm_backbones", "automl_pt.builtin.digits")
 HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("register_")))
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"
 OFF_VARIABLE = "AUTOML_PT_NO_PLUGINS"
-
-V = TypeVar("V", Backbone, Dataset)
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,13 @@ class Plugins:
     loaded: list[Plugin] = field(default_factory=list)
     files: tuple[str, ...] = ()
 
-    def backbones(self) -> dict[str, Backbone]:
-        """Return all registered backbones by name, sorted; raise PluginError for a duplicate or a wrong value."""
-        return self._registry("register_backbones", Backbone)
+    def backbones(self) -> Registry[Backbone]:
+        """Return all registered backbones by name; raise PluginError for a duplicate or a wrong value."""
+        return self._registry("register_backbones", Backbone, (Backbone, Catalogue))
 
-    def datasets(self) -> dict[str, Dataset]:
-        """Return all registered datasets by name, sorted; raise PluginError for a duplicate or a wrong value."""
-        return self._registry("register_datasets", Dataset)
+    def datasets(self) -> Registry[Dataset]:
+        """Return all registered datasets by name; raise PluginError for a duplicate or a wrong value."""
+        return self._registry("register_datasets", Dataset, (Dataset,))
 
     def backbone(self, name: str) -> Backbone:
         """Return the backbone called `name`, or raise UnknownNameError with near names."""
@@ -66,20 +65,15 @@ class Plugins:
         remedy = "`automl-pt datasets` lists all of them; a path must exist"
         return _find("dataset", name, self.datasets(), remedy)
 
-    def _registry(self, hook: str, kind: type[V]) -> dict[str, V]:
-        owners: dict[str, str] = {}
-        values: dict[str, V] = {}
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            owner = implementation.plugin_name
-            for value in _returned(owner, hook, kind, implementation.function):
-                if value.name in owners:
-                    raise PluginError(
-                        f"a {kind.__name__.lower()}'s name is registered once",
-                        given=f"{value.name!r} by {owners[value.name]} and by {owner}",
-                        remedy=f"uninstall one of the two, or rename it; {OFF_VARIABLE}=1 leaves third parties out",
-                    )
-                owners[value.name], values[value.name] = owner, value
-        return dict(sorted(values.items()))
+    def _registry(self, hook: str, kind: type[V], allowed: tuple[type, ...]) -> Registry[V]:
+        returned = [
+            (implementation.plugin_name, value)
+            # pluggy calls the last registered first; in order of loading, built-ins are first
+            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
+            for value in _returned(implementation.plugin_name, hook, kind, allowed, implementation.function)
+        ]
+        remedy = f"uninstall one of the two, or rename it; {OFF_VARIABLE}=1 leaves third parties out"
+        return collect(kind, returned, remedy=remedy)
 
 
 def load_plugins(files: Sequence[str] = ()) -> Plugins:
@@ -161,7 +155,7 @@ def _register(plugins: Plugins, plugin: ModuleType, name: str, *, version: str, 
     plugins.loaded.append(Plugin(name, version, origin, hooks))
 
 
-def _returned(owner: str, hook: str, kind: type[V], function: Callable[[], Any]) -> Iterable[V]:
+def _returned(owner: str, hook: str, kind: type[V], allowed: tuple[type, ...], function: Callable[[], Any]) -> list[Any]:
     try:
         values = list(function())
     except Exception as error:
@@ -171,7 +165,7 @@ def _returned(owner: str, hook: str, kind: type[V], function: Callable[[], Any])
             remedy="correct the plugin, or leave it out",
         ) from error
     for value in values:
-        if not isinstance(value, kind):
+        if not isinstance(value, allowed):
             raise PluginError(
                 f"the hook {hook} returns {kind.__name__} values",
                 given=f"{owner}: {value!r}",
@@ -180,7 +174,7 @@ def _returned(owner: str, hook: str, kind: type[V], function: Callable[[], Any])
     return values
 
 
-def _find(kind: str, name: str, values: dict[str, V], remedy: str) -> V:
-    if name not in values:
-        raise UnknownNameError(kind, name, list(values), remedy=remedy)
-    return values[name]
+def _find(kind: str, name: str, registry: Registry[V], remedy: str) -> V:
+    if name not in registry:
+        raise UnknownNameError(kind, name, list(registry), remedy=remedy)
+    return registry[name]

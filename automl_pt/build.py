@@ -1,0 +1,107 @@
+"""From a backbone to a model: seeded, fitted to classes and image size, and proved to run before anything depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from automl_pt.backbone import Backbone
+from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
+from automl_pt.seeds import derive_seed
+
+
+def build_model(
+    backbone: Backbone,
+    num_classes: int,
+    image_size: int,
+    *,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    seed: int,
+) -> nn.Module:
+    """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
+
+    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights` cannot
+    be honoured, ConfigError for an image size that the network cannot take, PluginError for a builder that fails.
+    """
+    if image_size < backbone.min_image_size:
+        raise ConfigError(
+            [f"image_size: {backbone.name} takes images of {backbone.min_image_size} px and more, got {image_size}"]
+        )
+    if pretrained and not backbone.has_pretrained:
+        raise WeightsError(
+            "pretrained weights must exist",
+            given=f"{backbone.name} offers none",
+            remedy="leave pretrained out, give a file of weights, or pick from `automl-pt backbones`",
+        )
+    torch.manual_seed(derive_seed(seed, "model"))
+    model = _built(backbone, num_classes, pretrained)
+    if weights is not None:
+        raise NotImplementedError
+    if backbone.adapt is not None:
+        model = backbone.adapt(model, image_size)
+    _prove(model, backbone, num_classes, image_size)
+    return model.train()
+
+
+def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
+    """Return the names of the head's parameters; raise PluginError when the backbone does not tell and none is found."""
+    modules = head_modules(model, backbone)
+    names = {name for name, _ in model.named_parameters() for module in modules if name.startswith(f"{module}.")}
+    if not names:
+        raise PluginError(
+            "a backbone's head must be known",
+            given=f"{backbone.name}: {', '.join(modules) or 'no linear layer'} has no parameters",
+            remedy="name the head's module in Backbone(head=...)",
+        )
+    return names
+
+
+def head_modules(model: nn.Module, backbone: Backbone) -> tuple[str, ...]:
+    """Return the names of the modules that make up the head: as told by the backbone, else the last linear layer."""
+    if backbone.head is not None:
+        return (backbone.head,) if isinstance(backbone.head, str) else backbone.head
+    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
+
+
+def _built(backbone: Backbone, num_classes: int, pretrained: bool) -> nn.Module:
+    try:
+        model = backbone.build(num_classes, pretrained)
+    except AutomlError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            "a backbone's build(num_classes, pretrained) must return a model",
+            given=f"{backbone.name}: {type(error).__name__}: {error}",
+            remedy="correct the backbone, or pick another one",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise PluginError(
+            "a backbone's build(num_classes, pretrained) must return a torch.nn.Module",
+            given=f"{backbone.name}: {type(model).__name__}",
+            remedy="return the network itself",
+        )
+    return model
+
+
+def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
+    """Pass one black image through, in eval mode and without random numbers: a misfit shows now, not in epoch 1."""
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            [
+                f"image_size: {backbone.name} must accept images of {image_size} px; it is made for "
+                f"{backbone.image_size} and failed with {type(error).__name__}: {error}"
+            ]
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
+        shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise PluginError(
+            "a backbone's model must return logits [images, classes]",
+            given=f"{backbone.name}: {shape} for 1 image and {num_classes} classes",
+            remedy="return one number for each class and image",
+        )

@@ -1,0 +1,51 @@
+"""Stems for small images: without them a network made for 224 px sees 64 px as 2 x 2 cells.
+
+Below `SMALL` pixels the first convolution becomes 3 x 3 with stride 1 and the max-pool after it goes. The new kernel is
+the middle of the old one, scaled by 7/3: for a fresh network that is He initialisation for the smaller kernel, and
+pretrained filters keep their centre (the batch normalisation that follows cancels the scale).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: images of this side and above keep the stem they were designed with
+SMALL = 64
+
+
+def adapt_resnet(model: nn.Module, image_size: int) -> nn.Module:
+    """Give a torchvision ResNet the stem for small images, when they are small."""
+    from torch import nn
+
+    if image_size < SMALL:
+        resnet = cast(Any, model)
+        resnet.conv1, resnet.maxpool = _small_stem(resnet.conv1), nn.Identity()
+    return model
+
+
+def adapt_densenet(model: nn.Module, image_size: int) -> nn.Module:
+    """Give a torchvision DenseNet the stem for small images, when they are small."""
+    from torch import nn
+
+    if image_size < SMALL:
+        features = cast(Any, model).features
+        features.conv0, features.pool0 = _small_stem(features.conv0), nn.Identity()
+    return model
+
+
+def _small_stem(convolution: nn.Conv2d) -> nn.Conv2d:
+    import torch
+    from torch import nn
+
+    size = convolution.kernel_size[0]
+    middle = slice((size - 3) // 2, (size - 3) // 2 + 3)
+    # made without initialisation, so that no random number is drawn and the rest of the network stays what it was
+    small = nn.utils.skip_init(
+        nn.Conv2d, convolution.in_channels, convolution.out_channels, kernel_size=3, padding=1, bias=False
+    )
+    with torch.no_grad():
+        small.weight.copy_(convolution.weight[:, :, middle, middle] * (size / 3))
+    return cast(nn.Conv2d, small)

@@ -1,0 +1,128 @@
+"""Every timm model as `timm/NAME`, with and without the tag of its weights, without importing timm to look one up.
+
+timm takes seconds to import, so what its registry says of each model is kept in the cache folder, one file for each
+version of timm.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.errors import OutputError
+from automl_pt.files import atomic_write, cache_folder, read_json, to_json
+from automl_pt.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIX = "timm/"
+#: of the file in the cache folder; to be raised when a record's fields change
+FORMAT = 1
+
+Record = dict[str, Any]
+
+
+@hookimpl
+def register_backbones() -> list[Catalogue]:
+    """Register all timm models."""
+    return [Catalogue(PREFIX, names, make)]
+
+
+def names() -> list[str]:
+    """List all timm models, with and without tag, as `timm/NAME`."""
+    return sorted(PREFIX + name for name in _records())
+
+
+def make(name: str) -> Backbone:
+    """Return the backbone of the timm model `name` ("timm/..."); raise KeyError when there is none."""
+    record = _records()[name.removeprefix(PREFIX)]
+    model, native = name.removeprefix(PREFIX), record["image_size"]
+    return Backbone(
+        name,
+        partial(build, model),
+        image_size=native,
+        min_image_size=record["min_image_size"],
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
+        has_pretrained=record["pretrained"],
+        weights_license=record["license"],
+        adapt=partial(adapt, native),
+        head=tuple(record["head"]) or None,
+        recipe=partial(recipe, model, native),
+    )
+
+
+def build(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    """Build the timm model `name` with a head for `num_classes`; with `pretrained`, from the weights timm names."""
+    import timm
+
+    if pretrained:
+        from automl_pt.builtin.pretrained import timm_model
+
+        return timm_model(name, num_classes)
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    return model
+
+
+def adapt(native: int, model: nn.Module, image_size: int) -> nn.Module:
+    """Tell a model that is made for one image size, such as a vision transformer, the size it will get."""
+    set_input_size = getattr(model, "set_input_size", None)
+    if image_size != native and set_input_size is not None:
+        set_input_size(img_size=(image_size, image_size))
+    return model
+
+
+def recipe(name: str, native: int, num_classes: int, image_size: int) -> str:
+    """Return the lines that build the same network as `model` with timm alone."""
+    lines = ["import timm", f"model = timm.create_model({name!r}, num_classes={num_classes})"]
+    if image_size != native:
+        size = f"({image_size}, {image_size})"
+        lines.append(f"if hasattr(model, 'set_input_size'): model.set_input_size(img_size={size})")
+    return "\n".join(lines)
+
+
+@cache
+def _records() -> dict[str, Record]:
+    path = cache_folder() / f"timm-{version('timm')}-{FORMAT}.json"
+    return _read(path) or _write(path, _from_timm())
+
+
+def _read(path: Path) -> dict[str, Record] | None:
+    try:
+        records = read_json(path)
+    except (OSError, ValueError):  # not there yet, or damaged: it is made again
+        return None
+    return records if isinstance(records, dict) and records else None
+
+
+def _write(path: Path, records: dict[str, Record]) -> dict[str, Record]:
+    try:
+        atomic_write(path, to_json(records))
+    except OutputError as error:
+        warnings.warn(f"names of timm models are not kept, each command imports timm: {error.given}", stacklevel=2)
+    return records
+
+
+def _from_timm() -> dict[str, Record]:
+    from timm.models import get_pretrained_cfg, is_model_pretrained, list_models
+
+    every = {*list_models(), *list_models(include_tags=True)}
+    return {name: _record(get_pretrained_cfg(name), is_model_pretrained(name)) for name in sorted(every)}
+
+
+def _record(config: Any, pretrained: bool) -> Record:
+    head = config.classifier or ()
+    return {
+        "image_size": max(config.input_size[1:]),
+        "min_image_size": max(config.min_input_size[1:]) if config.min_input_size else 1,
+        "mean": config.mean,
+        "std": config.std,
+        "pretrained": pretrained,
+        "license": config.license,
+        "head": [head] if isinstance(head, str) else list(head),
+    }

@@ -1,0 +1,97 @@
+"""ResNets and DenseNets of torchvision, under their own names. The table is static: listing imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from automl_pt.backbone import Backbone
+from automl_pt.builtin.small_images import SMALL, adapt_densenet, adapt_resnet
+from automl_pt.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+DENSENETS = ("densenet121", "densenet161", "densenet169", "densenet201")
+LICENSE = "BSD-3-Clause"
+
+# torchvision's published DenseNet files are older than the rule that a module's name holds no dot
+_OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+@hookimpl
+def register_backbones() -> list[Backbone]:
+    """Register torchvision's ResNets and DenseNets."""
+    return [*map(_resnet, RESNETS), *map(_densenet, DENSENETS)]
+
+
+def _resnet(name: str) -> Backbone:
+    return Backbone(
+        name,
+        partial(build, name, "fc"),
+        has_pretrained=True,
+        weights_license=LICENSE,
+        adapt=adapt_resnet,
+        head="fc",
+        recipe=partial(recipe, name, "model.conv1", "model.maxpool"),
+    )
+
+
+def _densenet(name: str) -> Backbone:
+    return Backbone(
+        name,
+        partial(build, name, "classifier"),
+        min_image_size=8,
+        has_pretrained=True,
+        weights_license=LICENSE,
+        adapt=adapt_densenet,
+        head="classifier",
+        recipe=partial(recipe, name, "model.features.conv0", "model.features.pool0"),
+        convert_weights=modern_densenet_names,
+    )
+
+
+def build(name: str, head: str, num_classes: int, pretrained: bool) -> nn.Module:
+    """Build torchvision's network `name`; with `pretrained`, from torchvision's default weights and with a new head."""
+    from torch import nn
+    from torchvision.models import get_model
+
+    if not pretrained:
+        model: nn.Module = get_model(name, weights=None, num_classes=num_classes)
+        return model
+    from automl_pt.builtin.pretrained import torchvision_weights
+
+    model = get_model(name, weights=None)
+    model.load_state_dict(modern_densenet_names(model, torchvision_weights(name)))
+    old = model.get_submodule(head)
+    assert isinstance(old, nn.Linear)
+    setattr(model, head, nn.Linear(old.in_features, num_classes))
+    return model
+
+
+def modern_densenet_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename tensors such as `denselayer1.norm.1.weight` to `denselayer1.norm1.weight`."""
+    return {_OLD_DENSENET_KEY.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+
+
+def recipe(name: str, convolution: str, pool: str, num_classes: int, image_size: int) -> str:
+    """Return the lines that build the same network as `model` with torchvision alone."""
+    lines = ["import torch, torchvision", f"model = torchvision.models.{name}(num_classes={num_classes})"]
+    if image_size < SMALL:
+        channels = 96 if name == "densenet161" else 64
+        lines.append(f"{convolution} = torch.nn.Conv2d(3, {channels}, 3, padding=1, bias=False)")
+        lines.append(f"{pool} = torch.nn.Identity()")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""What plugins registered, by name: a mapping made from what their hooks returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.dataset import Dataset
+from automl_pt.errors import PluginError
+
+V = TypeVar("V", Backbone, Dataset)
+
+
+@dataclass(frozen=True)
+class Registry(Mapping[str, V], Generic[V]):
+    """Values by name. Iterating lists every name, sorted; a catalogue's value is made when it is asked for.
+
+    `owners` tells which plugin registered a name or a catalogue's prefix.
+    """
+
+    kind: type[V]
+    values_by_name: Mapping[str, V] = field(default_factory=dict)
+    catalogues: Sequence[Catalogue] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> V:
+        if name in self.values_by_name:
+            return self.values_by_name[name]
+        for catalogue in self.catalogues:
+            if name.startswith(catalogue.prefix):
+                return self._checked(catalogue, self._call(catalogue, lambda: catalogue.make(name), allowed=(KeyError,)))
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and bool(self[name])
+        except KeyError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        listed = [name for catalogue in self.catalogues for name in self._call(catalogue, catalogue.names)]
+        return iter(sorted({*self.values_by_name, *listed}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def owner(self, name: str) -> str:
+        """Return the name of the plugin that registered `name`; raise KeyError when none did."""
+        if name in self.owners:
+            return self.owners[name]
+        for catalogue in self.catalogues:
+            if name.startswith(catalogue.prefix):
+                return self.owners[catalogue.prefix]
+        raise KeyError(name)
+
+    def _call(self, catalogue: Catalogue, function: Callable[[], Any], allowed: tuple[type[Exception], ...] = ()) -> Any:
+        try:
+            return function()
+        except allowed:
+            raise
+        except Exception as error:
+            raise PluginError(
+                "a catalogue lists names and makes values",
+                given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {type(error).__name__}: {error}",
+                remedy="correct the plugin, or leave it out",
+            ) from error
+
+    def _checked(self, catalogue: Catalogue, value: Any) -> V:
+        if not isinstance(value, self.kind):
+            raise PluginError(
+                f"a catalogue makes {self.kind.__name__} values",
+                given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {value!r}",
+                remedy=f"return an automl_pt.{self.kind.__name__}(...)",
+            )
+        return value
+
+
+def collect(kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], *, remedy: str) -> Registry[V]:
+    """Make a registry of what each plugin returned, as pairs of plugin and value; raise PluginError for a taken name."""
+    owners: dict[str, str] = {}
+    values: dict[str, V] = {}
+    catalogues: list[Catalogue] = []
+    for owner, value in returned:
+        name = value.prefix if isinstance(value, Catalogue) else value.name
+        taken = _taken(name, owners, catalogues)
+        if taken is not None:
+            raise PluginError(
+                f"a {kind.__name__.lower()}'s name is registered once",
+                given=f"{name!r} by {owners[taken]} and by {owner}",
+                remedy=remedy,
+            )
+        owners[name] = owner
+        if isinstance(value, Catalogue):
+            catalogues.append(value)
+        else:
+            values[name] = value
+    return Registry(kind, dict(sorted(values.items())), tuple(catalogues), owners)
+
+
+def _taken(name: str, owners: Mapping[str, str], catalogues: Sequence[Catalogue]) -> str | None:
+    """Return what stands in the way of `name`: itself, a catalogue's prefix of it, or a name that it is a prefix of."""
+    if name in owners:
+        return name
+    within = [catalogue.prefix for catalogue in catalogues if name.startswith(catalogue.prefix)]
+    under = [other for other in owners if name.endswith("/") and other.startswith(name)]
+    return next(iter(within + under), None)
