@@ -1,7 +1,8 @@
-"""From a backbone to a model: seeded, fitted to classes and image size, and proved to run before anything depends on it."""
+"""From a backbone to a model: seeded, fitted to classes and image size, and proved to run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from automl_pt.backbone import Backbone
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
 from automl_pt.seeds import derive_seed
+from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
 
 
 def build_model(
@@ -23,33 +25,21 @@ def build_model(
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights` cannot
-    be honoured, ConfigError for an image size that the network cannot take, PluginError for a builder that fails.
+    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights`
+    cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
     """
-    if image_size < backbone.min_image_size:
-        raise ConfigError(
-            [f"image_size: {backbone.name} takes images of {backbone.min_image_size} px and more, got {image_size}"]
-        )
-    if pretrained and not backbone.has_pretrained:
-        raise WeightsError(
-            "pretrained weights must exist",
-            given=f"{backbone.name} offers none",
-            remedy="leave pretrained out, give a file of weights, or pick from `automl-pt backbones`",
-        )
+    _check(backbone, image_size, pretrained)
     torch.manual_seed(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, pretrained)
-    if weights is not None:
-        raise NotImplementedError
-    if backbone.adapt is not None:
-        model = backbone.adapt(model, image_size)
+    model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
     _prove(model, backbone, num_classes, image_size)
     return model.train()
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
-    """Return the names of the head's parameters; raise PluginError when the backbone does not tell and none is found."""
+    """Return the names of the head's parameters; raise PluginError when there are none."""
     modules = head_modules(model, backbone)
-    names = {name for name, _ in model.named_parameters() for module in modules if name.startswith(f"{module}.")}
+    names = {name for name, _ in model.named_parameters() if in_modules(name, modules)}
     if not names:
         raise PluginError(
             "a backbone's head must be known",
@@ -64,6 +54,41 @@ def head_modules(model: nn.Module, backbone: Backbone) -> tuple[str, ...]:
     if backbone.head is not None:
         return (backbone.head,) if isinstance(backbone.head, str) else backbone.head
     return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
+
+
+def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
+    if image_size < backbone.min_image_size:
+        raise ConfigError(
+            [f"image_size: {backbone.name} takes images of {backbone.min_image_size} px and more, got {image_size}"]
+        )
+    if pretrained and not backbone.has_pretrained:
+        raise WeightsError(
+            "pretrained weights must exist",
+            given=f"{backbone.name} offers none",
+            remedy="leave pretrained out, give a file with --weights, or pick another of `automl-pt backbones`",
+        )
+
+
+def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module:
+    return model if backbone.adapt is None else backbone.adapt(model, image_size)
+
+
+def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> nn.Module:
+    """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
+    tensors: Mapping[str, torch.Tensor] = read_weights(path)
+    if backbone.convert_weights is not None:
+        tensors = backbone.convert_weights(model, tensors)
+    heads = head_modules(model, backbone)
+    before = misfits(model, tensors, heads)
+    if not before:
+        load_tensors(model, tensors, heads)
+        return _adapted(model, backbone, image_size)
+    model = _adapted(model, backbone, image_size)
+    after = misfits(model, tensors, heads)
+    if after:
+        raise misfit_error(path, backbone.name, min(before, after, key=len))
+    load_tensors(model, tensors, heads)
+    return model
 
 
 def _built(backbone: Backbone, num_classes: int, pretrained: bool) -> nn.Module:

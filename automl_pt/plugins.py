@@ -42,7 +42,7 @@ class Plugin:
 
 @dataclass
 class Plugins:
-    """The plugins of one process: a pluggy manager, what is known of each plugin, and the files they were loaded from."""
+    """The plugins of one process: a pluggy manager, what is known of each plugin, and the files among them."""
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
@@ -122,7 +122,9 @@ def _import_file(path: Path) -> ModuleType:
     name = f"automl_pt_plugin_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
-        raise PluginError("a plugin file is a Python file", given=str(path), remedy="give a file whose name ends in .py")
+        raise PluginError(
+            "a plugin file is a Python file", given=str(path), remedy="give a file whose name ends in .py"
+        )
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     loader = specification.loader
@@ -141,7 +143,9 @@ def _imported(name: str, remedy: str, load: Callable[[], Any]) -> Any:
 
 def _register(plugins: Plugins, plugin: ModuleType, name: str, *, version: str, origin: str) -> None:
     if plugins.manager.has_plugin(name):
-        raise PluginError("a plugin's name is taken once", given=f"{name} from {origin}", remedy="rename one of the two")
+        raise PluginError(
+            "a plugin's name is taken once", given=f"{name} from {origin}", remedy="rename one of the two"
+        )
     try:
         plugins.manager.register(plugin, name)
         plugins.manager.check_pending()
@@ -155,7 +159,9 @@ def _register(plugins: Plugins, plugin: ModuleType, name: str, *, version: str, 
     plugins.loaded.append(Plugin(name, version, origin, hooks))
 
 
-def _returned(owner: str, hook: str, kind: type[V], allowed: tuple[type, ...], function: Callable[[], Any]) -> list[Any]:
+def _returned(
+    owner: str, hook: str, kind: type[V], allowed: tuple[type, ...], function: Callable[[], Any]
+) -> list[Any]:
     try:
         values = list(function())
     except Exception as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
@@ -30,7 +30,7 @@ class Registry(Mapping[str, V], Generic[V]):
             return self.values_by_name[name]
         for catalogue in self.catalogues:
             if name.startswith(catalogue.prefix):
-                return self._checked(catalogue, self._call(catalogue, lambda: catalogue.make(name), allowed=(KeyError,)))
+                return self._made(catalogue, name)
         raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:
@@ -40,8 +40,7 @@ class Registry(Mapping[str, V], Generic[V]):
             return False
 
     def __iter__(self) -> Iterator[str]:
-        listed = [name for catalogue in self.catalogues for name in self._call(catalogue, catalogue.names)]
-        return iter(sorted({*self.values_by_name, *listed}))
+        return iter(sorted({*self.values_by_name, *self._listed()}))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -55,30 +54,34 @@ class Registry(Mapping[str, V], Generic[V]):
                 return self.owners[catalogue.prefix]
         raise KeyError(name)
 
-    def _call(self, catalogue: Catalogue, function: Callable[[], Any], allowed: tuple[type[Exception], ...] = ()) -> Any:
+    def _listed(self) -> Iterator[str]:
+        for catalogue in self.catalogues:
+            try:
+                yield from catalogue.names()
+            except Exception as error:
+                raise self._broken(catalogue, "lists names", f"{type(error).__name__}: {error}") from error
+
+    def _made(self, catalogue: Catalogue, name: str) -> V:
         try:
-            return function()
-        except allowed:
+            value: object = catalogue.make(name)
+        except KeyError:
             raise
         except Exception as error:
-            raise PluginError(
-                "a catalogue lists names and makes values",
-                given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {type(error).__name__}: {error}",
-                remedy="correct the plugin, or leave it out",
-            ) from error
-
-    def _checked(self, catalogue: Catalogue, value: Any) -> V:
+            raise self._broken(catalogue, "makes values", f"{name}: {type(error).__name__}: {error}") from error
         if not isinstance(value, self.kind):
-            raise PluginError(
-                f"a catalogue makes {self.kind.__name__} values",
-                given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {value!r}",
-                remedy=f"return an automl_pt.{self.kind.__name__}(...)",
-            )
+            raise self._broken(catalogue, f"makes {self.kind.__name__} values", f"{name}: {value!r}")
         return value
+
+    def _broken(self, catalogue: Catalogue, rule: str, given: str) -> PluginError:
+        return PluginError(
+            f"a catalogue {rule}",
+            given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {given}",
+            remedy="correct the plugin, or leave it out",
+        )
 
 
 def collect(kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], *, remedy: str) -> Registry[V]:
-    """Make a registry of what each plugin returned, as pairs of plugin and value; raise PluginError for a taken name."""
+    """Make a registry of pairs of plugin and value; raise PluginError for a taken name."""
     owners: dict[str, str] = {}
     values: dict[str, V] = {}
     catalogues: list[Catalogue] = []

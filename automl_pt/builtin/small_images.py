@@ -42,10 +42,9 @@ def _small_stem(convolution: nn.Conv2d) -> nn.Conv2d:
 
     size = convolution.kernel_size[0]
     middle = slice((size - 3) // 2, (size - 3) // 2 + 3)
-    # made without initialisation, so that no random number is drawn and the rest of the network stays what it was
-    small = nn.utils.skip_init(
-        nn.Conv2d, convolution.in_channels, convolution.out_channels, kernel_size=3, padding=1, bias=False
-    )
     with torch.no_grad():
-        small.weight.copy_(convolution.weight[:, :, middle, middle] * (size / 3))
-    return cast(nn.Conv2d, small)
+        kernel = convolution.weight[:, :, middle, middle] * (size / 3)
+    # on the meta device nothing is initialised: no random number is drawn, the rest of the network stays what it was
+    small = nn.Conv2d(3, convolution.out_channels, kernel_size=3, padding=1, bias=False, device="meta")
+    small.weight = nn.Parameter(kernel)
+    return small

@@ -1,0 +1,134 @@
+"""Weights from files that somebody sent: read without running code, and only taken when they fit.
+
+safetensors files hold nothing but tensors. PyTorch's own files hold a pickle, which is read with `weights_only=True`:
+an unpickler that makes tensors and plain containers and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_RULE = "a file of weights must be safetensors or a plain state dict, and intact"
+_REMEDY = "save it again with `safetensors.torch.save_file(model.state_dict(), FILE)` where the model came from"
+#: a tar archive says so in its first header block
+_TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
+#: as many misfits as one message names
+_SHOWN = 5
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or plain state dict, on the CPU, by name.
+
+    Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
+    compressed members, a checkpoint in which the state dict is one entry among others.
+    """
+    if not path.is_file():
+        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+    if start[:4] == b"PK\x03\x04":
+        return _plain(_torch_zip(path), path)
+    if start[8:9] == b"{":
+        return _safetensors(path)
+    if start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == _TAR_MAGIC:
+        raise _refused(path, "a tar archive, PyTorch's format before 2018")
+    return _plain(_torch(path), path)
+
+
+def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:
+    """Say what keeps `tensors` from being the weights of `model`; empty when they fit, `heads` left aside."""
+    wanted = model.state_dict()
+    found = []
+    for name in sorted({*wanted, *tensors}):
+        if in_modules(name, heads):
+            continue
+        if name not in tensors:
+            # files from before PyTorch 0.4.1 do not count batches, and nothing depends on the count here
+            if not name.endswith("num_batches_tracked"):
+                found.append(f"{name} is missing")
+        elif name not in wanted:
+            found.append(f"{name} is not in the network")
+        elif wanted[name].shape != tensors[name].shape:
+            found.append(f"{name} is {list(tensors[name].shape)}, the network's is {list(wanted[name].shape)}")
+    return found
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> None:
+    """Copy fitting `tensors` into `model`; a head of another number of classes stays as it was initialised."""
+    wanted = model.state_dict()
+    head = {name for name in wanted if in_modules(name, heads)}
+    same_head = all(name in tensors and tensors[name].shape == wanted[name].shape for name in head)
+    taken = {name: tensor for name, tensor in tensors.items() if name in wanted and (same_head or name not in head)}
+    model.load_state_dict(taken, strict=False)
+
+
+def misfit_error(path: Path, backbone: str, found: Sequence[str]) -> WeightsError:
+    """Name the tensors that do not fit, the first few in full."""
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return WeightsError(
+        "weights must fit the network; only the head may differ",
+        given=f"{path} for {backbone}: {'; '.join(found[:_SHOWN])}{more}",
+        remedy="give weights of the same network, or name the backbone they belong to",
+    )
+
+
+def in_modules(name: str, modules: Sequence[str]) -> bool:
+    """Return whether a tensor's name lies in one of the modules."""
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _refused(path, str(error)) from error
+    return tensors
+
+
+def _torch_zip(path: Path) -> Any:
+    """Load a zip as torch.save writes it: stored members only, since a small compressed file can fill the memory."""
+    try:
+        members = zipfile.ZipFile(path).infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _refused(path, str(error)) from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise _refused(path, "a compressed archive")
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise _refused(path, "a TorchScript program")
+    return _torch(path)
+
+
+def _torch(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged or hostile file raises is not documented, and varies
+        reason = str(error).strip().splitlines()
+        raise _refused(path, reason[0] if reason else type(error).__name__) from error
+
+
+def _plain(content: Any, path: Path) -> dict[str, Tensor]:
+    import torch
+
+    if not isinstance(content, dict) or not content:
+        raise _refused(path, f"it holds {type(content).__name__}, not tensors by name")
+    odd = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
+    if odd:
+        raise _refused(path, f"entry {odd[0]!r} is no tensor; give the state dict alone")
+    return content
+
+
+def _refused(path: Path, reason: str) -> WeightsError:
+    return WeightsError(_RULE, given=f"{path}: {reason}", remedy=_REMEDY)
