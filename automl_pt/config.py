@@ -42,7 +42,8 @@ class Settings(BaseModel):
     root: str | None = Field(None, description="folder of a named dataset's files")
     download: Flag = Field(False, description="let a named dataset fetch its files into --root")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="share of the training images split off for validation when the data bring no split of their own"
+        0.2,
+        description="share of the training images split off for validation when the data bring no split of their own",
     )
     test_fraction: Fraction = Field(
         0.0, description="share of all images split off as a test split when the data bring none"
@@ -53,9 +54,12 @@ class Settings(BaseModel):
     image_column: str | None = Field(None, description="a table's column of image paths; default: guessed, and said")
     label_column: str | None = Field(None, description="a table's column of labels; default: guessed, and said")
     split_column: str | None = Field(None, description="a table's column that says train, val or test")
-    group_column: str | None = Field(None, description="a table's column of groups that are never torn apart by a split")
+    group_column: str | None = Field(
+        None, description="a table's column of groups that are never torn apart by a split"
+    )
     group_by: str | None = Field(
-        None, description="regular expression on relative paths; images with the same first group (or match) stay together"
+        None,
+        description="regular expression on relative paths; images with the same first group (or match) stay together",
     )
 
     epochs: Count = Field(5, description="passes over the whole training split")
@@ -65,8 +69,12 @@ class Settings(BaseModel):
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights the model holds")
     seed: Seed = Field(1, description="any integer; fixes head, split, order, augmentation and dropout")
 
-    image_size: Count | None = Field(None, description="side in pixels; default: the dataset's hint, else the backbone's")
-    augment: Augment = Field("auto", description="random shifts, and mirror images where the dataset's hints allow them")
+    image_size: Count | None = Field(
+        None, description="side in pixels; default: the dataset's hint, else the backbone's"
+    )
+    augment: Augment = Field(
+        "auto", description="random shifts, and mirror images where the dataset's hints allow them"
+    )
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
     weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
@@ -127,12 +135,16 @@ class SearchConfig(Settings):
     backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
     lr: tuple[Rate, Rate] = Field((1e-4, 1.0), description="lowest and highest learning rate, searched log-uniformly")
     batch_sizes: tuple[Count, ...] | None = Field(
-        None, min_length=1, description="batch sizes to choose from; default: powers of two from 8 to 256 that the data allow"
+        None,
+        min_length=1,
+        description="batch sizes to choose from; default: powers of two from 8 to 256 that the data allow",
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="seconds after which the search ends with what it has")
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the study's name; default: made from the dataset's"
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="the study's name; default: made from the dataset's",
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,16 +27,23 @@ class EpochResult:
     data_wait: float
     #: bytes; of the device on CUDA, else the process's highest resident size
     peak_memory: int
-    #: seconds of training, validation and saving
+    #: seconds of training and validation
     seconds: float
     #: the lowest validation loss so far; the first wins ties
     is_best: bool
     #: of the moving average of the weights, when there is one
     ema_val_loss: float | None = None
+    ema_val_accuracy: float | None = None
     #: set on a run's last epoch: why the run ended
     reason: Reason | None = None
     #: what had to be done differently, e.g. smaller micro-batches after an out-of-memory
     notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> EpochResult:
+        """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN)."""
+        losses = {key: math.nan if values[key] is None else values[key] for key in ("train_loss", "val_loss")}
+        return EpochResult(**{**values, **losses, "notes": tuple(values["notes"])})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

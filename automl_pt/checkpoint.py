@@ -1,0 +1,111 @@
+"""`last`: what a run needs to go on bit for bit. Two are kept; a damaged one is noticed, named and passed over.
+
+`last.json` is the commit record: it names the newest file and the one before it with their SHA-256, and is replaced
+after the file it names is durable. Tensors are read with `weights_only=True`, after the checksum fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from automl_pt.errors import CheckpointError
+from automl_pt.files import atomic_file, read_json, write_json
+
+RECORD = "last.json"
+
+
+class _Hashing:
+    """A stream that hashes what passes through it, so that a file is not read again for its checksum."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.sha256 = stream, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self.stream.write(data)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+class Checkpoints:
+    """The `last` checkpoints in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, state: dict[str, Any], *, epoch: int, step: int) -> None:
+        """Write `state` (tensors and plain values) as the newest checkpoint, durably; keep the one before it.
+
+        Raises OutputError when it cannot be written; the checkpoints there are then untouched.
+        """
+        name = f"last-{epoch:05}-{step:07}.pt"
+        with atomic_file(self.folder / name) as stream:
+            hashing = _Hashing(stream)
+            torch.save(state, cast(BinaryIO, hashing))
+        newest = {"file": name, "sha256": hashing.sha256.hexdigest(), "epoch": epoch, "step": step}
+        kept = [newest, *(entry for entry in self._record() if entry["file"] != name)][:2]
+        write_json(self.folder / RECORD, kept)
+        self._remove_all_but({entry["file"] for entry in kept})
+
+    def load(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest intact state, or None, and a note for each damaged checkpoint that was passed over."""
+        notes: list[str] = []
+        for entry in self._record(notes):
+            path = self.folder / entry["file"]
+            with _noting(notes, path):
+                data = path.read_bytes()
+                if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                    raise ValueError("its checksum does not fit")
+                del data
+                return torch.load(path, map_location="cpu", weights_only=True), notes
+        return None, notes
+
+    def remove(self) -> None:
+        """Remove all checkpoints: the run they belong to needs no resuming any more."""
+        (self.folder / RECORD).unlink(missing_ok=True)
+        self._remove_all_but(set())
+
+    def _record(self, notes: list[str] | None = None) -> list[dict[str, Any]]:
+        path = self.folder / RECORD
+        if not path.exists():
+            return []
+        with _noting([] if notes is None else notes, path):
+            entries = read_json(path)
+            if not all(Path(entry["file"]).name == entry["file"] for entry in entries):
+                raise ValueError("it names a file outside its folder")
+            return list(entries)
+        return []
+
+    def _remove_all_but(self, names: set[str]) -> None:
+        for path in sorted(self.folder.glob("last-*.pt")):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _noting(notes: list[str], path: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading `path` into a note: damage has many exception types, and one remedy."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        notes.append(f"checkpoint {path} is damaged and was passed over: {error}")
+
+
+def require_same(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
+    """Raise CheckpointError when the run in `output` was started with other settings than these."""
+    differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    if differing:
+        changes = ", ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in differing)
+        raise CheckpointError(
+            "a run goes on with the settings it was started with",
+            given=f"{output}: {changes}",
+            remedy="give the same settings again, or another --output",
+        )

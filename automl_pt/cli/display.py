@@ -1,0 +1,177 @@
+"""What a person sees while something runs: bars on a terminal, plain lines elsewhere, JSON lines on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from automl_pt.files import to_json
+
+if TYPE_CHECKING:
+    from automl_pt.config import TrainConfig
+    from automl_pt.data import Data
+    from automl_pt.result import EpochResult
+
+#: what the reasons mean, for people
+REASONS = {
+    "completed": "all epochs done",
+    "patience": "validation loss did not fall any more",
+    "diverged": "the loss is not finite: lower the learning rate",
+    "pruned": "others did better",
+    "interrupted": "stopped on request; the same command goes on",
+    "failed": "an error ended it",
+}
+
+
+class TrainDisplay(Protocol):
+    """What `automl-pt train` tells while it works."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Show how far the images are read."""
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Show what is trained on what, and the epochs done by an earlier call."""
+
+    def step(self, done: int, batches: int) -> None:
+        """Show how far the epoch is."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Show an epoch's figures."""
+
+    def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
+        """Show how the run ended and where its model is."""
+
+
+@contextmanager
+def train_display(*, quiet: bool, as_json: bool) -> Iterator[TrainDisplay]:
+    """Choose the display for this terminal and these options, and put the terminal back in order afterwards."""
+    if as_json:
+        yield JsonDisplay()
+    elif quiet:
+        yield QuietDisplay()
+    elif sys.stdout.isatty():
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+        ) as progress:
+            yield TerminalDisplay(progress)
+    else:
+        yield LineDisplay()
+
+
+class QuietDisplay:
+    """Shows nothing."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Show nothing."""
+
+    def step(self, done: int, batches: int) -> None:
+        """Show nothing."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Show nothing."""
+
+    def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
+        """Show nothing."""
+
+
+class JsonDisplay(QuietDisplay):
+    """Prints one JSON object a line: each epoch, then the run."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Print the epoch's figures."""
+        print(to_json({"event": "epoch", **result.to_dict()}), flush=True)
+
+    def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
+        """Print where the run is, why it ended, and its best epoch."""
+        best = best_epoch(history)
+        found = best.to_dict() if best else None
+        print(
+            json.dumps(
+                {"event": "end", "output": str(output), "reason": record["reason"]}
+                | {"best": json.loads(to_json(found))}
+            )
+        )
+
+
+class LineDisplay(QuietDisplay):
+    """Prints plain lines, for logs and pipes."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Print what is trained on what, and the epochs done by an earlier call."""
+        counts = ", ".join(f"{count} {split}" for split, count in data.manifest.counts().items())
+        classes = len(data.manifest.classes)
+        self.console.print(f"{escape(config.backbone)} on {escape(config.dataset)}: {counts} images, {classes} classes")
+        for note in data.notes:
+            self.console.print(escape(f"note: {note}"))
+        for result in done:
+            self.epoch(result)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Print an epoch's figures."""
+        star = " *" if result.is_best else ""
+        self.console.print(
+            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, val loss {result.val_loss:.4f}, "
+            f"val accuracy {result.val_accuracy:.4f}, {result.images_per_second:.0f} images/s, "
+            f"data wait {100 * result.data_wait:.1f} %, {result.seconds:.1f} s{star}"
+        )
+        for note in result.notes:
+            self.console.print(escape(f"note: {note}"))
+
+    def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
+        """Print how the run ended and where its model is."""
+        reason = record["reason"]
+        self.console.print(f"ended: {reason} ({REASONS[reason]})")
+        best = best_epoch(history)
+        if best is not None:
+            self.console.print(
+                f"model: {escape(str(output))}, epoch {best.epoch}, val loss {best.val_loss:.4f}, "
+                f"val accuracy {best.val_accuracy:.4f}"
+            )
+
+
+class TerminalDisplay(LineDisplay):
+    """Prints the same lines above a bar that moves with every step."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.console)
+        self.progress = progress
+        self.bar = progress.add_task("reading images", total=None)
+        self.epochs = self.done = 0
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Move the bar with the images read."""
+        self.progress.update(self.bar, description=what, completed=done, total=total)
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Print what is trained, and start the first epoch's bar."""
+        self.epochs = config.epochs
+        super().started(config, data, done=done)
+
+    def step(self, done: int, batches: int) -> None:
+        """Move the bar with the batches done."""
+        description = f"epoch {self.done + 1}/{self.epochs}"
+        self.progress.update(self.bar, description=description, completed=done, total=batches)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Print an epoch's figures."""
+        self.done = result.epoch
+        super().epoch(result)
+
+
+def best_epoch(history: list[EpochResult]) -> EpochResult | None:
+    """Return the last epoch marked as best so far: the one whose weights the model holds."""
+    return next((result for result in reversed(history) if result.is_best), None)

@@ -1,0 +1,104 @@
+"""Command-line options made from the settings, so that names, texts and defaults stand in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from automl_pt.config import SearchConfig, Settings, TrainConfig, make, read_toml
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", TrainConfig, SearchConfig)
+
+#: settings whose option has another name, because it is given several times or as a list
+NAMES = {"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin"}
+
+
+class Range(click.ParamType[Any]):
+    """`LOW:HIGH`, or one number for both."""
+
+    name = "low:high"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the two ends as floats."""
+        low, _, high = str(value).partition(":")
+        try:
+            return float(low), float(high or low)
+        except ValueError:
+            self.fail(f"{value!r} is not LOW:HIGH, such as 1e-4:1.0", param, ctx)
+
+
+class Numbers(click.ParamType[Any]):
+    """Integers separated by commas."""
+
+    name = "n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple of integers."""
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers, such as 8,16,32", param, ctx)
+
+
+def settings_options(kind: type[Settings]) -> Callable[[F], F]:
+    """Return a decorator that adds an option for every field of `kind` except the dataset, which is an argument."""
+
+    def decorate(function: F) -> F:
+        for name, field in reversed(kind.model_fields.items()):
+            if name != "dataset":
+                function = option(name, field)(function)
+        config = click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options win.")
+        return click.argument("dataset", required=False)(config(function))
+
+    return decorate
+
+
+def option(name: str, field: FieldInfo) -> Callable[[F], F]:
+    """Make the option of one setting. It has no default of its own: what is not given is left to the settings."""
+    flag = f"--{NAMES.get(name, name).replace('_', '-')}"
+    text = f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}"
+    default = _shown(field.default)
+    help_text = f"{text}.  [{default}]" if default else f"{text}."
+    plain = _plain(field.annotation)
+    if plain is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
+    if name == "lr" and get_origin(plain) is tuple:
+        return click.option(flag, name, type=Range(), help=help_text)
+    if name == "batch_sizes":
+        return click.option(flag, name, type=Numbers(), help=help_text)
+    if get_origin(plain) is tuple:
+        return click.option(flag, name, multiple=True, help=f"{help_text} May be given several times.")
+    kind: Any = click.Choice(get_args(plain)) if get_origin(plain) is Literal else plain
+    return click.option(flag, name, type=kind, help=help_text)
+
+
+def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any]) -> C:
+    """Join a TOML file with the options given on top of it; raise one ConfigError that lists every mistake."""
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    settings = read_toml(config) if config is not None else {}
+    return make(kind, {**settings, **given}, source=str(config) if config is not None else "settings")
+
+
+def _plain(annotation: Any) -> Any:
+    """Strip `Annotated` and `| None` from a type."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    arguments = get_args(annotation)
+    if type(None) in arguments:
+        return _plain(next(argument for argument in arguments if argument is not type(None)))
+    return annotation
+
+
+def _shown(default: Any) -> str:
+    if default is None or isinstance(default, bool) or default == () or repr(default) == "PydanticUndefined":
+        return ""
+    if isinstance(default, tuple):
+        return (":" if isinstance(default[0], float) else ",").join(
+            f"{item:g}" if isinstance(item, float) else str(item) for item in default
+        )
+    return f"{default:g}" if isinstance(default, float) else str(default)

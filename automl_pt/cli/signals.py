@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM: the first asks the run to save and end, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked to stop, and which."""
+
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Return what the shell expects of a process ended by that signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signal if self.signal is not None else 0
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Catch SIGINT, SIGTERM and SIGHUP inside the block; only the main thread may do so."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.signal is not None:
+            # files are only ever replaced as a whole, so leaving now loses no more than the step under way
+            os._exit(128 + number)
+        stop.signal = number
+        print("\nstopping: finishing the step and saving; once more to leave at once", file=sys.stderr, flush=True)
+
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
+    before = {number: signal.signal(number, handle) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from automl_pt.device import available_cores, cgroup_quota, choose_device, choose_precision, has_amx
+from automl_pt.errors import DeviceError
+
+
+def test_a_device_that_is_absent_is_an_error_that_lists_what_is_there() -> None:
+    with pytest.raises(DeviceError, match=r"'cuda:99'; present: cpu"):
+        choose_device("cuda:99")
+
+
+def test_auto_always_gives_a_device() -> None:
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_auto_precision_on_a_cpu_follows_amx() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == ("bf16" if has_amx() else "fp32")
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+@pytest.mark.parametrize(("text", "quota"), [("max 100000", None), ("150000 100000", 1.5), ("400000 100000", 4.0)])
+def test_cgroup_version_2(tmp_path: Path, text: str, quota: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert cgroup_quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("text", "quota"), [("-1", None), ("200000", 2.0)])
+def test_cgroup_version_1(tmp_path: Path, text: str, quota: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert cgroup_quota(tmp_path) == quota
+
+
+def test_no_cgroup_means_no_quota(tmp_path: Path) -> None:
+    assert cgroup_quota(tmp_path) is None
+    assert available_cores() >= 1

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from automl_pt import errors
+from automl_pt.errors import AutomlError, ConfigError, InvalidDatasetError, UnknownNameError
+
+
+def test_a_message_has_rule_given_and_remedy() -> None:
+    error = InvalidDatasetError("a rule", given="a value", remedy="a step")
+    assert str(error) == "a rule\n  given: a value\n  next:  a step"
+
+
+def test_unknown_names_come_with_near_ones() -> None:
+    error = UnknownNameError("backbone", "resnet81", ["resnet18", "densenet121"], remedy="list them")
+    assert "did you mean 'resnet18'? list them" in str(error)
+    assert "did you mean" not in str(UnknownNameError("backbone", "zzz", ["resnet18"], remedy="list them"))
+
+
+@pytest.mark.parametrize("error", [ConfigError(["a", "b"]), UnknownNameError("x", "a", ["ab"], remedy="r")])
+def test_errors_cross_processes(error: AutomlError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.exit_code) == (str(error), 2)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
+    classes = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, AutomlError)]
+    assert len(classes) > 10
+    lines = (errors.__doc__ or "").splitlines()
+    drawn = {
+        line.split("── ")[-1].split()[0] for line in lines if "Error" in line and (("──" in line) or "Automl" in line)
+    }
+    assert {item.__name__ for item in classes} == drawn
