@@ -1,0 +1,68 @@
+"""Short side to S with antialiasing, then the centre: the geometry that every image goes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+#: beyond this ratio of the sides only the part that the crop keeps is computed, to bound memory
+_LONG = 4
+
+
+def fit(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Resize uint8[H, W, 3] so that the short side is S = `image_size`, crop the centre, return uint8[3, S, S].
+
+    Equal to Pillow's bilinear `resize` and a centre crop, within one level.
+    """
+    height, width = pixels.shape[:2]
+    if height == width == image_size:
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if max(height, width) > _LONG * min(height, width):
+        return _fit_long(pixels, image_size)
+    return _fit(pixels, image_size)
+
+
+def resized(height: int, width: int, image_size: int) -> tuple[int, int]:
+    """Return height and width after the short side became `image_size`; the long side is rounded down."""
+    short = min(height, width)
+    return image_size * height // short, image_size * width // short
+
+
+def offset(length: int, image_size: int) -> int:
+    """Return where the centre crop begins; a half rounds to the even side."""
+    return round((length - image_size) / 2)
+
+
+def _fit(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    import torch
+
+    rows, columns = pixels.shape[:2]
+    height, width = resized(rows, columns, size)
+    top, left = offset(height, size), offset(width, size)
+    pixels = pixels if pixels.flags.writeable else pixels.copy()
+    # interleaved bytes take torch's vector path; columns first, as the rows that the crop drops are then never widened
+    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    image = _antialiased(image, height, columns)[:, :, top : top + size]
+    image = _antialiased(image, size, width)[0, :, :, left : left + size]
+    return np.ascontiguousarray(image.numpy())
+
+
+def _antialiased(image: Tensor, height: int, width: int) -> Tensor:
+    import torch
+
+    return torch.nn.functional.interpolate(image, (height, width), mode="bilinear", antialias=True)
+
+
+def _fit_long(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    rows, columns = pixels.shape[:2]
+    height, width = resized(rows, columns, size)
+    top, left = offset(height, size) * rows / height, offset(width, size) * columns / width
+    box = (left, top, min(left + size * columns / width, columns), min(top + size * rows / height, rows))
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

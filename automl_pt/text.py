@@ -1,0 +1,27 @@
+"""File and class names are hostile text: how they are shown."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+#: categories that move the cursor, hide, reverse or cannot be encoded: control, format, surrogate, private, unassigned
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: object) -> str:
+    r"""Show `text` on one line, with what does not print as an escape such as \n, \x1b or \udcff."""
+    return "".join(_escaped(character) for character in str(text))
+
+
+def few(items: Iterable[object], limit: int = 5) -> str:
+    """Join the first `limit` items, printable, and say how many more there are."""
+    shown = [printable(item) for item in items]
+    rest = len(shown) - limit
+    return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) in _UNSEEN:
+        return character.encode("unicode_escape").decode("ascii")
+    return character
