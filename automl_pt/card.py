@@ -16,7 +16,7 @@ _LOAD = (
 
 
 def card(info: ModelInfo) -> str:
-    """Return the text of README.md. Names from data stand in fenced blocks, each on one line, so that none is markup."""
+    """Return the text of README.md; names from data stand in fenced blocks, one a line, so that none is markup."""
     sections = [
         f"# An image classifier of {len(info.classes)} classes\n\nTrained by automl-pt. `model.json` says all of this "
         "for programs; `weights-*.safetensors` holds nothing but tensors.",

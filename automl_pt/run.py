@@ -186,7 +186,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> R
     model = model.to(device, memory_format=layout)
     training = Training(model, *loaders, config, device=device, precision=precision)
     training.restore(checkpoints)
-    return Run(config, output, _info(record, data, preprocessing), training, checkpoints)
+    return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:
@@ -257,7 +257,10 @@ def _record(
     }
 
 
-def _info(record: dict[str, Any], data: Data, preprocessing: Preprocessing) -> ModelInfo:
+def _info(
+    record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
+) -> ModelInfo:
+    classes, size = len(data.manifest.classes), preprocessing.image_size
     return ModelInfo(
         backbone=record["config"]["backbone"],
         classes=tuple(data.manifest.classes),
@@ -268,6 +271,10 @@ def _info(record: dict[str, Any], data: Data, preprocessing: Preprocessing) -> M
         versions=record["versions"],
         data=record["data"],
         plugins=record["plugins"],
+        recipe=backbone.recipe(classes, size) if backbone.recipe else None,
+        weights_license=backbone.weights_license if record["config"]["pretrained"] else None,
+        precision=record["precision"],
+        device=device.type,
     )
 
 
