@@ -10,6 +10,7 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
+from automl_pt.installation import explain
 from automl_pt.seeds import derive_seed
 from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
 
@@ -97,7 +98,7 @@ def _built(backbone: Backbone, num_classes: int, pretrained: bool) -> nn.Module:
     except AutomlError:
         raise
     except Exception as error:
-        raise PluginError(
+        raise explain(error) or PluginError(
             "a backbone's build(num_classes, pretrained) must return a model",
             given=f"{backbone.name}: {type(error).__name__}: {error}",
             remedy="correct the backbone, or pick another one",

@@ -1,19 +1,16 @@
 """Loads plugins, and looks up what they register.
 
-A registry is a dict from names to values, made from what the hooks return; the plugin manager is passed around and
-never a global. Built-ins come through the same hooks as anyone else's.
+A registry is a mapping from names to values, made from what the hooks return; the plugin manager is passed around and
+never a global. Built-ins come through the same hooks as anyone else's. A third party's plugin that fails is left out
+and named; one that was asked for by `--plugin` ends the command.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, distributions
-from pathlib import Path
-from types import ModuleType
+from difflib import get_close_matches
 from typing import Any
 
 import pluggy
@@ -22,17 +19,17 @@ from automl_pt import hookspecs
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.errors import PluginError, UnknownNameError
+from automl_pt.installation import explain
 from automl_pt.registry import Registry, V, collect
+from automl_pt.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, declared_hooks, find_sources
 
-BUILTIN = ("automl_pt.builtin.torchvision_backbones", "automl_pt.builtin.timm_backbones", "automl_pt.builtin.digits")
 HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("register_")))
-FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"
-OFF_VARIABLE = "AUTOML_PT_NO_PLUGINS"
+_log = logging.getLogger("automl_pt")
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One loaded plugin: its name, the version of its distribution, the hooks it implements, where it came from."""
+    """One plugin: its name, the version of its distribution, where it came from, the hooks it implements."""
 
     name: str
     version: str
@@ -42,145 +39,177 @@ class Plugin:
 
 @dataclass
 class Plugins:
-    """The plugins of one process: a pluggy manager, what is known of each plugin, and the files among them."""
+    """The plugins of one process: a pluggy manager, what is known of each plugin, and what was left out and why."""
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
+    #: absolute paths of the files given by --plugin, for other processes to load too
     files: tuple[str, ...] = ()
+    faults: list[PluginError] = field(default_factory=list)
+    _sources: dict[str, Source] = field(default_factory=dict)
+    _registries: dict[str, Registry[Any]] = field(default_factory=dict)
 
     def backbones(self) -> Registry[Backbone]:
-        """Return all registered backbones by name; raise PluginError for a duplicate or a wrong value."""
+        """Return all registered backbones by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_backbones", Backbone, (Backbone, Catalogue))
 
     def datasets(self) -> Registry[Dataset]:
-        """Return all registered datasets by name; raise PluginError for a duplicate or a wrong value."""
+        """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_datasets", Dataset, (Dataset,))
 
     def backbone(self, name: str) -> Backbone:
         """Return the backbone called `name`, or raise UnknownNameError with near names."""
-        return _find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
+        return self._find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
 
     def dataset(self, name: str) -> Dataset:
         """Return the dataset called `name`, or raise UnknownNameError with near names."""
         remedy = "`automl-pt datasets` lists all of them; a path must exist"
-        return _find("dataset", name, self.datasets(), remedy)
+        return self._find("dataset", name, self.datasets(), remedy)
+
+    def provider(self, registry: Registry[Any], name: str) -> Plugin:
+        """Return the plugin that registered `name`; raise KeyError when none did."""
+        owner = registry.owner(name)
+        return next(plugin for plugin in self.loaded if plugin.name == owner)
+
+    def _find(self, kind: str, name: str, registry: Registry[V], remedy: str) -> V:
+        try:
+            return registry[name]
+        except KeyError:
+            pass
+        if self.faults:
+            remedy += "; plugins were left out, `automl-pt doctor` says which and why"
+        raise UnknownNameError(kind, name, list(registry), remedy=remedy)
 
     def _registry(self, hook: str, kind: type[V], allowed: tuple[type, ...]) -> Registry[V]:
-        returned = [
-            (implementation.plugin_name, value)
-            # pluggy calls the last registered first; in order of loading, built-ins are first
-            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
-            for value in _returned(implementation.plugin_name, hook, kind, allowed, implementation.function)
-        ]
-        remedy = f"uninstall one of the two, or rename it; {OFF_VARIABLE}=1 leaves third parties out"
-        return collect(kind, returned, remedy=remedy)
+        if hook not in self._registries:
+            returned = [
+                (implementation.plugin_name, value)
+                for implementation in getattr(self.manager.hook, hook).get_hookimpls()
+                for value in self._returned(implementation, hook, kind, allowed)
+            ]
+            self._registries[hook], conflicts = collect(kind, returned, {n: str(s) for n, s in self._sources.items()})
+            for owner, conflict in conflicts:
+                self._fault(self._sources[owner], conflict)
+        return self._registries[hook]
+
+    def _returned(self, implementation: Any, hook: str, kind: type, allowed: tuple[type, ...]) -> list[Any]:
+        source = self._sources[implementation.plugin_name]
+        try:
+            return _values(source, hook, kind, allowed, implementation.function)
+        except PluginError as error:
+            self._fault(source, error)
+            return []
+
+    def _fault(self, source: Source, error: PluginError) -> None:
+        if source.required:
+            raise error
+        self.faults.append(error)
+        _log.warning("plugin left out: %s", error)
 
 
 def load_plugins(files: Sequence[str] = ()) -> Plugins:
     """Load built-ins, then installed distributions, then the folder in `AUTOML_PT_PLUGINS`, then `files`.
 
-    Raises PluginError, naming the plugin, when one cannot be imported or implements a hook that no specification knows.
+    A plugin that cannot be imported or breaks the rules is left out, with the reason in `faults` and a warning logged;
+    raises PluginError, naming it, when it is one of `files`.
     """
-    plugins = Plugins(pluggy.PluginManager(hookspecs.GROUP), files=tuple(str(Path(file).absolute()) for file in files))
+    sources = find_sources(files)
+    plugins = Plugins(pluggy.PluginManager(hookspecs.GROUP))
     plugins.manager.add_hookspecs(hookspecs)
-    for name in BUILTIN:
-        _register(plugins, importlib.import_module(name), name, version="", origin="built in")
-    if not os.environ.get(OFF_VARIABLE):
-        for entry_point, distribution in installed():
-            _load_installed(plugins, entry_point, distribution)
-        folder = os.environ.get(FOLDER_VARIABLE)
-        found = sorted(Path(folder).glob("*.py")) if folder else []
-        for path in [*found, *(Path(file) for file in files)]:
-            _register(plugins, _import_file(path), path.stem, version="", origin=str(path))
+    for source in sources:
+        try:
+            _register(plugins, source)
+        except PluginError as error:
+            plugins._fault(source, error)
+    plugins.files = tuple(source.origin for source in sources if source.required and source.origin != BUILTIN_ORIGIN)
     return plugins
 
 
-def installed() -> list[tuple[EntryPoint, Distribution]]:
-    """List the entry points of our group, with their distributions, in order of name; imports none of them."""
-    found = {
-        (entry_point.name, entry_point.value): (entry_point, distribution)
-        for distribution in distributions()
-        for entry_point in distribution.entry_points
-        if entry_point.group == hookspecs.GROUP
-    }
-    return [found[key] for key in sorted(found)]
+def survey(files: Sequence[str] = ()) -> tuple[list[Plugin], list[PluginError]]:
+    """List all plugins with their hooks, and the faults of those that cannot be listed.
+
+    Hooks are read from the sources: no plugin is imported unless its source does not tell.
+    """
+    found: list[Plugin] = []
+    faults: list[PluginError] = []
+    for source in find_sources(files):
+        try:
+            found.append(Plugin(source.name, source.version, source.origin, _hooks(source)))
+        except PluginError as error:
+            faults.append(error)
+    return found, faults
 
 
-def _load_installed(plugins: Plugins, entry_point: EntryPoint, distribution: Distribution) -> None:
-    name, version = distribution.metadata["Name"], distribution.version
-    module = _imported(
-        f"{entry_point.name} of {name} {version}",
-        f"mend or remove it: `pip uninstall {name}`, or set {OFF_VARIABLE}=1",
-        entry_point.load,
-    )
-    _register(plugins, module, entry_point.name, version=version, origin=name)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PluginError("a plugin file must exist", given=str(path), remedy="check the path given to --plugin")
-    name = f"automl_pt_plugin_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise PluginError(
-            "a plugin file is a Python file", given=str(path), remedy="give a file whose name ends in .py"
-        )
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    loader = specification.loader
-    _imported(str(path), "correct the file, or leave it out", lambda: loader.exec_module(module))
-    return module
-
-
-def _imported(name: str, remedy: str, load: Callable[[], Any]) -> Any:
+def _hooks(source: Source) -> tuple[str, ...]:
     try:
-        return load()
+        hooks = declared_hooks(source.path) if source.path else ()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _not_importable(source, error) from error
+    return hooks or _implemented(_imported(source))
+
+
+def _register(plugins: Plugins, source: Source) -> None:
+    if source.name in plugins._sources:
+        raise PluginError(
+            "a plugin's name is taken once",
+            given=f"{source} and {plugins._sources[source.name]}",
+            remedy=f"rename one of the two; {OFF_VARIABLE}=1 leaves third parties out",
+        )
+    plugin = _imported(source)
+    hooks = _implemented(plugin)
+    _check_hooks(source, plugin, hooks)
+    plugins.manager.register(plugin, source.name)
+    plugins._sources[source.name] = source
+    plugins.loaded.append(Plugin(source.name, source.version, source.origin, hooks))
+
+
+def _imported(source: Source) -> Any:
+    try:
+        return source.load()
+    except PluginError:
+        raise
     except (Exception, SystemExit) as error:
-        raise PluginError(
-            "a plugin must be importable", given=f"{name}: {type(error).__name__}: {error}", remedy=remedy
-        ) from error
+        raise explain(error) or _not_importable(source, error) from error
 
 
-def _register(plugins: Plugins, plugin: ModuleType, name: str, *, version: str, origin: str) -> None:
-    if plugins.manager.has_plugin(name):
-        raise PluginError(
-            "a plugin's name is taken once", given=f"{name} from {origin}", remedy="rename one of the two"
-        )
+def _not_importable(source: Source, error: BaseException) -> PluginError:
+    return PluginError(
+        "a plugin must be importable", given=f"{source}: {type(error).__name__}: {error}", remedy=source.remedy
+    )
+
+
+def _implemented(plugin: Any) -> tuple[str, ...]:
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    return tuple(name for name in sorted(dir(plugin)) if manager.parse_hookimpl_opts(plugin, name) is not None)
+
+
+def _check_hooks(source: Source, plugin: Any, hooks: tuple[str, ...]) -> None:
+    """Refuse a plugin without hooks, with a hook that no specification knows, or with other arguments than it has."""
+    rule = "a plugin implements known hooks, marked with automl_pt.hookimpl"
+    if not hooks:
+        raise PluginError(rule, given=f"{source}: none", remedy=f"put @hookimpl above one of {', '.join(HOOKS)}")
+    for name in sorted(set(hooks) - set(HOOKS)):
+        near = get_close_matches(name, HOOKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise PluginError(rule, given=f"{source}: {name}", remedy=f"{hint}The hooks are {', '.join(HOOKS)}")
+    trial = pluggy.PluginManager(hookspecs.GROUP)
+    trial.add_hookspecs(hookspecs)
     try:
-        plugins.manager.register(plugin, name)
-        plugins.manager.check_pending()
+        trial.register(plugin, source.name)
     except pluggy.PluginValidationError as error:
-        raise PluginError(
-            "a plugin implements known hooks with their arguments",
-            given=f"{name} from {origin}: {error}",
-            remedy=f"use one of {', '.join(HOOKS)}",
-        ) from error
-    hooks = tuple(sorted(caller.name for caller in plugins.manager.get_hookcallers(plugin) or ()))
-    plugins.loaded.append(Plugin(name, version, origin, hooks))
+        reason = " ".join(str(error).split())
+        raise PluginError(rule, given=f"{source}: {reason}", remedy="give the hook the arguments it has") from error
 
 
-def _returned(
-    owner: str, hook: str, kind: type[V], allowed: tuple[type, ...], function: Callable[[], Any]
-) -> list[Any]:
+def _values(source: Source, hook: str, kind: type, allowed: tuple[type, ...], function: Callable[[], Any]) -> list[Any]:
+    rule = f"the hook {hook} returns {kind.__name__} values"
     try:
         values = list(function())
     except Exception as error:
-        raise PluginError(
-            f"the hook {hook} returns {kind.__name__} values",
-            given=f"{owner}: {type(error).__name__}: {error}",
-            remedy="correct the plugin, or leave it out",
-        ) from error
+        given = f"{source}: {type(error).__name__}: {error}"
+        raise PluginError(rule, given=given, remedy=source.remedy) from error
     for value in values:
         if not isinstance(value, allowed):
-            raise PluginError(
-                f"the hook {hook} returns {kind.__name__} values",
-                given=f"{owner}: {value!r}",
-                remedy=f"return a list of automl_pt.{kind.__name__}(...)",
-            )
+            given, remedy = f"{source}: {value!r}", f"return a list of automl_pt.{kind.__name__}(...)"
+            raise PluginError(rule, given=given, remedy=remedy)
     return values
-
-
-def _find(kind: str, name: str, registry: Registry[V], remedy: str) -> V:
-    if name not in registry:
-        raise UnknownNameError(kind, name, list(registry), remedy=remedy)
-    return registry[name]

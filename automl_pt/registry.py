@@ -80,26 +80,37 @@ class Registry(Mapping[str, V], Generic[V]):
         )
 
 
-def collect(kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], *, remedy: str) -> Registry[V]:
-    """Make a registry of pairs of plugin and value; raise PluginError for a taken name."""
+def collect(
+    kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], labels: Mapping[str, str]
+) -> tuple[Registry[V], list[tuple[str, PluginError]]]:
+    """Make a registry of pairs of plugin and value; `labels` are the plugins' names in messages.
+
+    The first to register a name has it; every later one is returned as a conflict, with the plugin that comes too late.
+    """
     owners: dict[str, str] = {}
     values: dict[str, V] = {}
     catalogues: list[Catalogue] = []
+    conflicts: list[tuple[str, PluginError]] = []
     for owner, value in returned:
         name = value.prefix if isinstance(value, Catalogue) else value.name
         taken = _taken(name, owners, catalogues)
         if taken is not None:
-            raise PluginError(
-                f"a {kind.__name__.lower()}'s name is registered once",
-                given=f"{name!r} by {owners[taken]} and by {owner}",
-                remedy=remedy,
-            )
+            conflicts.append((owner, _conflict(kind, name, labels[owners[taken]], labels[owner])))
+            continue
         owners[name] = owner
         if isinstance(value, Catalogue):
             catalogues.append(value)
         else:
             values[name] = value
-    return Registry(kind, dict(sorted(values.items())), tuple(catalogues), owners)
+    return Registry(kind, dict(sorted(values.items())), tuple(catalogues), owners), conflicts
+
+
+def _conflict(kind: type, name: str, first: str, second: str) -> PluginError:
+    return PluginError(
+        f"a {kind.__name__.lower()}'s name is registered once",
+        given=f"{name!r} by {first} and by {second}",
+        remedy="rename it in one of the two, or uninstall one",
+    )
 
 
 def _taken(name: str, owners: Mapping[str, str], catalogues: Sequence[Catalogue]) -> str | None:

@@ -1,0 +1,32 @@
+"""`automl-pt doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from automl_pt.cli.lookup import json_option, plugin_option
+
+
+@click.command("doctor")
+@plugin_option
+@json_option
+def command(plugins: tuple[str, ...], as_json: bool) -> int:
+    """Show what automl-pt finds on this machine, and what stands in its way.
+
+    The exit code is 1 when there is a problem.
+    """
+    from dataclasses import asdict
+
+    from automl_pt.doctor import examine
+    from automl_pt.files import to_json
+
+    findings = examine(plugins)
+    if as_json:
+        click.echo(to_json([asdict(finding) for finding in findings], indent=2))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            click.echo(f"{finding.name.ljust(width)}  {finding.value}")
+            if finding.problem:
+                click.echo("\n".join(f"{'problem:'.rjust(width)}  {line}" for line in finding.problem.splitlines()))
+    return 1 if any(finding.problem for finding in findings) else 0
