@@ -97,6 +97,9 @@ class Settings(BaseModel):
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")
+    cache_dir: str | None = Field(
+        None, description="folder of decoded images; default: AUTOML_PT_CACHE, else automl_pt in the user's cache folder"
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -1,0 +1,136 @@
+"""The frozen split: which image, of which content and class, is in which split. One file per study, never rewritten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+from unicodedata import normalize
+
+from automl_pt.dataset import SPLITS, Split
+from automl_pt.errors import StudyError
+from automl_pt.files import read_json, to_json, write_json
+
+FORMAT = 1
+
+
+class Entry(NamedTuple):
+    """One image: its name (path relative to the data's root), content, class (an index) and split."""
+
+    name: str
+    sha256: str
+    label: int
+    split: Split
+
+
+class LeftOut(NamedTuple):
+    """One file that was found and not taken, and why; `sha256` is None where its content was never read."""
+
+    name: str
+    reason: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Entries in the order of their names; `classes` in order of theirs; `source` as the user named the data."""
+
+    entries: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    source: str
+    seed: int
+    left_out: tuple[LeftOut, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of all that a search sees: classes, and the train and val entries' contents in order.
+
+        Names are left out of it, so that the same data under another spelling of Unicode count as the same; so is the
+        test split, which no search may depend on.
+        """
+        digest = hashlib.sha256(to_json(self.classes).encode())
+        for entry in self.entries:
+            if entry.split != "test":
+                digest.update(f"\n{entry.sha256} {entry.label} {entry.split}".encode())
+        return digest.hexdigest()
+
+    def indices(self, split: Split) -> tuple[int, ...]:
+        """Return the positions in `entries` of a split's images."""
+        return tuple(index for index, entry in enumerate(self.entries) if entry.split == split)
+
+    def counts(self) -> dict[Split, int]:
+        """Count the images of each split."""
+        return {split: len(self.indices(split)) for split in SPLITS}
+
+    def save(self, path: Path) -> None:
+        """Write the manifest as JSON with its own checksum, atomically; raise OutputError when that fails."""
+        content = {
+            "source": self.source,
+            "seed": self.seed,
+            "classes": self.classes,
+            "entries": self.entries,
+            "left_out": self.left_out,
+        }
+        write_json(path, {"format": FORMAT, "sha256": _checksum(content), **content})
+
+    @staticmethod
+    def load(path: Path) -> Manifest:
+        """Read a manifest; raise StudyError when it is not one, or not as it was written."""
+        try:
+            values = read_json(path)
+            manifest = _from_json(values)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        return manifest
+
+
+def by_name(name: str) -> tuple[str, str]:
+    """Return what names are sorted by: the same on file systems that spell Unicode differently."""
+    return normalize("NFC", name), name
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
+
+
+def _from_json(values: Any) -> Manifest:
+    content = {key: values[key] for key in ("source", "seed", "classes", "entries", "left_out")}
+    if values["format"] != FORMAT:
+        raise ValueError(f"format {values['format']!r}, this version reads {FORMAT}")
+    if values["sha256"] != _checksum(content):
+        raise ValueError("the content does not match its checksum")
+    classes = tuple(_text(name) for name in content["classes"])
+    return Manifest(
+        entries=tuple(_entry(row, len(classes)) for row in content["entries"]),
+        classes=classes,
+        source=_text(content["source"]),
+        seed=int(content["seed"]),
+        left_out=tuple(_left_out(row) for row in content["left_out"]),
+    )
+
+
+def _entry(row: Sequence[Any], classes: int) -> Entry:
+    name, sha256, label, split = row
+    if type(label) is not int or not 0 <= label < classes or split not in get_args(Split):
+        raise ValueError(f"not an entry: {row!r}"[:200])
+    return Entry(_text(name), _text(sha256), label, split)
+
+
+def _left_out(row: Sequence[Any]) -> LeftOut:
+    name, reason, sha256 = row
+    return LeftOut(_text(name), _text(reason), None if sha256 is None else _text(sha256))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}"[:200])
+    return value
+
+
+def _damaged(path: Path, reason: str) -> StudyError:
+    return StudyError(
+        "a study's manifest is read as it was written",
+        given=f"{path}: {reason}"[:500],
+        remedy="put the file back from a copy, or start a new study: without it nobody knows what was trained on",
+    )
