@@ -150,6 +150,15 @@ class SearchConfig(Settings):
         description="the study's name; default: made from the dataset's",
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
+    pruner: str = Field("rungs", description="which trials go on: rungs, or an Optuna pruner's name; none runs all in full")
+    workers: CountOrZero | None = Field(
+        None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
+    )
+    trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
+    keep_models: Count = Field(1, description="how many of the best trials keep their weights")
+    stop_when_flat: Flag = Field(
+        False, description="start no more trials once the last ones improved by less than the validation set's noise"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
