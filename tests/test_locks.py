@@ -9,7 +9,15 @@ import pytest
 from automl_pt.errors import OutputError
 from automl_pt.locks import locked
 
-HOLD = "import sys, time; from pathlib import Path; from automl_pt.locks import locked\nwith locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from automl_pt.locks import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_lock_is_refused_while_held_and_free_after_a_sigkill(tmp_path: Path) -> None:

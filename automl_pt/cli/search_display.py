@@ -1,0 +1,184 @@
+"""What `automl-pt search` shows of the events a search tells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from automl_pt import events
+from automl_pt.files import to_json
+
+Show = Callable[[events.Event], None]
+
+
+@contextmanager
+def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
+    """Choose how events are shown: a live table on a terminal, plain lines elsewhere, JSON lines on request."""
+    if quiet:
+        yield lambda event: None
+    elif as_json:
+        yield lambda event: print(to_json(event.to_dict()), flush=True)
+    elif sys.stdout.isatty():
+        console = Console()
+        view = LiveView()
+        with Live(view.render(), console=console, refresh_per_second=4) as live:
+
+            def show(event: events.Event) -> None:
+                view.take(event)
+                live.update(view.render())
+
+            yield show
+        for line in view.summary:
+            console.print(line, highlight=False, soft_wrap=True)
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+
+        def show_lines(event: events.Event) -> None:
+            for line in describe(event):
+                console.print(line)
+
+        yield show_lines
+
+
+def describe(event: events.Event) -> list[str]:
+    """Say an event in plain lines, safe for a terminal."""
+    match event:
+        case events.StudyStarted():
+            found = f", {event.finished} of them done before" if event.finished else ""
+            where = f"{event.workers} at a time" if event.workers else "in this process"
+            return [escape(f"study {event.name} in {event.directory}: {event.trials} trials{found}, {where}")]
+        case events.TrialStarted():
+            verb = f"goes on after epoch {event.epochs_done}" if event.epochs_done else "starts"
+            return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
+        case events.EpochDone():
+            result = event.result
+            figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
+            return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
+        case events.TrialPaused():
+            return [f"trial {event.number} waits after epoch {event.epoch}"]
+        case events.TrialEnded():
+            value = "" if event.value is None else f", val loss {event.value:.4f}"
+            return [escape(f"trial {event.number} ended: {event.reason}{value}, {event.epochs} epochs, {event.seconds:.1f} s")]
+        case events.NewBest():
+            return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]
+        case events.Notice():
+            return [escape(f"note: {event.text}")]
+        case events.Finished():
+            return result_lines(event)
+    return []
+
+
+def result_lines(event: events.Finished) -> list[str]:
+    """Say what the search gave."""
+    result = event.result
+    lines = [f"{len(result.trials)} trials in {clock(result.seconds)}; ended by: {result.stopped}"]
+    if result.best is not None and result.best.value is not None:
+        lines.append(f"best: trial {result.best.number}, {params_text(result.best.params)}, val loss {result.best.value:.4f}")
+    if result.comparison is not None:
+        found = result.comparison
+        verdict = "inside" if found.inside_noise else "outside"
+        lines.append(
+            f"its lead over trial {found.runner_up}: {found.difference:.4f} +- {found.standard_error:.4f}, "
+            f"{verdict} the noise of {found.images} validation images"
+        )
+    if result.test is not None:
+        lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
+    lines.append(f"model: {result.model}" if result.model else "no trial left a model")
+    return [escape(line) for line in lines]
+
+
+def params_text(params: dict[str, Any]) -> str:
+    """Write a trial's parameters in a fixed order, learning rates with three digits."""
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in sorted(params.items())}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass
+class Row:
+    """One trial in the live table."""
+
+    params: str
+    epoch: int = 0
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    state: str = "running"
+    seconds: float = 0.0
+
+
+@dataclass
+class LiveView:
+    """A table of trials with a bar below it, kept up to date by events."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    best: int | None = None
+    title: str = "search"
+    epochs: int = 0
+    notes: list[str] = field(default_factory=list)
+    summary: list[str] = field(default_factory=list)
+    progress: events.Progress | None = None
+
+    def take(self, event: events.Event) -> None:
+        """Bring the view up to date."""
+        match event:
+            case events.StudyStarted():
+                self.title, self.epochs = f"study {event.name}", event.epochs
+            case events.TrialStarted():
+                row = self.rows.setdefault(event.number, Row(params_text(event.params)))
+                row.epoch, row.state = event.epochs_done, "running"
+            case events.EpochDone():
+                row, result = self.rows.setdefault(event.trial, Row("")), event.result
+                row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy
+                row.seconds += result.seconds
+            case events.TrialPaused():
+                self.rows.setdefault(event.number, Row("")).state = "waits"
+            case events.TrialEnded():
+                row = self.rows.setdefault(event.number, Row(""))
+                row.state, row.epoch, row.seconds = event.reason, event.epochs, event.seconds
+            case events.NewBest():
+                self.best = event.number
+            case events.Progress():
+                self.progress = event
+            case events.Notice():
+                self.notes.append(event.text)
+            case events.Finished():
+                self.summary = result_lines(event)
+
+    def render(self) -> Group:
+        """Draw the table, the newest notes and the bar."""
+        table = Table(title=escape(self.title), expand=False)
+        for heading in ("trial", "parameters", "epoch", "val loss", "val accuracy", "seconds", "state"):
+            table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right")
+        for number, row in sorted(self.rows.items()):
+            figures = (_figure(row.val_loss), _figure(row.val_accuracy), f"{row.seconds:.1f}")
+            style = "bold green" if number == self.best else "dim" if row.state not in ("running", "waits") else ""
+            epoch = f"{row.epoch}/{self.epochs}"
+            table.add_row(str(number), escape(row.params), epoch, *figures, escape(row.state), style=style)
+        return Group(table, *(escape(f"note: {note}") for note in self.notes[-3:]), *self._bar())
+
+    def _bar(self) -> list[Progress]:
+        if self.progress is None:
+            return []
+        bar = Progress(TextColumn("{task.description}"), BarColumn())
+        left = "" if self.progress.seconds_left is None else f", about {clock(self.progress.seconds_left)} left"
+        bar.add_task(f"{clock(self.progress.seconds)} spent{left}", total=1.0, completed=self.progress.done)
+        return [bar]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
