@@ -8,7 +8,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +37,32 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on leaving without an error it becomes `path`, replacing what was there.
+
+    Raises OutputError when the disk is full or the folder cannot be written; nothing half done stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_new(path: Path, chunks: Iterable[bytes]) -> int:
+    """Write a file that must not exist yet, for use within `atomic_folder`; return its size in bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as stream:
+        return sum(stream.write(chunk) for chunk in chunks)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
