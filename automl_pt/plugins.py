@@ -169,13 +169,15 @@ def _imported(source: Source) -> Any:
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
-        raise explain(error) or _not_importable(source, error) from error
+        raise _not_importable(source, error) from error
 
 
 def _not_importable(source: Source, error: BaseException) -> PluginError:
-    return PluginError(
-        "a plugin must be importable", given=f"{source}: {type(error).__name__}: {error}", remedy=source.remedy
-    )
+    rule = "a plugin must be importable"
+    known = explain(error)
+    if known is not None:
+        return PluginError(rule, given=f"{source}: {known.rule}; {known.given}", remedy=known.remedy)
+    return PluginError(rule, given=f"{source}: {type(error).__name__}: {error}", remedy=source.remedy)
 
 
 def _implemented(plugin: Any) -> tuple[str, ...]:

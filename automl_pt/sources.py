@@ -98,12 +98,12 @@ def _module_path(module: str) -> Path | None:
         specification = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
-    if specification is None or specification.origin is None:
+    if specification is None:
         return None
     if not rest:
-        return Path(specification.origin)
-    base = Path(specification.origin).parent.joinpath(*rest.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
+        return Path(specification.origin) if specification.origin else None
+    bases = [Path(folder).joinpath(*rest.split(".")) for folder in specification.submodule_search_locations or ()]
+    candidates = [path for base in bases for path in (base.with_suffix(".py"), base / "__init__.py")]
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -1,0 +1,239 @@
+"""Plugins from every source, and each way in which one can be wrong."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from automl_pt.errors import PluginError, UnknownNameError
+from automl_pt.plugins import load_plugins, survey
+from automl_pt.sources import FOLDER_VARIABLE, OFF_VARIABLE
+
+BACKBONE = """
+from automl_pt import Backbone, hookimpl
+
+def build(num_classes, pretrained):
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+@hookimpl
+def register_backbones():
+    return [Backbone({name!r}, build, image_size=8)]
+"""
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_installed_plugins(monkeypatch):
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.delenv(OFF_VARIABLE, raising=False)
+    monkeypatch.setattr("automl_pt.sources.installed", lambda: [])
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """Return a function that lays out an installed distribution of one module with an entry point."""
+    monkeypatch.undo()
+    site = tmp_path / "site"
+
+    def install(name: str, version: str, module: str, text: str, entry: str | None = None) -> Path:
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[automl_pt]\n{entry or module} = {module}\n")
+        target = site.joinpath(*module.split(".")).with_suffix(".py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        importlib.invalidate_caches()
+        return target
+
+    monkeypatch.syspath_prepend(site)
+    return install
+
+
+def names(plugins):
+    return [plugin.name for plugin in plugins.loaded]
+
+
+def test_builtins_come_first_and_through_hooks():
+    plugins = load_plugins()
+    assert names(plugins)[:3] == ["torchvision_backbones", "timm_backbones", "digits"]
+    assert all(plugin.hooks and plugin.origin == "built in" for plugin in plugins.loaded)
+    assert not plugins.faults
+
+
+def test_a_file_registers_a_backbone(tmp_path):
+    file = write(tmp_path / "mine.py", BACKBONE.format(name="mine/tiny"))
+    plugins = load_plugins([file])
+    assert plugins.backbone("mine/tiny").image_size == 8
+    assert plugins.files == (file,)
+    assert plugins.provider(plugins.backbones(), "mine/tiny").origin == file
+
+
+def test_a_relative_file_is_kept_as_an_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.py", BACKBONE.format(name="mine/tiny"))
+    assert load_plugins(["mine.py"]).files == (str(tmp_path / "mine.py"),)
+
+
+def test_a_folder_is_searched(tmp_path, monkeypatch):
+    write(tmp_path / "a.py", BACKBONE.format(name="mine/a"))
+    write(tmp_path / "b.py", BACKBONE.format(name="mine/b"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    plugins = load_plugins([str(tmp_path / "b.py")])
+    assert names(plugins)[-2:] == ["a", "b"]
+    assert {"mine/a", "mine/b"} <= set(plugins.backbones())
+
+
+def test_a_distribution_is_found_by_its_entry_point(distribution):
+    distribution("acme-nets", "1.2", "acme_nets", BACKBONE.format(name="acme/tiny"))
+    plugins = load_plugins()
+    found = next(plugin for plugin in plugins.loaded if plugin.name == "acme_nets")
+    assert (found.version, found.origin, found.hooks) == ("1.2", "acme-nets", ("register_backbones",))
+    assert "acme/tiny" in plugins.backbones()
+
+
+def test_third_parties_can_be_left_out(distribution, tmp_path, monkeypatch):
+    distribution("acme-nets", "1.2", "acme_nets2", BACKBONE.format(name="acme/tiny2"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "absent"))
+    monkeypatch.setenv(OFF_VARIABLE, "1")
+    plugins = load_plugins()
+    assert "acme/tiny2" not in plugins.backbones()
+    assert all(plugin.origin == "built in" for plugin in plugins.loaded)
+
+
+FAULTS = {
+    "cannot be imported": (
+        "import no_such_module_of_mine",
+        ["a plugin must be importable", "No module named 'no_such_module_of_mine'", "leave it out"],
+    ),
+    "leaves the program": ("import sys; sys.exit(3)", ["a plugin must be importable", "SystemExit: 3"]),
+    "broken syntax": ("def (:", ["a plugin must be importable", "SyntaxError"]),
+    "no hook": ("def register_backbones():\n    return []", ["known hooks", "none", "put @hookimpl above"]),
+    "unknown hook": (
+        "from automl_pt import hookimpl\n@hookimpl\ndef register_backbone():\n    return []",
+        ["known hooks", "register_backbone", "did you mean 'register_backbones'?"],
+    ),
+    "unknown arguments": (
+        "from automl_pt import hookimpl\n@hookimpl\ndef register_backbones(size):\n    return []",
+        ["known hooks", "size", "give the hook the arguments it has"],
+    ),
+    "hook raises": (
+        "from automl_pt import hookimpl\n@hookimpl\ndef register_backbones():\n    return [1 / 0]",
+        ["register_backbones returns Backbone values", "ZeroDivisionError: division by zero"],
+    ),
+    "hook returns nothing": (
+        "from automl_pt import hookimpl\n@hookimpl\ndef register_backbones():\n    pass",
+        ["register_backbones returns Backbone values", "'NoneType' object is not iterable"],
+    ),
+    "wrong type": (
+        "from automl_pt import hookimpl\n@hookimpl\ndef register_backbones():\n    return ['tiny']",
+        ["register_backbones returns Backbone values", "'tiny'", "return a list of automl_pt.Backbone(...)"],
+    ),
+    "dataset among backbones": (
+        "from automl_pt import Dataset, hookimpl\n@hookimpl\ndef register_backbones():\n"
+        "    return [Dataset('d', lambda root: None)]",
+        ["register_backbones returns Backbone values", "Dataset(name='d'"],
+    ),
+    "taken name": (BACKBONE.format(name="resnet18"), ["registered once", "'resnet18' by torchvision_backbones"]),
+    "name under a catalogue": (BACKBONE.format(name="timm/mine"), ["registered once", "'timm/mine' by timm_backbones"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_file_ends_the_command_and_is_named(fault, tmp_path):
+    text, said = FAULTS[fault]
+    file = write(tmp_path / "faulty.py", text)
+    with pytest.raises(PluginError) as caught:
+        load_plugins([file]).backbones()
+    for words in [file, *said]:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_distribution_costs_nobody_a_run(fault, distribution, caplog):
+    module = f"faulty_{fault.replace(' ', '_')}"
+    distribution("acme-nets", "1.2", module, FAULTS[fault][0])
+    plugins = load_plugins()
+    assert plugins.backbone("resnet18").name == "resnet18"
+    [error] = plugins.faults
+    for words in [f"{module} (acme-nets 1.2)", *FAULTS[fault][1][:-1]]:
+        assert words in str(error)
+    assert "plugin left out" in caplog.text
+    with pytest.raises(UnknownNameError, match="plugins were left out, `automl-pt doctor` says which and why"):
+        plugins.backbone("acme/tiny")
+
+
+def test_two_plugins_of_one_name(tmp_path):
+    (tmp_path / "other").mkdir()
+    files = [write(tmp_path / "mine.py", BACKBONE.format(name="a/a"))]
+    files.append(write(tmp_path / "other" / "mine.py", BACKBONE.format(name="b/b")))
+    with pytest.raises(PluginError, match=r"a plugin's name is taken once(.|\n)*other.mine\.py(.|\n)*rename one"):
+        load_plugins(files)
+
+
+def test_a_missing_file():
+    with pytest.raises(PluginError, match=r"a plugin file must exist(.|\n)*nowhere\.py(.|\n)*--plugin"):
+        load_plugins(["nowhere.py"])
+
+
+def test_a_file_that_is_not_python(tmp_path):
+    with pytest.raises(PluginError, match=r"a plugin file is a Python file(.|\n)*ends in \.py"):
+        load_plugins([write(tmp_path / "plugin.txt", "")])
+
+
+def test_a_missing_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "absent"))
+    with pytest.raises(PluginError, match=r"AUTOML_PT_PLUGINS must name a folder(.|\n)*absent(.|\n)*unset"):
+        load_plugins()
+
+
+@pytest.mark.parametrize(("asked", "near"), [("resnet-18", "resnet18"), ("timm/resnet18x", "timm/resnet18")])
+def test_an_unknown_backbone_suggests_near_names(asked, near):
+    with pytest.raises(UnknownNameError, match=f"unknown backbone(.|\n)*{asked}(.|\n)*did you mean (.|\n)*'{near}'"):
+        load_plugins().backbone(asked)
+
+
+def test_an_unknown_dataset_suggests_near_names():
+    with pytest.raises(UnknownNameError, match=r"unknown dataset(.|\n)*did you mean 'digits'(.|\n)*a path must exist"):
+        load_plugins().dataset("digit")
+
+
+def test_survey_imports_nothing(distribution):
+    text = f"raise RuntimeError('imported')\n{BACKBONE.format(name='x/x')}"
+    distribution("acme-nets", "1.2", "acme_package.part", text, entry="acme")
+    found, faults = survey()
+    assert not faults
+    assert [(p.name, p.version, p.hooks, p.origin) for p in found if p.origin != "built in"] == [
+        ("acme", "1.2", ("register_backbones",), "acme-nets")
+    ]
+
+
+def test_survey_loads_what_the_source_does_not_tell(tmp_path):
+    text = "import automl_pt\ndef register_datasets():\n    return []\nautoml_pt.hookimpl(register_datasets)\n"
+    found, _ = survey([write(tmp_path / "dynamic.py", text)])
+    assert found[-1].hooks == ("register_datasets",)
+
+
+def test_survey_tells_every_fault(tmp_path):
+    found, faults = survey([write(tmp_path / "faulty.py", "def (:"), write(tmp_path / "gone.py", "import gone_away")])
+    assert len(found) == 3
+    assert ["SyntaxError" in str(faults[0]), "gone_away" in str(faults[1])] == [True, True]
+
+
+def test_looking_names_up_imports_no_framework():
+    code = (
+        "import sys\nfrom automl_pt.plugins import load_plugins, survey\nsurvey()\nplugins = load_plugins()\n"
+        "plugins.backbone('resnet18'), plugins.dataset('digits')\n"
+        "print([name for name in ('torch', 'torchvision', 'timm', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
