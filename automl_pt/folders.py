@@ -193,7 +193,7 @@ def _refuse_flat_validation(found: Scan, folders: Mapping[Split, str]) -> None:
         raise NotLabeledDatasetError(
             "training and validation need labelled images",
             given=f"{printable(found.root / folders['val'])}: {len(depths)} images in no class folder",
-            remedy="sort them into the class folders that train has, or move the folder away: a share of train is taken",
+            remedy="sort them into class folders as in train; or move the folder away, and a share of train is taken",
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from automl_pt.columns import Columns
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import ConfigError, InvalidDatasetError
 from automl_pt.folders import TABLE_SUFFIXES, WANTED, open_folder
@@ -14,16 +15,6 @@ from automl_pt.listing import read_list as read_list
 from automl_pt.text import few, printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column of a table holds what; None where it shall be guessed."""
-
-    image: str | None = None
-    label: str | None = None
-    split: str | None = None
-    group: str | None = None
 
 
 def open_path(
