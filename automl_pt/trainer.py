@@ -175,7 +175,7 @@ class Training:
         }
 
     def restore(self, checkpoints: Checkpoints) -> None:
-        """Go on from the newest intact checkpoint, if there is one; what was damaged is told in the next epoch's notes."""
+        """Go on from the newest intact checkpoint, if there is one; the next epoch's notes name damaged ones."""
         state, notes = checkpoints.load()
         if state is not None:
             self.load_state_dict(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,14 @@ def write_folder(root: Path, counts: dict[str, int], side: int = 16) -> Path:
             for index in range(count):
                 draw_image(label, index + 1000 * len(split), side).save(folder / f"{index:03}.png")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Use one CPU thread: two of them wait for each other, spinning, when the machine has other work."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for subprocesses
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture
