@@ -29,8 +29,11 @@ WANTED = (
 )
 
 
-def open_folder(root: Path) -> LabeledImages:
-    """Open class folders, or class folders within folders for splits; one wrapping folder around them is allowed."""
+def open_folder(root: Path, shown: Path | None = None) -> LabeledImages:
+    """Open class folders, or class folders within folders for splits; one wrapping folder around them is allowed.
+
+    `shown` is what notes call the folder, where it was unpacked from something else.
+    """
     found = scan(root)
     if not found.names:
         _refuse_empty(found)
@@ -38,7 +41,7 @@ def open_folder(root: Path) -> LabeledImages:
     wrapper = _wrapper(found.names)
     if wrapper:
         found = _unwrapped(found, wrapper)
-        notes.append(f"the classes are in the folder {printable(wrapper)!r} within {printable(root.name)!r}")
+        notes.append(f"the classes are in the folder {printable(wrapper)!r} within {printable(shown or root)}")
     return _splits(found, notes) if _is_split(found) else _classes(found, notes)
 
 
@@ -47,12 +50,12 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _wrapper(names: Sequence[str]) -> str | None:
-    """Return the one folder around everything, when there are folders within it; a lone split's folder is none."""
+    """Return the one folder around everything, when there are folders within it; a lone train folder is none."""
     tops = {_parts(name)[0] for name in names}
     if len(tops) != 1 or min(len(_parts(name)) for name in names) < 3:
         return None
     top = tops.pop()
-    return None if top.casefold() in SPLIT_NAMES else top
+    return None if SPLIT_NAMES.get(top.casefold()) == "train" else top
 
 
 def _unwrapped(found: Scan, wrapper: str) -> Scan:
@@ -84,7 +87,7 @@ def _is_split(found: Scan) -> bool:
     if "train" not in splits:
         given = f"{printable(found.root)}: {few(tops)}"
         raise InvalidDatasetError(
-            "a folder of splits needs a train folder", given=given, remedy="add it, or give one split's folder alone"
+            "a folder of splits needs a train folder", given=given, remedy="add it, or give one of these folders alone"
         )
     return True
 

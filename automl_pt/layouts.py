@@ -48,7 +48,7 @@ def open_path(
     elif path.is_file() and lower.endswith(ARCHIVE_SUFFIXES):
         from automl_pt.archives import extract
 
-        data = open_folder(extract(path))
+        data = open_folder(extract(path), shown=path)
     else:
         raise InvalidDatasetError(
             "data are a folder, a zip or tar archive, or a CSV or parquet table", given=printable(path), remedy=WANTED
