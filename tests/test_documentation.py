@@ -1,0 +1,71 @@
+"""What exists is documented, and what is documented runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from automl_pt import errors, hookspecs
+from automl_pt.cli import COMMANDS
+from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.errors import AutomlError
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+REFERENCE = DOCS["reference.md"]
+
+
+def load(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    # mended by: python docs/make_reference.py
+    assert load(ROOT / "docs" / "make_reference.py").reference() == REFERENCE
+
+
+@pytest.mark.parametrize("name", sorted({*TrainConfig.model_fields, *SearchConfig.model_fields}))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"| `{name}` |" in REFERENCE
+
+
+def test_every_command_hook_and_error_is_documented() -> None:
+    hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
+    kinds = [name for name, item in vars(errors).items() if isinstance(item, type) and issubclass(item, AutomlError)]
+    assert len(COMMANDS) > 8
+    assert len(hooks) >= 2
+    assert len(kinds) > 10
+    assert [name for name in COMMANDS if f"### `automl-pt {name}`" not in REFERENCE] == []
+    assert [name for name in hooks if f"### `{name}(" not in REFERENCE] == []
+    assert [name for name in kinds if name not in REFERENCE] == []
+
+
+def test_start_has_two_commands_and_ci_runs_the_second() -> None:
+    section = re.search(r"^## Start\s*$(.*?)(?=^## )", README, re.S | re.M)
+    assert section is not None
+    assert len(re.findall(r"^```sh\n(.*?)^```", section.group(1), re.S | re.M)) == 2
+    assert "test-command" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", *DOCS])
+def test_links_to_files_lead_somewhere(name: str) -> None:
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    text = README if name == "README.md" else DOCS[name]
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_commands_named_in_the_documents_exist() -> None:
+    named = set(re.findall(r"automl-pt ([a-z]+)\b", "\n".join([README, *DOCS.values()])))
+    assert len(named) > 5
+    assert named - {*COMMANDS, "example"} <= {"is", "needs", "reads", "finds", "does"}
