@@ -13,10 +13,18 @@ import stat
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from automl_pt.errors import InvalidDatasetError
 from automl_pt.modes import to_rgb
@@ -27,8 +35,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
-#: endings of files that count as images, and the format each promises (MPO is JPEG with a second picture behind it)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+#: JPEG, and JPEG with a second picture behind it
+JPEGS = ("JPEG", "MPO")
+#: endings of files that count as images, and the format each promises
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -41,11 +51,14 @@ SUFFIXES = {
 }
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 * 1024 * 1024
+Fault = Literal["unreadable", "empty", "truncated", "huge"]
 #: names the rule in caches and model files; changes whenever the pixels may
 RULE = "rgb-short-side-bilinear-centre-1"
 #: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
 BOUND = 1.0
 
+#: named here because Pillow knows a format only once its module is imported
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,10 +74,10 @@ _quiet = threading.Lock()
 
 
 class UnreadableImage(InvalidDatasetError):
-    """An image that cannot be decoded whole: `name` says which, `reason` why."""
+    """An image that cannot be decoded whole: `name` says which, `reason` why, `kind` what sort of fault it is."""
 
-    def __init__(self, name: object, reason: str) -> None:
-        self.name, self.reason = str(name), reason
+    def __init__(self, name: object, reason: str, kind: Fault = "unreadable") -> None:
+        self.name, self.reason, self.kind = str(name), reason, kind
         super().__init__(
             "an image must be readable from its first to its last pixel",
             given=f"{printable(name)}: {reason}",
@@ -72,7 +85,7 @@ class UnreadableImage(InvalidDatasetError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.name, self.reason)
+        return type(self), (self.name, self.reason, self.kind)
 
 
 def decode(source: Path | bytes | NDArray[np.uint8], image_size: int, *, name: object = None) -> NDArray[np.uint8]:
@@ -100,7 +113,7 @@ def read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImage(path, "not a regular file")
         if status.st_size > MAX_BYTES:
-            raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}")
+            raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}", "huge")
         try:
             return stream.read()
         except OSError as error:
@@ -110,18 +123,18 @@ def read(path: Path) -> bytes:
 def open_header(content: bytes, name: object) -> Image.Image:
     """Open an image without decoding it; raise UnreadableImage for other formats and beyond `MAX_PIXELS`."""
     if not content:
-        raise UnreadableImage(name, "the file is empty (0 bytes)")
+        raise UnreadableImage(name, "the file is empty (0 bytes)", "empty")
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(name, f"more pixels than the limit of {MAX_PIXELS:,}") from error
+        raise UnreadableImage(name, f"more pixels than the limit of {MAX_PIXELS:,}", "huge") from error
     except Exception as error:  # Pillow's plugins raise many types on damaged headers
-        raise UnreadableImage(name, _reason(error)) from error
+        raise _undecodable(content, name, error) from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {MAX_PIXELS:,}")
+        raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {MAX_PIXELS:,}", "huge")
     if not width or not height:
         raise UnreadableImage(name, f"{width} x {height} pixels")
     return image
@@ -138,35 +151,38 @@ def orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def decode_rgb(content: bytes, name: object, *, at_least: int | None = None) -> NDArray[np.uint8]:
+def decode_rgb(
+    content: bytes, name: object, *, at_least: int | None = None, complaints: list[str] | None = None
+) -> NDArray[np.uint8]:
     """Decode a file's content, upright, to uint8[H, W, 3]; raise UnreadableImage.
 
-    With `at_least` a JPEG may come back at 1/2, 1/4 or 1/8 of its size, with a short side of at least twice that.
+    With `at_least` a JPEG may come back at 1/2, 1/4 or 1/8 of its size, with a short side of at least twice that. What
+    the JPEG decoder found wrong in a file that still decodes to its last pixel is added to `complaints`.
     """
     image = open_header(content, name)
     turn = _UPRIGHT.get(orientation(image))
-    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        pixels = _decode_jpeg(content, image.size, at_least)
-        if pixels is not None:
+    if image.format in JPEGS and image.mode in ("RGB", "L"):
+        try:
+            pixels = _decode_jpeg(content, image.size, at_least)
             return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+        except ValueError as error:  # libjpeg complains; Pillow, below, decides whether every pixel is there
+            if complaints is not None:
+                complaints.append(printable(error))
     try:
         image.load()
         image = to_rgb(image)
     except Exception as error:  # Pillow's decoders raise many types on damaged data
-        raise UnreadableImage(name, _reason(error)) from error
+        raise _undecodable(content, name, error) from error
     return np.array(image if turn is None else image.transpose(turn))
 
 
-def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) -> NDArray[np.uint8] | None:
-    """Decode with libjpeg-turbo alone; None where it complains, so that Pillow says what is wrong."""
+def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) -> NDArray[np.uint8]:
+    """Decode with libjpeg-turbo alone, twice as fast as through Pillow; raise ValueError where it complains."""
     import simplejpeg
 
     factor = next((f for f in (8, 4, 2) if at_least and min(size) // f >= 2 * at_least), 1)
     width, height = (-(-side // factor) for side in size)
-    try:
-        pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", min_width=width, min_height=height)
-    except ValueError:
-        return None
+    pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", min_width=width, min_height=height)
     return np.asarray(pixels, dtype=np.uint8)
 
 
@@ -180,7 +196,10 @@ def _checked(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
     return pixels
 
 
-def _reason(error: Exception) -> str:
+def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableImage:
+    if content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content):
+        return UnreadableImage(name, "the WebP file is truncated", "truncated")
     if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, WebP, BMP or GIF file"
-    return printable(str(error) or type(error).__name__)[:200]
+        return UnreadableImage(name, "not a JPEG, PNG, WebP, BMP or GIF file, or its header is damaged")
+    reason = printable(str(error) or type(error).__name__)[:200]
+    return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")
