@@ -1,0 +1,72 @@
+"""The time a search has, and the time it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Budget:
+    """Counts from its making. `images` are those of an epoch, and those to be looked at once at the very end."""
+
+    timeout: float | None
+    slots: int = 1
+    images: tuple[int, int] = (1, 0)
+    clock: Callable[[], float] = time.monotonic
+    epoch_seconds: float = 0.0
+    epochs: int = 0
+    longest_epoch: float = 0.0
+    started: float = field(init=False)
+    #: whole time as estimated when half of the work was done
+    estimate: float | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def seconds(self) -> float:
+        """Return the seconds since the search began."""
+        return self.clock() - self.started
+
+    def count(self, seconds: float) -> None:
+        """Take the seconds of an epoch that was done."""
+        self.epochs += 1
+        self.epoch_seconds += seconds
+        self.longest_epoch = max(self.longest_epoch, seconds)
+
+    @property
+    def reserve(self) -> float:
+        """Return the seconds at the end that belong to saving, publishing and measuring the model."""
+        train, last = self.images
+        mean = self.epoch_seconds / self.epochs if self.epochs else 0.0
+        return 0.3 + mean * last / max(1, train)  # looking at an image takes at most as long as learning from it
+
+    def left(self) -> float:
+        """Return the seconds left for trials; infinite without a timeout."""
+        return float("inf") if self.timeout is None else self.timeout - self.reserve - self.seconds()
+
+    def is_over(self) -> bool:
+        """Say whether trials must stop now."""
+        return self.left() <= 0
+
+    def needed(self, epochs: float) -> float | None:
+        """Estimate the seconds that so many epochs take with all slots busy; None before the first epoch is done."""
+        return epochs * self.epoch_seconds / self.epochs / self.slots if self.epochs else None
+
+    def allows(self, epochs: float, at_once: int) -> bool:
+        """Say whether all of `epochs` fit, and so do `at_once` of them one after another, the longest ones."""
+        needed = self.needed(epochs)
+        return needed is None or (needed <= self.left() and at_once * self.longest_epoch <= self.left())
+
+    def note_progress(self, epochs_left: float) -> tuple[float, float | None]:
+        """Return the share of the work that is done and the seconds left; keep the estimate made half way."""
+        needed = self.needed(epochs_left)
+        done = self.epochs / (self.epochs + epochs_left) if self.epochs + epochs_left else 0.0
+        if needed is not None and done >= 0.5 and self.estimate is None:
+            self.estimate = self.seconds() + needed
+        return done, needed
+
+    def estimate_error(self) -> float | None:
+        """Return the estimate made half way over the time it took, less one."""
+        return None if self.estimate is None else self.estimate / self.seconds() - 1

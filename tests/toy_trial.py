@@ -1,0 +1,104 @@
+"""A subject whose trials cost nothing: loss curves that depend on learning rate, batch size and seed alone.
+
+It keeps its epochs in a file and goes on from there, like a run. The dataset's name says what shall go wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from automl_pt.config import SearchConfig
+from automl_pt.engine.base import TrialSpec
+from automl_pt.errors import DeviceError
+from automl_pt.files import atomic_write, to_json, write_json
+from automl_pt.plugins import Plugins
+from automl_pt.records import Comparison, TrialRecord
+from automl_pt.result import EpochResult
+from automl_pt.subject import Material, Subject
+
+
+def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> float:
+    """Return a loss that is lowest at lr 0.05 (batch 16, square root rule) and falls with the epochs."""
+    distance = abs(math.log10(lr / 0.05) - 0.5 * math.log10(batch_size / 16))
+    noise = random.Random(f"{seed} {epoch}").uniform(-0.02, 0.02)
+    return 0.2 + 0.3 * distance + 1.5 * math.exp(-3 * epoch / epochs) + noise
+
+
+def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+    path = spec.output / "history.jsonl"
+    done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    yield from done
+    if done and done[-1].reason is not None:
+        return
+    for epoch in range(len(done) + 1, spec.config.epochs + 1):
+        time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+        if should_stop():
+            return
+        go_wrong(spec, epoch)
+        config = spec.config
+        loss = loss_at(config.lr, config.batch_size, config.seed, epoch, config.epochs)
+        diverged = config.dataset == f"diverge-{spec.number}" and epoch == 2
+        if diverged:
+            loss = math.nan
+        reason = "diverged" if diverged else "completed" if epoch == config.epochs else None
+        is_best = not diverged and all(loss < result.val_loss for result in done)
+        result = EpochResult(epoch, loss, loss, 0.5, None, config.lr, 1.0, 0.0, 0, 0.01, is_best, reason=reason)
+        done.append(result)
+        if is_best:
+            write_json(spec.output / "model.json", {"trial": spec.number, "epoch": epoch, "loss": loss})
+        (spec.output / "checkpoints").mkdir(parents=True, exist_ok=True)
+        atomic_write(path, "".join(to_json(entry.to_dict()) + "\n" for entry in done))
+        yield result
+
+
+def go_wrong(spec: TrialSpec, epoch: int) -> None:
+    """Fail, crash, hang, as the dataset's name says: `KIND-TRIAL`, at epoch 2."""
+    kind, _, number = spec.config.dataset.partition("-")
+    if number != str(spec.number) or epoch != 2:
+        return
+    mark = spec.output / "crashed"
+    if kind == "fail":
+        raise ValueError("this trial was told to fail")
+    if kind == "memory":
+        raise MemoryError
+    if kind == "fatal":
+        raise DeviceError("a device must stay", given="cuda:7", remedy="plug it in")
+    if kind == "crash" or (kind == "crashonce" and not mark.exists()):
+        spec.output.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        time.sleep(3600)
+
+
+def prepare(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> Material:
+    write_json(manifest, {"seed": config.seed})
+    return Material(1000, 200, 0, f"toy-{config.seed}", make)
+
+
+def publish(source: Path, target: Path) -> None:
+    atomic_write(target / "model.json", (source / "model.json").read_text())
+
+
+def compare(
+    config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
+) -> Comparison | None:
+    assert (directory / "trials" / str(best.number) / "model.json").exists()
+    assert (directory / "trials" / str(runner_up.number) / "model.json").exists()
+    assert best.value is not None
+    assert runner_up.value is not None
+    return Comparison(best.number, runner_up.number, runner_up.value - best.value, 0.01, 200, inside_noise=False)
+
+
+def measure(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
+    return None
+
+
+TOY = Subject(prepare, "toy_trial:make", publish, compare, measure)
