@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.special
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -49,7 +50,7 @@ class Model:
 
     def predict(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
         """Return probabilities float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
-        return probabilities(self.logits(sources, batch_size=batch_size))
+        return softmax(self.logits(sources, batch_size=batch_size))
 
     def logits(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
         """Return logits float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
@@ -72,9 +73,9 @@ class Model:
         return logits
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the softmax over the last axis, float32."""
-    result: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits).double(), dim=-1).float().numpy()
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax over the last axis, computed in float64, as float32."""
+    result: NDArray[np.float32] = scipy.special.softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
     return result
 
 

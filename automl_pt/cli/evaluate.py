@@ -1,0 +1,73 @@
+"""`automl-pt evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from automl_pt.labelled import Labelled, Scored
+    from automl_pt.scoring import Scores
+
+
+@click.command("evaluate")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="[test, else val, else all]")
+@click.option("--root", help="Folder of a named dataset's files.")
+@click.option("--image-column", help="A table's column of image paths.")
+@click.option("--label-column", help="A table's column of labels.")
+@click.option("--split-column", help="A table's column that says train, val or test.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
+@click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
+def command(
+    model: Path,
+    dataset: str,
+    split: Any,
+    device: str,
+    plugins: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **settings: str | None,
+) -> int:
+    """Measure MODEL on the labelled images of DATASET.
+
+    MODEL is a model directory, or a run or study that holds one. DATASET is a folder, archive or table of labelled
+    images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are left out.
+    """
+    from automl_pt.cli.predict_display import progress
+    from automl_pt.labelled import open_labelled, run_model
+    from automl_pt.model import load_model
+    from automl_pt.plugins import load_plugins
+    from automl_pt.scoring import score
+
+    registered = load_plugins(plugins)
+    loaded = load_model(model, device=device, plugins=registered)
+    given = {name: value for name, value in settings.items() if value is not None}
+    data = open_labelled(dataset, loaded.classes, registered, split=split, **given)
+    with progress(len(data.labels), quiet=quiet or as_json) as advance:
+        scored = run_model(loaded, data, advance)
+    scores = score(scored.logits, scored.labels, loaded.classes)
+    (_print_json if as_json else _print_tables)(model, dataset, data, scored, scores)
+    return 1 if scored.unreadable else 0
+
+
+def _print_json(model: Path, dataset: str, data: Labelled, scored: Scored, scores: Scores) -> None:
+    from automl_pt.files import to_json
+
+    head = {"model": str(model), "dataset": dataset, "split": data.split, "notes": list(data.notes)}
+    unreadable = [{"name": name, "reason": reason} for name, reason in scored.unreadable]
+    click.echo(to_json({**head, **scores.to_dict(), "unreadable": unreadable}))
+
+
+def _print_tables(model: Path, dataset: str, data: Labelled, scored: Scored, scores: Scores) -> None:
+    from automl_pt.cli.evaluate_display import print_scores
+    from automl_pt.text import printable
+
+    print_scores(
+        f"{printable(model)} on {printable(dataset)}, split {data.split}", scores, data.notes, scored.unreadable
+    )

@@ -1,0 +1,82 @@
+"""`automl-pt predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from automl_pt.prediction_files import Columns, Writer
+
+
+@click.command("predict")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV, .jsonl or .parquet file.  [CSV on stdout]")
+@click.option("--top", type=click.IntRange(min=1), help="The K likeliest classes instead of a column for each class.")
+@click.option("-0", "nul", is_flag=True, help="Names on standard input (-) end in NUL bytes, not line breaks.")
+@click.option("--force", is_flag=True, help="Replace an output file that is there already.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per forward pass."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that decode images.  [one a core]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
+@click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary on standard error.")
+def command(
+    model: Path,
+    images: tuple[str, ...],
+    output: Path | None,
+    top: int | None,
+    nul: bool,
+    force: bool,
+    batch_size: int,
+    threads: int | None,
+    device: str,
+    plugins: tuple[str, ...],
+    quiet: bool,
+) -> int:
+    """Classify IMAGES with MODEL: one row an image.
+
+    MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders, patterns such as
+    '*.jpg', or - for names on standard input. Exit code 1 says that some files could not be read; their rows say why.
+    """
+    from automl_pt.cli.predict_display import progress
+    from automl_pt.listing import list_images, read_list
+    from automl_pt.model import load_model
+    from automl_pt.plugins import load_plugins
+    from automl_pt.predict import predict_files
+    from automl_pt.prediction_files import Columns, check_output
+
+    if output is not None:
+        check_output(output, force=force)
+    loaded = load_model(model, device=device, plugins=load_plugins(plugins))
+    named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
+    paths = list_images(named)
+    columns = Columns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
+    unreadable = 0
+    with _writer(output, columns) as writer, progress(len(paths), quiet=quiet) as advance:
+        for prediction in predict_files(loaded, paths, batch_size=batch_size, threads=threads):
+            writer.write(prediction)
+            unreadable += prediction.error is not None
+            advance()
+    if not quiet:
+        click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable", err=True)
+    return 1 if unreadable else 0
+
+
+@contextmanager
+def _writer(output: Path | None, columns: Columns) -> Iterator[Writer]:
+    from automl_pt.prediction_files import CsvWriter, open_file
+
+    if output is not None:
+        with open_file(output, columns) as writer:
+            yield writer
+    else:
+        yield CsvWriter(sys.stdout.buffer, columns, to_terminal=sys.stdout.isatty())
+        sys.stdout.buffer.flush()
