@@ -100,7 +100,7 @@ class Coordinator:
 
     def _hand_out(self) -> Iterator[Event]:
         """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
-        with self.ledger.presence.turn():
+        with self.ledger.turn():
             yield from self._drop_paused()
             while len(self._running) < self.engine.slots:
                 event = self._next_start()

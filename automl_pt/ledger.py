@@ -8,10 +8,11 @@ in between leaves a trial that is still running and is ended again.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -23,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_pt.pruning.base import Standing
+from automl_pt.quiet import quiet
 from automl_pt.records import TrialRecord
 
 OWNER, OUTCOME, CRASHES = "owner", "outcome", "crashes"
@@ -36,6 +38,8 @@ class Presence(Protocol):
     """How coordinators of one study know of each other."""
 
     owner: str
+    #: whether others may write to the same study
+    has_company: bool
 
     def turn(self) -> AbstractContextManager[None]:
         """Hold the right to hand out trials."""
@@ -67,13 +71,28 @@ class Ledger:
     presence: Presence
     shown_url: str
     study_id: int = field(init=False)
+    #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
+    _trials: list[FrozenTrial] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.study_id = _open_study(self.storage, self.name)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the trials again; needed where others write, too."""
+        self._trials = self.storage.get_all_trials(self.study_id, deepcopy=True)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the right to hand out trials, knowing what the others have written."""
+        with self.presence.turn():
+            if self.presence.has_company:
+                self.refresh()
+            yield
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials as the storage has them, in order of number."""
-        return self.storage.get_all_trials(self.study_id, deepcopy=False)
+        """Return all trials, in order of number."""
+        return self._trials
 
     def standings(self) -> list[Standing]:
         """Return how far every trial is, for the pruning rule."""
@@ -92,19 +111,24 @@ class Ledger:
             user_attrs={OWNER: self.presence.owner},
         )
         trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
-        return self.storage.get_trial_number_from_id(trial_id)
+        trial = copy.deepcopy(self.storage.get_trial(trial_id))
+        self._trials.append(trial)
+        return trial.number
 
     def report(self, number: int, epoch: int, loss: float) -> None:
         """Write an epoch's validation loss; the same again changes nothing."""
-        self.storage.set_trial_intermediate_value(self._id(number), epoch, loss)
+        trial = self._trials[number]
+        self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss)
+        trial.intermediate_values[epoch] = loss
 
     def own(self, number: int, owner: str) -> None:
         """Say who works on a trial; NOBODY pauses it."""
-        self.storage.set_trial_user_attr(self._id(number), OWNER, owner)
+        if self._trials[number].user_attrs[OWNER] != owner:
+            self._set(number, OWNER, owner)
 
     def pause(self, number: int, paused: Outcome) -> None:
         """Give a trial back, with what it gave so far."""
-        self.storage.set_trial_user_attr(self._id(number), OUTCOME, paused.to_json())
+        self._set(number, OUTCOME, paused.to_json())
         self.own(number, NOBODY)
 
     def paused(self) -> list[FrozenTrial]:
@@ -114,7 +138,7 @@ class Ledger:
     def orphans(self) -> list[FrozenTrial]:
         """Return the trials that are ours, or whose owner is dead."""
         ours, is_alive = self.presence.owner, self.presence.is_alive
-        owned = [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
+        owned = self.busy()
         return [trial for trial in owned if trial.user_attrs[OWNER] == ours or not is_alive(trial.user_attrs[OWNER])]
 
     def busy(self) -> list[FrozenTrial]:
@@ -122,22 +146,26 @@ class Ledger:
         return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
 
     def _unfinished(self) -> list[FrozenTrial]:
-        return [trial for trial in self.trials() if not trial.state.is_finished()]
+        return [trial for trial in self._trials if not trial.state.is_finished()]
 
     def count_crash(self, number: int) -> int:
         """Add one to the crashes of a trial's process, and return the sum."""
-        crashes = int(self.trials()[number].user_attrs.get(CRASHES, 0)) + 1
-        self.storage.set_trial_user_attr(self._id(number), CRASHES, crashes)
+        crashes = int(self._trials[number].user_attrs.get(CRASHES, 0)) + 1
+        self._set(number, CRASHES, crashes)
         return crashes
 
-    def end(self, number: int, state: EndState, outcome: Outcome) -> None:
-        """End a trial for good; one that has ended stays as it is."""
-        trial_id = self._id(number)
-        if self.storage.get_trial(trial_id).state.is_finished():
-            return
-        self.storage.set_trial_user_attr(trial_id, OUTCOME, outcome.to_json())
-        value = None if state == "FAIL" or outcome.value is None else [outcome.value]
-        self.storage.set_trial_state_values(trial_id, TrialState[state], value)
+    def end(self, number: int, state: EndState, ended: Outcome) -> None:
+        """End a trial for good."""
+        self._set(number, OUTCOME, ended.to_json())
+        trial = self._trials[number]
+        values = None if state == "FAIL" or ended.value is None else [ended.value]
+        self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values)
+        trial.state, trial.values = TrialState[state], values
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        trial = self._trials[number]
+        self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        trial.user_attrs[key] = value
 
     def about(self) -> dict[str, Any]:
         """Return what the study was made with; empty for a new one."""
@@ -169,13 +197,11 @@ class Ledger:
         """Return Optuna's view of the study, which its pruners ask for."""
         return optuna.load_study(study_name=self.name, storage=self.storage)
 
-    def _id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
-
 
 def _open_study(storage: BaseStorage, name: str) -> int:
     try:
-        return storage.create_new_study([StudyDirection.MINIMIZE], name)
+        with quiet():
+            return storage.create_new_study([StudyDirection.MINIMIZE], name)
     except DuplicatedStudyError:
         return storage.get_study_id_from_name(name)
 

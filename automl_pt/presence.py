@@ -22,6 +22,7 @@ class Alone:
     """The only coordinator: what another one left is an orphan."""
 
     owner = "coordinator"
+    has_company = False
 
     def turn(self) -> nullcontext[None]:
         """Nobody else hands out trials."""
@@ -34,6 +35,8 @@ class Alone:
 
 class Among:
     """One of several coordinators on a database server, PostgreSQL or MySQL."""
+
+    has_company = True
 
     def __init__(self, engine: Engine, study: str) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

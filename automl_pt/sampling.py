@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from automl_pt.quiet import quiet
 from automl_pt.seeds import derive_seed
 from automl_pt.space import DEFAULT_BATCH_SIZE, Space
 
@@ -81,17 +81,6 @@ def _ask_tpe(
         if space.lr[0] <= found["lr"] <= space.lr[1]:
             break
     return {**found, "lr": min(space.lr[1], max(space.lr[0], found["lr"]))}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Optuna's log from telling of every step."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _coordinates(space: Space) -> dict[str, BaseDistribution]:

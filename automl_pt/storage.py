@@ -7,6 +7,7 @@ are refused: whoever can write there could run code here. A password never appea
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -22,6 +23,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.engine import make_url
 
 from automl_pt.errors import StorageError
+from automl_pt.files import sync_folder
 from automl_pt.locks import locked
 from automl_pt.storage_errors import translated
 
@@ -110,6 +112,14 @@ class DurableConnection(sqlite3.Connection):
         self.execute("PRAGMA synchronous=FULL")
 
 
+class HastyConnection(sqlite3.Connection):
+    """A SQLite connection that syncs nothing, for a file that nobody relies on yet."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA synchronous=OFF")
+
+
 def _open_sqlite(url: URL) -> BaseStorage:
     if not url.database or url.database == ":memory:":
         raise StorageError("a study is kept in a file", given=url.render_as_string(), remedy="write sqlite:///FILE")
@@ -117,8 +127,23 @@ def _open_sqlite(url: URL) -> BaseStorage:
     # Two processes that make the tables, or turn WAL on, at the same time would both fail: the lock lets one go first.
     with locked(path.with_name(path.name + ".lock")):
         _require_ours(path)
+        if not path.exists():
+            _create_sqlite(path)
         options = {"connect_args": {"factory": DurableConnection, "timeout": 60}}
         return _CachedStorage(RDBStorage(f"sqlite:///{path}", engine_kwargs=options))
+
+
+def _create_sqlite(path: Path) -> None:
+    """Make an empty study database beside `path`, quickly, and move it there as a whole, durably."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.unlink(missing_ok=True)
+    storage = RDBStorage(f"sqlite:///{draft}", engine_kwargs={"connect_args": {"factory": HastyConnection}})
+    storage.remove_session()
+    storage.engine.dispose()
+    with open(draft, "rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
 
 
 def _require_ours(path: Path) -> None:

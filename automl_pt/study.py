@@ -219,7 +219,7 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
         stack.callback(presence.close)
     ledger = Ledger(storage, name, presence, shown(url))
     wanted = resume.describe(config, material.fingerprint, __version__)
-    with presence.turn():
+    with ledger.turn():
         found = ledger.about()
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
