@@ -67,7 +67,11 @@ def describe(event: events.Event) -> list[str]:
             return [f"trial {event.number} waits after epoch {event.epoch}"]
         case events.TrialEnded():
             value = "" if event.value is None else f", val loss {event.value:.4f}"
-            return [escape(f"trial {event.number} ended: {event.reason}{value}, {event.epochs} epochs, {event.seconds:.1f} s")]
+            return [
+                escape(
+                    f"trial {event.number} ended: {event.reason}{value}, {event.epochs} epochs, {event.seconds:.1f} s"
+                )
+            ]
         case events.NewBest():
             return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]
         case events.Notice():
@@ -82,7 +86,9 @@ def result_lines(event: events.Finished) -> list[str]:
     result = event.result
     lines = [f"{len(result.trials)} trials in {clock(result.seconds)}; ended by: {result.stopped}"]
     if result.best is not None and result.best.value is not None:
-        lines.append(f"best: trial {result.best.number}, {params_text(result.best.params)}, val loss {result.best.value:.4f}")
+        lines.append(
+            f"best: trial {result.best.number}, {params_text(result.best.params)}, val loss {result.best.value:.4f}"
+        )
     if result.comparison is not None:
         found = result.comparison
         verdict = "inside" if found.inside_noise else "outside"

@@ -1,0 +1,34 @@
+"""`automl-pt search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from automl_pt.cli.options import build_config, settings_options
+from automl_pt.config import SearchConfig
+
+
+@click.command("search")
+@settings_options(SearchConfig)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event; the last holds the result.")
+def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Search learning rate and batch size for DATASET, and leave one finished model in studies/NAME/model.
+
+    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial is
+    the documented default (learning rate 0.001, batch size 16). The same command goes on where it was stopped, and
+    with a larger --trials it adds to what is there.
+    """
+    settings = build_config(SearchConfig, config, options)
+
+    from automl_pt.cli.search_display import search_display
+    from automl_pt.cli.signals import stopping
+    from automl_pt.study import steps, study_name
+
+    with stopping() as stop, search_display(quiet=quiet, as_json=as_json) as show:
+        for event in steps(settings, Path("studies") / study_name(settings), stop=lambda: stop.signal):
+            show(event)
+    return stop.exit_code
