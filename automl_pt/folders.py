@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.scan import NO_IMAGE, Scan, scan
+from automl_pt.scan import NO_CLASS, NO_IMAGE, Scan, scan
 from automl_pt.text import few, printable
 
 #: how people call the three splits
@@ -118,7 +118,7 @@ def _classes(found: Scan, notes: list[str]) -> LabeledImages:
 def _by_folder(found: Scan, depth: int, notes: list[str]) -> LabeledImages:
     """Label each image by the folder at `depth` in its name; what lies above is left out."""
     taken = [name for name in found.names if len(_parts(name)) > depth + 1]
-    rest = [(name, "in no class folder") for name in found.names if len(_parts(name)) <= depth + 1]
+    rest = [(name, NO_CLASS) for name in found.names if len(_parts(name)) <= depth + 1]
     classless = _classless(found, depth, {"/".join(_parts(name)[: depth + 1]) for name in taken})
     if rest:
         notes.append(f"{len(rest)} images are in no class folder and are left out: {few(name for name, _ in rest)}")

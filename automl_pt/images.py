@@ -94,7 +94,7 @@ def decode(source: Path | bytes | NDArray[np.uint8], image_size: int, *, name: o
     `source` is a path, a file's content, or pixels uint8[H, W, 3] or [H, W]; `name` is what an error calls it.
     """
     if isinstance(source, np.ndarray):
-        pixels = _checked(source, "an array" if name is None else name)
+        pixels = as_rgb(source, "an array" if name is None else name)
     elif isinstance(source, bytes):
         pixels = decode_rgb(source, "an image" if name is None else name, at_least=image_size)
     else:
@@ -186,7 +186,8 @@ def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) ->
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _checked(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
+def as_rgb(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
+    """Return pixels uint8[H, W, 3] or [H, W] as uint8[H, W, 3]; raise UnreadableImage for other arrays."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UnreadableImage(name, f"an array {pixels.dtype}{list(pixels.shape)}; uint8[H, W, 3] or [H, W] is wanted")
     if pixels.ndim == 2:

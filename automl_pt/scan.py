@@ -10,6 +10,8 @@ from automl_pt.errors import InvalidDatasetError
 from automl_pt.images import SUFFIXES
 from automl_pt.text import printable
 
+HIDDEN = "hidden, or left behind by a system"
+NO_CLASS = "in no class folder"
 NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
 #: files and folders that systems and tools leave behind
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
@@ -64,7 +66,7 @@ def _walk(found: Scan, links: list[str]) -> set[tuple[int, int]]:
         for entry in _entries(found.root, folder):
             name = f"{folder}{entry.name}"
             if is_ignored(entry.name):
-                found.left_out.append((name, "hidden, or left behind by a system"))
+                found.left_out.append((name, HIDDEN))
             elif entry.is_symlink():
                 links.append(name)
             elif entry.is_dir(follow_symlinks=False):

@@ -1,0 +1,94 @@
+"""The cheap part of the check: class names, counts, files left out and empty files; nothing is decoded."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from automl_pt.check.findings import Finding, Item, finding
+from automl_pt.dataset import LabeledImages
+from automl_pt.scan import HIDDEN, NO_CLASS
+
+#: characters that print as nothing or turn the writing direction
+_UNSEEN = ("Cc", "Cf")
+
+
+def quick_check(data: LabeledImages, *, val_fraction: float = 0.2) -> list[Finding]:
+    """Find what needs no decoding: in time proportional to the number of files, one `stat` each."""
+    return [
+        *finding("one class", [] if len(data.classes) > 1 else [Item(tuple(data.classes), "the only class")]),
+        *finding("twin classes", list(_twins(data.classes))),
+        *finding("odd name", [Item((name,)) for name in data.classes if _plain(name) != name]),
+        *_class_sizes(data),
+        *_left_out(data.left_out),
+        *finding("empty", list(_empty(data))),
+    ]
+
+
+def name_of(data: LabeledImages, index: int) -> str:
+    """Return what an image is called in messages: its name, else its path, else its index."""
+    if data.names is not None:
+        return data.names[index]
+    image = data.images[index]
+    return str(image) if isinstance(image, Path) else f"image {index}"
+
+
+def _twins(classes: Sequence[str]) -> Iterator[Item]:
+    """Yield classes that a person, or another file system, takes for one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike[" ".join(_plain(unicodedata.normalize("NFKC", name)).casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield Item(tuple(names), ", ".join(ascii(name) for name in names))
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name if unicodedata.category(character) not in _UNSEEN)
+
+
+def _class_sizes(data: LabeledImages) -> list[Finding]:
+    counts: dict[str, Counter[str]] = {name: Counter() for name in data.classes}
+    for index, label in enumerate(data.labels):
+        split = data.splits[index] if data.splits is not None else None
+        counts[data.classes[label]][split or "unsplit"] += 1
+    present = {split for count in counts.values() for split in count}
+    if "val" not in present:
+        small = [Item((name,), f"{n} image") for name, c in counts.items() if (n := c["train"] + c["unsplit"]) == 1]
+        return finding("small class", small)
+    missing = [
+        Item((name,), f"{count['train'] + count['unsplit']} in training, {count['val']} in validation")
+        for name, count in counts.items()
+        if bool(count["train"] + count["unsplit"]) != bool(count["val"])
+    ]
+    return finding("missing class", missing)
+
+
+def _left_out(left_out: Sequence[tuple[str, str]]) -> list[Finding]:
+    by_kind: dict[str, list[Item]] = defaultdict(list)
+    for name, reason in left_out:
+        by_kind[_kind(reason)].append(Item((name,), reason))
+    return [found for kind in sorted(by_kind) for found in finding(kind, by_kind[kind])]
+
+
+def _kind(reason: str) -> str:
+    if reason == HIDDEN:
+        return "hidden"
+    if reason == NO_CLASS:
+        return "outside"
+    if "link" in reason:
+        return "link"
+    return "repeated" if "repeats" in reason else "other file"
+
+
+def _empty(data: LabeledImages) -> Iterator[Item]:
+    for index, image in enumerate(data.images):
+        if not isinstance(image, Path):
+            return
+        try:
+            if image.stat().st_size == 0:
+                yield Item((name_of(data, index),))
+        except OSError:
+            continue  # the full decode tells what is wrong with it

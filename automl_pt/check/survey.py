@@ -1,0 +1,99 @@
+"""Examines every image of a dataset, in parallel, reading only what is not remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automl_pt.check.facts import Facts, examine, fingerprints
+from automl_pt.check.memory import Memory, Stamp, stamp
+from automl_pt.check.quick import name_of
+from automl_pt.cores import available_cores
+from automl_pt.dataset import LabeledImages
+from automl_pt.images import UnreadableImage, as_rgb, read
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Progress = Callable[[str, int, int], None]
+
+_STAGE = "looking at images"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image with what was found: its index in the data, name, content digest ("" when unreadable) and facts."""
+
+    index: int
+    name: str
+    digest: str
+    facts: Facts
+
+
+def survey(data: LabeledImages, progress: Progress | None = None) -> tuple[list[Seen], int]:
+    """Return what is known of every image, in order, and how many files had to be read for it."""
+    if any(not isinstance(image, Path) for image in data.images[:1]):
+        return [_of_array(data, index, pixels) for index, pixels in enumerate(data.images)], 0  # type: ignore[arg-type]
+    with Memory() as memory:
+        stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
+        known = memory.recall(one for one in stamps if one is not None)
+        found: list[Seen | None] = [
+            Seen(index, name_of(data, index), *known[one[0]]) if one is not None and one[0] in known else None
+            for index, one in enumerate(stamps)
+        ]
+        new = [index for index, seen in enumerate(found) if seen is None]
+        for count, (index, digest, facts) in enumerate(_examined(data, new, memory), 1):
+            found[index] = Seen(index, name_of(data, index), digest, facts)
+            one = stamps[index]
+            if one is not None and digest:
+                memory.keep(one, digest, facts)
+            if progress is not None:
+                progress(_STAGE, len(data) - len(new) + count, len(data))
+    return [seen for seen in found if seen is not None], len(new)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stamp(path, status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _examined(data: LabeledImages, indices: list[int], memory: Memory) -> Iterator[tuple[int, str, Facts]]:
+    """Examine files with threads: decoders and hashes let other threads run; a bounded number is under way."""
+    cores = available_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        for start in range(0, len(indices), 64 * cores):
+            yield from pool.map(lambda index: _facts(data, index, memory), indices[start : start + 64 * cores])
+
+
+def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, Facts]:
+    path = data.images[index]
+    assert isinstance(path, Path), "arrays are looked at elsewhere"
+    try:
+        content = read(path)
+    except UnreadableImage as error:
+        return index, "", Facts(fault=error.kind, reason=error.reason)
+    digest = hashlib.sha256(content).hexdigest()
+    return index, digest, memory.facts(digest) or examine(content, path)
+
+
+def _of_array(data: LabeledImages, index: int, pixels: NDArray[np.uint8]) -> Seen:
+    """Look at pixels that need no decoding: only copies, near copies and sizes can be found."""
+    name = name_of(data, index)
+    try:
+        rgb = as_rgb(pixels, name)
+    except UnreadableImage as error:
+        return Seen(index, name, "", Facts(fault=error.kind, reason=error.reason))
+    digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+    look, thumb = fingerprints(rgb)
+    return Seen(index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb))
