@@ -1,0 +1,67 @@
+"""`automl-pt check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from automl_pt.cli.options import build_config, option
+from automl_pt.config import TrainConfig
+
+if TYPE_CHECKING:
+    from automl_pt.check import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: the settings that say what the data are; the others have no say in a check
+COLUMNS = ("image_column", "label_column", "split_column", "group_column", "group_by")
+SETTINGS = ("root", "download", *COLUMNS, "max_bad", "plugins")
+
+
+def _settings_options(function: F) -> F:
+    for name in reversed(SETTINGS):
+        function = option(name, TrainConfig.model_fields[name])(function)
+    return function
+
+
+@click.command("check")
+@click.argument("dataset", metavar="DATA")
+@_settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as one JSON object.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with small pictures.")
+def command(as_json: bool, html: Path | None, **options: Any) -> int:
+    """Look at every image of DATA before training.
+
+    DATA is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. Every image is decoded
+    whole; a second check reads only what has changed. Exits with 1 when something would stop training or falsify its
+    figures, else with 0.
+    """
+    settings = build_config(TrainConfig, None, options)
+
+    from automl_pt.check import check
+    from automl_pt.cli.check_display import progress_bar, show
+    from automl_pt.data import find
+    from automl_pt.files import atomic_write, to_json
+    from automl_pt.plugins import load_plugins
+
+    data, _ = find(settings, load_plugins(settings.plugins))
+    with progress_bar() as progress:
+        report = check(data, max_bad=settings.max_bad, progress=progress)
+    if html is not None:
+        from automl_pt.check.page import contact_sheet
+
+        atomic_write(html, contact_sheet(report, data, settings.dataset))
+    if as_json:
+        click.echo(to_json(_to_dict(report, settings.dataset), indent=2))
+    else:
+        show(report, settings.dataset, html)
+    return 0 if report.ok else 1
+
+
+def _to_dict(report: Report, dataset: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"dataset": dataset, "ok": report.ok, **asdict(report)}
