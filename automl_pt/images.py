@@ -108,16 +108,18 @@ def read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
-    with open(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImage(path, "not a regular file")
         if status.st_size > MAX_BYTES:
             raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}", "huge")
-        try:
+        with open(descriptor, "rb", closefd=False) as stream:
             return stream.read()
-        except OSError as error:
-            raise UnreadableImage(path, error.strerror or str(error)) from error
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
 
 
 def open_header(content: bytes, name: object) -> Image.Image:
