@@ -25,8 +25,8 @@ class Backbone:
     build: Callable[[int, bool], nn.Module]
     #: side S of the images in pixels, where the user names none
     image_size: int = 224
-    #: smallest side the network accepts
-    min_image_size: int = 1
+    #: smallest side the network accepts, if it takes other sizes than `image_size`; None: nothing is promised of others
+    min_image_size: int | None = None
     #: per channel, of pixels scaled to [0, 1]
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

@@ -58,7 +58,7 @@ def head_modules(model: nn.Module, backbone: Backbone) -> tuple[str, ...]:
 
 
 def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
-    if image_size < backbone.min_image_size:
+    if image_size < (backbone.min_image_size or 1):
         raise ConfigError(
             [f"image_size: {backbone.name} takes images of {backbone.min_image_size} px and more, got {image_size}"]
         )

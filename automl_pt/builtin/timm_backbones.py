@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PREFIX = "timm/"
 #: of the file in the cache folder; to be raised when a record's fields change
-FORMAT = 1
+FORMAT = 2
 
 Record = dict[str, Any]
 
@@ -62,9 +62,9 @@ def build(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     import timm
 
     if pretrained:
-        from automl_pt.builtin.pretrained import timm_model
+        from automl_pt.builtin.timm_weights import pretrained_model
 
-        return timm_model(name, num_classes)
+        return pretrained_model(name, num_classes)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
     return model
 
@@ -119,7 +119,7 @@ def _record(config: Any, pretrained: bool) -> Record:
     head = config.classifier or ()
     return {
         "image_size": max(config.input_size[1:]),
-        "min_image_size": max(config.min_input_size[1:]) if config.min_input_size else 1,
+        "min_image_size": max(config.min_input_size[1:]) if config.min_input_size else None,
         "mean": config.mean,
         "std": config.std,
         "pretrained": pretrained,

@@ -42,6 +42,7 @@ def _resnet(name: str) -> Backbone:
     return Backbone(
         name,
         partial(build, name, "fc"),
+        min_image_size=1,
         has_pretrained=True,
         weights_license=LICENSE,
         adapt=adapt_resnet,

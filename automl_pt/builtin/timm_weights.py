@@ -1,0 +1,102 @@
+"""timm's published weights: from the hub's cache, or fetched into it, and loaded by timm's own code from the file.
+
+timm asks the hub even for a file that is in the cache, and a machine without a network then waits for a minute of
+retries. So the file is found first, and timm is given it.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+from automl_pt.builtin.pretrained import TIMEOUT, absent, check_hash, fetch
+from automl_pt.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def pretrained_model(name: str, num_classes: int) -> nn.Module:
+    """Return the timm model `name` with the weights timm names for it and a head of its own.
+
+    Raises WeightsError, naming the file that is needed, when neither cache nor network has them.
+    """
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    config: Any = get_pretrained_cfg(name)
+    path = _hub_file(config) if config.hf_hub_id else _url_file(config)
+    overlay = {"file": str(path), "custom_load": bool(config.custom_load)}
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay
+        )
+    except Exception as error:  # readers of npz, safetensors and checkpoints each raise their own
+        raise WeightsError(
+            "a file of weights must be intact and of this network",
+            given=f"{path} for timm/{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            remedy="delete the file and run the same command again",
+        ) from error
+    return model
+
+
+def hub_names(filename: str | None) -> Sequence[str]:
+    """Return the names under which the hub may have the weights, the safest first."""
+    if filename is None or filename == "pytorch_model.bin":
+        return ("model.safetensors", "pytorch_model.bin")
+    if filename == "open_clip_pytorch_model.bin":
+        return ("open_clip_model.safetensors", filename)
+    return (filename.removesuffix(".bin") + ".safetensors", filename) if filename.endswith(".bin") else (filename,)
+
+
+def _hub_file(config: Any) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = hub_names(config.hf_hub_filename)
+    for name in names:
+        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    wanted = f"{names[0]} of {repository} in {folder}"
+    if HF_HUB_OFFLINE:
+        raise absent(wanted, "HF_HUB_OFFLINE is set")
+    name = _offered(repository, names, revision or None, wanted)
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision or None))
+    except Exception as error:  # the hub's own errors, its HTTP library's, and the disk's
+        raise absent(wanted, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+
+
+def _offered(repository: str, names: Sequence[str], revision: str | None, wanted: str) -> str:
+    """Ask the hub once which of `names` it has: it answers, or there is no network and nobody waits for retries."""
+    from huggingface_hub import hf_hub_url
+
+    for name in names[:-1]:
+        request = urllib.request.Request(hf_hub_url(repository, name, revision=revision), method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT):
+                return name
+        except HTTPError as error:
+            if error.code != 404:
+                return name  # not for us, or not now: the hub's own client, which knows the user's token, shall say
+        except OSError as error:
+            raise absent(wanted, f"{type(error).__name__}: {error}") from error
+    return names[-1]
+
+
+def _url_file(config: Any) -> Path:
+    import torch
+
+    url, name = config.url if isinstance(config.url, tuple | list) else (config.url, "")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / (name or Path(urlparse(url).path).name)
+    if not path.exists():
+        fetch(url, path)
+    check_hash(path)
+    return path

@@ -1,0 +1,15 @@
+"""The contract of a plugin, as checks for its author's tests: one line each.
+
+    from automl_pt.testing import check_backbone, check_dataset
+
+    def test_contract():
+        check_backbone("acme/tiny")
+
+A name is looked up as the command line does it, so that the entry point is tested too. Every failure is a PluginError
+that says what was expected, what came, and where to look.
+"""
+
+from automl_pt.testing.backbones import check_backbone
+from automl_pt.testing.datasets import check_dataset
+
+__all__ = ["check_backbone", "check_dataset"]

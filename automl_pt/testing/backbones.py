@@ -1,0 +1,261 @@
+"""What a backbone must be able to do, checked on tiny batches on the CPU."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from automl_pt.backbone import Backbone
+from automl_pt.build import build_model, head_modules, head_parameters
+from automl_pt.errors import AutomlError
+from automl_pt.testing.contract import expect, no_network
+
+FEW, MANY = 2, 7
+#: images in a batch
+BATCH = 3
+#: side of the images that everything is checked at, where the backbone takes them
+SMALL = 32
+#: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
+TOLERANCE = 1e-3
+
+_BUILD = "the function given as Backbone(build=...)"
+_FORWARD = "the model's forward()"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backbone under test at one image size: built for MANY and for FEW classes, with a batch of images."""
+
+    backbone: Backbone
+    size: int
+    model: nn.Module
+    few: nn.Module
+    images: Tensor
+
+    def logits(self, model: nn.Module | None = None, images: Tensor | None = None) -> Tensor:
+        """Pass images through a model without gradients; by default the case's own."""
+        with torch.no_grad():
+            logits: Tensor = (model or self.model)(self.images if images is None else images)
+        return logits
+
+
+def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = None) -> None:
+    """Raise PluginError for the first point of the contract that `backbone`, or the one of that name, does not keep.
+
+    Everything is checked at the first of `sizes`, and the logits at the others too; default: a small one, the smallest
+    and the native one of those it claims. Needs no network, no GPU and no data.
+    """
+    if isinstance(backbone, str):
+        from automl_pt.plugins import load_plugins
+
+        backbone = load_plugins().backbone(backbone)
+    check_fields(backbone)
+    first, *others = sizes or claimed_sizes(backbone)
+    with torch.random.fork_rng(devices=[]), no_network():
+        case = _case(backbone, first)
+        for check in CHECKS:
+            check(case)
+        for size in others:
+            check_logits(_case(backbone, size))
+
+
+def claimed_sizes(backbone: Backbone) -> list[int]:
+    """Return a small image size to check everything at, then the smallest and the native one where they differ."""
+    least, native = backbone.min_image_size, backbone.image_size
+    sizes = [native] if least is None else [min(max(least, SMALL), native), least, native]
+    return list(dict.fromkeys(sizes))
+
+
+def check_fields(backbone: Backbone) -> None:
+    """Check what the backbone says of itself."""
+    look = f"the arguments of Backbone({backbone.name!r}, ...)"
+    least = 1 if backbone.min_image_size is None else backbone.min_image_size
+    sizes = f"min_image_size={backbone.min_image_size}, image_size={backbone.image_size}"
+    expect(0 < least <= backbone.image_size, "0 < min_image_size <= image_size", came=sizes, look=look)
+    for name, values in (("mean", backbone.mean), ("std", backbone.std)):
+        right = len(values) == 3 and all(math.isfinite(value) for value in values)
+        expect(right, f"{name} is three numbers, of pixels in [0, 1]", came=repr(values), look=look)
+    expect(min(backbone.std) > 0, "std is above 0", came=repr(backbone.std), look=look)
+    licensed = not backbone.has_pretrained or bool(backbone.weights_license)
+    expect(licensed, "pretrained weights have a licence", came="weights_license=None", look=look)
+
+
+def check_logits(case: Case) -> None:
+    """Check logits: float32 [images, classes], finite, different for different images."""
+    for classes, model in ((MANY, case.model), (FEW, case.few)):
+        logits = case.logits(model)
+        came = f"{logits.dtype} {list(logits.shape)} at {case.size} px"
+        right = logits.shape == (BATCH, classes) and logits.dtype == torch.float32
+        expect(right, f"logits are float32 [{BATCH}, {classes}] for {BATCH} images", came=came, look=_FORWARD)
+        finite = bool(logits.isfinite().all())
+        expect(finite, "logits are finite", came=f"{logits} at {case.size} px", look=f"{_FORWARD} and initialisation")
+
+
+def check_head(case: Case) -> None:
+    """Check that the head, and only the head, follows the number of classes."""
+    many, few = case.model.state_dict(), case.few.state_dict()
+    head = head_parameters(case.model, case.backbone)
+    other = {name for name in many if name not in few or many[name].shape != few[name].shape}
+    modules = ", ".join(head_modules(case.model, case.backbone))
+    came = f"the head is {modules}; tensors that differ between {FEW} and {MANY} classes: {sorted(other)}"
+    look = "Backbone(head=...), and that build() uses num_classes"
+    expect(
+        bool(other) and other <= head,
+        "tensors that depend on the number of classes are the head's",
+        came=came,
+        look=look,
+    )
+
+
+def check_seed(case: Case) -> None:
+    """Check that the same seed gives the same weights."""
+    same = _built(case.backbone, case.size).state_dict()
+    differ = [name for name, tensor in case.model.state_dict().items() if not torch.equal(tensor, same[name])]
+    look = f"random numbers in {_BUILD} or adapt: draw them from torch alone"
+    expect(not differ, "the same seed gives the same weights", came=f"these differ: {differ[:5]}", look=look)
+
+
+def check_gradients(case: Case) -> None:
+    """Check that a training step reaches the first and the last parameter."""
+    model = copy.deepcopy(case.model).train()
+    labels = torch.arange(BATCH) % MANY
+    torch.autograd.backward(nn.functional.cross_entropy(model(case.images), labels))
+    named = list(model.named_parameters())
+    for name, parameter in (named[0], named[-1]):
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        came = f"no gradient at {name}"
+        look = f"detach() or no_grad() in {_FORWARD}, requires_grad=False, or a parameter that is not used"
+        expect(reached, "gradients reach the first and the last parameter", came=came, look=look)
+
+
+def check_modes(case: Case) -> None:
+    """Check that eval mode repeats itself and changes nothing, and that train mode trains."""
+    before = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
+    same = torch.equal(case.logits(), case.logits())
+    expect(same, "eval mode gives the same logits twice", came="they differ", look=f"random numbers in {_FORWARD}")
+    changed = [name for name, tensor in case.model.state_dict().items() if not torch.equal(tensor, before[name])]
+    expect(
+        not changed, "eval mode changes no tensor", came=f"changed: {changed[:5]}", look=f"buffers set in {_FORWARD}"
+    )
+    model = copy.deepcopy(case.model).train()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    dropouts = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    first, second = case.logits(model), case.logits(model)
+    if norms:
+        moved = any(m.num_batches_tracked is None or m.num_batches_tracked > 0 for m in norms)
+        look = "a train() of the model that keeps its parts in eval mode"
+        expect(moved, "train mode updates batch normalisation", came="no statistics changed", look=look)
+    elif dropouts:
+        look = "dropout called with training=False, or a dropout that is never used"
+        expect(not torch.equal(first, second), "train mode applies dropout", came="equal logits twice", look=look)
+
+
+def check_saving(case: Case) -> None:
+    """Check that the tensors alone, through safetensors, make a model of another seed the same model."""
+    tensors = {name: tensor.contiguous().clone() for name, tensor in case.model.state_dict().items()}
+    again = _built(case.backbone, case.size, seed=2)
+    look = "state that is not a parameter or a registered buffer, get_extra_state(), or a fixed seed in the builder"
+    other = any(not torch.equal(tensor, tensors[name]) for name, tensor in again.state_dict().items())
+    expect(other, "another seed gives other weights", came="all are equal", look=look)
+    result = again.load_state_dict(safetensors.torch.load(safetensors.torch.save(tensors)), strict=False)
+    keys = [*result.missing_keys, *result.unexpected_keys]
+    expect(not keys, "state_dict names the same tensors in every build", came=f"differ: {keys[:5]}", look=look)
+    same = torch.equal(case.logits(), case.logits(again))
+    expect(same, "a saved and loaded model gives the same logits", came="they differ", look=look)
+
+
+def check_copy(case: Case) -> None:
+    """Check that a deep copy is the same model and shares nothing."""
+    twin = copy.deepcopy(case.model)
+    same = torch.equal(case.logits(), case.logits(twin))
+    expect(
+        same, "a deep copy gives the same logits", came="they differ", look="__deepcopy__, or state outside the model"
+    )
+    pointers = {parameter.data_ptr() for parameter in case.model.parameters()}
+    shared = [name for name, parameter in twin.named_parameters() if parameter.data_ptr() in pointers]
+    expect(not shared, "a deep copy shares no parameter", came=f"shared: {shared[:5]}", look="__deepcopy__")
+
+
+def check_formats(case: Case) -> None:
+    """Check channels_last, and bf16 as the trainer uses it: by autocast."""
+    expected = case.logits()
+    layout = torch.channels_last
+    model = copy.deepcopy(case.model).to(memory_format=layout)
+    logits = case.logits(model, case.images.contiguous(memory_format=layout))
+    look = f"view() in {_FORWARD}: reshape() and flatten() take any layout"
+    expect(
+        _near(logits, expected), "channels_last gives the same logits", came=_difference(logits, expected), look=look
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = case.logits()
+    right = logits.shape == expected.shape and bool(logits.isfinite().all())
+    look = f"tensors made with a fixed dtype in {_FORWARD}"
+    expect(right, "autocast to bf16 gives finite logits", came=f"{logits.dtype} {logits}", look=look)
+
+
+def check_single(case: Case) -> None:
+    """Check that in eval mode an image's logits do not depend on its batch, nor on its size of one."""
+    expected, logits = case.logits(), torch.cat([case.logits(images=image[None]) for image in case.images])
+    look = f"squeeze() without a dimension, or statistics over the batch, in {_FORWARD}"
+    came = _difference(logits, expected)
+    expect(_near(logits, expected), "an image alone gets the logits it gets in a batch", came=came, look=look)
+
+
+def check_pretrained(case: Case) -> None:
+    """Check that pretrained weights are loaded or refused, never ignored: two seeds must give the same backbone."""
+    if not case.backbone.has_pretrained:
+        return
+    try:
+        first, second = (_built(case.backbone, case.size, seed, pretrained=True) for seed in (1, 2))
+    except AutomlError:
+        return  # neither cache nor network has them here, and it said so
+    head = head_parameters(first, case.backbone)
+    ignored = [n for n, p in first.named_parameters() if n not in head and not torch.equal(p, second.get_parameter(n))]
+    look = f"the use of `pretrained` in {_BUILD}"
+    expect(not ignored, "pretrained weights are loaded or refused", came=f"random: {ignored[:5]}", look=look)
+
+
+def _built(backbone: Backbone, size: int, seed: int = 1, *, classes: int = MANY, pretrained: bool = False) -> nn.Module:
+    return build_model(backbone, classes, size, pretrained=pretrained, seed=seed).eval()
+
+
+def _case(backbone: Backbone, size: int) -> Case:
+    return Case(backbone, size, _built(backbone, size), _built(backbone, size, classes=FEW), _images(size))
+
+
+def _images(size: int) -> Tensor:
+    return torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def _near(logits: Tensor, expected: Tensor) -> bool:
+    return logits.shape == expected.shape and bool((logits - expected).abs().max() <= TOLERANCE * _scale(expected))
+
+
+def _scale(logits: Tensor) -> Tensor:
+    return logits.abs().max().clamp(min=1e-6)
+
+
+def _difference(logits: Tensor, expected: Tensor) -> str:
+    if logits.shape != expected.shape:
+        return f"{list(logits.shape)} instead of {list(expected.shape)}"
+    return f"they differ by {float((logits - expected).abs().max()):g}, of at most {float(_scale(expected)):g}"
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_logits,
+    check_head,
+    check_seed,
+    check_gradients,
+    check_modes,
+    check_saving,
+    check_copy,
+    check_formats,
+    check_single,
+    check_pretrained,
+)

@@ -1,0 +1,184 @@
+"""What a dataset must give, checked on its labels and on a sample of its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_pt.dataset import SPLITS, Dataset, LabeledImages
+from automl_pt.errors import AutomlError
+from automl_pt.images import decode
+from automl_pt.testing.contract import expect
+
+#: images that are decoded, spread evenly over the dataset
+SAMPLE = 64
+#: side in pixels they are decoded to
+SIDE = 16
+
+_LOAD = "the function given as Dataset(load=...)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset under test, loaded twice."""
+
+    dataset: Dataset
+    data: LabeledImages
+    again: LabeledImages
+
+    def sample(self) -> NDArray[np.int64]:
+        """Return the indices of the images that are looked at."""
+        count = len(self.data)
+        return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64))
+
+
+def check_dataset(dataset: Dataset | str, *, root: Path | None = None) -> None:
+    """Raise PluginError for the first point of the contract that `dataset`, or the one of that name, does not keep.
+
+    `root` is the folder of its files, as given by --root.
+    """
+    if isinstance(dataset, str):
+        from automl_pt.plugins import load_plugins
+
+        dataset = load_plugins().dataset(dataset)
+    case = Case(dataset, _loaded(dataset, root), _loaded(dataset, root))
+    for check in CHECKS:
+        check(case)
+
+
+def check_lengths(case: Case) -> None:
+    """Check that there are images, and one label, split, name and group for each."""
+    data = case.data
+    lengths = {"images": len(data.images), "labels": len(data.labels)}
+    for name in ("splits", "names", "groups"):
+        values = getattr(data, name)
+        if values is not None:
+            lengths[name] = len(values)
+    same = len(set(lengths.values())) == 1 and lengths["images"] > 0
+    expect(same, "as many labels, splits, names and groups as images, at least one", came=str(lengths), look=_LOAD)
+
+
+def check_classes(case: Case) -> None:
+    """Check that there are two classes or more, with names that differ."""
+    classes = list(case.data.classes)
+    right = len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
+    expect(right, "two classes or more, each with a name", came=repr(classes[:5]), look="LabeledImages(classes=...)")
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
+    expect(not twice, "class names differ", came=f"twice: {twice[:5]}", look="LabeledImages(classes=...)")
+
+
+def check_labels(case: Case) -> None:
+    """Check that labels are integers into the classes, and that every class has an image."""
+    look = "LabeledImages(labels=..., classes=...): labels count classes from 0"
+    labels = np.asarray(case.data.labels)
+    right = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
+    expect(right, "labels are integers", came=f"{labels.dtype}, {labels.ndim} dimensions", look=look)
+    classes = list(case.data.classes)
+    span = f"{labels.min()} to {labels.max()}"
+    expect(
+        labels.min() >= 0 and labels.max() < len(classes),
+        f"labels lie in 0 to {len(classes) - 1}",
+        came=span,
+        look=look,
+    )
+    empty = [classes[label] for label in sorted(set(range(len(classes))) - set(labels.tolist()))]
+    expect(not empty, "every class has an image", came=f"none of {empty[:5]}", look=look)
+
+
+def check_splits(case: Case) -> None:
+    """Check that splits are known, complete, and disjoint in names and groups."""
+    splits = case.data.splits
+    if splits is None:
+        return
+    look = "LabeledImages(splits=...)"
+    unknown = sorted({str(split) for split in splits if split is not None and split not in SPLITS})
+    expect(not unknown, f"a split is one of {', '.join(SPLITS)}, or None", came=repr(unknown[:5]), look=look)
+    expect("train" in splits or None in splits, "some images are for training", came=f"{set(splits)}", look=look)
+    for what in ("names", "groups"):
+        homes: dict[str, set[str]] = {}
+        for value, split in zip(getattr(case.data, what) or (), splits, strict=False):
+            homes.setdefault(value, set()).add(str(split))
+        torn = sorted(value for value, found in homes.items() if len(found) > 1)
+        expect(not torn, f"splits share no {what}", came=f"in several: {torn[:5]}", look=f"{look} and {what}=...")
+
+
+def check_names(case: Case) -> None:
+    """Check that names, where given, are unique."""
+    names = list(case.data.names or ())
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    expect(not twice, "names are unique", came=f"twice: {twice[:5]}", look="LabeledImages(names=...)")
+
+
+def check_order(case: Case) -> None:
+    """Check that loading twice gives the same images, labels, splits and names in the same order."""
+    look = f"a listing without sorted(), or random numbers without a fixed seed, in {_LOAD}"
+    for name in ("classes", "labels", "splits", "names", "groups"):
+        first, second = getattr(case.data, name), getattr(case.again, name)
+        same = list(() if first is None else first) == list(() if second is None else second)
+        expect(same, f"loading twice gives the same {name} in the same order", came="they differ", look=look)
+    for index in case.sample():
+        same = _same(case.data.images[index], case.again.images[index])
+        expect(same, "loading twice gives the same images", came=f"image {index} differs", look=look)
+
+
+def check_images(case: Case) -> None:
+    """Check that images are readable paths or uint8 arrays that become RGB."""
+    for index in case.sample():
+        image: Any = case.data.images[index]
+        right = isinstance(image, Path) or (isinstance(image, np.ndarray) and image.dtype == np.uint8)
+        kind = f"{type(image).__name__} {getattr(image, 'dtype', '')}".strip()
+        came = f"image {index}: {kind}"
+        expect(right, "an image is a Path or a uint8 array [H, W] or [H, W, 3]", came=came, look=_LOAD)
+        try:
+            pixels = decode(image, SIDE)
+        except AutomlError as error:
+            came = f"image {index}: {error.given}"
+            expect(False, f"images are readable: {error.rule}", came=came, look=_LOAD)
+        right = pixels.shape == (3, SIDE, SIDE) and pixels.dtype == np.uint8
+        expect(right, "an image becomes RGB", came=f"image {index}: {pixels.dtype} {pixels.shape}", look=_LOAD)
+
+
+def check_hints(case: Case) -> None:
+    """Check that hints make sense, and that augmentation heeds them on these images."""
+    hints = case.dataset.hints
+    right = hints.image_size is None or hints.image_size > 0
+    look = "Dataset(hints=Hints(image_size=...))"
+    expect(right, "the hinted image size is above 0", came=f"{hints.image_size}", look=look)
+
+
+def _loaded(dataset: Dataset, root: Path | None) -> LabeledImages:
+    try:
+        data: object = dataset.load(root)
+    except AutomlError:
+        raise
+    except Exception as error:
+        came = f"{dataset.name}: {type(error).__name__}: {error}"
+        expect(False, "load(root) returns labelled images", came=came, look=_LOAD)
+    right = isinstance(data, LabeledImages)
+    expect(right, "load(root) returns LabeledImages", came=f"{dataset.name}: {type(data).__name__}", look=_LOAD)
+    assert isinstance(data, LabeledImages)
+    return data
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return bool(first == second)
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_lengths,
+    check_classes,
+    check_labels,
+    check_splits,
+    check_names,
+    check_order,
+    check_images,
+    check_hints,
+)
