@@ -25,7 +25,7 @@ from automl_pt.build import build_model, head_parameters
 from automl_pt.checkpoint import Checkpoints, require_same
 from automl_pt.config import TrainConfig, make
 from automl_pt.data import Data, prepare
-from automl_pt.device import NumberFormat, available_cores, choose_device, choose_precision, describe
+from automl_pt.device import NumberFormat, choose_device, choose_precision, default_threads, describe
 from automl_pt.early_stopping import Reason
 from automl_pt.errors import ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
@@ -112,7 +112,7 @@ def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
     """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
     path = output / "run.json"
     record = read_json(path)
-    if record["reason"] in ENDED:
+    if record["reason"] in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
         return
     ended = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
@@ -159,14 +159,15 @@ class Run:
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> Run | None:
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
     backbone, device = plugins.backbone(config.backbone), choose_device(config.device)
-    torch.set_num_threads(config.threads or available_cores())
+    torch.set_num_threads(config.threads or default_threads())
     if config.deterministic:
         _ask_for_determinism()
     precision = choose_precision(config.precision, device)
     preprocessing = Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
     record = _record(config, data, plugins, device, precision)
     checkpoints = Checkpoints(output / "checkpoints")
-    if _open(output, record) in ENDED:
+    before = _before(output, record)
+    if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
     loaders = _loaders(config, data, preprocessing, device, channels_last=precision != "fp32")
@@ -186,6 +187,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> R
     model = model.to(device, memory_format=layout)
     training = Training(model, *loaders, config, device=device, precision=precision)
     training.restore(checkpoints)
+    # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
+    write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
@@ -217,19 +220,17 @@ def _loaders(
     )
 
 
-def _open(output: Path, record: dict[str, Any]) -> Reason | None:
-    """Write run.json, or check that the run found there is this one and return why it ended, if it has."""
+def _before(output: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the run found in `output`, after checking that it is this one; nothing where there is none."""
     path = output / "run.json"
     if not path.exists():
-        write_json(path, record)
-        return None
-    found = read_json(path)
+        return {}
+    found: dict[str, Any] = read_json(path)
     keys = {key for key in record["config"] if key not in PLACE}
     wanted = {key: record["config"][key] for key in keys} | {"data": record["data"]["fingerprint"]}
     before = {key: found["config"].get(key) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same(before, wanted, output)
-    reason: Reason | None = found["reason"]
-    return reason
+    return found
 
 
 def _record(
