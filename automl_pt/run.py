@@ -221,7 +221,7 @@ def _loaders(
 
 
 def _before(output: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of the run found in `output`, after checking that it is this one; nothing where there is none."""
+    """Return the record of the run found in `output`, after checking that it is this one; empty where there is none."""
     path = output / "run.json"
     if not path.exists():
         return {}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -69,3 +72,38 @@ def test_commands_named_in_the_documents_exist() -> None:
     named = set(re.findall(r"automl-pt ([a-z]+)\b", "\n".join([README, *DOCS.values()])))
     assert len(named) > 5
     assert named - {*COMMANDS, "example"} <= {"is", "needs", "reads", "finds", "does"}
+
+
+EXAMPLES = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)^```", README, re.S | re.M))
+
+
+def run_in(folder: Path, *command: str) -> str:
+    """Run a command as a reader of the README would, in an empty folder, and return what it prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_has_its_three_examples() -> None:
+    assert set(EXAMPLES) == {"python", "search", "plugin"}
+
+
+def test_the_training_example_runs(tmp_path: Path) -> None:
+    lines = run_in(tmp_path, sys.executable, "-c", EXAMPLES["python"]).splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["1", "2"]
+    assert lines[2] == str(tuple("0123456789"))
+
+
+def test_the_search_example_runs(tmp_path: Path) -> None:
+    shown = run_in(tmp_path, sys.executable, "-c", EXAMPLES["search"])
+    assert "TrialRecord(number=" in shown
+    assert (tmp_path / "studies" / "readme" / "model" / "model.json").exists()
+
+
+def test_the_plugin_example_runs_and_has_ten_lines(tmp_path: Path) -> None:
+    lines = [line for line in EXAMPLES["plugin"].splitlines() if line]
+    assert len(lines) <= 10
+    (tmp_path / "tiny.py").write_text(EXAMPLES["plugin"])
+    command = [sys.executable, "-m", "automl_pt", "train", "digits", "--plugin", "tiny.py", "--backbone", "acme/tiny"]
+    assert "ended: completed" in run_in(tmp_path, *command, "--epochs", "1", "--output", "run")
