@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """One file that was found and not taken, and why; `sha256` is None where its content was never read."""
+    """One file that was found and not taken, and why; `sha256` is there where it was read and could not be decoded."""
 
     name: str
     reason: str

@@ -33,7 +33,7 @@ def freeze(
     seed: int,
     source: str,
 ) -> Manifest:
-    """Give every image its split; `digests` are the images' sha256, in the order of `data`.
+    """Give every image its split; `digests` are the images' sha256 ("" for a file that cannot be read), in `data`'s order.
 
     The order in which `data` lists its images has no influence. Classes that only the test split knows are left out,
     images and all, since a search must not depend on that split. Raises InvalidDatasetError when a name stands for two
@@ -53,7 +53,7 @@ def freeze(
         if titles[index] in index_of
     ]
     reason = "its class has images in the test split only"
-    unknown = [LeftOut(names[index], reason, digests[index]) for index in order if titles[index] not in index_of]
+    unknown = [LeftOut(names[index], reason) for index in order if titles[index] not in index_of]
     found = [LeftOut(name, reason) for name, reason in data.left_out]
     left_out = sorted([*found, *unknown], key=lambda item: by_name(item.name))
     return Manifest(tuple(entries), classes, source, seed, tuple(left_out))
