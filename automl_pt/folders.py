@@ -119,9 +119,11 @@ def _by_folder(found: Scan, depth: int, notes: list[str]) -> LabeledImages:
     """Label each image by the folder at `depth` in its name; what lies above is left out."""
     taken = [name for name in found.names if len(_parts(name)) > depth + 1]
     rest = [(name, NO_CLASS) for name in found.names if len(_parts(name)) <= depth + 1]
-    classless = _classless(found, depth, {"/".join(_parts(name)[: depth + 1]) for name in taken})
+    left_out = [*found.left_out, *rest]
+    classless = _classless(found, depth, {"/".join(_parts(name)[: depth + 1]) for name in taken}, left_out)
     if rest:
         notes.append(f"{len(rest)} images are in no class folder and are left out: {few(name for name, _ in rest)}")
+    classless = [name for name in classless if not any(other.startswith(f"{name}/") for other, _ in rest)]
     if classless:
         notes.append(f"no class, as they hold no image: {few(classless)}")
     return assemble(
@@ -129,16 +131,16 @@ def _by_folder(found: Scan, depth: int, notes: list[str]) -> LabeledImages:
         taken,
         [_parts(name)[depth] for name in taken],
         splits=[SPLIT_NAMES[_parts(name)[0].casefold()] for name in taken] if depth else None,
-        left_out=[*found.left_out, *rest],
+        left_out=left_out,
         notes=notes,
     )
 
 
-def _classless(found: Scan, depth: int, taken: set[str]) -> list[str]:
+def _classless(found: Scan, depth: int, taken: set[str], left_out: Sequence[tuple[str, str]]) -> list[str]:
     """Return folders that are no class, as all they hold is other files; a class folder left without images raises."""
     wanted = range(1, depth + 2)
     bare = [name for name in found.folders if len(_parts(name)) in wanted and not _covered(name, taken)]
-    empty = [name for name in bare if not _holds_other_files(found, name)]
+    empty = [name for name in bare if not _holds_other_files(left_out, name)]
     if empty:
         raise InvalidDatasetError(
             "every class folder must hold images",
@@ -152,9 +154,10 @@ def _covered(folder: str, taken: set[str]) -> bool:
     return folder in taken or any(name.startswith(f"{folder}/") for name in taken)
 
 
-def _holds_other_files(found: Scan, folder: str) -> bool:
-    reasons = {why for name, why in found.left_out if name.startswith(f"{folder}/")}
-    return reasons == {NO_IMAGE}
+def _holds_other_files(left_out: Sequence[tuple[str, str]], folder: str) -> bool:
+    """Return whether a folder has files, and none that a user may take for a class's images."""
+    reasons = {why for name, why in left_out if name.startswith(f"{folder}/")}
+    return bool(reasons) and reasons <= {NO_IMAGE, NO_CLASS}
 
 
 def assemble(
