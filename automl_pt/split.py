@@ -33,7 +33,7 @@ def freeze(
     seed: int,
     source: str,
 ) -> Manifest:
-    """Give every image its split; `digests` are the images' sha256 ("" for a file that cannot be read), in `data`'s order.
+    """Give every image its split; `digests` are their sha256 in `data`'s order, "" for a file that cannot be read.
 
     The order in which `data` lists its images has no influence. Classes that only the test split knows are left out,
     images and all, since a search must not depend on that split. Raises InvalidDatasetError when a name stands for two

@@ -40,6 +40,17 @@ def one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what the tests decode and hash out of the user's cache folder; what timm lists may come from there."""
+    from automl_pt.files import cache_folder
+
+    folder = tmp_path_factory.mktemp("cache")
+    for path in sorted(cache_folder().glob("timm-*.json")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    os.environ["AUTOML_PT_CACHE"] = str(folder)
+
+
 @pytest.fixture
 def tiny_folder(tmp_path: Path) -> Path:
     """Return a folder with train/val/test splits of three classes: 8, 4 and 4 drawn images each, 16 px."""
