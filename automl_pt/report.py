@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_pt.config import read_toml
-from automl_pt.errors import OutputError, StorageError, StudyError, UnknownNameError
+from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.files import read_json
 from automl_pt.locks import locked
 from automl_pt.records import TrialRecord
@@ -99,7 +99,7 @@ def list_studies(root: Path = STUDIES, *, storage: str | None = None) -> list[St
     for directory in study_folders(root):
         try:
             reports.append(read_study(directory, storage=storage))
-        except (StudyError, StorageError, OutputError) as error:
+        except (ConfigError, StudyError, StorageError, OutputError) as error:
             reports.append(error)
     return reports
 

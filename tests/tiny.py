@@ -1,0 +1,59 @@
+"""A tiny backbone as a plugin file, and a model directory made with it: what the tests of finished models share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_pt.build import build_model
+from automl_pt.model import ModelInfo, save_model
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.preprocessing import Preprocessing
+
+PLUGIN = """
+from torch import nn
+from automl_pt import Backbone, hookimpl
+
+def tiny(num_classes, pretrained):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, num_classes))
+
+@hookimpl
+def register_backbones():
+    return [Backbone("tiny", tiny, image_size=8)]
+"""
+
+
+def load_tiny(folder: Path) -> Plugins:
+    """Write the plugin into `folder` and load it with the built-ins."""
+    path = folder / "tiny_plugin.py"
+    path.write_text(PLUGIN)
+    return load_plugins((str(path),))
+
+
+def make_info(classes: tuple[str, ...] = ("blue", "green", "red"), **changes: Any) -> ModelInfo:
+    values: dict[str, Any] = {
+        "backbone": "tiny",
+        "classes": classes,
+        "preprocessing": Preprocessing(8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        "config": {"lr": 0.1, "pretrained": False},
+        "metrics": {"epoch": 1, "val_loss": 0.5, "val_accuracy": 0.75},
+        "history": [{"epoch": 1, "val_loss": 0.5}],
+        "versions": {"torch": torch.__version__},
+        "data": {"fingerprint": "abc", "source": "folder", "counts": {"train": 24}},
+        "plugins": [{"name": "tiny_plugin", "version": "", "origin": "tiny_plugin.py"}],
+    }
+    return ModelInfo(**{**values, **changes})
+
+
+def make_state(plugins: Plugins, classes: int = 3, seed: int = 1) -> dict[str, Tensor]:
+    return dict(build_model(plugins.backbone("tiny"), classes, 8, seed=seed).state_dict())
+
+
+def make_model(directory: Path, plugins: Plugins, **changes: Any) -> Path:
+    """Write a model directory with random weights."""
+    info = make_info(**changes)
+    save_model(directory, make_state(plugins, len(info.classes)), info)
+    return directory
