@@ -30,28 +30,29 @@ MAX_RATIO = 100
 FREE_BYTES = 64 * 1024 * 1024
 
 _CHUNK = 1024 * 1024
-_RECORD = ".unpacked.json"
 
 
 def extract(archive: Path) -> Path:
     """Return the folder with the archive's files; unpack it unless that has been done and is intact.
 
+    Hidden files and what systems leave behind are not unpacked.
     Raises InvalidDatasetError for damaged, encrypted and unsafe archives, OutputError when the cache is not writable.
     """
     digest = sha256_file(archive)
     folder = cache_folder() / "archives" / digest
     with locked(folder.with_name(f"{digest}.lock")):
-        if not _is_intact(folder):
+        record = folder.with_name(f"{digest}.json")
+        if not _is_intact(folder, record):
             with atomic_folder(folder) as temporary:
                 sizes = _Unpacking(archive, temporary).run()
-                write_json(temporary / _RECORD, {"archive": archive.name, "sizes": sizes})
+            write_json(record, {"archive": archive.name, "sizes": sizes})
     return folder
 
 
-def _is_intact(folder: Path) -> bool:
+def _is_intact(folder: Path, record: Path) -> bool:
     """Return whether every file unpacked before is still there with its size."""
     try:
-        sizes = read_json(folder / _RECORD)["sizes"]
+        sizes = read_json(record)["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False

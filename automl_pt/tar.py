@@ -28,6 +28,8 @@ def open_tar(path: Path, *, limit: int) -> Iterator[tarfile.TarFile]:
             yield content
         if guard.tail[-_BLOCK:] != bytes(_BLOCK):
             raise tarfile.ReadError("truncated or damaged: the end mark is missing")
+        while guard.read(MAX_READ):
+            pass  # gzip's checksum stands at the very end
 
 
 def members(content: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
