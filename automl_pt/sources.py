@@ -17,7 +17,12 @@ from typing import Any
 from automl_pt.errors import PluginError
 from automl_pt.hookspecs import GROUP
 
-BUILTIN = ("automl_pt.builtin.torchvision_backbones", "automl_pt.builtin.timm_backbones", "automl_pt.builtin.digits")
+BUILTIN = (
+    "automl_pt.builtin.torchvision_backbones",
+    "automl_pt.builtin.timm_backbones",
+    "automl_pt.builtin.digits",
+    "automl_pt.builtin.torchvision_datasets",
+)
 BUILTIN_ORIGIN = "built in"
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"
 OFF_VARIABLE = "AUTOML_PT_NO_PLUGINS"

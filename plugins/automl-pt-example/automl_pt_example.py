@@ -1,8 +1,9 @@
 """A backbone and a dataset of one's own."""
 
 import numpy as np
-from automl_pt import Backbone, Dataset, LabeledImages, hookimpl
 from torch import nn
+
+from automl_pt import Backbone, Dataset, LabeledImages, hookimpl
 
 
 def tiny(num_classes, pretrained):

@@ -1,0 +1,190 @@
+"""The usual image sets as `torchvision/NAME`: found under --root, fetched by torchvision on --download.
+
+The table is static, so listing imports no torch. torchvision reads the files, except CIFAR's: those are pickles, and
+`cifar` reads them without unpickling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from automl_pt.builtin import cifar
+from automl_pt.builtin.torchvision_parts import Part, annotated_files, arrays, emnist, gtsrb, samples, stl10, svhn
+from automl_pt.dataset import Dataset, Hints, LabeledImages, Split
+from automl_pt.errors import AutomlError, InvalidDatasetError
+from automl_pt.hookspecs import hookimpl
+
+PREFIX = "torchvision/"
+#: digits, letters and signs: a mirrored one is another, or none
+UNMIRRORED = partial(Hints, horizontal_flip=False)
+
+Parts = Mapping[Split, Mapping[str, Any]]
+BY_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
+BY_NAME: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
+IN_THREE: Parts = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A set of torchvision: its class there, the arguments for each split, and how its object is read.
+
+    `read` is None for CIFAR, which torchvision would unpickle.
+    """
+
+    name: str
+    description: str
+    parts: Parts
+    read: Callable[[Any], Part] | None
+    hints: Hints = field(default_factory=Hints)
+    license: str | None = None
+
+
+TABLE = (
+    Known("CIFAR10", "60 000 photos, 32 px, 10 classes", BY_FLAG, None, Hints(image_size=32)),
+    Known("CIFAR100", "60 000 photos, 32 px, 100 classes", BY_FLAG, None, Hints(image_size=32)),
+    Known("DTD", "5640 textures, 47 classes; partition 1", IN_THREE, annotated_files),
+    Known(
+        "EMNIST",
+        "131 600 handwritten letters and digits, 28 px, 47 classes (balanced)",
+        {"train": {"split": "balanced", "train": True}, "test": {"split": "balanced", "train": False}},
+        emnist,
+        UNMIRRORED(image_size=28),
+    ),
+    Known("EuroSAT", "27 000 satellite images, 64 px, 10 classes", {"train": {}}, samples, Hints(image_size=64), "MIT"),
+    Known("FGVCAircraft", "10 000 photos of aircraft, 100 variants", IN_THREE, annotated_files),
+    Known("FashionMNIST", "70 000 photos of clothes, 28 px, 10 classes", BY_FLAG, arrays, Hints(image_size=28), "MIT"),
+    Known("Flowers102", "8189 photos of flowers, 102 classes", IN_THREE, annotated_files),
+    Known("Food101", "101 000 photos of dishes, 101 classes", BY_NAME, annotated_files),
+    Known("GTSRB", "51 839 photos of traffic signs, 43 classes", BY_NAME, gtsrb, UNMIRRORED(image_size=48)),
+    Known(
+        "Imagenette",
+        "13 394 photos, 10 classes of ImageNet",
+        {"train": {"split": "train"}, "val": {"split": "val"}},
+        samples,
+    ),
+    Known(
+        "KMNIST", "70 000 old Japanese letters, 28 px, 10 classes", BY_FLAG, arrays, UNMIRRORED(image_size=28),
+        "CC-BY-SA-4.0",
+    ),
+    Known("MNIST", "70 000 handwritten digits, 28 px, 10 classes", BY_FLAG, arrays, UNMIRRORED(image_size=28)),
+    Known(
+        "OxfordIIITPet",
+        "7349 photos of cats and dogs, 37 breeds",
+        {"train": {"split": "trainval"}, "test": {"split": "test"}},
+        annotated_files,
+        license="CC-BY-SA-4.0",
+    ),
+    Known("STL10", "13 000 photos, 96 px, 10 classes", BY_NAME, stl10, Hints(image_size=96)),
+    Known("SVHN", "99 289 house numbers, 32 px, 10 classes", BY_NAME, svhn, UNMIRRORED(image_size=32)),
+)  # fmt: skip
+
+
+@hookimpl
+def register_datasets() -> list[Dataset]:
+    """Register torchvision's classification sets."""
+    return [
+        Dataset(
+            PREFIX + known.name,
+            partial(load, known),
+            hints=known.hints,
+            download=partial(download, known),
+            license=known.license,
+            description=known.description,
+        )
+        for known in TABLE
+    ]
+
+
+def load(known: Known, root: Path | None) -> LabeledImages:
+    """Return the images of all splits found under `root`; raise InvalidDatasetError when they are not there, whole."""
+    folder = _folder(known, root)
+    loaded = {split: _part(known, folder, arguments) for split, arguments in known.parts.items()}
+    parts = list(loaded.values())
+    groups = None
+    if any(part.groups is not None for part in parts):
+        groups = [f"{split}/{group}" for split, part in loaded.items() for group in part.groups or part.names()]
+    return LabeledImages(
+        images=_joined([part.images for part in parts]),
+        labels=[int(label) for part in parts for label in part.labels],
+        classes=parts[0].classes,
+        splits=[split for split, part in loaded.items() for _ in range(len(part.labels))],
+        names=[f"{split}/{name}" for split, part in loaded.items() for name in part.names()],
+        groups=groups,
+        root=folder,
+    )
+
+
+def download(known: Known, root: Path | None) -> None:
+    """Fetch the files into `root` with torchvision, unless they are there; raise InvalidDatasetError when it fails."""
+    folder = _folder(known, root)
+    try:
+        for arguments in known.parts.values():
+            if known.read is None:
+                cifar.download(_class(known), folder)
+            else:
+                _class(known)(str(folder), download=True, **arguments)
+    except (OSError, RuntimeError, ValueError) as error:  # no network, another checksum, a full disk
+        raise InvalidDatasetError(
+            "the files of a dataset must be fetched whole",
+            given=f"{PREFIX}{known.name} into {folder}: {type(error).__name__}: {error}",
+            remedy="try again where there is a network, or copy the files there and leave --download out",
+        ) from error
+
+
+def _part(known: Known, folder: Path, arguments: Mapping[str, Any]) -> Part:
+    try:
+        if known.read is None:
+            return cifar.read(_class(known), folder, **arguments)
+        return known.read(_class(known)(str(folder), download=False, **arguments))
+    except AutomlError:
+        raise
+    except Exception as error:  # readers of a dozen formats, each with errors of its own
+        raise InvalidDatasetError(
+            "the files of a dataset must be there, and intact",
+            given=f"{PREFIX}{known.name} in {folder}: {type(error).__name__}: {error}",
+            remedy="check --root, or fetch them with --download",
+        ) from error
+
+
+def _class(known: Known) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, known.name)
+
+
+def _folder(known: Known, root: Path | None) -> Path:
+    if root is None:
+        raise InvalidDatasetError(
+            "a dataset of torchvision needs the folder of its files",
+            given=f"{PREFIX}{known.name} without --root",
+            remedy="name the folder with --root; with --download the files are fetched into it",
+        )
+    return root
+
+
+def _joined(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    return parts[0] if len(parts) == 1 else _Chain(parts)
+
+
+class _Chain(Sequence[Any]):
+    """Sequences one after another, their items left as lazy as they are."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        for part in self.parts:
+            if position < len(part):
+                return part[position]
+            position -= len(part)
+        raise IndexError(index)
