@@ -1,0 +1,286 @@
+"""Prediction: what validation computes, over any number of files, in any output format, whatever their names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from tiny import load_tiny, make_model
+
+from automl_pt import run
+from automl_pt.cli.evaluate import command as evaluate
+from automl_pt.cli.predict import command as predict
+from automl_pt.errors import InstallationError, OutputError, UsageError
+from automl_pt.labelled import open_labelled, run_model
+from automl_pt.model import Model, load_model
+from automl_pt.plugins import Plugins
+from automl_pt.predict import AHEAD, Prediction, predict_files
+from automl_pt.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
+from automl_pt.scoring import score
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "=cmd|'/c calc'!A1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "＝1＋1",
+    "\tx",
+    'a\nb,"c"',
+    "\x1b[2J\x1b]0;owned\x07",
+    "\u202egnp.exe",
+    "😀",
+    "[red]x[/red]",
+)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    return load_tiny(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture
+def model(tmp_path: Path, plugins: Plugins) -> Model:
+    return load_model(make_model(tmp_path / "model", plugins), device="cpu", plugins=plugins)
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"{index:03}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        noise = np.random.default_rng(index).integers(0, 256, (9, 10, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    return paths
+
+
+def call(runner: CliRunner, command: Any, plugins: Plugins, *words: object, code: int = 0, **extra: Any) -> str:
+    options = [word for file in plugins.files for word in ("--plugin", file)]
+    done = runner.invoke(command, [*options, "--device", "cpu", *map(str, words)], standalone_mode=False, **extra)
+    if done.exception is not None:
+        raise done.exception
+    assert done.return_value == code
+    return done.stdout
+
+
+def test_prediction_equals_validation(tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner) -> None:
+    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 3, "batch_size": 4, "lr": 0.001, "threads": 1}
+    settings["device"] = "cpu"
+    results = list(run.train(str(tiny_folder), output=tmp_path / "run", plugins=plugins, **settings))
+    kept = next(result for result in reversed(results) if result.is_best)
+    assert kept.val_accuracy > 0
+    call(runner, predict, plugins, tmp_path / "run", tiny_folder / "val", "-o", tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 12
+    assert sum(row["class"] == Path(row["path"]).parent.name for row in rows) / len(rows) == kept.val_accuracy
+    found = json.loads(call(runner, evaluate, plugins, tmp_path / "run", tiny_folder, "--split", "val", "--json"))
+    assert (found["accuracy"], found["loss"]) == (kept.val_accuracy, kept.val_loss)
+    loaded = load_model(tmp_path / "run", device="cpu", plugins=plugins)
+    assert loaded.info.metrics["val_accuracy"] == kept.val_accuracy
+
+
+def test_files_are_predicted_in_order_with_a_few_batches_in_memory(tmp_path: Path, model: Model) -> None:
+    paths = write_images(tmp_path / "x", 23)
+    taken = 0
+
+    def source() -> Any:
+        nonlocal taken
+        for path in paths:
+            taken += 1
+            yield path
+
+    predictions = predict_files(model, source(), batch_size=2, threads=2)
+    first = next(predictions)
+    assert taken <= 2 * (AHEAD + 1)
+    found = [first, *predictions]
+    assert [prediction.path for prediction in found] == paths
+    rows = np.stack([prediction.probabilities for prediction in found if prediction.probabilities is not None])
+    assert np.allclose(rows, model.predict(paths), atol=1e-6)
+    assert np.allclose(rows.sum(1), 1, atol=1e-6)
+
+
+def test_leaving_a_prediction_early_stops_its_threads(tmp_path: Path, model: Model) -> None:
+    predictions = predict_files(model, write_images(tmp_path / "x", 30), batch_size=4, threads=2)
+    next(predictions)
+    predictions.close()  # type: ignore[attr-defined]  # a generator
+    import threading
+
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_unreadable_files_become_rows_with_their_reason(
+    tmp_path: Path, model: Model, plugins: Plugins, runner: CliRunner
+) -> None:
+    good = write_images(tmp_path / "x", 2)
+    (tmp_path / "x" / "bad.jpg").write_text("<html>")
+    (tmp_path / "x" / "empty.png").write_bytes(b"")
+    words = (tmp_path / "model", tmp_path / "x", "--batch-size", 1)
+    text = call(runner, predict, plugins, *words, code=1)
+    rows = {Path(row["path"]).name: row for row in csv.DictReader(io.StringIO(text))}
+    assert len(rows) == 4
+    assert rows["bad.jpg"]["error"].startswith("not a JPEG, PNG, WebP, BMP or GIF file")
+    assert rows["empty.png"]["error"] == "the file is empty (0 bytes)"
+    assert rows["bad.jpg"]["class"] == rows["bad.jpg"]["probability"] == rows["bad.jpg"]["p:red"] == ""
+    assert rows[good[0].name]["error"] == ""
+    assert rows[good[0].name]["class"] in model.classes
+
+
+def test_all_formats_say_the_same(tmp_path: Path, model: Model, plugins: Plugins, runner: CliRunner) -> None:
+    write_images(tmp_path / "x", 5)
+    (tmp_path / "x" / "bad.jpg").write_text("<html>")
+    for ending in ("csv", "jsonl", "parquet"):
+        call(runner, predict, plugins, tmp_path / "model", tmp_path / "x", "-o", tmp_path / f"p.{ending}", code=1)
+    with open(tmp_path / "p.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    objects = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    names = ["path", "class", "probability", "error", "p:blue", "p:green", "p:red"]
+    assert list(rows[0]) == list(table[0]) == names
+    for row, item, line in zip(rows, objects, table, strict=True):
+        assert row["path"] == item["path"] == line["path"]
+        assert row["class"] == (item["class"] or "") == (line["class"] or "")
+        assert row["error"] == (item["error"] or "") == (line["error"] or "")
+        if not item["error"]:
+            assert float(row["p:red"]) == pytest.approx(item["probabilities"]["red"], rel=1e-5)
+            assert line["p:red"] == item["probabilities"]["red"]
+
+
+def test_top_names_the_likeliest_classes(tmp_path: Path, model: Model, plugins: Plugins, runner: CliRunner) -> None:
+    write_images(tmp_path / "x", 2)
+    words = (tmp_path / "model", tmp_path / "x", "--top", 9)
+    (row, _) = csv.DictReader(io.StringIO(call(runner, predict, plugins, *words)))
+    assert list(row)[4:] == ["class_2", "probability_2", "class_3", "probability_3"]
+    figures = [float(row[name]) for name in ("probability", "probability_2", "probability_3")]
+    assert figures == sorted(figures, reverse=True)
+    call(runner, predict, plugins, *words[:2], "--top", 2, "-o", tmp_path / "p.jsonl")
+    item = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])
+    assert [entry["class"] for entry in item["top"]] == [row["class"], row["class_2"]]
+
+
+def written(writer: type[CsvWriter] | type[JsonWriter], names: tuple[str, ...], **options: Any) -> str:
+    stream = io.BytesIO()
+    columns = Columns(names)
+    rows = writer(stream, columns, **options)
+    for index, name in enumerate(names):
+        rows.write(Prediction(Path(name), np.eye(len(names), dtype=np.float32)[index]))
+    rows.write(Prediction(Path(os.fsdecode(b"\xff.png")), None, "=reason"))
+    return stream.getvalue().decode()
+
+
+def test_hostile_names_are_text_in_csv() -> None:
+    rows = list(csv.reader(io.StringIO(written(CsvWriter, HOSTILE), newline="")))
+    for name, row in zip(HOSTILE, rows[1:], strict=False):
+        shown = f"'{name}" if name[0] in "=+-@\t＝" else name
+        assert row[:2] == [shown, shown]
+        assert row[2] == "1"
+        assert not any(cell.startswith(tuple("=+-@\t\r＝＋－＠")) for cell in row)
+    assert rows[-1][0] == "\\udcff.png"
+    assert rows[-1][3] == "'=reason"
+    assert rows[0][4:] == [f"p:{name}" for name in HOSTILE]
+
+
+def test_hostile_names_do_not_steer_a_terminal() -> None:
+    text = written(CsvWriter, HOSTILE, to_terminal=True)
+    assert len(text.splitlines()) == 1 + len(HOSTILE) + 1
+    assert not any(character in text for character in "\x1b\x07\u202e\t")
+
+
+def test_hostile_names_survive_json() -> None:
+    text = written(JsonWriter, HOSTILE)
+    assert text.isascii()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["class"] for row in rows[:-1]] == list(HOSTILE)
+    assert os.fsencode(rows[-1]["path"]) == b"\xff.png"
+
+
+def test_hostile_names_survive_parquet(tmp_path: Path) -> None:
+    with open_file(tmp_path / "p.parquet", Columns(HOSTILE)) as rows:
+        for index, name in enumerate(HOSTILE):
+            rows.write(Prediction(Path(name), np.eye(len(HOSTILE), dtype=np.float32)[index]))
+        rows.write(Prediction(Path(os.fsdecode(b"\xff.png")), None, "reason"))
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [row["class"] for row in table] == [*HOSTILE, None]
+    assert table[-1]["path"] == "\\udcff.png"
+
+
+def test_names_come_from_standard_input(tmp_path: Path, model: Model, plugins: Plugins) -> None:
+    (path,) = write_images(tmp_path / "x", 1)
+    odd = path.rename(path.with_name("a\nb.png"))
+    names = f"{odd}\0{tmp_path / 'absent.png'}\0"
+    plugin = plugins.files[0]
+    words = ["predict", str(tmp_path / "model"), "-", "-0", "--plugin", plugin, "--device", "cpu", "--top", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "automl_pt", *words], input=names, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout, newline="")))
+    assert rows[0]["path"] == str(odd)
+    assert rows[1]["error"] == "No such file or directory"
+    assert "1 images classified, 1 not readable" in done.stderr
+
+
+def test_an_output_that_is_there_is_kept(tmp_path: Path, model: Model, plugins: Plugins, runner: CliRunner) -> None:
+    write_images(tmp_path / "x", 1)
+    output = tmp_path / "p.csv"
+    output.write_text("mine")
+    words = (tmp_path / "model", tmp_path / "x", "-o", output)
+    with pytest.raises(UsageError, match="not overwritten unasked"):
+        call(runner, predict, plugins, *words)
+    assert output.read_text() == "mine"
+    call(runner, predict, plugins, *words, "--force")
+    assert output.read_text().startswith("path,class,")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("p.txt", "let it end in .csv"), ("p", "let it end in .csv"), ("folder.csv", "is a folder")],
+)
+def test_an_output_must_say_its_format(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UsageError, match=message):
+        check_output(tmp_path / name, force=True)
+
+
+def test_an_output_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(OutputError, match="the output must be writable"),
+        open_file(tmp_path / "file/p.csv", Columns("ab")),
+    ):
+        pass
+
+
+def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
+    def fail() -> None:
+        with open_file(tmp_path / "p.csv", Columns("ab")) as rows:
+            rows.write(Prediction(Path("x"), None, "reason"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InstallationError, match=r"pip install 'automl-pt\[parquet\]'"):
+        check_output(tmp_path / "p.parquet", force=False)
+
+
+def test_scores_come_from_every_readable_image(tiny_folder: Path, model: Model, plugins: Plugins) -> None:
+    (tiny_folder / "val" / "red" / "bad.png").write_text("no image")
+    data = open_labelled(str(tiny_folder), model.classes, plugins, split="val")
+    scored = run_model(model, data)
+    assert [name for name, _ in scored.unreadable] == ["val/red/bad.png"]
+    assert score(scored.logits, scored.labels, model.classes).images == 12

@@ -1,0 +1,160 @@
+"""Figures of a model on labelled images, against definitions written out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from tiny import load_tiny, make_model
+
+from automl_pt.cli.evaluate import command as evaluate
+from automl_pt.cli.evaluate_display import print_scores
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.labelled import open_labelled, run_model
+from automl_pt.model import load_model
+from automl_pt.plugins import Plugins
+from automl_pt.scoring import Scores, interval, score
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    return load_tiny(tmp_path_factory.mktemp("plugin"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_figures_equal_their_definitions(images: int, classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(images, classes)).astype(np.float32)
+    labels = rng.integers(0, classes, images)
+    names = [f"c{index}" for index in range(classes)]
+    found = score(logits, labels, names)
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    loss = np.mean([math.log(np.exp(row).sum()) - row[label] for row, label in zip(shifted, labels, strict=True)])
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    predicted = [max(range(classes), key=lambda column: row[column]) for row in logits]  # noqa: B023
+    assert found.accuracy == sum(map(int.__eq__, predicted, labels.tolist())) / images
+    if classes > 5:
+        hits = [label in sorted(range(classes), key=lambda c: -row[c])[:5] for row, label in zip(logits, labels)]  # noqa: B023, B905
+        assert found.top5 == pytest.approx(sum(hits) / images)
+    else:
+        assert found.top5 is None
+    assert found.confusion is not None
+    for index, entry in enumerate(found.per_class):
+        true, taken, hit = (labels == index).sum(), predicted.count(index), found.confusion[index][index]
+        assert (entry.images, entry.predicted, sum(found.confusion[index])) == (true, taken, true)
+        assert entry.recall == (pytest.approx(hit / true) if true else None)
+        assert entry.precision == (pytest.approx(hit / taken) if taken else None)
+        assert entry.f1 == (pytest.approx(2 * hit / (true + taken)) if true + taken else None)
+        assert (entry.recall_interval is None) == (true == 0)
+    present = [entry for entry in found.per_class if entry.images]
+    assert found.macro["recall"] == pytest.approx(np.mean([entry.recall for entry in present]))
+    assert found.weighted["recall"] == pytest.approx(found.accuracy)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_wilsons_interval_is_known_for_ten_of_ten() -> None:
+    low, high = interval(10, 10)
+    z = 1.959963984540054
+    assert low == pytest.approx(1 / (1 + z * z / 10))
+    assert high == pytest.approx(1)
+
+
+def test_of_equal_logits_the_first_class_is_predicted() -> None:
+    assert score(np.zeros((3, 4), np.float32), np.array([0, 0, 1]), "abcd").accuracy == pytest.approx(2 / 3)
+
+
+def shown(scores: Scores, **options: Any) -> str:
+    console = Console(width=120, force_terminal=False, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_scores("title", scores, options.get("notes", ()), options.get("unreadable", ()), console)
+    console.file.close()
+    return console.export_text()
+
+
+def test_hostile_class_names_are_shown_as_text() -> None:
+    names = ["[red]a[/red]", "\x1b[2Jb", "c\nd"]
+    scores = score(np.eye(3, dtype=np.float32), np.arange(3), names)
+    text = shown(scores, notes=["\x1b[1m"], unreadable=[("[x]\n", "\x07")])
+    assert "[red]a[/red]" in text
+    assert "\\x1b[2Jb" in text
+    assert "c\\nd" in text
+    assert "not readable, left out: [x]\\n: \\x07" in text
+    assert "\x1b" not in text
+
+
+def test_many_classes_show_their_commonest_confusions() -> None:
+    labels = np.arange(40) % 20
+    logits = np.eye(20, dtype=np.float32)[np.where(labels == 3, 4, labels)]
+    text = shown(score(logits, labels, [f"class{index}" for index in range(20)]))
+    assert "commonest confusions" in text
+    assert any(line.split()[1:6:2] == ["class3", "class4", "2"] for line in text.splitlines())
+
+
+def test_a_matrix_too_large_is_left_out() -> None:
+    found = score(np.zeros((1, 2_001), np.float32), np.array([0]), [str(index) for index in range(2_001)])
+    assert found.confusion is None
+
+
+def test_classes_the_model_lacks_are_refused_on_both_sides(tiny_folder: Path, plugins: Plugins) -> None:
+    with pytest.raises(InvalidDatasetError) as caught:
+        open_labelled(str(tiny_folder), ("blue", "green", "yellow"), plugins)
+    assert "only in the data: red; only in the model: yellow" in str(caught.value)
+
+
+def test_a_subset_of_the_classes_is_scored_with_a_note(tiny_folder: Path, plugins: Plugins) -> None:
+    data = open_labelled(str(tiny_folder), ("blue", "green", "red", "white", "yellow"), plugins)
+    assert data.split == "test"
+    assert "2 of the model's classes have no images here: white, yellow" in data.notes
+
+
+def test_the_split_is_the_test_split_else_val_else_all(tiny_folder: Path, plugins: Plugins) -> None:
+    classes = ("blue", "green", "red")
+    counts = {}
+    for split in (None, "train", "val", "test", "all"):
+        found = open_labelled(str(tiny_folder), classes, plugins, split=split)
+        counts[split] = (found.split, len(found.labels))
+    assert counts == {
+        None: ("test", 12),
+        "train": ("train", 24),
+        "val": ("val", 12),
+        "test": ("test", 12),
+        "all": ("all", 48),
+    }
+    plain = open_labelled(str(tiny_folder / "train"), classes, plugins)
+    assert (plain.split, len(plain.labels)) == ("all", 24)
+    assert any("the data have no splits" in note for note in plain.notes)
+    with pytest.raises(InvalidDatasetError, match="'val' of .*, which has no splits"):
+        open_labelled(str(tiny_folder / "train"), classes, plugins, split="val")
+
+
+def test_no_readable_image_is_an_error(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    model = load_model(make_model(tmp_path / "m", plugins), device="cpu", plugins=plugins)
+    for path in (tiny_folder / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(InvalidDatasetError, match="at least one image must be readable"):
+        run_model(model, open_labelled(str(tiny_folder), model.classes, plugins))
+
+
+def test_evaluate_prints_tables_or_json(tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner) -> None:
+    make_model(tmp_path / "m", plugins)
+    words = [str(tmp_path / "m"), str(tiny_folder), "--plugin", plugins.files[0], "--device", "cpu"]
+    done = runner.invoke(evaluate, words, standalone_mode=False)
+    assert done.return_value == 0
+    assert "split test" in done.stdout
+    assert "confusion matrix" in done.stdout
+    found = json.loads(runner.invoke(evaluate, [*words, "--json"], standalone_mode=False).stdout)
+    assert found["images"] == 12
+    assert [entry["name"] for entry in found["per_class"]] == ["blue", "green", "red"]
+    assert np.array(found["confusion"]).sum() == 12
+    (tiny_folder / "test" / "red" / "bad.png").write_text("no image")
+    done = runner.invoke(evaluate, words, standalone_mode=False)
+    assert done.return_value == 1
+    assert "not readable, left out: test/red/bad.png" in done.stdout
