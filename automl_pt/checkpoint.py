@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from automl_pt.errors import CheckpointError
-from automl_pt.files import atomic_file, read_json, write_json
+from automl_pt.files import atomic_file, read_json, remove_stale, write_json
 
 RECORD = "last.json"
 
@@ -58,6 +58,7 @@ class Checkpoints:
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest intact state, or None, and a note for each damaged checkpoint that was passed over."""
         notes: list[str] = []
+        remove_stale(self.folder)
         for entry in self._record(notes):
             path = self.folder / entry["file"]
             with _noting(notes, path):

@@ -52,6 +52,12 @@ def has_amx() -> bool:
     return bool(probe()) if probe is not None else False
 
 
+def default_threads() -> int:
+    """Return the CPU threads of a run that names none: the cores, bounded by OMP_NUM_THREADS (as torchrun sets it)."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available_cores(), int(told)) if told.isdigit() and int(told) > 0 else available_cores()
+
+
 def describe(device: torch.device) -> str:
     """Name the device for people: a GPU's model, or the CPU with its threads."""
     if device.type == "cuda":

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from automl_pt.errors import ConfigError
 from automl_pt.evaluation import autocast
+from automl_pt.sgd import SGD
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -38,14 +39,7 @@ class Step:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.class_weights = class_weights
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = SGD(self.parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
@@ -54,8 +48,7 @@ class Step:
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
         """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.lr = lr
         self._copy(self._saved, self._buffers)
         while True:
             try:
@@ -67,7 +60,7 @@ class Step:
             self._halve(len(images))
 
     def _attempt(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         parts = math.ceil(len(images) / (self.micro_batch_size or len(images)))
         loss = self._backward(images, labels) if parts == 1 else self._accumulate(images, labels, parts)
         if self.config.clip_grad_norm is not None:
@@ -111,7 +104,7 @@ class Step:
     def _halve(self, batch_size: int) -> None:
         before = min(self.micro_batch_size or batch_size, batch_size)
         self.micro_batch_size = math.ceil(before / 2)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.notes.append(f"out of memory with {before} images at once: going on with {self.micro_batch_size}")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from automl_pt.device import available_cores, cgroup_quota, choose_device, choose_precision, has_amx
+from automl_pt.cores import available_cores, cgroup_quota
+from automl_pt.device import choose_device, choose_precision, default_threads, has_amx
 from automl_pt.errors import DeviceError
 
 
@@ -41,3 +42,9 @@ def test_cgroup_version_1(tmp_path: Path, text: str, quota: float | None) -> Non
 def test_no_cgroup_means_no_quota(tmp_path: Path) -> None:
     assert cgroup_quota(tmp_path) is None
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(("told", "threads"), [("1", 1), ("junk", None), ("0", None), ("99999", None)])
+def test_omp_num_threads_bounds_the_threads(told: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert default_threads() == (threads or available_cores())

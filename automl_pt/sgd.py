@@ -1,0 +1,67 @@
+"""Stochastic gradient descent: PyTorch's fused kernel, called without PyTorch's optimiser classes around it.
+
+`torch.optim` imports PyTorch's compiler the first time an optimiser is made, which takes longer than importing torch
+itself, in every worker process; and its bookkeeping costs Python time in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class SGD:
+    """Nesterov momentum with L2 penalty, as `torch.optim.SGD` computes it; parameters without a gradient are left out.
+
+    All memory is taken when it is made, so that a step cannot run out of it. `lr` may be set before each step, to a
+    number or, inside a captured graph, to a tensor. `param_groups`, and taking the scale and the
+    verdict on infinities from attributes set by it, is what `torch.amp.GradScaler` asks of an optimiser.
+    """
+
+    _step_supports_amp_scaling = True
+
+    def __init__(self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
+        self.parameters = list(parameters)
+        self.lr: float | Tensor = lr
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters] if momentum else []
+        self.param_groups = [{"params": self.parameters}]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the parameters from their gradients; not at all when the scaler found one that is not finite."""
+        used = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        if not used:
+            return
+        torch._fused_sgd_(
+            [self.parameters[index] for index in used],
+            [grad for index in used if (grad := self.parameters[index].grad) is not None],
+            [self.buffers[index] for index in used] if self.buffers else [],
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=self.lr,
+            dampening=0.0,
+            nesterov=self.momentum > 0,
+            maximize=False,
+            # buffers of zeros give what PyTorch's first step gives: the gradient itself
+            is_first_step=False,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the momentum of each parameter."""
+        return {"momentum": self.buffers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
+        for buffer, saved in zip(self.buffers, state["momentum"], strict=True):
+            buffer.copy_(saved)

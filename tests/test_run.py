@@ -1,0 +1,193 @@
+"""A run directory: what it holds, how it is gone on with, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import equal, record, write_plugin
+
+from automl_pt import run
+from automl_pt.early_stopping import Reason
+from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError
+from automl_pt.locks import locked
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.result import EpochResult
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    return write_plugin(tmp_path)
+
+
+@pytest.fixture
+def plugins(plugin: Path) -> Plugins:
+    return load_plugins((str(plugin),))
+
+
+def start(folder: Path, output: Path, plugins: Plugins, **changes: Any) -> Iterator[EpochResult]:
+    settings = {"backbone": "tiny", "epochs": 3, "batch_size": 4, "lr": 0.01, "threads": 1, "device": "cpu", **changes}
+    return run.train(str(folder), output=output, plugins=plugins, **settings)
+
+
+def test_a_finished_run_tells_what_made_it(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    output = tmp_path / "out"
+    results = list(start(tiny_folder, output, plugins))
+    found = record(output)
+    assert found["config"]["lr"] == 0.01
+    assert found["config"]["seed"] == 1
+    assert {"python", "torch", "torchvision", "timm", "automl-pt"} <= found["versions"].keys()
+    assert found["device"] == "cpu (1 threads)"
+    assert found["data"]["counts"] == {"train": 24, "val": 12, "test": 12}
+    assert len(found["data"]["fingerprint"]) == 64
+    assert found["command"]
+    assert [plugin["name"] for plugin in found["plugins"]]
+    assert (found["reason"], found["error"]) == ("completed", None)
+    names = {path.name for path in output.iterdir()}
+    assert {"run.json", "manifest.json", "history.jsonl", "model.json", "README.md", "checkpoints"} <= names
+    assert list((output / "checkpoints").iterdir()) == []
+    assert run.history(output) == results
+
+
+def test_history_has_one_line_an_epoch_with_all_figures(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    output = tmp_path / "out"
+    for count, _ in enumerate(start(tiny_folder, output, plugins), start=1):
+        lines = (output / "history.jsonl").read_text().splitlines()
+        assert len(lines) == count
+    last = json.loads(lines[-1])
+    assert last["epoch"] == 3
+    assert last["peak_memory"] > 0
+    assert last["images_per_second"] > 0
+    assert 0 <= last["data_wait"] <= 1
+    assert last["val_top5"] is None
+
+
+def test_a_finished_run_yields_nothing_more(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    output = tmp_path / "out"
+    list(start(tiny_folder, output, plugins))
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    assert list(start(tiny_folder, output, plugins)) == []
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("left_after", [1, 2])
+def test_a_run_left_early_goes_on_bit_for_bit(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, left_after: int
+) -> None:
+    expected = list(start(tiny_folder, tmp_path / "whole", plugins))
+    generator = start(tiny_folder, tmp_path / "left", plugins)
+    found = [next(generator) for _ in range(left_after)]
+    generator.close()  # type: ignore[attr-defined]
+    assert record(tmp_path / "left")["reason"] == "interrupted"
+    found += start(tiny_folder, tmp_path / "left", plugins)
+    assert record(tmp_path / "left")["reason"] == "completed"
+    assert [result.val_loss for result in found] == [result.val_loss for result in expected]
+    assert equal(tmp_path / "left", tmp_path / "whole")
+
+
+def test_other_settings_are_refused_by_name(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    list(start(tiny_folder, tmp_path / "out", plugins, epochs=1))
+    with pytest.raises(CheckpointError, match=r"epochs was 1 and is 3, lr was 0.01 and is 0.2"):
+        list(start(tiny_folder, tmp_path / "out", plugins, lr=0.2))
+
+
+def test_settings_of_place_may_change(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    assert len(list(start(tiny_folder, tmp_path / "out", plugins, device="auto", checkpoint_minutes=1.0))) == 2
+
+
+def test_two_processes_do_not_share_a_run(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    output = tmp_path / "out"
+    code = "import sys, pathlib\nfrom automl_pt.locks import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(output / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="one process at a time works in a folder"):
+            list(start(tiny_folder, output, plugins))
+        other.communicate("")
+    assert len(list(start(tiny_folder, output, plugins))) == 3
+    with locked(output / ".lock", wait=False):
+        pass
+
+
+def test_a_batch_above_the_training_images_names_both_numbers(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    with pytest.raises(ConfigError, match=r"at most the number of training images, 24, got 25"):
+        list(start(tiny_folder, tmp_path / "out", plugins, batch_size=25))
+    assert len(list(start(tiny_folder, tmp_path / "whole", plugins, batch_size=24))) == 3
+
+
+def test_an_absent_device_fails_before_the_run(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(DeviceError, match="'cuda:77'"):
+        list(start(tiny_folder, tmp_path / "out", plugins, device="cuda:77"))
+
+
+@pytest.mark.parametrize("reason", ["pruned", "interrupted"])
+def test_an_outer_end_is_recorded_and_gone_on_from(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, reason: Reason
+) -> None:
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    run.finish(tmp_path / "out", reason)
+    assert record(tmp_path / "out")["reason"] == reason
+    assert len(list(start(tiny_folder, tmp_path / "out", plugins))) == 2
+    run.finish(tmp_path / "out", reason)
+    assert record(tmp_path / "out")["reason"] == "completed"
+
+
+def test_a_failure_is_recorded_with_its_words(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    def after_step(done: int, batches: int) -> bool:
+        raise RuntimeError("the roof fell in")
+
+    from automl_pt.config import TrainConfig
+    from automl_pt.data import prepare
+
+    config = TrainConfig(dataset=str(tiny_folder), backbone="tiny", epochs=1, batch_size=4, threads=1, device="cpu")
+    output = tmp_path / "out"
+    output.mkdir()
+    data = prepare(config, plugins, manifest=output / "manifest.json")
+    with pytest.raises(RuntimeError, match="the roof fell in"):
+        list(run.execute(config, output, data=data, plugins=plugins, after_step=after_step))
+    assert record(output)["reason"] == "failed"
+    assert record(output)["error"] == "RuntimeError: the roof fell in"
+    assert len(list(run.execute(config, output, data=data, plugins=plugins))) == 1
+    assert record(output)["error"] is None
+
+
+def test_a_damaged_checkpoint_is_told_in_the_history(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    list(start(tiny_folder, tmp_path / "whole", plugins))
+    output = tmp_path / "out"
+    generator = start(tiny_folder, output, plugins)
+    next(generator)
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    newest = max((output / "checkpoints").glob("last-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    results = list(start(tiny_folder, output, plugins))
+    assert [result.epoch for result in results] == [2, 3]
+    assert newest.name in results[0].notes[0]
+    assert [result.epoch for result in run.history(output)] == [1, 2, 3]
+    assert equal(output, tmp_path / "whole")
+
+
+def test_keep_last_holds_the_last_epoch(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    best, last = tmp_path / "best", tmp_path / "last"
+    settings: dict[str, Any] = {"lr": 0.3, "schedule": "constant", "epochs": 4}
+    results = list(start(tiny_folder, best, plugins, **settings))
+    list(start(tiny_folder, last, plugins, keep="last", **settings))
+    info = json.loads((last / "model.json").read_text())
+    assert info["metrics"]["epoch"] == 4
+    kept = json.loads((best / "model.json").read_text())["metrics"]["epoch"]
+    assert kept == min(results, key=lambda result: result.val_loss).epoch
+    assert equal(best, last) == (kept == 4)
