@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -195,7 +196,8 @@ def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | N
 
 
 def _as_decoded(pool: Pool) -> Decoded:
-    return Decoded(lambda digests: Rows(pool.images, pool.rows(list(digests))), pool.unreadable)
+    copies: dict[str, Any] = {}
+    return Decoded(lambda digests: Rows(pool.images, pool.rows(list(digests)), copies), pool.unreadable)
 
 
 def _donors(folder: Path, image_size: int) -> Iterator[Pool]:

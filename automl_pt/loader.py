@@ -1,59 +1,35 @@
 """Batches whose order and augmentation depend on (seed, epoch, index) alone: any worker, any restart gives the same.
 
-Augmentation is a shift by up to an eighth of the side, the border filled by reflection, and a mirror image for every
-second image, each where the dataset's hints allow it.
+On the CPU a batch is gathered from the cache when it is asked for, with no worker processes. On a CUDA device the
+decoded images stay on the device, where they fit, and batches are made there. Images that are decoded anew, or that do
+not fit, are gathered some batches ahead in a thread.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from automl_pt.augmentation import SHIFT, Plan, gather, make_batch, make_plan
+from automl_pt.parallel import in_order
+from automl_pt.pixels import Undecoded
 from automl_pt.preprocessing import Channels, normalise, scale_and_offset
-from automl_pt.seeds import derive_seed
+from automl_pt.resident import upload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from automl_pt.data import Pixels
     from automl_pt.dataset import Hints
+    from automl_pt.pixels import Pixels
 
-#: largest shift, as a part of the side
-SHIFT = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an epoch does: `order` int64[N] into the split; `shifts` int64[N, 2] (down, right) and `flips` bool[N].
-
-    Shifts and flips stand at an image's index in the split, not at its place in the order.
-    """
-
-    order: NDArray[np.int64]
-    shifts: NDArray[np.int64]
-    flips: NDArray[np.bool_]
-
-
-def make_plan(count: int, *, seed: int, epoch: int, max_shift: int, flip: bool, shuffle: bool) -> Plan:
-    """Draw an epoch's plan for `count` images; an image's draw does not depend on how many others there are."""
-    words = _words(derive_seed(seed, "loader", epoch), count)
-    order = np.argsort(words[:, 0], kind="stable") if shuffle else np.arange(count)
-    # the high 24 bits, the 24 below them and the lowest of one 64-bit word are three independent draws
-    draws = np.stack([words[:, 1] >> 40, (words[:, 1] >> 16) & 0xFFFFFF], axis=1).astype(np.int64)
-    shifts = ((draws * (2 * max_shift + 1)) >> 24) - max_shift
-    flips = (words[:, 1] & 1).astype(np.bool_) & flip
-    return Plan(order.astype(np.int64), shifts, flips)
-
-
-def _words(key: int, count: int) -> NDArray[np.uint64]:
-    """Return uint64[count, 2] from a counter-based generator: row i is a function of (key, i)."""
-    return np.random.Philox(key=key).random_raw(2 * count).reshape(count, 2)
+__all__ = ["Loader", "Plan", "batch_sizes", "make_batch"]
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:
@@ -89,11 +65,12 @@ class Loader:
     ) -> None:
         self.images, self.labels = pixels.images, pixels.labels
         self.batch_sizes = batch_sizes(len(self.labels), batch_size)
-        self.seed, self.device, self.shuffle = seed, device, shuffle
+        self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
         self.max_shift = pixels.images.shape[-1] // SHIFT if augment and hints.shift else 0
         self.flip = augment and hints.horizontal_flip
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
         self.scale, self.offset = scale_and_offset(mean, std, device)
+        self.resident = upload(pixels.images, device)
         self.wait_seconds = 0.0
 
     def plan(self, epoch: int) -> Plan:
@@ -110,77 +87,47 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of `epoch`, leaving out the first `start` of them."""
         began = time.perf_counter()
-        plan = self.plan(epoch)
-        edges = np.cumsum([0, *self.batch_sizes])
-        for first, last in zip(edges[start:-1], edges[start + 1 :], strict=True):
-            batch = self._batch(plan, plan.order[first:last])
+        for batch in self._batches(self.plan(epoch), start):
             self.wait_seconds += time.perf_counter() - began
             yield batch
             began = time.perf_counter()
 
-    def _batch(self, plan: Plan, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(gather(self.images, indices, plan.shifts[indices], plan.flips[indices]))
+    def _batches(self, plan: Plan, start: int) -> Iterable[tuple[Tensor, Tensor]]:
+        edges = np.cumsum([0, *self.batch_sizes]).tolist()
+        chosen = [plan.order[first:last] for first, last in pairwise(edges)][start:]
+        if self.resident is not None:
+            return self._on_device(plan, chosen)
+        gathered = partial(self._gather, plan)
+        if isinstance(self.images, Undecoded) or self.device.type == "cuda":
+            return map(self._finish, in_order(gathered, chosen, threads=1))
+        return map(self._finish, map(gathered, chosen))
+
+    def _gather(self, plan: Plan, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        chosen = (self.images, indices, plan.shifts[indices], plan.flips[indices])
+        images = torch.from_numpy(gather(*chosen, channels_last=self.channels_last))
         labels = torch.from_numpy(self.labels[indices])
-        images = images.to(self.device).contiguous(memory_format=self.layout)
-        return normalise(images, self.scale, self.offset), labels.to(self.device)
+        return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
+    def _finish(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        return normalise(images, self.scale, self.offset), labels
 
-def gather(
-    images: NDArray[np.uint8], indices: NDArray[np.int64], shifts: NDArray[np.int64], flips: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """Return the images at `indices`, shifted with reflected borders and mirrored, as uint8[B, 3, S, S]."""
-    batch = np.ascontiguousarray(images[indices])
-    for image, (down, right), flip in zip(batch, shifts.tolist(), flips.tolist(), strict=True):
-        if down or right:
-            image[:] = shifted(image, down, right)
-        if flip:
-            image[:] = image[:, :, ::-1].copy()
-    return batch
-
-
-def shifted(image: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    """Move `image` uint8[3, S, S] by (down, right) pixels, |shift| < S; the border reflects what is beside it."""
-    side = image.shape[-1]
-    result = np.empty_like(image)
-    top, bottom = max(0, down), min(side, side + down)
-    left, right_edge = max(0, right), min(side, side + right)
-    result[:, top:bottom, left:right_edge] = image[:, top - down : bottom - down, left - right : right_edge - right]
-    if right > 0:
-        result[:, top:bottom, :left] = result[:, top:bottom, 2 * left : left : -1]
-    elif right < 0:
-        result[:, top:bottom, right_edge:] = result[:, top:bottom, right_edge - 2 : right_edge - 2 + right : -1]
-    if down > 0:
-        result[:, :top] = result[:, 2 * top : top : -1]
-    elif down < 0:
-        result[:, bottom:] = result[:, bottom - 2 : bottom - 2 + down : -1]
-    return result
-
-
-def make_batch(
-    images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    shifts: Tensor,
-    flips: Tensor,
-    scale: Tensor,
-    offset: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Do on a device, and inside a captured graph, what `gather` and `normalise` do on the CPU.
-
-    `images` uint8[N, 3, S, S], `labels` int64[N]; `indices` int64[B], `shifts` int64[B, 2] and `flips` bool[B] of the
-    batch; all on one device. Returns float32[B, 3, S, S] and int64[B].
-    """
-    side = images.shape[-1]
-    grid = torch.arange(side, device=images.device)
-    columns = torch.where(flips[:, None], side - 1 - grid, grid)
-    rows = reflect(grid - shifts[:, :1], side)
-    columns = reflect(columns - shifts[:, 1:], side)
-    channels = torch.arange(3, device=images.device)[None, :, None, None]
-    picked = images[indices[:, None, None, None], channels, rows[:, None, :, None], columns[:, None, None, :]]
-    return normalise(picked, scale, offset), labels[indices]
-
-
-def reflect(positions: Tensor, side: int) -> Tensor:
-    """Fold positions in (-side, 2 * side - 1) back into [0, side), without repeating the border pixel."""
-    positions = positions.abs()
-    return torch.where(positions >= side, 2 * (side - 1) - positions, positions)
+    def _on_device(self, plan: Plan, chosen: list[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Make batches from the images on the device; the plan goes there once, and nothing waits for the device."""
+        assert self.resident is not None
+        images, rows = self.resident
+        labels = torch.from_numpy(self.labels).to(self.device)
+        shifts, flips = (torch.from_numpy(part).to(self.device) for part in (plan.shifts, plan.flips))
+        order = torch.from_numpy(np.concatenate(chosen)).to(self.device) if chosen else rows[:0]
+        for indices in torch.split(order, [len(part) for part in chosen]):
+            batch, _ = make_batch(
+                images,
+                labels,
+                rows[indices],
+                shifts[indices],
+                flips[indices],
+                self.mean,
+                self.std,
+                channels_last=self.channels_last,
+            )
+            yield batch, labels[indices]

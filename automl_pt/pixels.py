@@ -46,8 +46,10 @@ class Pixels:
 class Rows:
     """Some rows of an array, in an order of their own; nothing is copied until it is asked for."""
 
-    def __init__(self, array: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+    def __init__(self, array: NDArray[np.uint8], rows: NDArray[np.int64], copies: dict[str, Any] | None = None) -> None:
         self.array, self.rows = array, rows
+        #: of `array`, on devices, by their names; shared by all rows of one cache
+        self.copies = {} if copies is None else copies
 
     @property
     def shape(self) -> tuple[int, ...]:
