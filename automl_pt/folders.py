@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NoReturn
 
 from automl_pt.dataset import LabeledImages, Split
@@ -45,8 +45,8 @@ def open_folder(root: Path, shown: Path | None = None) -> LabeledImages:
     return _splits(found, notes) if _is_split(found) else _classes(found, notes)
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name).parts
+def _parts(name: str) -> list[str]:
+    return name.split("/")
 
 
 def _wrapper(names: Sequence[str]) -> str | None:
