@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from automl_pt.text import printable
+from automl_pt.cli.console import stdout, text
 
 if TYPE_CHECKING:
     from automl_pt.scoring import ClassScore, Scores
@@ -28,12 +28,12 @@ def print_scores(
     console: Console | None = None,
 ) -> None:
     """Print the figures, a table of classes, and the confusion matrix, or its largest entries."""
-    console = console or Console(highlight=False)
-    console.print(escape(title))
+    console = console or stdout()
+    console.print(text(title))
     for note in notes:
-        console.print(escape(printable(f"note: {note}")))
+        console.print(text(f"note: {note}"))
     for name, reason in unreadable[:MAX_UNREADABLE]:
-        console.print(escape(printable(f"not readable, left out: {name}: {reason}")))
+        console.print(text(f"not readable, left out: {name}: {reason}"))
     if len(unreadable) > MAX_UNREADABLE:
         console.print(f"and {len(unreadable) - MAX_UNREADABLE} more that are not readable")
     for line in _figures(scores):
@@ -56,20 +56,20 @@ def _figures(scores: Scores) -> Iterable[str]:
 
 
 def _class_table(classes: Sequence[ClassScore]) -> Table:
-    table = Table("class")
+    table = Table("class", box=box.SIMPLE)
     for name in ("images", "precision", "recall", "95 % of recall", "F1"):
         table.add_column(name, justify="right")
     for entry in classes:
         spread = "-" if entry.recall_interval is None else "{:.3f} to {:.3f}".format(*entry.recall_interval)
         figures = (_figure(entry.precision), _figure(entry.recall), spread, _figure(entry.f1))
-        table.add_row(escape(printable(entry.name)), str(entry.images), *figures)
+        table.add_row(text(entry.name), str(entry.images), *figures)
     return table
 
 
 def _matrix(scores: Scores) -> Table:
     assert scores.confusion is not None
-    table = Table("true, then predicted", title="confusion matrix", title_justify="left")
-    names = [escape(printable(entry.name)) for entry in scores.per_class]
+    table = Table("true, then predicted", title="confusion matrix", title_justify="left", box=box.SIMPLE)
+    names = [text(entry.name) for entry in scores.per_class]
     for name in names:
         table.add_column(name, justify="right")
     for index, (name, row) in enumerate(zip(names, scores.confusion, strict=True)):
@@ -86,10 +86,17 @@ def _pairs(scores: Scores) -> Table:
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    table = Table("true", "predicted", "images", title="commonest confusions; --json has all", title_justify="left")
+    table = Table(
+        "true",
+        "predicted",
+        "images",
+        title="commonest confusions; --json has all",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
     for count, true, predicted in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[:MAX_PAIRS]:
         names = (scores.per_class[index].name for index in (true, predicted))
-        table.add_row(*(escape(printable(name)) for name in names), str(count))
+        table.add_row(*(text(name) for name in names), str(count))
     return table
 
 

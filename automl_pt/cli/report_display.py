@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from automl_pt.text import printable
+from automl_pt.cli.console import stdout, text
 
 if TYPE_CHECKING:
     from automl_pt.records import TrialRecord
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def print_study(report: StudyReport, console: Console | None = None) -> None:
     """Print the study's head, its trials, best first, and what is known of the best."""
-    console = console or Console(highlight=False)
+    console = console or stdout()
     for line in _head(report):
         console.print(line)
     if report.trials:
@@ -30,25 +30,25 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
 
 def print_studies(reports: Sequence[StudyReport], root: Path, console: Console | None = None) -> None:
     """Print one line a study."""
-    console = console or Console(highlight=False)
+    console = console or stdout()
     if not reports:
-        console.print(f"no studies in {_text(root)}; `automl-pt search FOLDER` makes one")
+        console.print(f"no studies in {text(root)}; `automl-pt search FOLDER` makes one")
         return
-    table = Table("study", "dataset", "backbones", "trials")
+    table = Table("study", "dataset", "backbones", "trials", box=box.SIMPLE)
     table.add_column("best loss", justify="right")
     table.add_column("state")
     for report in reports:
         states = ", ".join(f"{count} {state.lower()}" for state, count in report.states().items()) or "-"
         names = ", ".join(report.backbones) or "-"
-        cells = (_text(report.name), _text(report.dataset or "-"), _text(names), states)
+        cells = (text(report.name), text(report.dataset or "-"), text(names), states)
         table.add_row(*cells, _loss(report.best.value if report.best else None), report.status)
     console.print(table)
 
 
 def _head(report: StudyReport) -> Iterable[str]:
-    what = f"{_text(', '.join(report.backbones))} on {_text(report.dataset or '?')}"
+    what = f"{text(', '.join(report.backbones))} on {text(report.dataset or '?')}"
     why = f" ({report.stopped})" if report.stopped else ""
-    yield f"study {_text(report.name)}: {what}, {report.status}{why}"
+    yield f"study {text(report.name)}: {what}, {report.status}{why}"
     states = ", ".join(f"{count} {state}" for state, count in report.states().items())
     yield f"{len(report.trials)} trials" + (f": {states}" if states else "")
 
@@ -59,13 +59,13 @@ def _trial_table(report: StudyReport) -> Table:
     first = ranked(report.trials)
     rest = [trial for trial in report.trials if trial not in first]
     names = sorted({name for trial in report.trials for name in trial.params})
-    table = Table("trial")
+    table = Table("trial", box=box.SIMPLE)
     for name in names:
-        table.add_column(_text(name), justify="right")
+        table.add_column(text(name), justify="right")
     for name in ("val loss", "epochs", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("state")
-    table.add_column("reason")
+    table.add_column("reason", overflow="fold")
     for trial in [*first, *rest]:
         style = "bold" if trial == report.best else None
         table.add_row(*_trial_cells(trial, names), style=style)
@@ -74,8 +74,8 @@ def _trial_table(report: StudyReport) -> Table:
 
 def _trial_cells(trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
     yield str(trial.number)
-    yield from (_text(_param(trial.params.get(name, "-"))) for name in names)
-    yield from (_loss(trial.value), str(trial.epochs), f"{trial.seconds:.1f}", trial.state, _text(trial.reason))
+    yield from (text(_param(trial.params.get(name, "-"))) for name in names)
+    yield from (_loss(trial.value), str(trial.epochs), f"{trial.seconds:.1f}", trial.state, text(trial.reason))
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
@@ -83,7 +83,7 @@ def _answer(report: StudyReport) -> Iterable[str]:
     if best is None:
         return
     params = ", ".join(f"{name} {_param(value)}" for name, value in best.params.items())
-    yield f"best: trial {best.number}, val loss {_loss(best.value)}; {_text(params)}"
+    yield f"best: trial {best.number}, val loss {_loss(best.value)}; {text(params)}"
     if report.comparison is not None:
         lead = report.comparison
         verdict = "inside" if lead["inside_noise"] else "outside"
@@ -92,9 +92,9 @@ def _answer(report: StudyReport) -> Iterable[str]:
             f"{lead['standard_error']:.4f}: {verdict} the noise"
         )
     if report.test is not None:
-        yield "test split: " + ", ".join(f"{_text(name)} {_number(value)}" for name, value in report.test.items())
+        yield "test split: " + ", ".join(f"{text(name)} {_number(value)}" for name, value in report.test.items())
     if report.model is not None:
-        yield f"model: {_text(report.model)}"
+        yield f"model: {text(report.model)}"
 
 
 def _param(value: Any) -> str:
@@ -102,12 +102,10 @@ def _param(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else _text(value)
+    return f"{value:.4f}" if isinstance(value, float) else text(value)
 
 
 def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _text(value: object) -> str:
-    return escape(printable(value))
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value < 1000 else f"{value:.3g}"

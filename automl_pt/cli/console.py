@@ -1,0 +1,23 @@
+"""Where tables are printed: as wide as the terminal, or as wide as they need to be in a file or pipe."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from automl_pt.text import printable
+
+#: columns where nothing says how wide the output is; a table takes what it needs of them
+WIDE = 200
+
+
+def stdout() -> Console:
+    """Return the console for a command's answer."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
+def text(value: object) -> str:
+    """Show text from data: on one line, with no character that steers the terminal, and not as markup."""
+    return escape(printable(value))
