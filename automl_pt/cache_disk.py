@@ -89,6 +89,16 @@ def prune(folder: Path, *, max_bytes: int | None = None, unused_seconds: float |
     return removed
 
 
+def clear_hashes(folder: Path) -> None:
+    """Delete the remembered hashes of files beside the folder of caches, and locks and marks left in it."""
+    left = [*folder.glob("*.lock"), *folder.glob("*.json"), *(folder.parent / "hashes").glob("*.json")]
+    for path in sorted(left):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(error, path) from error
+
+
 def limit(folder: Path) -> int:
     """Return how many bytes the caches may take together; raise ConfigError when the variable holds no number."""
     text = os.environ.get(LIMIT_VARIABLE)

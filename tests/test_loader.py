@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automl_pt.dataset import Hints
+from automl_pt.hashes import array_digest
+from automl_pt.images import decode
+from automl_pt.loader import Loader, batch_sizes
+from automl_pt.pixels import Originals, Pixels, Rows, Undecoded
+from automl_pt.preprocessing import normalise, scale_and_offset
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+CPU = torch.device("cpu")
+
+
+def pixels(count: int, side: int = 8) -> Pixels:
+    """Make images whose every pixel is the image's index, so that a batch tells what it holds."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 3, side, side)).copy()
+    return Pixels(images, np.arange(count) % 3, tuple(map(str, range(count))))
+
+
+def loader(source: Pixels, batch_size: int, **options: object) -> Loader:
+    settings = {"seed": 1, "device": CPU, "hints": Hints(), "augment": True, "shuffle": True, **options}
+    return Loader(source, batch_size=batch_size, mean=MEAN, std=STD, **settings)  # type: ignore[arg-type]
+
+
+def indices(images: torch.Tensor) -> list[int]:
+    return ((images[:, 0, 0, 0] * STD[0] + MEAN[0]) * 255).round().int().tolist()
+
+
+@given(st.integers(1, 200), st.integers(1, 220))
+def test_batch_sizes_cover_every_image_and_leave_no_single_one(count: int, batch_size: int) -> None:
+    sizes = batch_sizes(count, batch_size)
+    assert sum(sizes) == count
+    assert all(size == batch_size for size in sizes[:-1])
+    assert sizes[-1] <= batch_size + 1
+    assert sizes[-1] > 1 or batch_size == 1 or count == 1
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(0, 5), st.booleans())
+def test_an_epoch_visits_each_image_once_for_any_batch_size(
+    count: int, batch_size: int, epoch: int, shuffle: bool
+) -> None:
+    found = loader(pixels(count), batch_size, shuffle=shuffle)
+    batches = list(found.epoch(epoch))
+    assert [len(images) for images, _ in batches] == found.batch_sizes == [len(labels) for _, labels in batches]
+    seen = [index for images, _ in batches for index in indices(images)]
+    assert sorted(seen) == list(range(count))
+    assert shuffle or seen == list(range(count))
+    assert seen == found.plan(epoch).order.tolist()
+    assert [label for _, labels in batches for label in labels.tolist()] == [index % 3 for index in seen]
+
+
+@given(st.integers(2, 60), st.integers(1, 20), st.data())
+def test_starting_late_gives_the_same_batches(count: int, batch_size: int, data: st.DataObject) -> None:
+    whole = list(loader(pixels(count), batch_size).epoch(3))
+    start = data.draw(st.integers(0, len(whole)))
+    rest = list(loader(pixels(count), batch_size).epoch(3, start))
+    assert len(rest) == len(whole) - start
+    for ours, theirs in zip(rest, whole[start:], strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+def test_hints_turn_augmentation_off() -> None:
+    source = Pixels(np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8), np.zeros(9, np.int64), ())
+    plain = normalise(torch.from_numpy(source.images), *scale_and_offset(MEAN, STD))
+    for options in ({"augment": False}, {"hints": Hints(horizontal_flip=False, shift=False)}):
+        (images, _), *_ = loader(source, 9, shuffle=False, **options).epoch(1)
+        assert torch.equal(images, plain)
+    (images, _), *_ = loader(source, 9, shuffle=False).epoch(1)
+    assert not torch.equal(images, plain)
+
+
+def test_both_layouts_hold_the_same_numbers() -> None:
+    source = Pixels(
+        np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8), np.zeros(9, np.int64), ()
+    )
+    for augment in (True, False):
+        (first, _), *_ = loader(source, 9, augment=augment).epoch(1)
+        (second, _), *_ = loader(source, 9, augment=augment, channels_last=True).epoch(1)
+        assert second.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(first, second)
+
+
+def test_rows_and_images_decoded_anew_give_the_batches_of_an_array() -> None:
+    arrays = list(np.random.default_rng(0).integers(0, 256, (11, 20, 24, 3), dtype=np.uint8))
+    digests = [array_digest(array) for array in arrays]
+    originals = Originals(arrays, list(map(str, range(11))), {digest: place for place, digest in enumerate(digests)})
+    decoded = np.stack([decode(array, 16) for array in arrays])
+    labels, names = np.arange(11), tuple(map(str, range(11)))
+    rows = Rows(decoded[::-1].copy(), np.arange(11)[::-1].copy())
+    anew = Undecoded(originals, digests, 16, threads=2)
+    wanted = list(loader(Pixels(decoded, labels, names), 4).epoch(2))
+    for images in (rows, anew):
+        found = list(loader(Pixels(images, labels, names), 4).epoch(2))
+        assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(found, wanted, strict=True))
+        assert all(torch.equal(ours[1], theirs[1]) for ours, theirs in zip(found, wanted, strict=True))
+
+
+def test_leaving_an_epoch_early_ends_its_thread(tmp_path: Path) -> None:
+    import threading
+
+    arrays = list(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
+    digests = [array_digest(array) for array in arrays]
+    originals = Originals(arrays, list(map(str, range(40))), {digest: place for place, digest in enumerate(digests)})
+    source = Pixels(Undecoded(originals, digests, 8, threads=1), np.zeros(40, np.int64), ())
+    before = threading.active_count()
+    batches = loader(source, 4).epoch(1)
+    next(iter(batches))
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_the_time_spent_waiting_is_added_up() -> None:
+    found = loader(pixels(50), 10)
+    assert found.wait_seconds == 0
+    list(found.epoch(1))
+    first = found.wait_seconds
+    assert first > 0
+    list(found.epoch(2))
+    assert found.wait_seconds > first
+
+
+@pytest.mark.gpu
+def test_batches_made_on_the_device_are_those_of_the_cpu() -> None:
+    source = Pixels(np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8), np.arange(50), ())
+    device = torch.device("cuda", 0)
+    for channels_last in (False, True):
+        ours = loader(source, 8, device=device, channels_last=channels_last)
+        assert ours.resident is not None
+        theirs = loader(source, 8)
+        for (images, labels), (wanted, wanted_labels) in zip(ours.epoch(1), theirs.epoch(1), strict=True):
+            assert torch.allclose(images.cpu(), wanted, atol=1e-6)
+            assert torch.equal(labels.cpu(), wanted_labels)
+            assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
