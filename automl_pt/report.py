@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from automl_pt.config import read_toml
+from automl_pt.config import SearchConfig, make, read_toml
 from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.files import read_json
 from automl_pt.locks import locked
@@ -68,6 +68,8 @@ def read_study(study: str | Path, *, storage: str | None = None) -> StudyReport:
     found = _json(directory / "study.json")
     if not found:
         return _not_started(directory)
+    if not isinstance(found.get("name"), str) or not isinstance(found.get("storage"), str):
+        raise _damaged(directory / "study.json", "it names no study and storage")
     url = _url(directory, found, storage)
     about, judgement, trials = _from_storage(url, found["name"])
     result, running = _json(directory / "result.json"), _is_running(directory)
@@ -164,13 +166,14 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
 
 
 def _not_started(directory: Path) -> StudyReport:
-    asked = read_toml(directory / "study.toml")
+    path = directory / "study.toml"
+    asked = make(SearchConfig, read_toml(path), source=str(path))
     return StudyReport(
-        name=str(asked.get("name", directory.name)),
+        name=asked.name or directory.name,
         directory=str(directory),
         status="not started",
-        dataset=asked.get("dataset"),
-        backbones=tuple(asked.get("backbones", ())),
+        dataset=asked.dataset,
+        backbones=asked.backbones,
         storage=None,
         settings={},
         trials=(),

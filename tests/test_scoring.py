@@ -29,7 +29,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
     return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_figures_equal_their_definitions(images: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def test_many_classes_show_their_commonest_confusions() -> None:
     logits = np.eye(20, dtype=np.float32)[np.where(labels == 3, 4, labels)]
     text = shown(score(logits, labels, [f"class{index}" for index in range(20)]))
     assert "commonest confusions" in text
-    assert any(line.split()[1:6:2] == ["class3", "class4", "2"] for line in text.splitlines())
+    assert any(line.split() == ["class3", "class4", "2"] for line in text.splitlines())
 
 
 def test_a_matrix_too_large_is_left_out() -> None:
