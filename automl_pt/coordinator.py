@@ -100,13 +100,14 @@ class Coordinator:
 
     def _hand_out(self) -> Iterator[Event]:
         """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
-        with self.ledger.turn():
-            yield from self._drop_paused()
+        with self.ledger.turn():  # nobody shall wait for us while somebody looks at our events: they are told later
+            told = list(self._drop_paused())
             while len(self._running) < self.engine.slots:
                 event = self._next_start()
                 if event is None:
-                    return
-                yield event
+                    break
+                told.append(event)
+        yield from told
 
     def _drop_paused(self) -> Iterator[Event]:
         """End the paused trials that no rule can bring back."""
@@ -246,17 +247,18 @@ class Coordinator:
         self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
 
     def keep_best(self) -> Iterator[Event]:
-        """Publish the model of the best trial that nobody is writing to, unless it is published already."""
+        """Publish the best model, unless it is published already or its trial is writing to it at the moment."""
         busy = {trial.number for trial in self.ledger.busy()}
-        standing = [record for record in ranked(self.ledger.records()) if record.number not in busy]
-        if not standing or standing[0].value is None:
-            return
-        best = standing[0]
-        mark = [best.number, best.epochs]
-        if self.ledger.best() != mark:
-            self.shelf.put(best.number)
-            self.ledger.set_best(mark)
-            yield NewBest(best.number, standing[0].value, str(self.shelf.model))
+        published = self.ledger.best()
+        for record in ranked(self.ledger.records()):
+            is_published = published is not None and published[0] == record.number
+            if record.number not in busy and published != [record.number, record.epochs]:
+                self.shelf.put(record.number)
+                self.ledger.set_best([record.number, record.epochs])
+                yield NewBest(record.number, record.value or math.nan, str(self.shelf.model))
+                return
+            if is_published:
+                return
 
 
 def weights_loss(result: EpochResult, keep: str) -> float:

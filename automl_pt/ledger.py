@@ -12,13 +12,13 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from automl_pt.pruning.base import Standing
 from automl_pt.quiet import quiet
 from automl_pt.records import TrialRecord
+from automl_pt.storage import retrying
 
 OWNER, OUTCOME, CRASHES = "owner", "outcome", "crashes"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
@@ -80,7 +81,7 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read the trials again; needed where others write, too."""
-        self._trials = self.storage.get_all_trials(self.study_id, deepcopy=True)
+        self._trials = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -118,7 +119,7 @@ class Ledger:
     def report(self, number: int, epoch: int, loss: float) -> None:
         """Write an epoch's validation loss; the same again changes nothing."""
         trial = self._trials[number]
-        self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss)
+        retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
         trial.intermediate_values[epoch] = loss
 
     def own(self, number: int, owner: str) -> None:
@@ -159,12 +160,13 @@ class Ledger:
         self._set(number, OUTCOME, ended.to_json())
         trial = self._trials[number]
         values = None if state == "FAIL" or ended.value is None else [ended.value]
-        self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values)
+        with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
+            retrying(lambda: self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values))
         trial.state, trial.values = TrialState[state], values
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._trials[number]
-        self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        retrying(lambda: self.storage.set_trial_user_attr(trial._trial_id, key, value))
         trial.user_attrs[key] = value
 
     def about(self) -> dict[str, Any]:

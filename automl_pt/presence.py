@@ -10,12 +10,13 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import sqlalchemy
 from sqlalchemy.engine import Connection, Engine
 
 from automl_pt.seeds import derive_seed
+from automl_pt.storage import retrying
 
 
 class Alone:
@@ -54,8 +55,9 @@ class Among:
         try:
             self._connection.execute(sqlalchemy.text("SELECT 1"))
         except sqlalchemy.exc.DBAPIError:
+            self._connection.invalidate()
             self._connection.close()
-            self._connection = self._announce()
+            self._connection = retrying(self._announce)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -67,7 +69,8 @@ class Among:
             try:
                 yield
             finally:
-                self._call(connection, drop, f"study {self._study}")
+                with suppress(sqlalchemy.exc.DBAPIError):  # the connection is gone, and the lock with it
+                    self._call(connection, drop, f"study {self._study}")
 
     def is_alive(self, owner: str) -> bool:
         """Say whether the server still holds the lock of `owner`."""
@@ -94,3 +97,4 @@ class Among:
     def close(self) -> None:
         """Leave."""
         self._connection.close()
+        self._engine.dispose()

@@ -35,6 +35,8 @@ T = TypeVar("T")
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
 SCHEMA_LOCK = 20021116
 ATTEMPTS = 8
+#: what waiting does not mend
+HOPELESS = ("authentication failed", "does not exist", "Access denied", "Unknown database", "disk is full")
 
 
 def default_url(directory: Path) -> str:
@@ -61,14 +63,22 @@ def open_storage(url: str) -> BaseStorage:
         return _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_server(parsed)
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Close a storage's connections; journal files hold none open."""
+    storage.remove_session()
+    backend = getattr(storage, "_backend", None)
+    if isinstance(backend, RDBStorage):
+        backend.engine.dispose()
+
+
 def shown(url: str) -> str:
     """Return the URL with its password hidden, in the user part and in the query alike."""
-    try:
-        parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        return f"{url.partition(':')[0]}:..."
     if url.startswith("journal:"):
         return url
+    try:
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return "a URL that cannot be read"
     secret = {key: "***" for key in parsed.query if "pass" in key.lower() or "secret" in key.lower()}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
@@ -90,7 +100,7 @@ def _parse(url: str) -> URL:
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StorageError(
             "a storage is named by a URL",
-            given=f"a text that starts with {url.partition(':')[0][:20]!r} and is no URL",
+            given="a text that is none (it is not shown, for it may hold a password)",
             remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://...",
         ) from None
     if backend != "sqlite" and backend not in DRIVERS:
@@ -225,8 +235,8 @@ def retrying(action: Callable[[], T], sleep: Callable[[float], None] = time.slee
     for attempt in range(ATTEMPTS):
         try:
             return action()
-        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError):
-            if attempt == ATTEMPTS - 1:
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError) as error:
+            if attempt == ATTEMPTS - 1 or any(sign in str(error) for sign in HOPELESS):
                 raise
             sleep(min(20.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.5))
     raise AssertionError("the loop returns or raises")

@@ -34,7 +34,8 @@ from automl_pt.pruning.optuna_rules import make_rule
 from automl_pt.records import Comparison, StudyResult, TrialRecord
 from automl_pt.shelf import Shelf, ranked
 from automl_pt.space import make_space
-from automl_pt.storage import default_url, is_shared, open_storage, server_engine, shown
+from automl_pt.storage import close_storage, default_url, is_shared, open_storage, server_engine, shown
+from automl_pt.storage_errors import translated
 from automl_pt.subject import Material, Subject
 
 #: seconds in which running trials may save when a search is interrupted
@@ -98,12 +99,13 @@ def steps(
     with ExitStack() as stack:
         study = _open(config, directory, subject, plugins, stop, stack)
         yield study.started()
-        try:
-            yield from study.coordinator.run()
-            yield from study.coordinator.leave(study.grace(stop))
-        finally:
-            study.coordinator.engine.close()
-        yield Finished(study.conclude(plugins, stop()))
+        with translated(study.storage):
+            try:
+                yield from study.coordinator.run()
+                yield from study.coordinator.leave(study.grace(stop))
+            finally:
+                study.coordinator.engine.close()
+            yield Finished(study.conclude(plugins, stop()))
 
 
 @dataclass
@@ -213,6 +215,7 @@ def _open(
 def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Material, stack: ExitStack) -> Ledger:
     name = config.name or directory.name
     storage = open_storage(url)
+    stack.callback(close_storage, storage)
     presence: Presence = Alone()
     if is_shared(url):
         presence = Among(server_engine(url), name)

@@ -56,6 +56,8 @@ def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResu
         (spec.output / "checkpoints").mkdir(parents=True, exist_ok=True)
         atomic_write(path, "".join(to_json(entry.to_dict()) + "\n" for entry in done))
         yield result
+        if diverged:
+            return
 
 
 def go_wrong(spec: TrialSpec, epoch: int) -> None:

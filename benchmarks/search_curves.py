@@ -1,0 +1,150 @@
+"""Measure full learning curves on real sets, from which pruning rules and samplers are compared without training again.
+
+    python benchmarks/search_curves.py SET DATA_FOLDER [SEED ...]
+
+Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos). For every seed a subset of the
+images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own trainer, without
+any pruning. Kept per trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life
+a quarter of an epoch), and with the batch's own statistics in place of the running ones; and the raw loss after a third
+and two thirds of the first epoch. One thread; the network is a narrow residual one, so that 3 sets x 3 seeds fit into
+about 20 core-minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automl_pt.config import SearchConfig
+from automl_pt.data import Pixels, prepare
+from automl_pt.evaluation import evaluate
+from automl_pt.loader import Loader
+from automl_pt.locks import locked
+from automl_pt.plugins import load_plugins
+from automl_pt.sampling import _filling
+from automl_pt.seeds import derive_seed
+from automl_pt.space import Space
+from automl_pt.trainer import Training, train
+
+RESULTS = Path(__file__).parent / "results" / "search_curves.json"
+EPOCHS, TRIALS = 9, 16
+#: side in pixels, training and validation images
+SETS = {"digits": (8, 500, 300), "fashion": (20, 320, 200), "trashnet": (20, 320, 200)}
+SPACE = Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Block(nn.Module):
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(after), nn.BatchNorm2d(after)])
+        self.short = nn.Conv2d(before, after, 1, stride, bias=False) if stride > 1 or before != after else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = F.relu(self.norms[0](self.first(images)))
+        return F.relu(self.norms[1](self.second(inner)) + self.short(images))
+
+
+def network(classes: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
+    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+def subset(pixels: Pixels, count: int, seed: int) -> Pixels:
+    rows = np.random.default_rng(seed).permutation(len(pixels.labels))[:count]  # mixed: classes side by side in a batch
+    return Pixels(np.asarray(pixels.images)[rows], pixels.labels[rows], tuple(pixels.names[row] for row in rows))
+
+
+def batch_statistics_loss(training: Training) -> float:
+    """Evaluate with the statistics of each validation batch, leaving the running ones as they are."""
+    norms = [module for module in training.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    training.model.train()
+    for norm in norms:
+        norm.momentum = 0.0
+    with torch.no_grad():
+        losses = [
+            F.cross_entropy(training.model(images), labels, reduction="sum")
+            for images, labels in training.val_loader.epoch(0)
+        ]
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return float(sum(losses)) / sum(training.val_loader.batch_sizes)
+
+
+def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int) -> dict:
+    steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
+    config = SearchConfig(
+        dataset="subset", epochs=EPOCHS, patience=EPOCHS, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
+    ).trial(backbone="narrow", lr=params["lr"], batch_size=params["batch_size"], seed=seed)
+    shared = {"mean": MEAN, "std": STD, "seed": seed, "device": torch.device("cpu"), "hints": hints}
+    loaders = (
+        Loader(train_pixels, batch_size=config.batch_size, augment=True, shuffle=True, **shared),
+        Loader(val_pixels, batch_size=100, augment=False, shuffle=False, **shared),
+    )
+    model = network(int(train_pixels.labels.max()) + 1, seed)
+    training = Training(model, *loaders, config, device=torch.device("cpu"), precision="fp32")
+    probes: list[float] = []
+
+    def after_step(done: int, batches: int) -> bool:
+        thirds = {max(1, round(batches / 3)), max(1, round(2 * batches / 3))}
+        if training.progress.epochs_done == 0 and done in thirds:
+            probes.append(evaluate(training.model, training.val_loader, device=torch.device("cpu")).loss)
+            training.model.train()
+        return False
+
+    raw, ema, batch, accuracy = [], [], [], []
+    for result in train(training, after_step=after_step):
+        raw.append(result.val_loss)
+        ema.append(result.ema_val_loss)
+        accuracy.append(result.val_accuracy)
+        batch.append(batch_statistics_loss(training))
+    kept = {"raw": raw, "ema": ema, "batch": batch, "accuracy": accuracy, "probes": probes}
+    plain = {
+        name: [round(value, 4) if math.isfinite(value) else None for value in values] for name, values in kept.items()
+    }
+    return {"lr": params["lr"], "batch_size": params["batch_size"], **plain}
+
+
+def main() -> None:
+    name, folder, *seeds = sys.argv[1:]
+    torch.set_num_threads(1)
+    side, train_images, val_images = SETS[name]
+    data = prepare(SearchConfig(dataset=folder, seed=1), load_plugins())
+    pixels = {split: data.pixels(split, side) for split in ("train", "val")}
+    for seed in [int(seed) for seed in seeds] or [1, 2, 3]:
+        began = time.process_time()
+        parts = (subset(pixels["train"], train_images, seed), subset(pixels["val"], val_images, seed))
+        trials = []
+        for number in range(TRIALS):
+            params = SPACE.default() if number == 0 else SPACE.at(_filling(seed, number))
+            trials.append(curve(*parts, data.hints, params, derive_seed(seed, "trial", number)))
+        seconds = round(time.process_time() - began, 1)
+        with locked(RESULTS.with_name(".search_curves.lock")):
+            keep(
+                f"{name}-{seed}", {"images": [len(part.labels) for part in parts], "seconds": seconds, "trials": trials}
+            )
+        print(name, seed, f"{seconds} CPU s", flush=True)
+
+
+def keep(key: str, value: dict) -> None:
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[key] = value
+    lines = ",\n".join(f"{json.dumps(one)}: {json.dumps(results[one])}" for one in sorted(results))
+    RESULTS.write_text(f"{{{lines}}}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run(directory: Path, kills: int, *, storage: str = "", seed: int = 1) -> tuple[int, list[dict[str, Any]]]:
+    """Run the toy study under `kills` random SIGKILLs; return how many there were and the final trials."""
+    command = [sys.executable, str(HERE / "kill_zygote.py"), str(directory), str(kills), "16", "9", storage, str(seed)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    killed, code = output.split()
+    assert code == "0"
+    trials = json.loads((directory / "result.json").read_text())["trials"]
+    assert not any(trial["state"] == "RUNNING" for trial in trials)
+    return int(killed), trials
+
+
+@pytest.mark.parametrize("storage", ["", "journal:{}/study.log"])
+def test_fifty_kills_change_nothing(tmp_path: Path, storage: str) -> None:
+    _, unbroken = run(tmp_path / "unbroken", 0)
+    killed, broken = run(tmp_path / "broken", 50, storage=storage.format(tmp_path))
+    assert killed >= 50
+    assert broken == unbroken

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automl_pt.errors import UnknownNameError
+from automl_pt.pruning.base import Standing
+from automl_pt.pruning.optuna_rules import NAMES, make_rule
+from automl_pt.pruning.rungs import Rungs
+
+
+@pytest.mark.parametrize(
+    ("epochs", "levels"),
+    [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (5, (1, 2, 5)), (9, (1, 3, 9)), (15, (1, 2, 5, 15)), (27, (1, 3, 9, 27))],
+)
+def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> None:
+    assert Rungs.over(epochs).levels == levels
+
+
+def test_at_least_two_go_on_from_every_rung() -> None:
+    rule = Rungs((1, 3, 9))
+    assert [rule.entrants(rung, 16) for rung in range(3)] == [16, 5, 2]
+    assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
+    assert [rule.entrants(rung, 1) for rung in range(3)] == [1, 1, 1]
+
+
+def test_a_verdict_waits_until_it_is_certain() -> None:
+    rule = Rungs((1, 3))
+    good, bad = Standing(0, {1: 0.1}), Standing(1, {1: 0.9})
+    assert rule.verdict(0, [good], 6) == "wait"
+    others = [Standing(number, {1: 0.5}) for number in range(2, 5)]
+    assert rule.verdict(0, [good, bad, *others], 6) == "promote"
+    assert rule.verdict(1, [good, bad, *others], 6) == "prune"
+    assert rule.verdict(2, [good, bad, *others], 6) == "wait"
+
+
+def test_a_trial_without_a_finite_loss_never_climbs() -> None:
+    rule = Rungs((1, 3))
+    assert rule.verdict(0, [Standing(0, {1: math.inf})], 1) == "prune"
+
+
+def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: random.Random) -> dict[int, int]:
+    """Run a study in which trials take their turns at random; return how many epochs each was given."""
+    standings = {number: Standing(number, {}) for number in losses}
+    allowed = dict.fromkeys(losses, rule.until(0))
+    while True:
+        movable = [number for number, one in standings.items() if one.end is None and one.epoch < allowed[number]]
+        if not movable:
+            return {number: one.epoch for number, one in standings.items()}
+        number = order.choice(movable)
+        epoch = standings[number].epoch + 1
+        done = {**standings[number].losses, epoch: losses[number][epoch - 1]}
+        end = "lost" if number in lost and epoch == 2 else "finished" if epoch == rule.levels[-1] else None
+        standings[number] = Standing(number, done, end)
+        for waiting, one in list(standings.items()):
+            if one.end is None and one.epoch == allowed[waiting]:
+                verdict = rule.verdict(waiting, list(standings.values()), len(losses))
+                if verdict == "promote":
+                    allowed[waiting] = rule.until(one.epoch)
+                elif verdict == "prune":
+                    standings[waiting] = Standing(waiting, one.losses, "pruned")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 10_000), st.data())
+def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, seed: int, data: st.DataObject) -> None:
+    draw = random.Random(seed)
+    losses = {number: [draw.choice([0.1, 0.2, draw.random()]) for _ in range(epochs)] for number in range(trials)}
+    lost = {number for number in losses if draw.random() < 0.2}
+    rule = Rungs.over(epochs)
+    outcomes = [climb(rule, losses, lost, random.Random(order)) for order in range(3)]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 30), st.integers(2, 20), st.integers(0, 10_000))
+def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs: int, seed: int) -> None:
+    draw = random.Random(seed)
+    losses = {number: [draw.random() for _ in range(epochs)] for number in range(trials)}
+    rule = Rungs.over(epochs)
+    given_epochs = climb(rule, losses, set(), draw)
+    for rung, level in enumerate(rule.levels):
+        assert sum(done >= level for done in given_epochs.values()) == rule.entrants(rung, trials)
+
+
+def test_the_expected_epochs_are_those_that_are_then_run() -> None:
+    rule = Rungs.over(9)
+    losses = {number: [1.0 / (number + 1)] * 9 for number in range(16)}
+    assert rule.expected_epochs([], 16) == sum(climb(rule, losses, set(), random.Random(0)).values())
+
+
+def test_places_of_trials_dropped_before_are_free_when_the_study_grows() -> None:
+    rule = Rungs((1, 3))
+    old = [Standing(number, {1: 0.1 * (number + 1)}, "pruned") for number in range(2, 6)]
+    best = [Standing(number, {1: 0.01, 3: 0.01}, "finished") for number in range(2)]
+    new = [Standing(number, {1: 0.5 + 0.1 * number}) for number in range(6, 12)]
+    assert rule.verdict(6, [*best, *old, *new], 12) == "promote"
+    assert rule.verdict(8, [*best, *old, *new], 12) == "prune"
+
+
+def test_the_sampler_learns_rungs_first_then_losses() -> None:
+    rule = Rungs((1, 3))
+    standings = [
+        Standing(0, {1: 0.1}, "pruned"),
+        Standing(1, {1: 0.3, 2: 0.3, 3: 0.2}, "finished"),
+        Standing(2, {1: 0.2}),
+        Standing(3, {}, "lost"),
+        Standing(4, {}),
+    ]
+    assert rule.ranking(standings) == [1, 0, 2, 3]
+
+
+def test_an_unknown_pruner_is_named_with_near_ones() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'median'"):
+        make_rule("mediam", 5, lambda: None)  # type: ignore[arg-type, return-value]
+    assert NAMES == ("rungs", "hyperband", "median", "none", "percentile", "successive-halving")

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.study import StudyDirection
+
+from automl_pt.errors import StorageError
+from automl_pt.journal import RepairingJournal
+from automl_pt.storage import open_storage, retrying, shown
+
+MINIMIZE = [StudyDirection.MINIMIZE]
+
+
+def close(storage: Any) -> None:
+    storage._backend.engine.dispose()
+
+
+def test_sqlite_keeps_what_it_acknowledged_on_every_connection(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    engine = storage._backend.engine  # type: ignore[attr-defined]
+    with engine.connect() as first, engine.connect() as second:
+        for connection in (first, second):
+            assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"
+            assert connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar() == 2
+    close(storage)
+
+
+STARTER = """
+import os, sys
+from automl_pt.storage import open_storage
+from optuna.study import StudyDirection
+from optuna.exceptions import DuplicatedStudyError
+
+def start():
+    storage = open_storage(sys.argv[1])
+    try:
+        storage.create_new_study([StudyDirection.MINIMIZE], "one")
+    except DuplicatedStudyError:
+        pass
+    os._exit(0)
+
+children = [os.fork() for _ in range(5) if os.getpid() == int(os.environ.setdefault("PARENT", str(os.getpid())))]
+if 0 in children:
+    start()
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite:///{}/study.db", "journal:{}/study.log"])
+def test_processes_that_start_together_all_start(tmp_path: Path, kind: str) -> None:
+    url = kind.format(tmp_path)
+    assert subprocess.run([sys.executable, "-c", STARTER, url], check=False).returncode == 0
+    storage = open_storage(url)
+    assert [study.study_name for study in storage.get_all_studies()] == ["one"]
+    if "sqlite" in kind:
+        close(storage)
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE accounts (name TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="holds the tables accounts"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("not a database, but long enough to have a header" * 10)
+    with pytest.raises(StorageError, match=r"readable and writable(.|\n)*study.db(.|\n)*restore"):
+        open_storage(f"sqlite:///{tmp_path}/study.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://localhost", "must not run code"),
+        ("journal+redis://localhost", "must not run code"),
+        ("grpc://localhost:13000", "must not run code"),
+        ("oracle://host/db", "SQLite, a journal file, PostgreSQL or MySQL"),
+        ("nonsense", "is named by a URL"),
+        ("sqlite://", "is kept in a file"),
+    ],
+)
+def test_storages_that_cannot_be_used_are_refused(url: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        open_storage(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:S3cret!@host/db",
+        "mysql://ann:S3cret%21@host/db?ssl_password=S3cret!",
+        "postgresql://host/db?password=S3cret!",
+        "postgresql://ann:S3cret!@@@host:port:x/db",
+        "S3cret!",
+    ],
+)
+def test_a_password_is_never_shown(url: str) -> None:
+    assert "S3cret" not in shown(url)
+
+
+@pytest.mark.parametrize("url", ["postgresql://ann:S3cret!@@@host:port:x/db", "S3cret!"])
+def test_nor_in_an_error(url: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        open_storage(url)
+    assert "S3cret" not in str(caught.value)
+
+
+def test_retrying_goes_on_until_the_storage_answers() -> None:
+    pauses: list[float] = []
+    answers = iter([sqlalchemy.exc.OperationalError("x", {}, Exception("locked"))] * 3)
+
+    def action() -> str:
+        for error in answers:
+            raise error
+        return "done"
+
+    assert retrying(action, pauses.append) == "done"
+    assert len(pauses) == 3
+    assert pauses[0] < pauses[2]
+
+
+def journal_with(tmp_path: Path, tail: bytes) -> Path:
+    path = tmp_path / "study.log"
+    storage = optuna.storages.JournalStorage(RepairingJournal(path))
+    study_id = storage.create_new_study(MINIMIZE, "one")
+    storage.set_study_user_attr(study_id, "kept", 1)
+    with open(path, "ab") as stream:
+        stream.write(tail)
+    return path
+
+
+@pytest.mark.parametrize("tail", [b'{"op_code": 0, "wor', b"\0\0\0\0", b"x" * 200_000])
+def test_a_torn_last_line_of_a_journal_costs_nothing_acknowledged(tmp_path: Path, tail: bytes) -> None:
+    path = journal_with(tmp_path, tail)
+    storage = open_storage(f"journal:{path}")
+    study_id = storage.get_study_id_from_name("one")
+    storage.set_study_user_attr(study_id, "later", 2)
+    again = open_storage(f"journal:{path}")
+    assert again.get_study_user_attrs(study_id) == {"kept": 1, "later": 2}
+    assert path.with_name("study.log.torn").read_bytes() == tail
+
+
+def test_a_damaged_line_in_the_middle_of_a_journal_is_refused(tmp_path: Path) -> None:
+    path = journal_with(tmp_path, b"rubbish\n")
+    with open(path, "ab") as stream:
+        stream.write(b'{"op_code": 2}\n')
+    with pytest.raises(StorageError, match="a journal must be readable"):
+        open_storage(f"journal:{path}")
+
+
+def test_a_relative_journal_path_means_the_same_file_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage("journal:studies/one.log")
+    os.chdir("/")
+    storage.create_new_study(MINIMIZE, "one")
+    assert (tmp_path / "studies" / "one.log").stat().st_size > 0

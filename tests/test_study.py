@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from toy_trial import TOY
+
+from automl_pt import events
+from automl_pt.config import SearchConfig
+from automl_pt.errors import DeviceError, OutputError, StudyError
+from automl_pt.records import StudyResult, TrialRecord
+from automl_pt.study import steps, study_name
+
+
+def search(directory: Path, **settings: Any) -> tuple[StudyResult, list[events.Event]]:
+    told = list(steps(config(**settings), directory, subject=TOY))
+    last = told[-1]
+    assert isinstance(last, events.Finished)
+    return last.result, told
+
+
+def config(**settings: Any) -> SearchConfig:
+    return SearchConfig(**{"dataset": "plain", "epochs": 9, "trials": 6, "workers": 0, **settings})
+
+
+def states(result: StudyResult) -> list[str]:
+    return [record.state for record in result.trials]
+
+
+def without_time(records: tuple[TrialRecord, ...]) -> list[dict[str, Any]]:
+    return [{**record.to_dict(), "seconds": None} for record in records]
+
+
+def test_a_search_ends_with_every_trial_ended_and_the_best_model(tmp_path: Path) -> None:
+    result, told = search(tmp_path / "toy")
+    assert states(result).count("COMPLETE") == 2
+    assert states(result).count("PRUNED") == 4
+    best = min((record for record in result.trials if record.state == "COMPLETE"), key=lambda one: one.value or 9)
+    assert result.best == best
+    assert best.value == best.losses[9]
+    assert f'"trial": {best.number},' in (tmp_path / "toy" / "model" / "model.json").read_text()
+    assert result.stopped == "trials"
+    assert result.comparison is not None
+    assert {type(event) for event in told} >= {events.StudyStarted, events.TrialPaused, events.NewBest, events.Progress}
+    assert all(event.to_dict()["event"] == type(event).__name__ for event in told)
+
+
+def test_optuna_reads_the_study(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy")
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")
+    assert result.best is not None
+    assert study.best_trial.number == result.best.number
+    assert study.best_value == result.best.value
+    assert study.trials[0].params == {"lr": 0.001, "batch_size": 16}
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_the_same_command_again_changes_nothing(tmp_path: Path) -> None:
+    first, _ = search(tmp_path / "toy")
+    second, told = search(tmp_path / "toy")
+    assert second.trials == first.trials
+    assert second.comparison == first.comparison
+    assert not any(isinstance(event, events.TrialStarted) for event in told)
+
+
+def test_a_study_grows(tmp_path: Path) -> None:
+    first, _ = search(tmp_path / "toy", trials=6)
+    second, _ = search(tmp_path / "toy", trials=12, lr=(1e-5, 1.0), batch_sizes=(8, 16, 256))
+    assert second.trials[:6] == first.trials
+    assert len(second.trials) == 12
+    assert all(record.state in ("COMPLETE", "PRUNED") for record in second.trials)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 5}, "epochs was 9 and is 5"),
+        ({"momentum": 0.5}, "momentum was 0.9 and is 0.5"),
+        ({"lr": (1e-3, 1.0)}, "lr was 0.0001:1 and is 0.001:1: a range may grow, not shrink"),
+        ({"backbones": ("resnet34",)}, "backbones were resnet18 and are resnet34"),
+        ({"seed": 2}, "the training or validation images, or their split, are others; seed was 1 and is 2"),
+    ],
+)
+def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    search(tmp_path / "toy", trials=2)
+    with pytest.raises(StudyError) as caught:
+        search(tmp_path / "toy", trials=2, **change)
+    assert message in str(caught.value)
+    assert "another --name to begin a new study" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "reason"),
+    [("fail-3", "failed: ValueError: this trial was told to fail"), ("memory-3", "failed: out of memory")],
+)
+def test_a_failed_trial_is_a_failure_and_never_ends_the_study(tmp_path: Path, dataset: str, reason: str) -> None:
+    # without pruning, for a pruned trial would not come to the epoch at which it fails
+    result, _ = search(tmp_path / "toy", dataset=dataset, pruner="none")
+    assert states(result) == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 2
+    assert result.trials[3].reason == reason
+    if reason.endswith("memory"):
+        smaller = [record.params["batch_size"] for record in result.trials[4:]]
+        assert max(smaller) < result.trials[3].params["batch_size"]
+
+
+def test_a_diverged_trial_ends_at_once_and_never_wins(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", dataset="diverge-4", pruner="none")
+    assert result.trials[4].state == "PRUNED"
+    assert result.trials[4].reason == "diverged"
+    assert result.trials[4].epochs == 2
+    assert list(result.trials[4].losses) == [1]
+    assert result.best is not None
+    assert result.best.number != 4
+
+
+def test_an_error_that_every_trial_would_meet_ends_the_study_which_can_go_on(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="a device must stay"):
+        search(tmp_path / "toy", dataset="fatal-1", pruner="none")
+    result, _ = search(tmp_path / "toy", pruner="none")
+    assert states(result) == ["COMPLETE"] * 6
+
+
+def test_when_every_trial_fails_the_commonest_reason_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"all 1 trials failed, 1 of them with: failed: ValueError: this trial"):
+        search(tmp_path / "toy", dataset="fail-0", pruner="none", trials=1)
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "successive-halving", "percentile"])
+def test_optunas_pruners_work_as_they_are(tmp_path: Path, pruner: str) -> None:
+    result, _ = search(tmp_path / "toy", pruner=pruner, trials=12)
+    assert set(states(result)) <= {"COMPLETE", "PRUNED"}
+    assert states(result)[0] == "COMPLETE"
+    assert pruner == "percentile" or "PRUNED" in states(result)
+
+
+def test_losers_leave_no_checkpoints_and_only_the_best_keeps_its_weights(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy")
+    assert result.best is not None
+    left = sorted(path.parent.name for path in (tmp_path / "toy" / "trials").glob("*/model.json"))
+    assert left == [str(result.best.number)]
+    kept_more, _ = search(tmp_path / "more", keep_models=2)
+    assert len(list((tmp_path / "more" / "trials").glob("*/model.json"))) == 2
+    assert not list(tmp_path.glob("*/trials/*/checkpoints"))
+
+
+def test_at_no_time_are_there_more_checkpoints_than_the_bound(tmp_path: Path) -> None:
+    directory = tmp_path / "toy"
+    for _ in steps(config(trials=16), directory, subject=TOY):
+        assert len(list((directory / "trials").glob("*/checkpoints"))) <= 5 + 1  # the first rung's quota, one running
+
+
+def test_leaving_the_search_and_calling_it_again_gives_the_same_study(tmp_path: Path) -> None:
+    whole, _ = search(tmp_path / "whole" / "toy")
+    for stop_after in range(3, 40, 4):
+        run = steps(config(), tmp_path / "broken" / "toy", subject=TOY)
+        for _ in zip(range(stop_after), run, strict=False):
+            pass
+        run.close()
+    broken, _ = search(tmp_path / "broken" / "toy")
+    assert without_time(broken.trials) == without_time(whole.trials)
+
+
+def test_a_signal_pauses_the_search_with_everything_kept(tmp_path: Path) -> None:
+    stop: list[int] = []
+    result = None
+    for event in steps(config(), tmp_path / "toy", subject=TOY, stop=lambda: stop[0] if stop else None):
+        if isinstance(event, events.EpochDone) and event.trial == 2:
+            stop.append(signal.SIGTERM)
+        if isinstance(event, events.Finished):
+            result = event.result
+    assert result is not None
+    assert (result.stopped, result.signal) == ("interrupted", signal.SIGTERM)
+    assert result.model is not None
+    assert Path(result.model, "model.json").exists()
+    assert any(record.reason == "paused" for record in result.trials)
+    again, _ = search(tmp_path / "toy")
+    whole, _ = search(tmp_path / "whole" / "toy")
+    assert without_time(again.trials) == without_time(whole.trials)
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
+    first = steps(config(), tmp_path / "toy", subject=TOY)
+    next(first)
+    with pytest.raises(OutputError, match="in use by another process"):
+        search(tmp_path / "toy")
+    first.close()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.5])
+def test_the_timeout_is_kept_and_leaves_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setenv("TOY_SECONDS", "0.05")
+    started = time.monotonic()
+    result, _ = search(tmp_path / "toy", trials=500, timeout=seconds)
+    assert time.monotonic() - started < 1.1 * seconds
+    assert result.stopped == "timeout"
+    assert result.best is not None
+    assert result.model is not None
+
+
+# -- with worker processes --------------------------------------------------------------------------------------------
+
+
+def test_two_workers_bring_the_same_trials_as_none(tmp_path: Path) -> None:
+    one, _ = search(tmp_path / "one" / "toy", trials=8)
+    two, told = search(tmp_path / "two" / "toy", trials=8, workers=2)
+    assert without_time(two.trials) == without_time(one.trials)
+    assert isinstance(told[0], events.StudyStarted)
+    assert told[0].workers == 2
+
+
+def test_a_crashed_worker_is_replaced_and_its_trial_goes_on(tmp_path: Path) -> None:
+    result, told = search(tmp_path / "toy", dataset="crashonce-2", pruner="none", trials=4, workers=2)
+    assert states(result) == ["COMPLETE"] * 4
+    notices = [event.text for event in told if isinstance(event, events.Notice)]
+    assert notices == [
+        "trial 2: its process was ended by SIGKILL, often for lack of memory; it goes on from its last epoch"
+    ]
+
+
+def test_a_trial_that_always_crashes_fails_in_the_end(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", dataset="crash-2", pruner="none", trials=4, workers=2)
+    assert states(result) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    reason = "failed: its process was ended by SIGKILL, often for lack of memory, 3 times"
+    assert result.trials[2].reason == reason
+
+
+def test_a_trial_that_hangs_fails(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", dataset="hang-1", pruner="none", trials=3, workers=2, trial_timeout=3)
+    assert states(result) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert result.trials[1].reason == "failed: hung: no epoch within 3 seconds"
+
+
+def test_a_fatal_error_comes_out_of_a_worker_as_it_went_in(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError) as caught:
+        search(tmp_path / "toy", dataset="fatal-0", workers=1, pruner="none")
+    assert (caught.value.rule, caught.value.given) == ("a device must stay", "cuda:7")
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from toy_trial import TOY
+from automl_pt.config import SearchConfig
+from automl_pt.study import steps
+for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), subject=TOY):
+    print(type(event).__name__, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_worker_outlives_its_coordinator(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TOY_SECONDS": "5"}
+    command = [sys.executable, "-c", SEARCH, str(tmp_path / "toy")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        while "TrialStarted" not in process.stdout.readline():
+            pass
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        process.kill()
+    deadline = time.monotonic() + 5
+    while any(Path("/proc", child).exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path("/proc", child).exists() for child in children)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"dataset": "digits"}, "digits"),
+        ({"dataset": "/data/My Photos/"}, "My-Photos"),
+        ({"dataset": "torchvision/cifar10"}, "cifar10"),
+        ({"dataset": "x", "name": "given"}, "given"),
+        ({"dataset": "/"}, "study"),
+    ],
+)
+def test_the_study_is_named_after_its_data(settings: dict[str, Any], name: str) -> None:
+    assert study_name(SearchConfig(**settings)) == name
