@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "LeftOut", "Manifest", "assign", "freeze"]
 
-#: folds tried to find a grouped split: enough to come near a share of a few per cent
+#: most folds for a grouped split: enough to come near a share of a few per cent
 MAX_FOLDS = 20
 
 
@@ -115,41 +115,37 @@ def _draw_by_class(titles: Sequence[str], fraction: float, seed: int) -> list[in
 
 
 def _draw_groups(titles: Sequence[str], groups: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Try StratifiedGroupKFold with several numbers of folds and keep the fold that fits the fraction best."""
+    """Take some folds of StratifiedGroupKFold: of as many as come nearest to the fraction, else of fewer or more."""
     labels, members = (np.unique(np.asarray(values, dtype=str), return_inverse=True)[1] for values in (titles, groups))
-    per_class = {title: set() for title in titles}  # type: dict[str, set[str]]
-    for title, group in zip(titles, groups, strict=True):
-        per_class[title].add(group)
-    _refuse_small({title for title, own in per_class.items() if len(own) < 2}, "groups", fraction)
-    share = min(fraction, 1 - fraction)
-    folds = range(2, min(MAX_FOLDS, len(set(groups)), max(Counter(titles).values())) + 1)
-    candidates = [fold for count in folds for fold in _folds(labels, members, count, seed)]
-    best = min(candidates, key=lambda fold: _misfit(fold, labels, share), default=None)
-    if best is None or _misfit(best, labels, share)[0]:
-        raise InvalidDatasetError(
-            "a grouped split needs every class on both sides, and no group on two",
-            given=f"{len(set(groups))} groups of {len(per_class)} classes, and no fold that does so",
-            remedy="use smaller groups, or bring a split of your own",
-        )
-    chosen = set(best.tolist())
-    return sorted(chosen) if fraction == share else sorted(set(range(len(titles))) - chosen)
+    pairs = set(zip(titles, groups, strict=True))
+    per_class = Counter(title for title, _ in pairs)
+    _refuse_small({title for title, count in per_class.items() if count < 2}, "groups", fraction)
+    for folds, taken in _fold_counts(fraction, min(MAX_FOLDS, len(set(groups)), int(np.bincount(labels).max()))):
+        picked = _folds(labels, members, folds, seed)[:taken]
+        chosen = np.sort(np.concatenate(picked))
+        inside = np.bincount(labels[chosen], minlength=len(per_class))
+        if (inside > 0).all() and (inside < np.bincount(labels)).all():
+            return [int(position) for position in chosen]
+    raise InvalidDatasetError(
+        "a grouped split needs every class on both sides, and no group on two",
+        given=f"{len(set(groups))} groups of {len(per_class)} classes, and no such split was found",
+        remedy="use smaller groups, or bring a split of your own",
+    )
 
 
-def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, seed: int) -> Iterable[NDArray[np.int64]]:
+def _fold_counts(fraction: float, most: int) -> list[tuple[int, int]]:
+    """Return pairs (number of folds, folds taken), those nearest to the fraction first, of these the fewest folds."""
+    pairs = [(folds, min(max(round(fraction * folds), 1), folds - 1)) for folds in range(2, most + 1)]
+    return sorted(pairs, key=lambda pair: (round(abs(pair[1] / pair[0] - fraction), 2), pair[0]))
+
+
+def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, seed: int) -> list[NDArray[np.int64]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the number of folds: judged below
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds: judged by the caller
         return [chosen for _, chosen in splitter.split(labels, labels, groups)]
-
-
-def _misfit(fold: NDArray[np.int64], labels: NDArray[np.int64], share: float) -> tuple[int, float]:
-    """Order folds: first by the classes missing on either side, then by how far each class is from its share."""
-    whole = np.bincount(labels)
-    inside = np.bincount(labels[fold], minlength=len(whole))
-    missing = int(((inside == 0) | (inside == whole)).sum())
-    return missing, float(np.abs(inside - share * whole).sum())
 
 
 def _refuse_small(classes: set[str], what: str, fraction: float) -> None:
