@@ -31,10 +31,11 @@ class Hints:
 class LabeledImages:
     """N images with their labels, as a dataset gives them: nothing decoded that need not be.
 
-    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W] (a lazy sequence is fine: an item is asked
-    for once). `labels` are integers into `classes`. `splits` names each image's split, or None where the tool shall
-    split. `names` identify images for good (default: the path relative to `root`, or the index). Images of one of
-    `groups` never end up in two splits. `left_out` lists (name, reason) of files that were found and not taken.
+    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence is fine: an item is asked
+    for when it is needed, from any thread, and asking may raise `images.UnreadableImage`. `labels` are integers into
+    `classes`. `splits` names each image's split, or None where the tool shall split. `names` identify images for good
+    (default: the path relative to `root`, or the index). Images of one of `groups` never end up in two splits.
+    `left_out` lists (name, reason) of files that were found and not taken.
     `notes` are sentences the user should read: what was guessed, and how the data were understood.
     """
 

@@ -37,7 +37,11 @@ class Inventory:
         files: dict[str, Path] = {}
         found: dict[str, str | UnreadableImage] = {}
         for name in names:
-            image = self.images.images[self.index[name]]
+            try:
+                image = self.images.images[self.index[name]]
+            except UnreadableImage as error:  # a lazy sequence decodes when it is asked
+                found[name] = error
+                continue
             if isinstance(image, Path):
                 files[name] = image
             else:

@@ -83,8 +83,8 @@ def _pictures(item: Item, data: LabeledImages, index: Mapping[str, int]) -> Iter
 
 def _picture(data: LabeledImages, position: int) -> str | None:
     """Return a small JPEG in base64, or None for an image that cannot be decoded."""
-    source = data.images[position]
     try:
+        source = data.images[position]
         pixels = decode_rgb(read(source), source, at_least=SIDE) if isinstance(source, Path) else as_rgb(source, "")
     except DatasetError:
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from automl_pt.check.findings import Finding, Item, finding
 from automl_pt.dataset import LabeledImages
+from automl_pt.images import UnreadableImage
 from automl_pt.scan import HIDDEN, NO_CLASS
 
 #: characters that print as nothing or turn the writing direction
@@ -27,12 +28,19 @@ def quick_check(data: LabeledImages, *, val_fraction: float = 0.2) -> list[Findi
     ]
 
 
+def are_files(data: LabeledImages) -> bool:
+    """Return whether the images are files, rather than pixels; a first image that cannot even be asked for is none."""
+    try:
+        return len(data) > 0 and isinstance(data.images[0], Path)
+    except UnreadableImage:
+        return False
+
+
 def name_of(data: LabeledImages, index: int) -> str:
     """Return what an image is called in messages: its name, else its path, else its index."""
     if data.names is not None:
         return data.names[index]
-    image = data.images[index]
-    return str(image) if isinstance(image, Path) else f"image {index}"
+    return f"image {index}" if data.root is None else str(data.images[index])
 
 
 def _twins(classes: Sequence[str]) -> Iterator[Item]:
@@ -84,11 +92,12 @@ def _kind(reason: str) -> str:
 
 
 def _empty(data: LabeledImages) -> Iterator[Item]:
-    for index, image in enumerate(data.images):
-        if not isinstance(image, Path):
-            return
+    if not are_files(data):
+        return
+    for index, path in enumerate(data.images):
+        assert isinstance(path, Path), "all are paths, as the first is"
         try:
-            if image.stat().st_size == 0:
+            if path.stat().st_size == 0:
                 yield Item((name_of(data, index),))
         except OSError:
             continue  # the full decode tells what is wrong with it

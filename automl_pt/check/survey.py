@@ -9,19 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from automl_pt.check.facts import Facts, examine, fingerprints
 from automl_pt.check.memory import Memory, Stamp, stamp
-from automl_pt.check.quick import name_of
+from automl_pt.check.quick import are_files, name_of
 from automl_pt.cores import available_cores
 from automl_pt.dataset import LabeledImages
 from automl_pt.images import UnreadableImage, as_rgb, read
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,8 +34,8 @@ class Seen:
 
 def survey(data: LabeledImages, progress: Progress | None = None) -> tuple[list[Seen], int]:
     """Return what is known of every image, in order, and how many files had to be read for it."""
-    if any(not isinstance(image, Path) for image in data.images[:1]):
-        return [_of_array(data, index, pixels) for index, pixels in enumerate(data.images)], 0  # type: ignore[arg-type]
+    if not are_files(data):
+        return [_of_array(data, index) for index in range(len(data))], 0
     with Memory() as memory:
         stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
         known = memory.recall(one for one in stamps if one is not None)
@@ -87,11 +81,11 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
     return index, digest, memory.facts(digest) or examine(content, path)
 
 
-def _of_array(data: LabeledImages, index: int, pixels: NDArray[np.uint8]) -> Seen:
-    """Look at pixels that need no decoding: only copies, near copies and sizes can be found."""
+def _of_array(data: LabeledImages, index: int) -> Seen:
+    """Look at pixels that need no decoding here: only copies, near copies and sizes can be found."""
     name = name_of(data, index)
     try:
-        rgb = as_rgb(pixels, name)
+        rgb = as_rgb(data.images[index], name)  # type: ignore[arg-type]  # no path, as the first is none
     except UnreadableImage as error:
         return Seen(index, name, "", Facts(fault=error.kind, reason=error.reason))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
