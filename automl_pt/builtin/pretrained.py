@@ -6,6 +6,7 @@ import re
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from automl_pt.errors import WeightsError
@@ -44,6 +45,9 @@ def fetch(url: str, path: Path) -> None:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as source, atomic_file(path) as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
+    except HTTPError as error:
+        with error:  # it holds the connection
+            raise absent(f"{path} (from {url})", str(error)) from error
     except (OSError, ValueError) as error:
         raise absent(f"{path} (from {url})", f"{type(error).__name__}: {error}") from error
 

@@ -84,6 +84,7 @@ def _offered(repository: str, names: Sequence[str], revision: str | None, wanted
             with urllib.request.urlopen(request, timeout=TIMEOUT):
                 return name
         except HTTPError as error:
+            error.close()
             if error.code != 404:
                 return name  # not for us, or not now: the hub's own client, which knows the user's token, shall say
         except OSError as error:
