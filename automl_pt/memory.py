@@ -20,8 +20,11 @@ def _meminfo(path: Path) -> int:
         for line in path.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux: asked for below
+    try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):  # neither Linux nor another POSIX system that tells
+    except (OSError, ValueError, AttributeError):  # a system that does not tell
         return 0
 
 
