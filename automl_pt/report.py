@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -123,14 +124,26 @@ def find_study(study: str | Path) -> Path:
     raise UnknownNameError("study", printable(study), known, remedy="`automl-pt studies` lists those in studies/")
 
 
+def storage_url(study: str | Path, *, storage: str | None = None) -> str:
+    """Return the URL of a study's storage; raises as `read_study`."""
+    directory = find_study(study)
+    found = _json(directory / "study.json")
+    if not isinstance(found.get("storage"), str):
+        raise StudyError(
+            "a study must have been started", given=printable(directory), remedy="search first: `automl-pt search`"
+        )
+    return _url(directory, found, storage)
+
+
 def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...]]:
     """Return what the study was made with, how its best was judged, and its trials; nothing is written."""
     from automl_pt.ledger import JUDGEMENT, STUDY, record
-    from automl_pt.storage import open_storage, shown
+    from automl_pt.storage import close_storage, open_storage, shown
     from automl_pt.storage_errors import translated
 
     storage = open_storage(url)
-    with translated(shown(url)):
+    with translated(shown(url)), ExitStack() as stack:
+        stack.callback(close_storage, storage)
         try:
             study_id = storage.get_study_id_from_name(name)
         except KeyError as error:

@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("predict", "Classify images with a model."),
     "evaluate": ("evaluate", "Measure a model on labelled images."),
     "report": ("report", "Show what a study found."),
+    "dashboard": ("dashboard", "Open a study in Optuna's dashboard."),
     "studies": ("studies", "List the studies in studies/."),
     "check": ("check", "Look at every image before training."),
     "cache": ("cache", "List or prune the decoded images on disk."),

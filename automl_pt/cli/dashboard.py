@@ -1,0 +1,22 @@
+"""`automl-pt dashboard`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("dashboard")
+@click.argument("study")
+@click.option("--storage", help="The storage's URL, where it has a password.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+def command(study: str, storage: str | None, port: int) -> None:
+    """Open STUDY in Optuna's dashboard, on this machine only; Ctrl-C ends it.
+
+    STUDY is a name in studies/ or a folder's path. The dashboard is the extra `automl-pt[dashboard]`.
+    """
+    from automl_pt.dashboard import serve
+    from automl_pt.report import storage_url
+
+    with serve(storage_url(study, storage=storage), port) as server:
+        click.echo(f"http://127.0.0.1:{server.server_port}/dashboard/")
+        server.serve_forever()
