@@ -8,7 +8,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the tests use no network
 import datasets
 import numpy as np
 import pytest
-from automl_pt_huggingface import download, load, parse
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
@@ -18,6 +17,7 @@ from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.images import UnreadableImage
 from automl_pt.plugins import load_plugins
 from automl_pt.testing import check_dataset
+from automl_pt_huggingface import download, load, parse
 
 datasets.disable_progress_bars()
 
