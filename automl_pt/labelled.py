@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from automl_pt.config import TrainConfig, make
-from automl_pt.data import find
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import InvalidDatasetError
+from automl_pt.files import cache_folder
+from automl_pt.find import find
 from automl_pt.images import UnreadableImage
+from automl_pt.inventory import Inventory
+from automl_pt.manifest import Manifest
 from automl_pt.predict import outcomes
 from automl_pt.split import names_of
 from automl_pt.text import few, printable
@@ -32,10 +35,20 @@ class Labelled:
     """N images of one split, with labels int64[N] that index the model's classes. `notes` say what was decided."""
 
     images: Sequence[Path | NDArray[np.uint8]]
+    #: the places in `images` that count
+    taken: tuple[int, ...]
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     split: Choice
     notes: tuple[str, ...]
+
+    def sources(self) -> Iterator[Path | NDArray[np.uint8] | UnreadableImage]:
+        """Yield the images that count, or in place of one the error that a lazy sequence met when asked for it."""
+        for index in self.taken:
+            try:
+                yield self.images[index]
+            except UnreadableImage as error:
+                yield error
 
 
 @dataclass(frozen=True)
@@ -48,33 +61,70 @@ class Scored:
     unreadable: tuple[tuple[str, str], ...]
 
 
+def manifest_of(directory: Path) -> Manifest | None:
+    """Return the split that the model in `directory` was trained with, where its run or study still has it beside it.
+
+    Raises StudyError for a manifest that is damaged.
+    """
+    places = (directory / "manifest.json", directory.parent / "manifest.json")
+    return next((Manifest.load(path) for path in places if path.is_file()), None)
+
+
 def open_labelled(
-    dataset: str, classes: Sequence[str], plugins: Plugins, *, split: Choice | None = None, **settings: Any
+    dataset: str,
+    classes: Sequence[str],
+    plugins: Plugins,
+    *,
+    split: Choice | None = None,
+    manifest: Manifest | None = None,
+    **settings: Any,
 ) -> Labelled:
     """Open a folder, table, archive or named dataset for a model of `classes`; decode nothing.
 
-    `split` None takes test if there is one, else val, else all images. `settings` are fields of TrainConfig that say
-    how the data are read. Raises InvalidDatasetError when the data have classes that the model does not know, or no
-    image of the split; NotLabeledDatasetError and the others as opening the data does.
+    `split` None takes test if there is one, else val, else all images. Where the data have no splits, those of
+    `manifest` count, image by image, by content. `settings` are fields of TrainConfig that say how the data are read.
+    Raises InvalidDatasetError when the data have classes that the model does not know, or no image of the split;
+    NotLabeledDatasetError and the others as opening the data does.
     """
     data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
+    known = _known_splits(data, manifest)
+    if data.splits is None and any(known):
+        note = f"splits are those the model was trained with; {known.count(None)} images here were in none of them"
+        data = replace(data, splits=known, notes=(*data.notes, note))
     chosen = choose_split(data, split, dataset)
-    index_of = {name: index for index, name in enumerate(classes)}
     splits = data.splits if data.splits is not None else [None] * len(data)
     taken = [index for index, own in enumerate(splits) if chosen in ("all", own)]
     titles = [data.classes[data.labels[index]] for index in taken]
     absent = _check_classes(dataset, set(titles), classes)
-    names = names_of(data)
-    notes = [*data.notes, *_split_note(data, chosen)]
-    if absent:
-        notes.append(f"{len(absent)} of the model's classes have no images here: {few(absent)}")
+    index_of, names = {name: index for index, name in enumerate(classes)}, names_of(data)
     return Labelled(
-        [data.images[index] for index in taken],
+        data.images,
+        tuple(taken),
         tuple(names[index] for index in taken),
         np.array([index_of[title] for title in titles], np.int64),
         chosen,
-        tuple(notes),
+        (*data.notes, *_notes(data, chosen, absent, sum(known[index] == "train" for index in taken))),
     )
+
+
+def _known_splits(data: LabeledImages, manifest: Manifest | None) -> list[Any]:
+    """Return the split in which the model's own training had each image, None where it had not."""
+    if manifest is None:
+        return [None] * len(data)
+    names = names_of(data)
+    digests = Inventory(data, cache_folder()).digests(names)
+    split_of = {entry.sha256: entry.split for entry in manifest.entries}
+    # an image that cannot be read has an error for a digest, which no manifest knows
+    return [split_of.get(str(digests[name])) for name in names]
+
+
+def _notes(data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int) -> Iterator[str]:
+    if data.splits is None:
+        yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
+    if absent:
+        yield f"{len(absent)} of the model's classes have no images here: {few(absent)}"
+    if trained and chosen != "train":
+        yield f"{trained} of these images were trained on: the figures are too good for new images"
 
 
 def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Choice:
@@ -95,7 +145,7 @@ def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Cho
 def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda: None) -> Scored:
     """Run the model on every image, in validation's batches; raise InvalidDatasetError when none can be read."""
     rows, labels, names, unreadable = [], [], [], []
-    found = outcomes(model, data.images)
+    found = outcomes(model, data.sources())
     for (_, outcome), label, name in zip(found, data.labels, data.names, strict=True):
         if isinstance(outcome, UnreadableImage):
             unreadable.append((name, outcome.reason))
@@ -123,11 +173,3 @@ def _check_classes(dataset: str, found: set[str], classes: Sequence[str]) -> lis
             remedy="rename the folders as the model's classes are called, or take the others out",
         )
     return absent
-
-
-def _split_note(data: LabeledImages, chosen: Choice) -> list[str]:
-    if chosen == "all" and data.splits is None:
-        return [
-            "the data have no splits: all images are used, those that the model was trained on too, if they are here"
-        ]
-    return []

@@ -21,7 +21,8 @@ from automl_pt.model import Model, softmax
 #: batches decoded or being decoded before the one the network works on
 AHEAD = 3
 Pixels = NDArray[np.uint8] | UnreadableImage
-S = TypeVar("S", Path, NDArray[np.uint8], Path | NDArray[np.uint8])
+#: a path, an array uint8[H, W, 3] or [H, W], or the error that getting it met
+S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(source: Path | NDArray[np.uint8], image_size: int) -> Pixels:
+def _decode(source: Path | NDArray[np.uint8] | UnreadableImage, image_size: int) -> Pixels:
+    if isinstance(source, UnreadableImage):
+        return source
     try:
         return decode(source, image_size)
     except UnreadableImage as error:

@@ -21,8 +21,8 @@ from tiny import load_tiny, make_model
 from automl_pt import run
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
-from automl_pt.errors import InstallationError, OutputError, UsageError
-from automl_pt.labelled import open_labelled, run_model
+from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
+from automl_pt.labelled import manifest_of, open_labelled, run_model
 from automl_pt.model import Model, load_model
 from automl_pt.plugins import Plugins
 from automl_pt.predict import AHEAD, Prediction, predict_files
@@ -284,3 +284,28 @@ def test_scores_come_from_every_readable_image(tiny_folder: Path, model: Model, 
     scored = run_model(model, data)
     assert [name for name, _ in scored.unreadable] == ["val/red/bad.png"]
     assert score(scored.logits, scored.labels, model.classes).images == 12
+
+
+def test_images_without_splits_are_scored_on_those_of_the_models_training(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
+    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 2, "batch_size": 4, "threads": 1, "device": "cpu"}
+    results = list(run.train(str(tiny_folder / "train"), output=tmp_path / "run", plugins=plugins, **settings))
+    kept = next(result for result in reversed(results) if result.is_best)
+    words = (tmp_path / "run", tiny_folder / "train", "--json")
+    found = json.loads(call(runner, evaluate, plugins, *words))
+    assert (found["split"], found["accuracy"], found["loss"]) == ("val", kept.val_accuracy, kept.val_loss)
+    assert found["notes"][-1].startswith("splits are those the model was trained with; 0 images here")
+    found = json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))
+    assert f"{24 - 6} of these images were trained on" in found["notes"][-1]
+    found = json.loads(call(runner, evaluate, plugins, tmp_path / "run", tiny_folder, "--json"))
+    assert found["split"] == "test"
+    assert not any("trained" in note for note in found["notes"])
+
+
+def test_a_damaged_manifest_beside_a_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(StudyError, match="manifest.json"):
+        manifest_of(tmp_path / "model")
+    assert manifest_of(tmp_path / "elsewhere" / "model") is None

@@ -40,15 +40,16 @@ def command(
     images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are left out.
     """
     from automl_pt.cli.predict_display import progress
-    from automl_pt.labelled import open_labelled, run_model
-    from automl_pt.model import load_model
+    from automl_pt.labelled import manifest_of, open_labelled, run_model
+    from automl_pt.model import find_model, load_model
     from automl_pt.plugins import load_plugins
     from automl_pt.scoring import score
 
     registered = load_plugins(plugins)
     loaded = load_model(model, device=device, plugins=registered)
     given = {name: value for name, value in settings.items() if value is not None}
-    data = open_labelled(dataset, loaded.classes, registered, split=split, **given)
+    manifest = manifest_of(find_model(model))
+    data = open_labelled(dataset, loaded.classes, registered, split=split, manifest=manifest, **given)
     with progress(len(data.labels), quiet=quiet or as_json) as advance:
         scored = run_model(loaded, data, advance)
     scores = score(scored.logits, scored.labels, loaded.classes)
