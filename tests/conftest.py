@@ -32,6 +32,15 @@ def write_folder(root: Path, counts: dict[str, int], side: int = 16) -> Path:
     return root
 
 
+def noise_files(folder: Path, count: int, side: int = 20) -> list[Path]:
+    """Write `count` PNG files of noise, no two alike; return them in order of their names."""
+    folder.mkdir(parents=True)
+    files = [folder / f"{index:03}.png" for index in range(count)]
+    for index, path in enumerate(files):
+        draw_image(index % 3, index, side).save(path)
+    return files
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Use one CPU thread: two of them wait for each other, spinning, when the machine has other work."""
