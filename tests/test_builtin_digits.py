@@ -1,0 +1,36 @@
+"""The scanned digits: real, complete, with a split of their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from automl_pt.plugins import load_plugins
+
+
+def test_digits_are_the_bundled_scans():
+    from sklearn.datasets import load_digits
+
+    dataset = load_plugins().dataset("digits")
+    data, scans = dataset.load(None), load_digits()
+    assert len(data) == 1797
+    assert np.array_equal(np.stack(data.images), np.round(scans.images * 255 / 16))
+    assert np.array_equal(data.labels, scans.target)
+    assert data.images[0].dtype == np.uint8
+    assert (dataset.hints.horizontal_flip, dataset.hints.image_size) == (False, 8)
+
+
+def test_the_split_is_stratified_and_the_same_for_everybody():
+    data = load_plugins().dataset("digits").load(None)
+    assert Counter(data.splits) == {"train": 1077, "val": 360, "test": 360}
+    for split in ("train", "val", "test"):
+        counts = Counter(label for label, own in zip(data.labels.tolist(), data.splits, strict=True) if own == split)
+        share = data.splits.count(split) / len(data)
+        for label, count in Counter(data.labels.tolist()).items():
+            assert abs(counts[label] - share * count) < 1
+    # part of the dataset: were it to change, figures of different versions could not be compared
+    assert [index for index, split in enumerate(data.splits) if split == "test"][:5] == TEST_IMAGES
+
+
+TEST_IMAGES = [2, 20, 26, 33, 39]
