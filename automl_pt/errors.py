@@ -114,6 +114,10 @@ class StorageError(AutomlError):
     """The storage of a study cannot be opened, read or written, or would run code when read."""
 
 
+class PeerError(AutomlError):
+    """Another process of a distributed run has ended, and this one cannot go on without it."""
+
+
 class OutputError(AutomlError):
     """A file or folder cannot be written: no space left, read-only, or already taken by something else."""
 

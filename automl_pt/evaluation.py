@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automl_pt.distributed import ALONE, Group
+
 if TYPE_CHECKING:
     from automl_pt.device import NumberFormat
     from automl_pt.loader import Loader
@@ -32,14 +34,22 @@ def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision] if enabled else None, enabled=enabled, cache_enabled=enabled)
 
 
-def evaluate(model: nn.Module, loader: Loader, *, device: torch.device, precision: NumberFormat = "fp32") -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    device: torch.device,
+    precision: NumberFormat = "fp32",
+    group: Group = ALONE,
+) -> Evaluation:
     """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
 
-    The cross-entropy is computed in float32 from the logits, without smoothing or class weights.
+    The cross-entropy is computed in float32 from the logits, without smoothing or class weights. With several processes
+    each brings a block of the images, and all get the figures of the whole.
     """
     was_training = model.training
     model.eval()
-    losses, ranks, classes = [], [], 0
+    losses, ranks, classes = [torch.empty(0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)], 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
             logits = model(images).float()
@@ -47,7 +57,8 @@ def evaluate(model: nn.Module, loader: Loader, *, device: torch.device, precisio
             ranks.append(_ranks(logits, labels))
             classes = logits.shape[1]
     model.train(was_training)
-    per_image, rank = torch.cat(losses).cpu().double(), torch.cat(ranks).cpu()
+    per_image, rank = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(ranks).cpu())
+    classes = group.highest(classes)
     top5 = (rank < 5).double().mean().item() if classes > 5 else None
     return Evaluation(per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image)
 

@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["Loader", "Plan", "batch_sizes", "make_batch"]
 
 
-def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """Cut `count` images into batches; a last batch of one image is joined to the batch before it."""
+def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
+    """Cut `count` images into batches; a last batch of one image is joined to the batch before it.
+
+    With several `processes`, which share each batch, so is a last batch that leaves one of them with a single image.
+    """
     sizes = [batch_size] * (count // batch_size)
     rest = count % batch_size
-    if rest == 1 and sizes:
-        sizes[-1] += 1
+    if 0 < rest < 2 * processes and sizes:
+        sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
@@ -46,7 +49,8 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 class Loader:
     """Yields batches of `pixels` as float32[B, 3, S, S] and int64[B] on `device`; every image once an epoch.
 
-    `wait_seconds` adds up the time that the consumer waited for batches.
+    `wait_seconds` adds up the time that the consumer waited for batches. `share` is (number, count) of the processes
+    that divide the images: shuffled batches are divided each, others come as one block of the split.
     """
 
     def __init__(
@@ -62,9 +66,11 @@ class Loader:
         augment: bool,
         shuffle: bool,
         channels_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         self.images, self.labels = pixels.images, pixels.labels
-        self.batch_sizes = batch_sizes(len(self.labels), batch_size)
+        self.batch_sizes = batch_sizes(len(self.labels), batch_size, share[1])
         self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
         self.max_shift = pixels.images.shape[-1] // SHIFT if augment and hints.shift else 0
         self.flip = augment and hints.horizontal_flip
@@ -93,14 +99,24 @@ class Loader:
             began = time.perf_counter()
 
     def _batches(self, plan: Plan, start: int) -> Iterable[tuple[Tensor, Tensor]]:
-        edges = np.cumsum([0, *self.batch_sizes]).tolist()
-        chosen = [plan.order[first:last] for first, last in pairwise(edges)][start:]
+        chosen = self._chosen(plan)[start:]
         if self.resident is not None:
             return self._on_device(plan, chosen)
         gathered = partial(self._gather, plan)
         if isinstance(self.images, Undecoded) or self.device.type == "cuda":
             return map(self._finish, in_order(gathered, chosen, threads=1))
         return map(self._finish, map(gathered, chosen))
+
+    def _chosen(self, plan: Plan) -> list[NDArray[np.int64]]:
+        """Return the indices of each batch, or of this process's share of it."""
+        edges = np.cumsum([0, *self.batch_sizes]).tolist()
+        batches, (number, count) = [plan.order[first:last] for first, last in pairwise(edges)], self.share
+        if count == 1 or not batches:
+            return batches
+        if self.shuffle:
+            return [np.array_split(batch, count)[number] for batch in batches]
+        block, size = np.array_split(plan.order, count)[number], self.batch_sizes[0]
+        return [block[first : first + size] for first in range(0, len(block), size)]
 
     def _gather(self, plan: Plan, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         chosen = (self.images, indices, plan.shifts[indices], plan.flips[indices])

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from automl_pt.checkpoint import Checkpoints, require_same
 from automl_pt.config import TrainConfig, make
 from automl_pt.data import Data, prepare
 from automl_pt.device import NumberFormat, choose_device, choose_precision, default_threads, describe
+from automl_pt.distributed import ALONE, Group, local_device
 from automl_pt.early_stopping import Reason
 from automl_pt.errors import ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
@@ -74,16 +76,18 @@ def execute(
     data: Data,
     plugins: Plugins,
     after_step: AfterStep = go_on,
+    group: Group = ALONE,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
 
     A run found there is gone on with from its `last` checkpoint, bit for bit; when it has ended nothing is yielded.
-    Leaving the generator early, or `after_step` returning true, pauses the run: its checkpoint stays.
+    Leaving the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
+    processes in `group` all call this with the same arguments, all get the same results, and the first alone writes.
     Raises CheckpointError when `output` holds a run with other settings, OutputError when another process works there.
     """
     make_folder(output)
-    with locked(output / ".lock", wait=False):
-        run = _start(config, output, data, plugins)
+    with locked(output / ".lock", wait=False) if group.leads else nullcontext():
+        run = _start(config, output, data, plugins, group)
         if run is None:
             return
         reason: Reason = "interrupted"
@@ -95,9 +99,10 @@ def execute(
             reason, error = "failed", f"{type(failure).__name__}: {failure}"
             raise
         finally:
-            finish(output, run.training.progress.reason or reason, error=error)
-            if run.training.progress.reason is not None:
-                run.checkpoints.remove()
+            if group.leads:
+                finish(output, run.training.progress.reason or reason, error=error)
+                if run.training.progress.reason is not None:
+                    run.checkpoints.remove()
 
 
 def history(output: Path) -> list[EpochResult]:
@@ -139,6 +144,8 @@ class Run:
 
     def write_history(self) -> None:
         """Write one line for each epoch that is done."""
+        if not self.training.group.leads:
+            return
         lines = (to_json(entry) + "\n" for entry in self.training.progress.history)
         atomic_write(self.output / "history.jsonl", "".join(lines))
 
@@ -156,21 +163,21 @@ class Run:
         save_model(self.output, state, info)
 
 
-def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> Run | None:
+def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
-    backbone, device = plugins.backbone(config.backbone), choose_device(config.device)
+    backbone, device = plugins.backbone(config.backbone), choose_device(local_device(config.device))
     torch.set_num_threads(config.threads or default_threads())
     if config.deterministic:
         _ask_for_determinism()
     precision = choose_precision(config.precision, device)
     preprocessing = Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
-    record = _record(config, data, plugins, device, precision)
+    record = {**_record(config, data, plugins, device, precision), "processes": group.size}
     checkpoints = Checkpoints(output / "checkpoints")
     before = _before(output, record)
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    loaders = _loaders(config, data, preprocessing, device, channels_last=precision != "fp32")
+    loaders = _loaders(config, data, preprocessing, device, group, channels_last=precision != "fp32")
     model = build_model(
         backbone,
         len(data.manifest.classes),
@@ -185,10 +192,12 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> R
             parameter.requires_grad_(name in head)
     layout = torch.channels_last if precision != "fp32" else torch.contiguous_format
     model = model.to(device, memory_format=layout)
-    training = Training(model, *loaders, config, device=device, precision=precision)
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group)
     training.restore(checkpoints)
+    group.wait()  # nobody replaces a checkpoint that another process is still reading
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
-    write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
+    if group.leads:
+        write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
@@ -198,13 +207,19 @@ def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> in
 
 
 def _loaders(
-    config: TrainConfig, data: Data, preprocessing: Preprocessing, device: torch.device, *, channels_last: bool
+    config: TrainConfig,
+    data: Data,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    group: Group,
+    *,
+    channels_last: bool,
 ) -> tuple[Loader, Loader]:
     train_pixels, val_pixels = (data.pixels(split, preprocessing.image_size) for split in ("train", "val"))
-    if config.batch_size > len(train_pixels.labels):
-        raise ConfigError(
-            [f"batch_size: at most the number of training images, {len(train_pixels.labels)}, got {config.batch_size}"]
-        )
+    batch_size, images = config.batch_size * group.size, len(train_pixels.labels)
+    if batch_size > images:
+        given = f"{config.batch_size}" + (f" in each of {group.size} processes" if group.size > 1 else "")
+        raise ConfigError([f"batch_size: at most the number of training images, {images}, got {given}"])
     shared: dict[str, Any] = {
         "mean": preprocessing.mean,
         "std": preprocessing.std,
@@ -212,10 +227,11 @@ def _loaders(
         "device": device,
         "hints": data.hints,
         "channels_last": channels_last,
+        "share": (group.rank, group.size),
     }
     augment = config.augment == "auto"
     return (
-        Loader(train_pixels, batch_size=config.batch_size, augment=augment, shuffle=True, **shared),
+        Loader(train_pixels, batch_size=batch_size, augment=augment, shuffle=True, **shared),
         Loader(val_pixels, batch_size=EVALUATION_BATCH, augment=False, shuffle=False, **shared),
     )
 
@@ -228,19 +244,26 @@ def _before(output: Path, record: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = read_json(path)
     keys = {key for key in record["config"] if key not in PLACE}
     wanted = {key: record["config"][key] for key in keys} | {"data": record["data"]["fingerprint"]}
+    wanted["processes"] = record["processes"]
     before = {key: found["config"].get(key) for key in keys} | {"data": found["data"]["fingerprint"]}
+    before["processes"] = found.get("processes", 1)
     require_same(before, wanted, output)
     return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    packages = ("automl-pt", "torch", "torchvision", "timm")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def _record(
     config: TrainConfig, data: Data, plugins: Plugins, device: torch.device, precision: NumberFormat
 ) -> dict[str, Any]:
-    packages = ("automl-pt", "torch", "torchvision", "timm")
     return {
         "format": 1,
         "config": config.model_dump(mode="json"),
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        "versions": versions(),
         "device": describe(device),
         "precision": precision,
         "threads": torch.get_num_threads(),

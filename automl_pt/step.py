@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automl_pt.distributed import ALONE, Group
 from automl_pt.errors import ConfigError
 from automl_pt.evaluation import autocast
 from automl_pt.sgd import SGD
@@ -35,9 +36,10 @@ class Step:
         device: torch.device,
         precision: NumberFormat,
         class_weights: Tensor | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
-        self.class_weights = class_weights
+        self.class_weights, self.group = class_weights, group
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = SGD(self.parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -47,28 +49,52 @@ class Step:
         self._saved = [buffer.clone() for buffer in self._buffers]
 
     def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
-        """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device."""
+        """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device.
+
+        With several processes the batch is this one's share, and the loss is the whole batch's.
+        """
         self.optimizer.lr = lr
+        loss = self._gradients(images, labels)
+        self._update()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         self._copy(self._saved, self._buffers)
         while True:
             try:
-                return self._attempt(images, labels)
+                loss = self._attempt(images, labels)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or (self.micro_batch_size or len(images)) == 1:
                     raise
                 self._copy(self._buffers, self._saved)
+            else:
+                return self._average(loss, labels)
             self._halve(len(images))
 
     def _attempt(self, images: Tensor, labels: Tensor) -> Tensor:
         self.optimizer.zero_grad()
         parts = math.ceil(len(images) / (self.micro_batch_size or len(images)))
-        loss = self._backward(images, labels) if parts == 1 else self._accumulate(images, labels, parts)
+        return self._backward(images, labels) if parts == 1 else self._accumulate(images, labels, parts)
+
+    def _average(self, loss: Tensor, labels: Tensor) -> Tensor:
+        if self.group.size == 1:
+            return loss
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        buffers = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        return self.group.average(gradients, buffers, loss, self._weight(labels))
+
+    def _update(self) -> None:
         if self.config.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
-        return loss
+
+    def _weight(self, labels: Tensor) -> Tensor:
+        """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
+        if self.class_weights is not None:
+            return self.class_weights[labels].sum()
+        return torch.full((), float(len(labels)), device=self.device)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = self._loss(images, labels, "mean")
@@ -76,7 +102,7 @@ class Step:
         return loss.detach()
 
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
-        whole = self.class_weights[labels].sum() if self.class_weights is not None else len(labels)
+        whole = self._weight(labels)
         total = torch.zeros((), device=self.device)
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             loss = self._loss(some_images, some_labels, "sum") / whole

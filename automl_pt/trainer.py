@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from automl_pt.device import NumberFormat, peak_memory
+from automl_pt.distributed import ALONE, Group
 from automl_pt.early_stopping import EarlyStopping, Reason
 from automl_pt.evaluation import Evaluation, evaluate
 from automl_pt.result import EpochResult
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 SaveModel = Callable[[Mapping[str, Tensor], EpochResult, list[EpochResult]], None]
 #: called after every step with the epoch's batches done and their number; returns true to end the run there
 AfterStep = Callable[[int, int], bool]
+
+
+#: what a process wishes after a step; what one of several wishes most, all do
+GO_ON, SAVE, STOP = range(3)
 
 
 def go_on(batches_done: int, batches: int) -> bool:
@@ -69,11 +74,13 @@ class Training:
         *,
         device: torch.device,
         precision: NumberFormat,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
+        self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
-        self.step = Step(model, config, device=device, precision=precision, class_weights=weights)
+        self.step = Step(model, config, device=device, precision=precision, class_weights=weights, group=group)
         self.ema = _moving_average(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
@@ -87,20 +94,25 @@ class Training:
         train_mode(self.model)
         if progress.batches_done == 0:
             # every epoch starts its own stream, so that no other run in this process can shift it
-            torch.manual_seed(derive_seed(self.config.seed, "epoch", epoch))
+            torch.manual_seed(
+                derive_seed(self.config.seed, "epoch", epoch, *([self.group.rank] if self.group.rank else []))
+            )
             self.loss_sum.zero_()
-        saved, batches = time.monotonic(), len(self.train_loader.batch_sizes)
+        saved, sizes = time.monotonic(), self.train_loader.batch_sizes
         for images, labels in self.train_loader.epoch(epoch, start=progress.batches_done):
             loss = self.step(images, labels, self.lr(progress.batches_done))
-            self.loss_sum += loss.to(self.loss_sum.dtype) * len(labels)
+            self.loss_sum += loss.to(self.loss_sum.dtype) * sizes[progress.batches_done]
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
             progress.batches_done += 1
-            if after_step(progress.batches_done, batches):
-                return False
+            wish = STOP if after_step(progress.batches_done, len(sizes)) else GO_ON
             if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                wish, saved = max(wish, SAVE), time.monotonic()
+            agreed = self.group.highest(wish)
+            if agreed == STOP:
+                return False
+            if agreed == SAVE:
                 save()
-                saved = time.monotonic()
         return True
 
     def lr(self, batch: int) -> float:
@@ -113,7 +125,7 @@ class Training:
             epochs=self.config.epochs,
             warmup_epochs=self.config.warmup_epochs,
         )
-        return self.config.lr * factor
+        return self.base_lr * factor
 
     def finish_epoch(self, train_seconds: float, wait_seconds: float) -> tuple[EpochResult, nn.Module]:
         """Validate, decide whether to stop, and return the epoch's result with the module whose weights count."""
@@ -157,10 +169,11 @@ class Training:
         )
 
     def _evaluate(self, module: nn.Module) -> Evaluation:
-        return evaluate(module, self.val_loader, device=self.device, precision=self.precision)
+        return evaluate(module, self.val_loader, device=self.device, precision=self.precision, group=self.group)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as tensors and plain values."""
+        """Return all that a resumed run needs, as tensors and plain values; all processes must call it together."""
+        on_cuda = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
@@ -170,8 +183,8 @@ class Training:
             "progress": asdict(self.progress),
             "loss_sum": self.loss_sum,
             "micro_batch_size": self.step.micro_batch_size,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "rng": self.group.gather(torch.get_rng_state()[None]),
+            "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
         }
 
     def restore(self, checkpoints: Checkpoints) -> None:
@@ -192,9 +205,9 @@ class Training:
         self.progress = Progress(**state["progress"])
         self.loss_sum.copy_(state["loss_sum"])
         self.step.micro_batch_size = state["micro_batch_size"]
-        torch.set_rng_state(state["rng"])
+        torch.set_rng_state(state["rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
 
 
 def train(
@@ -215,8 +228,9 @@ def train(
 
     def save() -> None:
         if checkpoints is not None:
-            progress = training.progress
-            checkpoints.save(training.state_dict(), epoch=progress.epochs_done, step=progress.batches_done)
+            state, progress = training.state_dict(), training.progress
+            if training.group.leads:
+                checkpoints.save(state, epoch=progress.epochs_done, step=progress.batches_done)
 
     while training.progress.reason is None:
         started, waited = time.perf_counter() - training.progress.seconds, training.train_loader.wait_seconds
@@ -226,7 +240,7 @@ def train(
             save()
             return
         result, module = training.finish_epoch(training.progress.seconds, training.train_loader.wait_seconds - waited)
-        if save_model is not None and (result.is_best or config.keep == "last"):
+        if save_model is not None and training.group.leads and (result.is_best or config.keep == "last"):
             history = [EpochResult.from_dict(entry) for entry in training.progress.history]
             save_model((module if config.keep == "best" else training.model).state_dict(), result, history)
         save()

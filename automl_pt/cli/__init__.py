@@ -16,6 +16,7 @@ from automl_pt.errors import AutomlError
 COMMANDS = {
     "search": ("search", "Search learning rate and batch size; leave one finished model."),
     "train": ("train", "Train one model with fixed parameters."),
+    "reproduce": ("reproduce", "Run a finished run again and compare bit for bit."),
     "predict": ("predict", "Classify images with a model."),
     "evaluate": ("evaluate", "Measure a model on labelled images."),
     "report": ("report", "Show what a study found."),

@@ -51,12 +51,15 @@ class TrainDisplay(Protocol):
 
 
 @contextmanager
-def train_display(*, quiet: bool, as_json: bool) -> Iterator[TrainDisplay]:
-    """Choose the display for this terminal and these options, and put the terminal back in order afterwards."""
-    if as_json:
-        yield JsonDisplay()
-    elif quiet:
+def train_display(*, quiet: bool, as_json: bool, mute: int = 0) -> Iterator[TrainDisplay]:
+    """Choose the display for this terminal and these options, and put the terminal back in order afterwards.
+
+    `mute` is this process's number among several: the first one talks.
+    """
+    if mute or (quiet and not as_json):
         yield QuietDisplay()
+    elif as_json:
+        yield JsonDisplay()
     elif sys.stdout.isatty():
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True

@@ -27,6 +27,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import stopping
     from automl_pt.data import prepare
+    from automl_pt.distributed import joined
     from automl_pt.files import make_folder, read_json
     from automl_pt.plugins import load_plugins
     from automl_pt.run import default_output, execute, history
@@ -34,15 +35,21 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     plugins = load_plugins(settings.plugins)
     plugins.backbone(settings.backbone)
     output = make_folder(output or default_output(settings))
-    with stopping() as stop, train_display(quiet=quiet, as_json=as_json) as display:
-        data = prepare(settings, plugins, manifest=output / "manifest.json", progress=display.preparing)
+    with (
+        joined() as group,
+        stopping() as stop,
+        train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
+    ):
+        with group.leader_first():
+            data = prepare(settings, plugins, manifest=output / "manifest.json", progress=display.preparing)
         display.started(settings, data, done=history(output))
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
             return stop.signal is not None
 
-        for result in execute(settings, output, data=data, plugins=plugins, after_step=after_step):
+        for result in execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group):
             display.epoch(result)
-    display.ended(output, read_json(output / "run.json"), history(output))
+        if group.leads:
+            display.ended(output, read_json(output / "run.json"), history(output))
     return stop.exit_code

@@ -1,0 +1,33 @@
+"""`automl-pt reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("reproduce")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the new run.  [RUN-again]")
+@click.option("--quiet", is_flag=True, help="Print nothing but the verdict and errors.")
+def command(run: Path, output: Path | None, quiet: bool) -> int:
+    """Run the run directory RUN again and compare: history and weights, bit for bit.
+
+    What has changed since (versions, device, data) is said first. Exits with 1 when the results differ.
+    """
+    from automl_pt.cli.display import train_display
+    from automl_pt.reproduce import Reproduction
+
+    output = output or run.with_name(f"{run.name}-again")
+    reproduction = Reproduction(run)
+    for change in reproduction.changes():
+        click.echo(f"note: {change}", err=True)
+    with train_display(quiet=quiet, as_json=False) as display:
+        for result in reproduction.run(output):
+            display.epoch(result)
+    found = reproduction.compare(output)
+    for difference in found.differences:
+        click.echo(difference)
+    click.echo(f"weights: {'equal bit for bit' if found.same_weights else 'different'}")
+    return 0 if found.same else 1

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tiny_runs import write_plugin
+
+from automl_pt import run
+from automl_pt.cli import cli
+from automl_pt.config import TrainConfig, make
+from automl_pt.data import prepare
+from automl_pt.errors import CheckpointError, ConfigError
+from automl_pt.plugins import load_plugins
+from automl_pt.reproduce import Reproduction
+
+
+@pytest.fixture
+def original(tiny_folder: Path, tmp_path: Path) -> Path:
+    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 2, "batch_size": 4, "threads": 1, "device": "cpu"}
+    plugin = write_plugin(tmp_path)
+    config = make(TrainConfig, {"dataset": str(tiny_folder), "plugins": (str(plugin),), **settings})
+    plugins = load_plugins(config.plugins)
+    (tmp_path / "run").mkdir()
+    data = prepare(config, plugins, manifest=tmp_path / "run" / "manifest.json")
+    list(run.execute(config, tmp_path / "run", data=data, plugins=plugins))
+    return tmp_path / "run"
+
+
+def test_a_run_comes_out_the_same(original: Path, runner: CliRunner) -> None:
+    result = runner.invoke(cli, ["reproduce", str(original)])
+    assert result.exit_code == 0, result.output
+    assert "epoch 2:" in result.stdout
+    assert "weights: equal bit for bit" in result.stdout
+    assert (original.with_name("run-again") / "model.json").exists()
+
+
+def test_what_has_changed_is_said_beforehand(original: Path) -> None:
+    record = json.loads((original / "run.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    record["device"] = "cuda:0 (a big one)"
+    (original / "run.json").write_text(json.dumps(record))
+    changes = Reproduction(original).changes()
+    assert any(change.startswith("torch was 1.0 and is ") for change in changes)
+    assert "device was cuda:0 (a big one) and is cpu (1 threads)" in changes
+    assert len(changes) == 2
+
+
+def test_differences_are_named(original: Path, tmp_path: Path) -> None:
+    record = json.loads((original / "run.json").read_text())
+    record["config"]["lr"] *= 2  # as if it had been another run
+    (original / "run.json").write_text(json.dumps(record))
+    reproduction = Reproduction(original)
+    list(reproduction.run(tmp_path / "again"))
+    found = reproduction.compare(tmp_path / "again")
+    assert not found.same
+    assert not found.same_weights
+    assert any(text.startswith("epoch 1: val_loss was ") for text in found.differences)
+
+
+def test_only_a_finished_run_can_be_compared_with(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="it holds no run.json"):
+        Reproduction(tmp_path)
+    record = json.loads((original / "run.json").read_text())
+    (original / "run.json").write_text(json.dumps({**record, "reason": "interrupted"}))
+    with pytest.raises(CheckpointError, match="it ended with 'interrupted'"):
+        Reproduction(original)
+
+
+def test_a_folder_of_another_run_is_not_touched(original: Path) -> None:
+    with pytest.raises(CheckpointError, match="a run is reproduced in a folder of its own"):
+        list(Reproduction(original).run(original))
+
+
+def test_a_record_with_unknown_settings_is_refused(original: Path) -> None:
+    record = json.loads((original / "run.json").read_text())
+    (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "bogus": 1}}))
+    with pytest.raises(ConfigError, match="bogus: unknown setting"):
+        Reproduction(original)
