@@ -21,7 +21,7 @@ from automl_pt.dataset import Dataset
 from automl_pt.errors import PluginError, UnknownNameError
 from automl_pt.installation import explain
 from automl_pt.registry import Registry, V, collect
-from automl_pt.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, declared_hooks, find_sources
+from automl_pt.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
 HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("register_")))
 _log = logging.getLogger("automl_pt")
@@ -47,7 +47,7 @@ class Plugins:
     files: tuple[str, ...] = ()
     faults: list[PluginError] = field(default_factory=list)
     _sources: dict[str, Source] = field(default_factory=dict)
-    _registries: dict[str, Registry[Any]] = field(default_factory=dict)
+    _registries: dict[tuple[str, ...], Registry[Any]] = field(default_factory=dict)
 
     def backbones(self) -> Registry[Backbone]:
         """Return all registered backbones by name; raise PluginError for a required plugin that breaks the rules."""
@@ -68,8 +68,9 @@ class Plugins:
 
     def provider(self, registry: Registry[Any], name: str) -> Plugin:
         """Return the plugin that registered `name`; raise KeyError when none did."""
-        owner = registry.owner(name)
-        return next(plugin for plugin in self.loaded if plugin.name == owner)
+        source = self._source(registry.owner(name))
+        known = (plugin for plugin in self.loaded if plugin.name == source.name)
+        return next(known, Plugin(source.name, source.version, source.origin))
 
     def _find(self, kind: str, name: str, registry: Registry[V], remedy: str) -> V:
         try:
@@ -81,24 +82,31 @@ class Plugins:
         raise UnknownNameError(kind, name, list(registry), remedy=remedy)
 
     def _registry(self, hook: str, kind: type[V], allowed: tuple[type, ...]) -> Registry[V]:
-        if hook not in self._registries:
+        implementations: list[Any] = getattr(self.manager.hook, hook).get_hookimpls()
+        # a plugin may be registered by hand, with the manager, at any time
+        key = (hook, *(implementation.plugin_name for implementation in implementations))
+        if key not in self._registries:
             returned = [
                 (implementation.plugin_name, value)
-                for implementation in getattr(self.manager.hook, hook).get_hookimpls()
+                for implementation in implementations
                 for value in self._returned(implementation, hook, kind, allowed)
             ]
-            self._registries[hook], conflicts = collect(kind, returned, {n: str(s) for n, s in self._sources.items()})
+            labels = {name: str(self._source(name)) for name in key[1:]}
+            self._registries[key], conflicts = collect(kind, returned, labels)
             for owner, conflict in conflicts:
-                self._fault(self._sources[owner], conflict)
-        return self._registries[hook]
+                self._fault(self._source(owner), conflict)
+        return self._registries[key]
 
     def _returned(self, implementation: Any, hook: str, kind: type, allowed: tuple[type, ...]) -> list[Any]:
-        source = self._sources[implementation.plugin_name]
+        source = self._source(implementation.plugin_name)
         try:
             return _values(source, hook, kind, allowed, implementation.function)
         except PluginError as error:
             self._fault(source, error)
             return []
+
+    def _source(self, name: str) -> Source:
+        return self._sources.get(name) or by_hand(name)
 
     def _fault(self, source: Source, error: PluginError) -> None:
         if source.required:

@@ -65,6 +65,11 @@ def installed() -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda entry_point: (entry_point.name, entry_point.value))
 
 
+def by_hand(name: str) -> Source:
+    """Describe a plugin that was registered with the manager by the program itself."""
+    return Source(name, "", "registered by hand", True, lambda: None, None, "correct what the program registers")
+
+
 def declared_hooks(path: Path) -> tuple[str, ...]:
     """Read from a plugin's source which functions are marked `hookimpl`; raise OSError or SyntaxError as reading does.
 

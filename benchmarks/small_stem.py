@@ -1,7 +1,8 @@
 """Does the stem for images below 64 px help? The same runs with it and with the stem for 224 px, seed by seed.
 
-Three seeds, the sides interleaved; all runs have the same number of epochs, images and steps. CPU time is the process's,
-with one thread, on a machine that others used too. Digits are also trained at twice their native side, which the dataset's hint of 8 px is measured against.
+Three seeds, the sides interleaved; all runs have the same number of epochs, images and steps. CPU time was taken
+with one thread, on a machine that others used too. Digits are also trained at twice their native side, which the
+dataset's hint of 8 px is measured against.
 
     python benchmarks/small_stem.py DATA        # DATA holds fashion_mnist_small/ with {train,val}/CLASS/
 """

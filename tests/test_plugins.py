@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from automl_pt import Backbone, hookimpl
+from automl_pt.backbone import Catalogue
 from automl_pt.errors import PluginError, UnknownNameError
 from automl_pt.plugins import load_plugins, survey
 from automl_pt.sources import FOLDER_VARIABLE, OFF_VARIABLE
@@ -225,7 +227,7 @@ def test_survey_loads_what_the_source_does_not_tell(tmp_path):
 
 def test_survey_tells_every_fault(tmp_path):
     found, faults = survey([write(tmp_path / "faulty.py", "def (:"), write(tmp_path / "gone.py", "import gone_away")])
-    assert len(found) == 3
+    assert {plugin.origin for plugin in found} == {"built in"}
     assert ["SyntaxError" in str(faults[0]), "gone_away" in str(faults[1])] == [True, True]
 
 
@@ -237,3 +239,61 @@ def test_looking_names_up_imports_no_framework():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class ByHand:
+    """A plugin that a program registers itself."""
+
+    def __init__(self, *values: object) -> None:
+        self.values = values
+
+    @hookimpl
+    def register_backbones(self):
+        return self.values
+
+
+def test_a_plugin_registered_by_hand():
+    plugins = load_plugins()
+    assert "by/hand" not in plugins.backbones()
+    plugins.manager.register(ByHand(Backbone("by/hand", lambda classes, pretrained: None)), "hand")
+    assert plugins.backbone("by/hand").name == "by/hand"
+    assert plugins.provider(plugins.backbones(), "by/hand").origin == "registered by hand"
+    plugins.manager.register(ByHand("wrong"), "other")
+    with pytest.raises(PluginError, match=r"other \(registered by hand\): 'wrong'"):
+        plugins.backbones()
+
+
+def catalogue(names=lambda: ["zoo/a"], make=lambda name: Backbone(name, lambda classes, pretrained: None)):
+    plugins = load_plugins()
+    plugins.manager.register(ByHand(Catalogue("zoo/", names, make)), "hand")
+    return plugins
+
+
+def test_a_catalogue_is_asked_when_it_is_needed():
+    asked = []
+    plugins = catalogue(names=lambda: asked.append("names") or ["zoo/b", "zoo/a"])
+    assert plugins.backbone("resnet18").name == "resnet18"
+    assert plugins.backbone("zoo/any").name == "zoo/any"
+    assert not asked
+    assert [name for name in plugins.backbones() if name.startswith("zoo/")] == ["zoo/a", "zoo/b"]
+    assert plugins.provider(plugins.backbones(), "zoo/a").name == "hand"
+    with pytest.raises(KeyError):
+        plugins.provider(plugins.backbones(), "no/such")
+
+
+def test_a_catalogue_that_fails_is_named():
+    with pytest.raises(PluginError, match=r"a catalogue lists names(.|\n)*hand: zoo/: ZeroDivisionError"):
+        list(catalogue(names=lambda: [1 / 0]).backbones())
+    with pytest.raises(PluginError, match=r"a catalogue makes values(.|\n)*zoo/a: ZeroDivisionError"):
+        catalogue(make=lambda name: 1 / 0).backbone("zoo/a")
+    with pytest.raises(
+        PluginError, match=r"a catalogue makes Backbone values(.|\n)*zoo/a: None(.|\n)*correct the plugin"
+    ):
+        catalogue(make=lambda name: None).backbone("zoo/a")
+
+
+def test_a_catalogues_prefix_is_taken_once():
+    plugins = catalogue()
+    plugins.manager.register(ByHand(Catalogue("zoo/sub/", list, str)), "second")
+    with pytest.raises(PluginError, match=r"registered once(.|\n)*'zoo/sub/' by hand .* and by second"):
+        plugins.backbones()

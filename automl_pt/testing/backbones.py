@@ -5,44 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model, head_modules, head_parameters
+from automl_pt.build import head_modules, head_parameters
 from automl_pt.errors import AutomlError
+from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, Case, build, make_case
 from automl_pt.testing.contract import expect, no_network
 
-FEW, MANY = 2, 7
-#: images in a batch
-BATCH = 3
-#: side of the images that everything is checked at, where the backbone takes them
-SMALL = 32
 #: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
 TOLERANCE = 1e-3
 
 _BUILD = "the function given as Backbone(build=...)"
 _FORWARD = "the model's forward()"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A backbone under test at one image size: built for MANY and for FEW classes, with a batch of images."""
-
-    backbone: Backbone
-    size: int
-    model: nn.Module
-    few: nn.Module
-    images: Tensor
-
-    def logits(self, model: nn.Module | None = None, images: Tensor | None = None) -> Tensor:
-        """Pass images through a model without gradients; by default the case's own."""
-        with torch.no_grad():
-            logits: Tensor = (model or self.model)(self.images if images is None else images)
-        return logits
 
 
 def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = None) -> None:
@@ -58,11 +36,11 @@ def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = No
     check_fields(backbone)
     first, *others = sizes or claimed_sizes(backbone)
     with torch.random.fork_rng(devices=[]), no_network():
-        case = _case(backbone, first)
+        case = make_case(backbone, first)
         for check in CHECKS:
             _run(check, case)
         for size in others:
-            _run(check_logits, _case(backbone, size))
+            _run(check_logits, make_case(backbone, size))
 
 
 def claimed_sizes(backbone: Backbone) -> list[int]:
@@ -115,7 +93,7 @@ def check_head(case: Case) -> None:
 
 def check_seed(case: Case) -> None:
     """Check that the same seed gives the same weights."""
-    same = _built(case.backbone, case.size).state_dict()
+    same = build(case.backbone, case.size).state_dict()
     differ = [name for name, tensor in case.model.state_dict().items() if not torch.equal(tensor, same[name])]
     look = f"random numbers in {_BUILD} or adapt: draw them from torch alone"
     expect(not differ, "the same seed gives the same weights", came=f"these differ: {differ[:5]}", look=look)
@@ -162,7 +140,7 @@ def check_train(case: Case) -> None:
 def check_saving(case: Case) -> None:
     """Check that the tensors alone, through safetensors, make a model of another seed the same model."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in case.model.state_dict().items()}
-    again = _built(case.backbone, case.size, seed=2)
+    again = build(case.backbone, case.size, seed=2)
     look = "state that is not a parameter or a registered buffer, get_extra_state(), or a fixed seed in the builder"
     other = any(
         not torch.equal(tensor, tensors[name]) for name, tensor in again.state_dict().items() if name in tensors
@@ -217,7 +195,7 @@ def check_pretrained(case: Case) -> None:
     if not case.backbone.has_pretrained:
         return
     try:
-        first, second = (_built(case.backbone, case.size, seed, pretrained=True) for seed in (1, 2))
+        first, second = (build(case.backbone, case.size, seed, pretrained=True) for seed in (1, 2))
     except AutomlError:
         return  # neither cache nor network has them here, and it said so
     head = head_parameters(first, case.backbone)
@@ -235,18 +213,6 @@ def _run(check: Callable[[Case], None], case: Case) -> None:
         what = (check.__doc__ or "").partition("\n")[0].removeprefix("Check ")
         came = f"{type(error).__name__} at {case.size} px: {error}"
         expect(False, what, came=came, look=f"{_FORWARD}: pytest shows where the error arose")
-
-
-def _built(backbone: Backbone, size: int, seed: int = 1, *, classes: int = MANY, pretrained: bool = False) -> nn.Module:
-    return build_model(backbone, classes, size, pretrained=pretrained, seed=seed).eval()
-
-
-def _case(backbone: Backbone, size: int) -> Case:
-    return Case(backbone, size, _built(backbone, size), _built(backbone, size, classes=FEW), _images(size))
-
-
-def _images(size: int) -> Tensor:
-    return torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(size))
 
 
 def _near(logits: Tensor, expected: Tensor) -> bool:
