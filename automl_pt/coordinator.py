@@ -166,7 +166,7 @@ class Coordinator:
         )
         self._running[number] = Running(number, config, frozenset(trial.intermediate_values))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
-        self.engine.start(TrialSpec(number, config, output, until, manifest))
+        self.engine.start(TrialSpec(number, config, output, until, manifest, self.rule.levels[:-1]))
         return TrialStarted(number, trial.params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Coordinator:
             return
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
-            self.ledger.report(trial.number, result.epoch, loss)
+            self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
         self.budget.count(result.seconds)
         yield EpochDone(trial.number, result)
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)
@@ -259,6 +259,10 @@ class Coordinator:
                 return
             if is_published:
                 return
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def weights_loss(result: EpochResult, keep: str) -> float:

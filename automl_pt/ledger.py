@@ -28,7 +28,7 @@ from automl_pt.quiet import quiet
 from automl_pt.records import TrialRecord
 from automl_pt.storage import retrying
 
-OWNER, OUTCOME, CRASHES = "owner", "outcome", "crashes"
+OWNER, OUTCOME, CRASHES, RANKS = "owner", "outcome", "crashes", "ranks"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
 NOBODY = ""
 
@@ -116,9 +116,11 @@ class Ledger:
         self._trials.append(trial)
         return trial.number
 
-    def report(self, number: int, epoch: int, loss: float) -> None:
-        """Write an epoch's validation loss; the same again changes nothing."""
+    def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
+        """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
         trial = self._trials[number]
+        if rank_loss is not None:
+            self._set(number, RANKS, {**trial.user_attrs.get(RANKS, {}), str(epoch): rank_loss})
         retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
         trial.intermediate_values[epoch] = loss
 
@@ -223,7 +225,8 @@ def standing(trial: FrozenTrial) -> Standing:
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return Standing(trial.number, trial.intermediate_values, end)
+    ranks = {int(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
+    return Standing(trial.number, trial.intermediate_values, end, ranks)
 
 
 def record(trial: FrozenTrial) -> TrialRecord:

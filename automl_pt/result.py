@@ -38,6 +38,8 @@ class EpochResult:
     reason: Reason | None = None
     #: what had to be done differently, e.g. smaller micro-batches after an out-of-memory
     notes: tuple[str, ...] = ()
+    #: by what a search compares trials after this epoch, where that is not `val_loss`
+    rank_loss: float | None = None
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:

@@ -1,6 +1,6 @@
 """Measure full learning curves on real sets, from which pruning rules and samplers are compared without training again.
 
-    python benchmarks/search_curves.py SET DATA_FOLDER [SEED ...]
+    python benchmarks/search_curves.py SET DATA_FOLDER [probes] [SEED ...]
 
 Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos). For every seed a subset of the
 images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own trainer, without
@@ -16,6 +16,7 @@ import json
 import math
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def batch_statistics_loss(training: Training) -> float:
     return float(sum(losses)) / sum(training.val_loader.batch_sizes)
 
 
-def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int) -> dict:
+def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
     steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
     config = SearchConfig(
         dataset="subset", epochs=EPOCHS, patience=EPOCHS, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
@@ -97,21 +98,24 @@ def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: i
     model = network(int(train_pixels.labels.max()) + 1, seed)
     training = Training(model, *loaders, config, device=torch.device("cpu"), precision="fp32")
     probes: list[float] = []
+    batch_probes: list[float] = []
 
     def after_step(done: int, batches: int) -> bool:
         thirds = {max(1, round(batches / 3)), max(1, round(2 * batches / 3))}
         if training.progress.epochs_done == 0 and done in thirds:
             probes.append(evaluate(training.model, training.val_loader, device=torch.device("cpu")).loss)
+            batch_probes.append(batch_statistics_loss(training))
             training.model.train()
         return False
 
     raw, ema, batch, accuracy = [], [], [], []
-    for result in train(training, after_step=after_step):
+    for result in islice(train(training, after_step=after_step), epochs):
         raw.append(result.val_loss)
         ema.append(result.ema_val_loss)
         accuracy.append(result.val_accuracy)
         batch.append(batch_statistics_loss(training))
     kept = {"raw": raw, "ema": ema, "batch": batch, "accuracy": accuracy, "probes": probes}
+    kept["batch_probes"] = batch_probes
     plain = {
         name: [round(value, 4) if math.isfinite(value) else None for value in values] for name, values in kept.items()
     }
@@ -120,6 +124,8 @@ def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: i
 
 def main() -> None:
     name, folder, *seeds = sys.argv[1:]
+    epochs = 1 if "probes" in seeds else EPOCHS
+    seeds = [seed for seed in seeds if seed != "probes"]
     torch.set_num_threads(1)
     side, train_images, val_images = SETS[name]
     data = prepare(SearchConfig(dataset=folder, seed=1), load_plugins())
@@ -130,18 +136,22 @@ def main() -> None:
         trials = []
         for number in range(TRIALS):
             params = SPACE.default() if number == 0 else SPACE.at(_filling(seed, number))
-            trials.append(curve(*parts, data.hints, params, derive_seed(seed, "trial", number)))
+            trials.append(curve(*parts, data.hints, params, derive_seed(seed, "trial", number), epochs))
         seconds = round(time.process_time() - began, 1)
         with locked(RESULTS.with_name(".search_curves.lock")):
-            keep(
-                f"{name}-{seed}", {"images": [len(part.labels) for part in parts], "seconds": seconds, "trials": trials}
-            )
+            found = {"images": [len(part.labels) for part in parts], "seconds": seconds, "trials": trials}
+            keep(f"{name}-{seed}", found, epochs)
         print(name, seed, f"{seconds} CPU s", flush=True)
 
 
-def keep(key: str, value: dict) -> None:
+def keep(key: str, value: dict, epochs: int) -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[key] = value
+    if epochs < EPOCHS:  # measured again for its probes alone: the beginning must be the same, digit for digit
+        for old, new in zip(results[key]["trials"], value["trials"], strict=True):
+            assert old["raw"][:epochs] == new["raw"], (key, old["raw"], new["raw"])
+            old["batch_probes"] = new["batch_probes"]
+    else:
+        results[key] = value
     lines = ",\n".join(f"{json.dumps(one)}: {json.dumps(results[one])}" for one in sorted(results))
     RESULTS.write_text(f"{{{lines}}}\n")
 

@@ -22,7 +22,8 @@ from automl_pt.result import EpochResult
 class TrialSpec:
     """One trial to run: its settings, its run directory, and the epoch after which it holds for an answer.
 
-    `manifest` is the file with the study's frozen split.
+    `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
+    trials, so that their results carry a `rank_loss` where that is not the validation loss.
     """
 
     number: int
@@ -30,6 +31,7 @@ class TrialSpec:
     output: Path
     until: int
     manifest: Path
+    ranked_at: tuple[int, ...] = ()
 
 
 #: makes the iterator of one trial; for worker processes it is named, as "package.module:function"

@@ -76,6 +76,7 @@ class LocalEngine:
             output=str(spec.output),
             until=spec.until,
             manifest=str(spec.manifest),
+            ranked_at=spec.ranked_at,
         )
 
     def go_on(self, number: int, until: int) -> None:

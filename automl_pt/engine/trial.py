@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data import Data, prepare
 from automl_pt.engine.base import TrialSpec
+from automl_pt.engine.ranking import rank_loss
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.result import EpochResult
 
@@ -23,8 +25,10 @@ def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Epo
 def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[EpochResult]:
     """Yield what the run's history tells of, then what is still to do."""
     seen = 0
-    for result in run.history(spec.output):
-        yield result
+    past = run.history(spec.output)
+    for result in past:
+        # only of the last epoch the weights are still there; what earlier ones were ranked by is in the ledger
+        yield _ranked(result, spec, data, plugins) if result is past[-1] else result
         seen = result.epoch
         if result.reason is not None:
             return
@@ -34,9 +38,16 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
 
     for result in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
         yield from _missed(spec.output, seen, result.epoch)
-        yield result
+        yield _ranked(result, spec, data, plugins)
         seen = result.epoch
     yield from _missed(spec.output, seen, spec.config.epochs + 1)
+
+
+def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) -> EpochResult:
+    """Add what the pruning rule compares, after the epochs at which it does."""
+    if result.epoch not in spec.ranked_at or result.reason is not None:
+        return result
+    return replace(result, rank_loss=rank_loss(spec.config, spec.output, data, plugins))
 
 
 def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:

@@ -70,6 +70,7 @@ def serve(link: Link, make: MakeTrial) -> None:
                 output=Path(command["output"]),
                 until=command["until"],
                 manifest=Path(command["manifest"]),
+                ranked_at=tuple(command["ranked_at"]),
             )
             try:
                 run_trial(link, make, spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Verdict = Literal["promote", "wait", "prune"]
@@ -12,7 +12,8 @@ Verdict = Literal["promote", "wait", "prune"]
 
 @dataclass(frozen=True)
 class Standing:
-    """How far one trial has come. `losses` maps each epoch done to its validation loss.
+    """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
+    maps an epoch to the loss by which trials are compared there.
 
     `end` is None while it runs or waits; `finished` when it ended by itself (all epochs, patience), `pruned`, or `lost`
     when it failed or diverged.
@@ -21,6 +22,7 @@ class Standing:
     number: int
     losses: Mapping[int, float]
     end: Literal["finished", "pruned", "lost"] | None = None
+    ranks: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -32,9 +34,18 @@ class Standing:
         finite = (loss for step, loss in self.losses.items() if step <= epoch and math.isfinite(loss))
         return min(finite, default=math.inf)
 
+    def rank(self, epoch: int) -> float:
+        """Return the loss by which the trial is compared after `epoch`; without one, the best so far."""
+        loss = self.ranks.get(epoch)
+        return self.best(epoch) if loss is None or not math.isfinite(loss) else loss
+
 
 class Rule(Protocol):
     """Decides from the standings alone, so that a restarted coordinator decides the same."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Return the epochs after which trials are compared by their `rank`; none where Optuna's pruners decide."""
 
     def until(self, epoch: int) -> int:
         """Return the next epoch after which a trial that has done `epoch` waits for a verdict."""

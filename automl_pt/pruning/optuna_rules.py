@@ -40,6 +40,7 @@ class OptunaRule:
     pruner: BasePruner
     epochs: int
     study: Callable[[], optuna.Study]
+    levels: tuple[int, ...] = ()
     _study: optuna.Study | None = field(default=None, repr=False)
 
     def until(self, epoch: int) -> int:

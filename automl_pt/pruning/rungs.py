@@ -74,7 +74,7 @@ class Rungs:
             if _dropped_at(standing, level):
                 continue
             if standing.epoch >= level or standing.end == "finished":
-                scores[standing.number] = standing.best(level)
+                scores[standing.number] = standing.rank(level)
             elif standing.end == "lost" and standing.epoch >= below:
                 scores[standing.number] = math.inf
         return scores
@@ -86,7 +86,7 @@ class Rungs:
             if standing.end == "lost":
                 return (1, math.inf, standing.number)
             reached = [level for level in self.levels if level <= standing.epoch or standing.end == "finished"]
-            return (-len(reached), standing.best(reached[-1] if reached else 0), standing.number)
+            return (-len(reached), standing.rank(reached[-1] if reached else 0), standing.number)
 
         known = [standing for standing in standings if standing.epoch >= self.levels[0] or standing.end]
         return [standing.number for standing in sorted(known, key=key)]
