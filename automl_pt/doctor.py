@@ -137,6 +137,7 @@ def plugins(files: Sequence[str]) -> list[Finding]:
     return [
         Finding("plugins", f"{', '.join(names)}: {counts}"),
         *(Finding("plugin left out", fault.given.partition(":")[0], str(fault)) for fault in found.faults),
+        *(Finding("plugin", "changed what is not its own", note) for note in found.notes),
     ]
 
 

@@ -8,7 +8,8 @@ and named; one that was asked for by `--plugin` ends the command.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +21,7 @@ from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.errors import PluginError, UnknownNameError
 from automl_pt.installation import explain
+from automl_pt.isolation import guarded
 from automl_pt.registry import Registry, V, collect
 from automl_pt.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
@@ -46,6 +48,8 @@ class Plugins:
     #: absolute paths of the files given by --plugin, for other processes to load too
     files: tuple[str, ...] = ()
     faults: list[PluginError] = field(default_factory=list)
+    #: what plugins did that they should not, without harm: it was undone
+    notes: list[str] = field(default_factory=list)
     _sources: dict[str, Source] = field(default_factory=dict)
     _registries: dict[tuple[str, ...], Registry[Any]] = field(default_factory=dict)
 
@@ -100,10 +104,25 @@ class Plugins:
     def _returned(self, implementation: Any, hook: str, kind: type, allowed: tuple[type, ...]) -> list[Any]:
         source = self._source(implementation.plugin_name)
         try:
-            return _values(source, hook, kind, allowed, implementation.function)
+            with self._watched(source, f"its hook {hook} was called"):
+                return _values(source, hook, kind, allowed, implementation.function)
         except PluginError as error:
             self._fault(source, error)
             return []
+
+    @contextmanager
+    def _watched(self, source: Source, occasion: str) -> Iterator[None]:
+        if source.origin == BUILTIN_ORIGIN:
+            yield
+            return
+        changed: list[str] = []
+        try:
+            with guarded() as changed:
+                yield
+        finally:
+            if changed:
+                self.notes.append(f"plugin {source} changed {' and '.join(changed)} when {occasion}; it was put back")
+                _log.warning(self.notes[-1])
 
     def _source(self, name: str) -> Source:
         return self._sources.get(name) or by_hand(name)
@@ -163,7 +182,8 @@ def _register(plugins: Plugins, source: Source) -> None:
             given=f"{source} and {plugins._sources[source.name]}",
             remedy=f"rename one of the two; {OFF_VARIABLE}=1 leaves third parties out",
         )
-    plugin = _imported(source)
+    with plugins._watched(source, "it was imported"):
+        plugin = _imported(source)
     hooks = _implemented(plugin)
     _check_hooks(source, plugin, hooks)
     plugins.manager.register(plugin, source.name)

@@ -39,12 +39,8 @@ def main() -> None:
     fashion = str(parser.parse_args().data / "fashion_mnist_small")
     torch.set_num_threads(1)
     plugins = load_plugins()
-    cases = [
-        ("digits", 8, "resnet18"),
-        ("digits", 16, "resnet18"),
-        ("digits", 8, "densenet121"),
-        (fashion, 28, "resnet18"),
-    ]
+    # DenseNets are not among them: with their own stem they take no images below 29 px at all
+    cases = [("digits", 8, "resnet18"), ("digits", 16, "resnet18"), (fashion, 28, "resnet18")]
     runs: list[dict[str, Any]] = []
     for dataset, size, name in cases:
         data = prepare(TrainConfig(dataset=dataset), plugins)

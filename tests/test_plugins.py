@@ -297,3 +297,78 @@ def test_a_catalogues_prefix_is_taken_once():
     plugins.manager.register(ByHand(Catalogue("zoo/sub/", list, str)), "second")
     with pytest.raises(PluginError, match=r"registered once(.|\n)*'zoo/sub/' by hand .* and by second"):
         plugins.backbones()
+
+
+CHANGES = {
+    "Python's random state": "import random; random.seed(3)",
+    "the working folder": "import os; os.chdir('/')",
+    "NumPy's random state": "import numpy; numpy.random.seed(3)",
+    "torch's seed": "import torch; torch.manual_seed(3)",
+    "torch's default dtype": "import torch; torch.set_default_dtype(torch.float64)",
+    "torch's default device": "import torch; torch.set_default_device('meta')",
+    "torch's threads": "import torch; torch.set_num_threads(torch.get_num_threads() + 1)",
+    "torch's deterministic mode": "import torch; torch.use_deterministic_algorithms(True)",
+}
+
+
+@pytest.mark.parametrize("state", CHANGES)
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_a_changed_global_state_is_noticed_and_put_back(state, place, tmp_path, caplog):
+    import torch
+
+    text = BACKBONE.format(name="mine/tiny")
+    change = CHANGES[state]
+    text = f"{change}\n{text}" if place == "import" else text.replace("    return [", f"    {change}\n    return [")
+    before = (Path.cwd(), torch.get_default_dtype(), torch.initial_seed(), torch.get_num_threads())
+    plugins = load_plugins([write(tmp_path / "careless.py", text)])
+    assert "mine/tiny" in plugins.backbones()
+    occasion = "it was imported" if place == "import" else "its hook register_backbones was called"
+    [note] = plugins.notes
+    assert f"changed {state} when {occasion}; it was put back" in note
+    assert "careless" in note
+    assert note in caplog.text
+    assert (Path.cwd(), torch.get_default_dtype(), torch.initial_seed(), torch.get_num_threads()) == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_first_to_import_torch_may_not_change_it_either(tmp_path):
+    text = "import torch; torch.manual_seed(3); torch.set_default_dtype(torch.float64)\n" + BACKBONE.format(name="m/t")
+    code = (
+        "from automl_pt.plugins import load_plugins\n"
+        f"plugins = load_plugins([{write(tmp_path / 'careless.py', text)!r}])\n"
+        "import torch; print(plugins.notes, torch.get_default_dtype())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "changed torch's seed and torch's default dtype when it was imported" in done.stdout
+    assert done.stdout.strip().endswith("torch.float32")
+
+
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_a_plugin_that_hangs_is_left_out(place, distribution, monkeypatch):
+    monkeypatch.setattr("automl_pt.isolation.TIME_LIMIT", 0.2)
+    hang, text = "import time; time.sleep(60)", BACKBONE.format(name="slow/tiny")
+    text = f"{hang}\n{text}" if place == "import" else text.replace("    return [", f"    {hang}\n    return [")
+    distribution("acme-slow", "0.3", f"acme_slow_{place}", text)
+    plugins = load_plugins()
+    assert plugins.backbone("resnet18").name == "resnet18"
+    [fault] = plugins.faults
+    assert f"acme_slow_{place} (acme-slow 0.3): TooSlow: it took longer than 0.2 s" in str(fault)
+
+
+def test_the_time_limit_leaves_no_timer_behind():
+    import signal
+
+    from automl_pt.isolation import time_limit
+
+    before = signal.getsignal(signal.SIGALRM)
+    with time_limit(5):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_outside_the_main_thread_there_is_no_limit():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert "resnet18" in pool.submit(load_plugins).result().backbones()

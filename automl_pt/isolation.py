@@ -1,0 +1,94 @@
+"""Runs a plugin's own code so that it can neither stop the command nor change the process behind its back."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+#: seconds a plugin's import or hook may take; importing torch from a cold disk takes a third of it
+TIME_LIMIT = 60.0
+#: what torch's generator is seeded with when nobody seeds it
+_TORCH_SEED = 67280421310721
+
+
+class TooSlow(Exception):  # noqa: N818  # it is turned into a PluginError, which names the plugin
+    """A plugin's code took longer than it may."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooSlow in the block after `seconds`, where the system can: on POSIX, in the main thread.
+
+    A library that hangs without coming back to Python is not reached by it.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"it took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def guarded() -> Iterator[list[str]]:
+    """Hold the block to the time limit, and put back the global states it changed; their names are in the list after.
+
+    A state whose library was not imported before the block is compared with what that library starts with.
+    """
+    before, changed = _states(), list[str]()
+    try:
+        with time_limit(TIME_LIMIT):
+            yield changed
+    finally:
+        for name, (found, put_back) in _states().items():
+            earlier = before[name][0] if name in before else _UNTOUCHED.get(name, found)
+            if str(found) != str(earlier):
+                changed.append(name)
+                put_back(earlier)
+
+
+def _states() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """Return, by name, each global state that decides results and how to put it back; imports nothing."""
+    found: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "Python's random state": (random.getstate(), random.setstate),
+        "the working folder": (os.getcwd(), os.chdir),
+    }
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        found["NumPy's random state"] = (numpy.random.get_state(), numpy.random.set_state)
+    if torch is not None:
+        found["torch's seed"] = (torch.initial_seed(), torch.manual_seed)
+        found["torch's default dtype"] = (str(torch.get_default_dtype()), lambda name: _set_dtype(torch, name))
+        found["torch's default device"] = (str(torch.get_default_device()), torch.set_default_device)
+        found["torch's threads"] = (torch.get_num_threads(), torch.set_num_threads)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        found["torch's deterministic mode"] = (deterministic, torch.use_deterministic_algorithms)
+    return found
+
+
+def _set_dtype(torch: Any, name: str) -> None:
+    torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
+
+
+#: what torch's states are when a plugin is the first to import it
+_UNTOUCHED: dict[str, Any] = {
+    "torch's seed": _TORCH_SEED,
+    "torch's default dtype": "torch.float32",
+    "torch's default device": "cpu",
+    "torch's deterministic mode": False,
+}
