@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from automl_pt.check.alike import copies, near_copies
 from automl_pt.check.findings import Finding, Item, Level, finding, refuse
 from automl_pt.check.quick import quick_check
@@ -115,11 +113,12 @@ def _sizes(seen: Sequence[Seen]) -> list[Finding]:
     if not whole:
         return []
     sides = [(min(o.facts.width, o.facts.height), max(o.facts.width, o.facts.height), o.name) for o in whole]
-    low, middle, high = np.percentile([short for short, _, _ in sides], (5, 50, 95))
+    sides.sort()
+    low, middle, high = (sides[round(share * (len(sides) - 1))][0] for share in (0.05, 0.5, 0.95))
     spread: list[Item] = []
     if high >= SIZE_RATIO * low:
-        smallest, largest = min(sides), max(sides)
-        detail = f"short sides: 5 % below {low:.0f}, half below {middle:.0f}, 5 % above {high:.0f} pixels"
+        smallest, largest = sides[0], sides[-1]
+        detail = f"short sides: 5 % up to {low}, half up to {middle}, 5 % from {high} pixels"
         spread = [Item((smallest[2], largest[2]), f"{smallest[0]} and {largest[0]} pixels, the extremes; {detail}")]
     long = [Item((name,), f"{short} x {side} pixels") for short, side, name in sides if side > LONG * short]
     return [*finding("odd sizes", spread), *finding("long", long)]

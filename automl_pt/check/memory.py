@@ -34,7 +34,11 @@ def stamp(path: Path, status: os.stat_result) -> Stamp:
 
 
 class Memory:
-    """An SQLite file in the cache folder, for several threads; used as a context manager, which commits at the end."""
+    """An SQLite file in the cache folder, for several threads and processes; a context manager that closes it.
+
+    Every entry is kept at once, so that a check cut short is gone on with, and two at a time do not wait for each other.
+    Methods raise OutputError when the file cannot be read or written any more.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._one_thread = threading.Lock()
@@ -49,7 +53,6 @@ class Memory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._database.commit()
         self._database.close()
 
     def recall(self, stamps: Iterable[Stamp]) -> dict[bytes, tuple[str, Facts]]:
@@ -60,25 +63,30 @@ class Memory:
             "WHERE path = ? AND size = ? AND mtime = ? AND inode = ? AND version = ?"
         )
         for one in stamps:
-            row = self._database.execute(query, (*one, VERSION)).fetchone()
-            if row is not None:
-                known[one[0]] = row[0], Facts(**json.loads(row[1]))
+            rows = self._execute(query, (*one, VERSION))
+            if rows:
+                known[one[0]] = rows[0][0], Facts(**json.loads(rows[0][1]))
         return known
 
     def facts(self, digest: str) -> Facts | None:
         """Return what was found in a content, wherever it lay."""
         query = "SELECT facts FROM facts WHERE sha256 = ? AND version = ?"
-        with self._one_thread:
-            row = self._database.execute(query, (digest, VERSION)).fetchone()
-        return None if row is None else Facts(**json.loads(row[0]))
+        rows = self._execute(query, (digest, VERSION))
+        return Facts(**json.loads(rows[0][0])) if rows else None
 
     def keep(self, one: Stamp, digest: str, facts: Facts) -> None:
         """Remember what was found; a file changed just now is looked at again next time."""
         content = json.dumps(facts.to_dict())
-        with self._one_thread:
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (digest, VERSION, content))
-            if time.time_ns() - one[2] > _SETTLED_NS:
-                self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (*one, digest))
+        self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (digest, VERSION, content))
+        if time.time_ns() - one[2] > _SETTLED_NS:
+            self._execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (*one, digest))
+
+    def _execute(self, query: str, values: tuple[object, ...]) -> list[tuple[str, ...]]:
+        try:
+            with self._one_thread:
+                return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -93,15 +101,16 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
     database.executescript(_SCHEMA)
     return database
 
 
 def _unusable(path: Path, error: Exception) -> OutputError:
     return OutputError(
-        "the check's memory must be writable",
+        "the check's memory must be readable and writable",
         given=f"{path}: {error}",
-        remedy="choose another cache folder with AUTOML_PT_CACHE",
+        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE to another folder",
     )
