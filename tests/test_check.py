@@ -211,8 +211,35 @@ def test_a_damaged_memory_is_put_aside(clean: Path, cache: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="the check's memory must be writable"):
+    with pytest.raises(OutputError, match="the check's memory must be readable and writable"):
         Memory()
+
+
+def test_a_memory_damaged_inside_is_said(clean: Path, cache: Path) -> None:
+    check(open_path(clean))
+    path = cache / "check/facts.sqlite"
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with pytest.raises(OutputError, match="delete the file"):
+        check(open_path(clean))
+
+
+def test_two_checks_at_a_time_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m.sqlite") as one, Memory(tmp_path / "m.sqlite") as other:
+        one.keep((b"a", 1, 1, 1), "a", Facts())
+        other.keep((b"b", 1, 1, 1), "b", Facts())
+        assert one.facts("b") == other.facts("a") == Facts()
+
+
+def test_a_check_cut_short_is_gone_on_with(clean: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(open_path(clean), progress=stop)
+    assert check(open_path(clean)).read == 8
 
 
 def test_what_another_version_found_is_found_again(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

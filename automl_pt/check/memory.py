@@ -36,7 +36,7 @@ def stamp(path: Path, status: os.stat_result) -> Stamp:
 class Memory:
     """An SQLite file in the cache folder, for several threads and processes; a context manager that closes it.
 
-    Every entry is kept at once, so that a check cut short is gone on with, and two at a time do not wait for each other.
+    Every entry is kept at once, so that a check cut short is gone on with, and two do not wait for each other.
     Methods raise OutputError when the file cannot be read or written any more.
     """
 
@@ -112,5 +112,5 @@ def _unusable(path: Path, error: Exception) -> OutputError:
     return OutputError(
         "the check's memory must be readable and writable",
         given=f"{path}: {error}",
-        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE to another folder",
+        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE",
     )
