@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from automl_pt.budget import Budget
-from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.config import SearchConfig
 from automl_pt.engine.base import Engine, Report, TrialSpec
 from automl_pt.events import EpochDone, Event, NewBest, Notice, Progress, TrialEnded, TrialPaused, TrialStarted
+from automl_pt.flat import Flatness
 from automl_pt.ledger import EndState, Ledger, Outcome, outcome
 from automl_pt.pruning.base import Rule, Standing
 from automl_pt.result import EpochResult
+from automl_pt.running import Running, weights_loss
 from automl_pt.sampling import suggest
 from automl_pt.seeds import derive_seed
 from automl_pt.shelf import Shelf, ranked
@@ -28,23 +30,6 @@ from automl_pt.space import Space
 #: times a trial's process may die before the trial has failed
 CRASHES_ALLOWED = 3
 OUT_OF_MEMORY = "failed: out of memory"
-
-
-@dataclass
-class Running:
-    """A trial the engine is working on: the results so far, those of earlier processes included."""
-
-    number: int
-    config: TrainConfig
-    #: epochs the storage knew of when the trial was started
-    known: frozenset[int]
-    results: list[EpochResult] = field(default_factory=list)
-
-    def outcome(self, reason: str) -> Outcome:
-        """Sum up what the trial gave and cost."""
-        seconds = sum(result.seconds for result in self.results)
-        epochs = self.results[-1].epoch if self.results else 0
-        return Outcome(reason, kept_loss(self.results, self.config.keep), epochs, seconds)
 
 
 @dataclass
@@ -59,6 +44,8 @@ class Coordinator:
     space: Space
     budget: Budget
     stop: Callable[[], int | None]
+    #: None unless the search may end early on its own
+    flatness: Flatness | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
     #: how many trials the study will have; less than asked for when time is short
@@ -127,18 +114,27 @@ class Coordinator:
             if self.rule.verdict(trial.number, standings, self._total) == "promote":
                 done = standings[trial.number].epoch
                 return self._start(trial.number, done, self.rule.until(done))
-        if len(trials) < self._total and self._has_time_for_another(standings):
+        if len(trials) >= self._total:
+            return None
+        if self._wants_another(standings):
             return self._start(self._new_trial(), 0, self.rule.until(0))
-        return None
+        return self._next_start()  # the study is smaller now, and some that waited may climb
 
-    def _has_time_for_another(self, standings: list[Standing]) -> bool:
-        """Say whether a further trial fits into the time; once one does not, the study is as large as it is."""
+    def _wants_another(self, standings: list[Standing]) -> bool:
+        """Say whether a further trial fits into the time and is worth it."""
         expected = self.rule.expected_epochs(standings, len(standings) + 1)
-        if not standings or self.budget.allows(expected, self.rule.until(0)):
-            return True
-        self._total = len(standings)
-        self.stopped = "timeout"
-        return False
+        if standings and not self.budget.allows(expected, self.rule.until(0)):
+            self._close("timeout")
+            return False
+        level = self.rule.until(0)
+        if self.flatness is not None and self.flatness.is_flat(standings, self.ledger.records(), level):
+            self._close("flat")
+            return False
+        return True
+
+    def _close(self, reason: Literal["timeout", "flat"]) -> None:
+        """Add no more trials: the study is as large as it is."""
+        self._total, self.stopped = len(self.ledger.trials()), reason
 
     def _new_trial(self) -> int:
         trials, space = self.ledger.trials(), self.space
@@ -263,17 +259,3 @@ class Coordinator:
 
 def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
-
-
-def weights_loss(result: EpochResult, keep: str) -> float:
-    """Return the validation loss of the weights an epoch would keep: the moving average's where that is lower."""
-    if keep == "last" or result.ema_val_loss is None:
-        return result.val_loss
-    return min(result.val_loss, result.ema_val_loss)
-
-
-def kept_loss(results: list[EpochResult], keep: str) -> float | None:
-    """Return the validation loss of the weights a run kept, its best epoch's or its last's; None without any."""
-    kept = results[-1:] if keep == "last" else [result for result in results if result.is_best][-1:]
-    loss = weights_loss(kept[0], keep) if kept else math.nan
-    return loss if math.isfinite(loss) else None

@@ -26,6 +26,7 @@ from automl_pt.engine.places import devices_for, threads_for
 from automl_pt.errors import StudyError
 from automl_pt.events import Event, Finished, StudyStarted
 from automl_pt.files import make_folder, write_json
+from automl_pt.flat import Flatness
 from automl_pt.ledger import Ledger, Presence
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins
@@ -208,8 +209,19 @@ def _open(
         space=make_space(config, material.train_images),
         budget=budget,
         stop=stop,
+        flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     return OpenStudy(config, directory, shown(url), subject, coordinator)
+
+
+def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: Plugins | None) -> Flatness:
+    def noise(best: TrialRecord, second: TrialRecord) -> float | None:
+        if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
+            return None
+        comparison = subject.compare(config, best, second, directory, plugins)
+        return None if comparison is None else comparison.standard_error
+
+    return Flatness(noise)
 
 
 def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Material, stack: ExitStack) -> Ledger:

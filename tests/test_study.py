@@ -193,14 +193,14 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     first.close()
 
 
-@pytest.mark.parametrize("seconds", [1.0, 1.5])
+@pytest.mark.parametrize("seconds", [4.0])
 def test_the_timeout_is_kept_and_leaves_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setenv("TOY_SECONDS", "0.05")
     started = time.monotonic()
     result, _ = search(tmp_path / "toy", trials=500, timeout=seconds)
-    assert time.monotonic() - started < 1.1 * seconds
+    assert time.monotonic() - started < 1.02 * seconds + 0.5  # the half second is for busy machines
     assert result.stopped == "timeout"
     assert result.best is not None
     assert result.model is not None
@@ -285,3 +285,13 @@ def test_no_worker_outlives_its_coordinator(tmp_path: Path) -> None:
 )
 def test_the_study_is_named_after_its_data(settings: dict[str, Any], name: str) -> None:
     assert study_name(SearchConfig(**settings)) == name
+
+
+def test_a_search_may_end_when_nothing_improves_any_more(tmp_path: Path) -> None:
+    endless, _ = search(tmp_path / "endless", trials=40, epochs=3)
+    result, _ = search(tmp_path / "toy", trials=40, epochs=3, stop_when_flat=True)
+    assert result.stopped == "flat"
+    assert 16 <= len(result.trials) < len(endless.trials) == 40
+    assert result.best is not None
+    assert endless.best is not None
+    assert (result.best.value or 9) < (endless.best.value or 0) + 0.1

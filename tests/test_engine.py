@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from automl_pt.budget import Budget
+from automl_pt.config import SearchConfig
+from automl_pt.engine.base import TrialSpec
+from automl_pt.engine.failures import report_failure
+from automl_pt.engine.local import LocalEngine
+from automl_pt.engine.places import devices_for, threads_for
+from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DatasetError, OutputError
+from automl_pt.records import TrialRecord
+from automl_pt.shelf import discard, ranked
+
+CONFIG = SearchConfig(dataset="plain")
+
+
+def made(kind: type[AutomlError]) -> AutomlError:
+    return kind("rule", given="given", remedy="remedy")
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (MemoryError(), "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "out of memory"),
+        (ValueError("bad"), "ValueError: bad"),
+        (RuntimeError(), "RuntimeError: no message"),
+        (ConfigError(["batch_size: too large"]), "ConfigError: settings: 1 mistake"),
+    ],
+)
+def test_what_belongs_to_the_trial_fails_it(error: Exception, failure: str) -> None:
+    report = report_failure(3, error)
+    assert report.fatal is None
+    assert (report.failure or "").startswith(failure)
+
+
+@pytest.mark.parametrize("error", [made(OutputError), made(DatasetError), ConfigError(["image_size: too small"])])
+def test_what_every_trial_would_meet_is_fatal(error: Exception) -> None:
+    assert report_failure(3, error).fatal is error
+
+
+def test_a_damaged_checkpoint_is_the_trials_own() -> None:
+    assert report_failure(3, made(CheckpointError)).fatal is None
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    engine = LocalEngine("no.such.module:make", ["cpu"], threads=1, logs=tmp_path / "logs")
+    config = CONFIG.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    engine.start(TrialSpec(0, config, tmp_path / "0", 1, tmp_path / "manifest.json"))
+    reports = engine.wait(30)
+    engine.close()
+    assert [report.number for report in reports] == [0]
+    message = str(reports[0].fatal)
+    assert "a worker process must be able to start" in message
+    assert "ModuleNotFoundError: No module named 'no'" in message
+    assert "--workers 0" in message
+
+
+def test_one_worker_per_core_and_no_more_than_trials() -> None:
+    few = SearchConfig(dataset="x", device="cpu", trials=1)
+    assert devices_for(few) == ["cpu"]
+    assert devices_for(SearchConfig(dataset="x", device="cpu", workers=3)) == ["cpu"] * 3
+    assert threads_for(SearchConfig(dataset="x", threads=5), 2) == 5
+    assert threads_for(SearchConfig(dataset="x"), 10_000) == 1
+
+
+def record(number: int, state: str, value: float | None, reason: str = "completed") -> TrialRecord:
+    return TrialRecord(number, state, {}, value, 1, 1.0, reason, {})
+
+
+def test_complete_trials_come_first_and_diverged_ones_never() -> None:
+    records = [
+        record(0, "COMPLETE", 0.5),
+        record(1, "PRUNED", 0.1),
+        record(2, "COMPLETE", 0.4),
+        record(3, "PRUNED", 0.01, "diverged"),
+        record(4, "FAIL", None, "failed: x"),
+        record(5, "COMPLETE", 0.4),
+    ]
+    assert [one.number for one in ranked(records)] == [2, 5, 0, 1]
+
+
+def test_discarding_keeps_what_tells_of_the_trial(tmp_path: Path) -> None:
+    for name in ("history.jsonl", "run.json", "model.json", "weights-abc.safetensors", "checkpoints/last.pt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    discard(tmp_path, weights=False)
+    assert not (tmp_path / "checkpoints").exists()
+    assert (tmp_path / "model.json").exists()
+    discard(tmp_path, weights=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "run.json"]
+
+
+def test_the_budget_estimates_from_what_it_saw() -> None:
+    now = [0.0]
+    budget = Budget(100.0, slots=2, images=(10, 10), clock=lambda: now[0])
+    assert budget.needed(10) is None
+    assert budget.allows(1000, 1)
+    for _ in range(4):
+        now[0] += 5.0
+        budget.count(10.0)
+    assert budget.needed(8) == pytest.approx(40.0)
+    assert budget.reserve == pytest.approx(10.3)
+    assert budget.left() == pytest.approx(100 - 20 - 10.3)
+    assert budget.allows(13, 1)
+    assert not budget.allows(14, 1)
+    assert not budget.allows(1, 7)
+    assert budget.note_progress(4) == (0.5, 20.0)
+    now[0] = 50.0
+    assert budget.estimate_error() == pytest.approx(40 / 50 - 1)
