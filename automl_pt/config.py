@@ -95,6 +95,7 @@ class Settings(BaseModel):
     precision: Precision = Field("auto", description="number format of the forward pass; auto picks what is fast here")
     checkpoint_minutes: Rate = Field(10.0, description="an epoch longer than this is also saved on the way")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
+    cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")

@@ -45,7 +45,7 @@ class Group:
         dist.all_reduce(flat)
         flat[1 : 2 + sum(map(len, weighted))] /= flat[0].clone()
         targets = [*gradients, *buffers]
-        parts = flat[2:].split([target.numel() for target in targets])
+        parts = torch.split(flat[2:], [target.numel() for target in targets])
         with torch.no_grad():
             for target, part in zip(targets, parts, strict=True):
                 target.copy_(part.view(target.shape))

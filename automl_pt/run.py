@@ -41,7 +41,7 @@ from automl_pt.trainer import AfterStep, Training, go_on
 from automl_pt.trainer import train as train_epochs
 
 #: settings that say where and with what a run is computed, not what it computes
-PLACE = ("device", "threads", "plugins", "root", "download", "checkpoint_minutes", "cache_dir")
+PLACE = ("device", "threads", "plugins", "root", "download", "checkpoint_minutes", "cache_dir", "cuda_graph")
 EVALUATION_BATCH = 64
 #: reasons after which there is nothing left to do
 ENDED = ("completed", "patience", "diverged")
@@ -191,7 +191,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in head)
     layout = torch.channels_last if precision != "fp32" else torch.contiguous_format
-    model = model.to(device, memory_format=layout)
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     training = Training(model, *loaders, config, device=device, precision=precision, group=group)
     training.restore(checkpoints)
     group.wait()  # nobody replaces a checkpoint that another process is still reading

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +54,12 @@ class Step:
         """
         self.optimizer.lr = lr
         loss = self._gradients(images, labels)
+        self._update()
+        return loss
+
+    def whole(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
+        loss = self._attempt(images, labels)
         self._update()
         return loss
 
@@ -136,7 +141,7 @@ class Step:
         self.notes.append(f"out of memory with {before} images at once: going on with {self.micro_batch_size}")
 
     @staticmethod
-    def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
         if targets:
             with torch.no_grad():
                 torch._foreach_copy_(targets, sources)

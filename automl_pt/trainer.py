@@ -20,6 +20,7 @@ from automl_pt.device import NumberFormat, peak_memory
 from automl_pt.distributed import ALONE, Group
 from automl_pt.early_stopping import EarlyStopping, Reason
 from automl_pt.evaluation import Evaluation, evaluate
+from automl_pt.graph import recorded
 from automl_pt.result import EpochResult
 from automl_pt.schedule import lr_factor
 from automl_pt.seeds import derive_seed
@@ -81,6 +82,7 @@ class Training:
         self.train_loader, self.val_loader = train_loader, val_loader
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
         self.step = Step(model, config, device=device, precision=precision, class_weights=weights, group=group)
+        self.take_step = recorded(self.step, train_loader.batch_sizes[0], wanted=config.cuda_graph)
         self.ema = _moving_average(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
@@ -100,7 +102,7 @@ class Training:
             self.loss_sum.zero_()
         saved, sizes = time.monotonic(), self.train_loader.batch_sizes
         for images, labels in self.train_loader.epoch(epoch, start=progress.batches_done):
-            loss = self.step(images, labels, self.lr(progress.batches_done))
+            loss = self.take_step(images, labels, self.lr(progress.batches_done))
             self.loss_sum += loss.to(self.loss_sum.dtype) * sizes[progress.batches_done]
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
@@ -262,4 +264,4 @@ def _balanced(loader: Loader, device: torch.device) -> Tensor:
 
 
 def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]

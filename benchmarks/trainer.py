@@ -1,0 +1,376 @@
+"""The trainer against a plain run (P) and a bare loop with the same kernels (B); what saving and starting cost.
+
+    python benchmarks/trainer.py DATA [ROW ...] [--device cuda]     # DATA: a folder of photos, {train,val}/CLASS/*
+
+P is torchvision's ImageFolder and DataLoader with an eager float32 loop; B is a loop written out here over our loader,
+network and optimiser. Sides take turns in one process with one CPU thread. On a shared machine CPU seconds are the
+figure that holds; wall seconds stand beside them. Rows run before are kept in results/trainer.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import record
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from automl_pt.build import build_model
+from automl_pt.checkpoint import Checkpoints
+from automl_pt.config import TrainConfig
+from automl_pt.data import prepare
+from automl_pt.device import choose_device, choose_precision
+from automl_pt.evaluation import autocast, evaluate
+from automl_pt.loader import Loader
+from automl_pt.pixels import Pixels
+from automl_pt.plugins import load_plugins
+from automl_pt.run import EVALUATION_BATCH
+from automl_pt.sgd import SGD
+from automl_pt.trainer import Training, train
+
+BATCH = 16
+#: network, side, batches a repeat, repeats
+CASES = [("resnet18", 64, 8, 5), ("densenet121", 64, 5, 5), ("resnet18", 224, 3, 5), ("densenet121", 224, 2, 3)]
+
+
+class Sides:
+    """The same images, network and settings for every side of a comparison."""
+
+    def __init__(self, data: str, name: str, side: int, images: int, device: torch.device) -> None:
+        self.plugins, self.name, self.side, self.device = load_plugins(), name, side, device
+        self.backbone = self.plugins.backbone(name)
+        self.config = TrainConfig(dataset=data, batch_size=BATCH, epochs=1, lr=0.01)
+        self.precision = choose_precision("auto", device)
+        self.data = prepare(self.config, self.plugins)
+        self.classes = len(self.data.manifest.classes)
+        self.train, self.val = (self._some(split, images) for split in ("train", "val"))
+
+    def _some(self, split: Any, images: int) -> Pixels:
+        found = self.data.pixels(split, self.side)
+        rows = np.linspace(0, len(found.labels) - 1, min(images, len(found.labels))).astype(int)
+        return Pixels(found.images[rows], found.labels[rows], tuple(found.names[row] for row in rows))
+
+    def loader(self, pixels: Pixels, batch: int, *, training: bool) -> Loader:
+        return Loader(
+            pixels,
+            batch_size=batch,
+            mean=self.backbone.mean,
+            std=self.backbone.std,
+            seed=1,
+            device=self.device,
+            hints=self.data.hints,
+            augment=training,
+            shuffle=training,
+            channels_last=self.precision != "fp32",
+        )
+
+    def model(self) -> nn.Module:
+        model = build_model(self.backbone, self.classes, self.side, seed=1)
+        layout = torch.channels_last if self.precision != "fp32" else torch.contiguous_format
+        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+
+    def ours(self) -> Training:
+        loaders = (
+            self.loader(self.train, BATCH, training=True),
+            self.loader(self.val, EVALUATION_BATCH, training=False),
+        )
+        return Training(self.model(), *loaders, self.config, device=self.device, precision=self.precision)
+
+    def plain(self, folder: Path, *, training: bool) -> Any:
+        """Return P's loader: the usual transforms on every image, every epoch."""
+        from torch.utils.data import DataLoader, Subset
+        from torchvision import transforms as T
+        from torchvision.datasets import ImageFolder
+
+        steps = [T.Resize(self.side), T.CenterCrop(self.side)]
+        steps += [T.RandomHorizontalFlip()] if training else []
+        steps += [T.ToTensor(), T.Normalize(self.backbone.mean, self.backbone.std)]
+        whole = ImageFolder(str(folder), T.Compose(steps))
+        count = len(self.train.labels if training else self.val.labels)
+        rows = np.linspace(0, len(whole) - 1, count).astype(int).tolist()
+        workers = 0 if self.device.type == "cpu" else 12
+        return DataLoader(Subset(whole, rows), BATCH, shuffle=training, num_workers=workers, pin_memory=workers > 0)
+
+
+def bare(sides: Sides, model: nn.Module, optimizer: Any, loader: Loader) -> None:
+    """B: what the trainer must do, and nothing else."""
+    model.train()
+    for images, labels in loader.epoch(1):
+        optimizer.zero_grad()
+        with autocast(sides.device, sides.precision):
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def plain(sides: Sides, model: nn.Module, optimizer: Any, loader: Any) -> None:
+    """P: the loop everybody writes."""
+    model.train()
+    total = 0.0
+    for images, labels in loader:
+        images, labels = images.to(sides.device), labels.to(sides.device)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.item()
+
+
+def plain_evaluation(sides: Sides, model: nn.Module, loader: Any) -> None:
+    model.eval()
+    with torch.no_grad():
+        for images, labels in loader:
+            F.cross_entropy(model(images.to(sides.device)), labels.to(sides.device)).item()
+
+
+def timed(device: torch.device, work: Callable[[], object]) -> tuple[float, float]:
+    """Return CPU and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def in_turns(device: torch.device, sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
+    """Run the sides one after the other, `repeats` times after one that does not count."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, work in sides.items():
+            found = timed(device, work)
+            if turn:
+                times[name].append(found)
+    figure = 1 if device.type == "cuda" else 0
+    return {
+        name: {"cpu": record.summary([t[0] for t in pairs]), "wall": record.summary([t[1] for t in pairs])}
+        | {"seconds": median(pair[figure] for pair in pairs)}
+        for name, pairs in times.items()
+    }
+
+
+def against_plain(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Images per second of training and evaluation, and the seconds a step over the bare loop."""
+    for name, side, batches, repeats in CASES:
+        sides = Sides(str(data), name, side, BATCH * batches, device)
+        ours, model = sides.ours(), sides.model()
+        own = SGD(list(model.parameters()), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        theirs = build_model(sides.backbone, sides.classes, side, seed=1).to(device)
+        optimizer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        loaders = {
+            training: sides.plain(data / name, training=training)
+            for training, name in ((True, "train"), (False, "val"))
+        }
+
+        def epoch(ours: Training = ours) -> None:
+            ours.progress.batches_done = 0
+            ours.train_epoch(lambda done, batches: False, lambda: None)
+
+        def evaluation(sides: Sides = sides, ours: Training = ours) -> None:
+            evaluate(ours.model, ours.val_loader, device=device, precision=sides.precision)
+
+        shared = sides.loader(sides.train, BATCH, training=True)
+        training = in_turns(
+            device,
+            {
+                "ours": epoch,
+                "bare": lambda: bare(sides, model, own, shared),  # noqa: B023
+                "plain": lambda: plain(sides, theirs, optimizer, loaders[True]),  # noqa: B023
+            },
+            repeats,
+        )
+        scoring = in_turns(
+            device,
+            {"ours": evaluation, "plain": lambda: plain_evaluation(sides, theirs, loaders[False])},  # noqa: B023
+            repeats,
+        )
+        steps, images = len(ours.train_loader.batch_sizes), len(sides.train.labels)
+        yield {
+            "network": name,
+            "side": side,
+            "images_per_second": {side: images / found["seconds"] for side, found in training.items()},
+            "over_plain": training["plain"]["seconds"] / training["ours"]["seconds"],
+            "over_bare_percent": 100 * (training["ours"]["seconds"] / training["bare"]["seconds"] - 1),
+            "over_bare_ms_a_step": 1000 * (training["ours"]["seconds"] - training["bare"]["seconds"]) / steps,
+            "evaluation_over_plain": scoring["plain"]["seconds"] / scoring["ours"]["seconds"],
+            "training": training,
+            "evaluation": scoring,
+        }
+
+
+def small_steps(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """A network so small that the trainer's own work shows: digits at 8 px, batch 16."""
+    sides = Sides("digits", "timm/test_resnet", 8, 1077, device)
+    ours, model = sides.ours(), sides.model()
+    own = SGD(list(model.parameters()), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    shared = sides.loader(sides.train, BATCH, training=True)
+
+    def epoch() -> None:
+        ours.progress.batches_done = 0
+        ours.train_epoch(lambda done, batches: False, lambda: None)
+
+    found = in_turns(device, {"ours": epoch, "bare": lambda: bare(sides, model, own, shared)}, 7)
+    steps = len(ours.train_loader.batch_sizes)
+    yield {
+        "ms_a_step": {name: 1000 * times["seconds"] / steps for name, times in found.items()},
+        "over_bare_percent": 100 * (found["ours"]["seconds"] / found["bare"]["seconds"] - 1),
+        "over_bare_ms_a_step": 1000 * (found["ours"]["seconds"] - found["bare"]["seconds"]) / steps,
+        "times": found,
+    }
+
+
+def saving(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """What writing `last` costs for ResNet-18 (weights and momentum), beside a copy of as many bytes."""
+    ours = Sides("digits", "resnet18", 8, 64, device).ours()
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        checkpoints = Checkpoints(Path(folder))
+        counter = iter(range(100))
+        found = in_turns(device, {"save": lambda: checkpoints.save(ours.state_dict(), epoch=next(counter), step=0)}, 5)
+        size = max(path.stat().st_size for path in Path(folder).glob("last-*.pt"))
+    wall = found["save"]["wall"]["median"]
+    yield {"bytes": size, "seconds": wall, "percent_of_10_s": 10 * wall, "times": found}
+
+
+def starting(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """From the command to the first step, caches warm: CPU seconds of each part, in a fresh process."""
+    code = """
+import time, json
+parts, last = {}, time.process_time()
+def mark(name):
+    global last
+    parts[name], last = time.process_time() - last, time.process_time()
+import torch; mark("import torch"); torch.set_num_threads(1)
+import automl_pt.run as run; mark("import automl_pt.run")
+from automl_pt.config import TrainConfig
+from automl_pt.plugins import load_plugins
+from automl_pt.data import prepare
+plugins = load_plugins(); mark("plugins")
+config = TrainConfig(dataset="digits", backbone="resnet18", threads=1, device="cpu"); data = prepare(config, plugins)
+[data.pixels(split, 8) for split in ("train", "val")]; mark("data")
+import tempfile, pathlib
+list(run.execute(config, pathlib.Path(tempfile.mkdtemp()), data=data, plugins=plugins, after_step=lambda *_: True))
+mark("network, first step and saving")
+print(json.dumps(parts))
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        parts = json.loads(done.stdout.splitlines()[-1])
+        yield {"cpu_seconds": sum(parts.values()), "parts": parts}
+
+
+def memory(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """The most resident memory of one epoch, ours and bare, each in a fresh process."""
+    for name, side in (("resnet18", 64), ("densenet121", 64)):
+        peaks = {}
+        for which in ("ours", "bare"):
+            words = [sys.executable, __file__, str(data), f"--peak={which},{name},{side}"]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            peaks[which] = int(done.stdout.splitlines()[-1])
+        yield {"network": name, "side": side, "bytes": peaks, "percent": 100 * (peaks["ours"] / peaks["bare"] - 1)}
+
+
+def peak(data: Path, which: str, name: str, side: int) -> None:
+    sides = Sides(str(data), name, side, 4 * BATCH, torch.device("cpu"))
+    ours, model = sides.ours(), sides.model()
+    if which == "ours":
+        ours.train_epoch(lambda done, batches: False, lambda: None)
+    else:
+        own = SGD(list(model.parameters()), lr=0.01, momentum=0.9, weight_decay=1e-4)
+        bare(sides, model, own, sides.loader(sides.train, BATCH, training=True))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def layouts(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Training steps in float32 with NCHW and channels_last memory."""
+    for name, side in (("resnet18", 64), ("densenet121", 64), ("resnet18", 224), ("densenet121", 224)):
+        steps: dict[str, Callable[[], object]] = {}
+        for layout in (torch.contiguous_format, torch.channels_last):
+            model = build_model(load_plugins().backbone(name), 6, side, seed=1)
+            model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+            images = torch.randn(BATCH, 3, side, side, device=device).to(memory_format=layout)
+
+            def step(model: nn.Module = model, images: torch.Tensor = images) -> None:
+                model(images).square().mean().backward()
+
+            steps[str(layout)] = step
+        found = in_turns(device, steps, 5)
+        nchw, last = (found[str(layout)]["seconds"] for layout in (torch.contiguous_format, torch.channels_last))
+        yield {"network": name, "side": side, "channels_last_gain_percent": 100 * (nchw / last - 1), "times": found}
+
+
+def quality(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """The final validation loss of ours and P, three seeds, four epochs of a small network at 32 px."""
+    for dataset in (data, data.parent / "fashion_mnist_small"):
+        sides = Sides(str(dataset), "timm/test_resnet", 32, 1200, device)
+        for seed in (1, 2, 3):
+            yield {"dataset": dataset.name, "seed": seed, **_quality(sides, dataset, seed)}
+
+
+def _quality(sides: Sides, dataset: Path, seed: int) -> dict[str, float]:
+    epochs, rate = 4, 0.03
+    sides.config = TrainConfig(dataset=str(dataset), batch_size=BATCH, epochs=epochs, lr=rate, seed=seed)
+    ours = list(train(sides.ours()))[-1].val_loss
+    model = build_model(sides.backbone, sides.classes, 32, seed=seed + 100).to(sides.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    loader = sides.plain(dataset / "train", training=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
+    model.train()
+    for _ in range(epochs):
+        for images, labels in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images.to(sides.device)), labels.to(sides.device)).backward()
+            optimizer.step()
+            schedule.step()
+    val = sides.loader(sides.val, EVALUATION_BATCH, training=False)
+    return {"ours": ours, "plain": evaluate(model, val, device=sides.device).loss}
+
+
+ROWS = {
+    "small_steps": small_steps,
+    "saving": saving,
+    "starting": starting,
+    "memory": memory,
+    "layouts": layouts,
+    "against_plain": against_plain,
+    "quality": quality,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("rows", nargs="*")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.peak:
+        which, name, side = chosen.peak.split(",")
+        peak(chosen.data, which, name, int(side))
+        return
+    device = choose_device(chosen.device)
+    name = "trainer" if device.type == "cpu" else f"trainer_{device.type}"
+    path = record.RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else {}
+    for row in chosen.rows or ROWS:
+        rows[row] = []
+        for found in ROWS[row](chosen.data, device):
+            rows[row].append({key: value for key, value in found.items()})
+            shown = {key: value for key, value in found.items() if key not in ("times", "training", "evaluation")}
+            print(row, json.dumps(shown, default=lambda value: round(value, 4)), flush=True)
+            record.write(name, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
