@@ -6,6 +6,7 @@ an unpickler that makes tensors and plain containers and refuses everything else
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ _RULE = "a file of weights must be safetensors or a plain state dict, and intact
 _REMEDY = "save it again with `safetensors.torch.save_file(model.state_dict(), FILE)` where the model came from"
 #: a tar archive says so in its first header block
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
+#: the first byte of a pickle, which torch.save wrote before PyTorch 1.6
+_PICKLE_MAGIC = b"\x80"
+#: what a pickle wants to import, as PyTorch's refusal names it
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 #: as many misfits as one message names
 _SHOWN = 5
 
@@ -40,6 +45,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return _safetensors(path)
     if start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == _TAR_MAGIC:
         raise _refused(path, "a tar archive, PyTorch's format before 2018")
+    if start[:1] != _PICKLE_MAGIC:
+        raise _refused(path, "neither safetensors nor written by torch.save")
     return _plain(_torch(path), path)
 
 
@@ -115,8 +122,10 @@ def _torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is not documented, and varies
-        reason = str(error).strip().splitlines()
-        raise _refused(path, reason[0] if reason else type(error).__name__) from error
+        # PyTorch's own text advises to load it unsafely
+        code = _GLOBAL.search(str(error))
+        lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
+        raise _refused(path, f"it would run {code[1]} when loaded" if code else ": ".join(lines)) from error
 
 
 def _plain(content: Any, path: Path) -> dict[str, Tensor]:

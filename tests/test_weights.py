@@ -120,10 +120,10 @@ def web_page(path):
 
 
 REFUSED = {
-    hostile_zip: "Weights only load failed",
-    hostile_stream: "Weights only load failed",
+    hostile_zip: "it would run posix.mkdir when loaded",
+    hostile_stream: "it would run posix.mkdir when loaded",
     bare_pickle: "",
-    whole_model: "Weights only load failed",
+    whole_model: "it would run torch.nn.modules.container.Sequential when loaded",
     legacy_tar: "a tar archive",
     torchscript: "a TorchScript program",
     compressed: "a compressed archive",
@@ -131,8 +131,8 @@ REFUSED = {
     a_list: "it holds list, not tensors by name",
     truncated: "",
     truncated_safetensors: "",
-    empty: "",
-    web_page: "",
+    empty: "neither safetensors nor written by torch.save",
+    web_page: "neither safetensors nor written by torch.save",
 }
 
 
