@@ -14,6 +14,7 @@
     ├── CheckpointError                    no intact checkpoint to go on from, or one of another run
     ├── StudyError                         the study cannot be resumed as asked
     ├── StorageError                       the study's storage cannot be opened, read or written
+    ├── ExportError                        a model cannot be exported, or its export computes something else
     ├── OutputError                        a file cannot be written: no space, read-only, taken
     └── InstallationError                  installed packages do not fit together or are missing
 
@@ -116,6 +117,10 @@ class StorageError(AutomlError):
 
 class PeerError(AutomlError):
     """Another process of a distributed run has ended, and this one cannot go on without it."""
+
+
+class ExportError(AutomlError):
+    """A model cannot be exported, or what was exported computes other logits."""
 
 
 class OutputError(AutomlError):

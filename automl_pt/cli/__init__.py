@@ -19,6 +19,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "Run a finished run again and compare bit for bit."),
     "predict": ("predict", "Classify images with a model."),
     "evaluate": ("evaluate", "Measure a model on labelled images."),
+    "export": ("export", "Write a model as ONNX, torch.export or safetensors, checked."),
     "report": ("report", "Show what a study found."),
     "dashboard": ("dashboard", "Open a study in Optuna's dashboard."),
     "studies": ("studies", "List the studies in studies/."),
