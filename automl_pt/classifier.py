@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_pt.backbone import Backbone
+from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data import Data, Pixels, prepare
 from automl_pt.engine.base import TrialSpec
@@ -30,6 +32,7 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
     for name in config.backbones:
         backbone = plugins.backbone(name)
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
+        _prove(config, backbone, len(data.manifest.classes), size)
         for split in ("train", "val"):
             data.pixels(split, size)
 
@@ -44,6 +47,12 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         fingerprint=data.manifest.fingerprint(),
         make=make,
     )
+
+
+def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> None:
+    """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here."""
+    weights = Path(config.weights) if config.weights else None
+    build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
 
 
 def compare(
