@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 #: perceptual hashes that differ in at most so many of their 64 bits make two images candidates
 MAX_BITS = 6
-#: candidates are alike when their pictures of 16 x 16 pixels differ by at most so many levels of 255 on average
-MAX_LEVELS = 4.0
+#: candidates are alike when their grey pictures of 16 x 16 pixels differ, on average, by at most this share of the
+#: picture's own contrast: JPEG at quality 75 makes up to 0.07, two sandals of one make 0.1 and more
+MAX_SHARE = 0.075
+#: flat pictures have no contrast: so many levels of 255 may they differ
+MIN_LEVELS = 1.0
 #: more pairs of images than this are not compared: some minutes of work
 MAX_COMPARISONS = 2 * 10**11
 #: pairs listed; a dataset of one repeated picture has more than anyone will read
@@ -75,7 +78,7 @@ def _pairs(seen: Sequence[Seen]) -> Iterator[tuple[Seen, Seen]]:
     """Yield pairs with near hashes and near pictures, each once; products of matrices do the comparing."""
     bits = np.array([_bits(one.facts.look) for one in seen], np.float32).reshape(-1, 64)
     thumbs = np.array([np.frombuffer(bytes.fromhex(one.facts.thumb), np.uint8) for one in seen], np.uint8)
-    thumbs = thumbs.reshape(-1, THUMB * THUMB * 3)
+    thumbs = thumbs.reshape(-1, THUMB * THUMB)
     for start in range(0, len(seen), _BLOCK):
         for other in range(start, len(seen), _BLOCK):
             # for bits as -1 and 1 the product is 64 less twice the number that differ
@@ -91,7 +94,8 @@ def _verified(
     seen: Sequence[Seen], thumbs: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[Seen, Seen]]:
     apart = np.abs(thumbs[rows].astype(np.int16) - thumbs[columns]).mean(axis=1)
-    for row, column in zip(rows[apart <= MAX_LEVELS], columns[apart <= MAX_LEVELS], strict=True):
+    near = apart <= np.maximum(MIN_LEVELS, MAX_SHARE * thumbs[rows].std(axis=1))
+    for row, column in zip(rows[near], columns[near], strict=True):
         yield seen[row], seen[column]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: facts found by another version are found again
-VERSION = f"1 {RULE} {PIL.__version__}"
+VERSION = f"3 {RULE} {PIL.__version__}"
 #: side in pixels of the picture kept to compare alike images by
 THUMB = 16
 #: side from which the perceptual hash is made; its own 32 px fit in twice
@@ -40,7 +40,7 @@ class Facts:
     complaint: str = ""
     #: perceptual hash, 64 bits in hexadecimal
     look: str = ""
-    #: uint8[THUMB, THUMB, 3], in hexadecimal
+    #: grey, uint8[THUMB, THUMB], in hexadecimal
     thumb: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def fingerprints(pixels: NDArray[np.uint8]) -> tuple[str, str]:
     image = Image.fromarray(pixels)
     if (factor := min(image.size) // _LOOK) > 1:
         image = image.reduce(factor)
-    thumb = image.resize((THUMB, THUMB), Image.Resampling.BOX)
+    thumb = image.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
     return str(imagehash.phash(image)), np.asarray(thumb).tobytes().hex()
 
 
