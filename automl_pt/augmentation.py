@@ -2,6 +2,11 @@
 
 A shift moves an image by up to an eighth of its side, the border filled by reflection; every second image is mirrored;
 each where the dataset's hints allow it.
+
+Images are cached at the side they are trained at, and shifted, rather than cached larger and cropped at random: on
+1,768 photos at 64 pixels (`benchmarks/augmentation.py`: a small network, 8 epochs, two seeds) the validation loss was
+0.853 this way, 0.892 with crops of 35 to 100 % of the area from a cache at 96 pixels and 0.905 from one at 128, which
+take 2.25 and 4 times the room. Long trainings of large networks may rank them otherwise.
 """
 
 from __future__ import annotations

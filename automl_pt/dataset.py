@@ -36,7 +36,8 @@ class LabeledImages:
     `classes`. `splits` names each image's split, or None where the tool shall split. `names` identify images for good
     (default: the path relative to `root`, or the index). Images of one of `groups` never end up in two splits.
     `left_out` lists (name, reason) of files that were found and not taken.
-    `notes` are sentences the user should read: what was guessed, and how the data were understood.
+    `notes` are sentences the user should read: what was guessed, and how the data were understood. `content_id` is a
+    text that changes whenever any image does: with it, arrays are hashed once, and not each time a study goes on.
     """
 
     images: Sequence[Path] | Sequence[NDArray[np.uint8]]
@@ -48,6 +49,7 @@ class LabeledImages:
     root: Path | None = None
     left_out: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    content_id: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -23,12 +23,13 @@ Progress = Callable[[str, int, int], None]
 class HashIndex:
     """Hashes remembered in a JSON file; a damaged or foreign one counts as empty and is written anew.
 
-    Two processes may write it at once: the later one wins, and what the other knew is computed again some day.
+    `named` holds hashes of arrays, under names that change with their content. Two processes may write the file at
+    once: the later one wins, and what the other knew is computed again some day.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known = _read(path)
+        self.known, self.named = _read(path)
         self.read_files = 0
 
     def digests(
@@ -55,7 +56,7 @@ class HashIndex:
 
     def save(self) -> None:
         """Write what is known; raises OutputError."""
-        atomic_write(self.path, to_json({"format": FORMAT, "files": self.known}))
+        atomic_write(self.path, to_json({"format": FORMAT, "files": self.known, "named": self.named}))
 
     def _remembered(self, path: Path) -> str | None:
         entry = self.known.get(str(path))
@@ -95,11 +96,15 @@ def _identity(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def _read(path: Path) -> tuple[dict[str, list[Any]], dict[str, str]]:
     try:
         values = read_json(path)
     except (OSError, ValueError):  # absent, or damaged: everything is hashed again
-        return {}
-    if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("files"), dict):
-        return {}
-    return {name: entry for name, entry in values["files"].items() if isinstance(entry, list) and len(entry) == 5}
+        return {}, {}
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        return {}, {}
+    files, named = values.get("files"), values.get("named")
+    if not isinstance(files, dict) or not isinstance(named, dict):
+        return {}, {}
+    known = {name: entry for name, entry in files.items() if isinstance(entry, list) and len(entry) == 5}
+    return known, {name: digest for name, digest in named.items() if isinstance(digest, str)}

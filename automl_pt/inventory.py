@@ -36,22 +36,34 @@ class Inventory:
         """Return the sha256 of each image of `names`, or the error of one that cannot be read."""
         files: dict[str, Path] = {}
         found: dict[str, str | UnreadableImage] = {}
-        for name in names:
-            try:
-                image = self.images.images[self.index[name]]
-            except UnreadableImage as error:  # a lazy sequence decodes when it is asked
-                found[name] = error
-                continue
-            if isinstance(image, Path):
-                files[name] = image
-            else:
-                found[name] = array_digest(image)
         read = self.hashes.read_files
+        for name in names:
+            place = self.index[name]
+            known = self._remembered(name)
+            try:
+                image = known or self.images.images[place]
+                if isinstance(image, Path):
+                    files[name] = image
+                else:
+                    found[name] = image if isinstance(image, str) else self._remember(name, array_digest(image))
+            except UnreadableImage as error:
+                found[name] = error
         found.update(self.hashes.digests(files, threads=self.threads, progress=self.progress))
         if self.hashes.read_files > read:
             with suppress(OutputError):  # without a folder to remember them in, files are read again next time
                 self.hashes.save()
         return found
+
+    def _remembered(self, name: str) -> str | None:
+        if self.images.content_id is None:
+            return None
+        return self.hashes.named.get(f"{self.images.content_id}\0{name}")
+
+    def _remember(self, name: str, digest: str) -> str:
+        if self.images.content_id is not None:
+            self.hashes.named[f"{self.images.content_id}\0{name}"] = digest
+            self.hashes.read_files += 1
+        return digest
 
     def originals(self, entries: Sequence[Entry]) -> Originals:
         """Return the way from contents to pixels."""

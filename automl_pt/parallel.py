@@ -18,8 +18,9 @@ AHEAD = 4
 def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
     """Yield `function(item)` for each of `items`, in their order; an item is taken when a thread is soon free for it.
 
-    Threads and not processes: hashing, decoding and resizing release Python's lock, and a process costs the seconds of
-    an import first. Raises what `function` raises, at that item's turn.
+    Threads and not processes: hashing, decoding and resizing release Python's lock (a photo takes 0.57 ms of CPU time
+    in two threads and 0.54 ms in one), and a process first costs the seconds of importing torch. Raises what `function`
+    raises, at that item's turn.
     """
     with ThreadPoolExecutor(threads) as executor:
         waiting: deque[Future[R]] = deque()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -87,10 +88,26 @@ class Originals:
 
         Raises InvalidDatasetError when a file is no longer what its digest says.
         """
-        places = ((digest, self.index[digest]) for digest in digests)
-        items = ((digest, self.names[place], self.sources[place], image_size) for digest, place in places)
+        decoded = partial(self._decoded, image_size)
         with one_torch_thread():
-            yield from zip(digests, in_order(_decoded, items, threads=threads), strict=True)
+            yield from zip(digests, in_order(decoded, digests, threads=threads), strict=True)
+
+    def _decoded(self, image_size: int, digest: str) -> NDArray[np.uint8] | UnreadableImage:
+        place = self.index[digest]
+        try:
+            source = self.sources[place]
+            if not isinstance(source, Path):
+                return decode(source, image_size, name=self.names[place])
+            content = read(source)
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise InvalidDatasetError(
+                    "files must not change while they are read",
+                    given=f"{printable(source)} is no longer what it was a moment ago",
+                    remedy="let whatever writes there finish, then run the same command again",
+                )
+            return decode(content, image_size, name=source)
+        except UnreadableImage as error:
+            return error
 
 
 class Undecoded:
@@ -114,20 +131,3 @@ class Undecoded:
                 raise image
             batch[row] = image
         return batch[0] if np.ndim(indices) == 0 else batch
-
-
-def _decoded(item: tuple[str, str, Source, int]) -> NDArray[np.uint8] | UnreadableImage:
-    digest, name, source, image_size = item
-    try:
-        if not isinstance(source, Path):
-            return decode(source, image_size, name=name)
-        content = read(source)
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise InvalidDatasetError(
-                "files must not change while they are read",
-                given=f"{printable(source)} is no longer what it was a moment ago",
-                remedy="let whatever writes there finish, then run the same command again",
-            )
-        return decode(content, image_size, name=source)
-    except UnreadableImage as error:
-        return error

@@ -14,9 +14,10 @@ from automl_pt import cache as cache_module
 from automl_pt import hashes
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.data import Data, first_size, prepare
-from automl_pt.dataset import Hints
+from automl_pt.dataset import Dataset, Hints, LabeledImages
 from automl_pt.errors import InvalidDatasetError, OutputError, StudyError, UnknownNameError
-from automl_pt.images import decode
+from automl_pt.hookspecs import hookimpl
+from automl_pt.images import UnreadableImage, decode
 from automl_pt.loader import Loader
 from automl_pt.manifest import Manifest
 from automl_pt.plugins import Plugins, load_plugins
@@ -283,3 +284,42 @@ def test_names_need_not_be_utf8(tiny_folder: Path, tmp_path: Path, plugins: Plug
     for _ in range(2):
         data = ready(tiny_folder, plugins, tmp_path / "manifest.json")
         assert f"train/red/{odd}" in data.pixels("train", 8).names
+
+
+class Lazy(list[np.ndarray]):
+    """Arrays that count how often they are asked for; the last one cannot be read."""
+
+    asked = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked += 1
+        if index == len(self) - 1:
+            raise UnreadableImage("row 39", "torn")
+        return super().__getitem__(index)
+
+
+def test_lazy_arrays_with_a_content_id_are_asked_for_twice_and_then_never_again(tmp_path: Path) -> None:
+    arrays = list(np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8))
+    for study in range(2):
+        images = Lazy(arrays)
+        labels, classes = [0, 1] * 20, ("a", "b")
+        found = LabeledImages(images, labels, classes, names=[f"row {i}" for i in range(40)], content_id="version 1")
+        plugins = load_plugins()
+        plugins.manager.register(Registering(Dataset("lazy", lambda root, found=found: found)))
+        config = TrainConfig(dataset="lazy", image_size=8, cache_dir=str(tmp_path), max_bad=0.2)
+        data = prepare(config, plugins)
+        assert sum(data.manifest.counts().values()) == 39
+        assert [(item.name, item.reason) for item in data.manifest.left_out] == [("row 39", "torn")]
+        # each hashed and decoded once; the unreadable one is tried whenever a split is frozen
+        assert images.asked == (2 * 39 + 2 if study == 0 else 2)
+
+
+class Registering:
+    """A plugin with one dataset."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @hookimpl
+    def register_datasets(self) -> list[Dataset]:
+        return [self.dataset]
