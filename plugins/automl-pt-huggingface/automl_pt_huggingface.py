@@ -98,6 +98,7 @@ def load(root: Path | None) -> LabeledImages:
         splits=splits if any(splits) else None,
         names=names,
         left_out=[(f"{printable(source.name)}: {count - len(found)} rows", "no label")] if len(found) < count else [],
+        content_id="huggingface " + " ".join(f"{name}={part._fingerprint}" for name, part in sorted(parts.items())),
         notes=[f"columns: image {printable(image)!r}, label {printable(label)!r}; splits {few(parts)}"],
     )
 
