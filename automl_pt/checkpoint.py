@@ -47,7 +47,7 @@ class Checkpoints:
         Raises OutputError when it cannot be written; the checkpoints there are then untouched.
         """
         name = f"last-{epoch:05}-{step:07}.pt"
-        with atomic_file(self.folder / name) as stream:
+        with atomic_file(self.folder / name) as stream, _without_crc():
             hashing = _Hashing(stream)
             torch.save(state, cast(BinaryIO, hashing))
         newest = {"file": name, "sha256": hashing.sha256.hexdigest(), "epoch": epoch, "step": step}
@@ -89,6 +89,17 @@ class Checkpoints:
         for path in sorted(self.folder.glob("last-*.pt")):
             if path.name not in names:
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _without_crc() -> Iterator[None]:
+    """Leave out PyTorch's own checksum, which it never checks when loading: SHA-256 stands for it."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A training step recorded once as a CUDA graph and replayed: one launch instead of hundreds.
 
-Forward, loss, backward, clipping and optimiser are recorded for a full batch, with the learning rate as a device tensor.
+Forward, loss, backward, clipping and optimiser are recorded for a full batch; the learning rate is a device tensor.
 Batches of another size, as the odd last one, are taken by the ordinary step on the same tensors. Where recording
 is not possible the ordinary step takes all, and the run's notes say why.
 """

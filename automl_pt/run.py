@@ -177,7 +177,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    loaders = _loaders(config, data, preprocessing, device, group, channels_last=precision != "fp32")
+    channels_last = precision != "fp32" or (backbone.channels_last and device.type == "cpu")
+    loaders = _loaders(config, data, preprocessing, device, group, channels_last=channels_last)
     model = build_model(
         backbone,
         len(data.manifest.classes),
@@ -190,7 +191,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         head = head_parameters(model, backbone)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in head)
-    layout = torch.channels_last if precision != "fp32" else torch.contiguous_format
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     training = Training(model, *loaders, config, device=device, precision=precision, group=group)
     training.restore(checkpoints)

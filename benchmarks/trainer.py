@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ from automl_pt.trainer import Training, train
 
 BATCH = 16
 #: network, side, batches a repeat, repeats
-CASES = [("resnet18", 64, 8, 5), ("densenet121", 64, 5, 5), ("resnet18", 224, 3, 5), ("densenet121", 224, 2, 3)]
+CASES = [("resnet18", 64, 8, 5), ("densenet121", 64, 4, 4), ("resnet18", 224, 2, 3), ("densenet121", 224, 2, 2)]
 
 
 class Sides:
@@ -53,6 +52,7 @@ class Sides:
         self.backbone = self.plugins.backbone(name)
         self.config = TrainConfig(dataset=data, batch_size=BATCH, epochs=1, lr=0.01)
         self.precision = choose_precision("auto", device)
+        self.channels_last = self.precision != "fp32" or (self.backbone.channels_last and device.type == "cpu")
         self.data = prepare(self.config, self.plugins)
         self.classes = len(self.data.manifest.classes)
         self.train, self.val = (self._some(split, images) for split in ("train", "val"))
@@ -73,12 +73,12 @@ class Sides:
             hints=self.data.hints,
             augment=training,
             shuffle=training,
-            channels_last=self.precision != "fp32",
+            channels_last=self.channels_last,
         )
 
     def model(self) -> nn.Module:
         model = build_model(self.backbone, self.classes, self.side, seed=1)
-        layout = torch.channels_last if self.precision != "fp32" else torch.contiguous_format
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def ours(self) -> Training:
@@ -152,10 +152,11 @@ def in_turns(device: torch.device, sides: dict[str, Callable[[], object]], repea
             found = timed(device, work)
             if turn:
                 times[name].append(found)
+    # others' work on the machine only ever adds to a time: the lowest of the turns is the figure, all are kept
     figure = 1 if device.type == "cuda" else 0
     return {
         name: {"cpu": record.summary([t[0] for t in pairs]), "wall": record.summary([t[1] for t in pairs])}
-        | {"seconds": median(pair[figure] for pair in pairs)}
+        | {"seconds": min(pair[figure] for pair in pairs)}
         for name, pairs in times.items()
     }
 
@@ -220,7 +221,7 @@ def small_steps(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
         ours.progress.batches_done = 0
         ours.train_epoch(lambda done, batches: False, lambda: None)
 
-    found = in_turns(device, {"ours": epoch, "bare": lambda: bare(sides, model, own, shared)}, 7)
+    found = in_turns(device, {"ours": epoch, "bare": lambda: bare(sides, model, own, shared)}, 15)
     steps = len(ours.train_loader.batch_sizes)
     yield {
         "ms_a_step": {name: 1000 * times["seconds"] / steps for name, times in found.items()},

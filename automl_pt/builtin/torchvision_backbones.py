@@ -62,6 +62,7 @@ def _densenet(name: str) -> Backbone:
         head="classifier",
         recipe=partial(recipe, name, "model.features.conv0", "model.features.pool0"),
         convert_weights=modern_densenet_names,
+        channels_last=True,  # DenseNet-121: 24 to 28 % faster at 64 and 224 px (benchmarks/trainer.py)
     )
 
 
