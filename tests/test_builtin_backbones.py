@@ -216,6 +216,18 @@ def test_absent_torchvision_weights_name_the_file_before_the_run(hub, server, pl
     assert not list(hub.glob("*"))
 
 
+def test_a_search_without_its_weights_starts_no_trial(hub, server, tmp_path, monkeypatch):
+    from torchvision.models import get_model_weights
+
+    from automl_pt import search
+
+    monkeypatch.setattr(get_model_weights("resnet18")["DEFAULT"].value, "url", f"{server[1]}/resnet18-0123abcd.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="resnet18-0123abcd.pth"):
+        search("digits", pretrained=True, trials=1, name="s", threads=1)
+    assert not (tmp_path / "studies" / "s" / "trials").exists()
+
+
 def test_damaged_torchvision_weights_are_refused(published, hub, plugins):
     published("resnet18")
     build_model(plugins.backbone("resnet18"), 4, 64, pretrained=True, seed=1)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,25 @@ def test_plugins_are_listed_at_once_without_torch(tmp_path):
     assert done.stdout.splitlines()[-1] == "0 []"
     # 0.17 s measured on an idle machine; the tests may run beside others
     assert time.perf_counter() - began < 5
+
+
+def test_a_plugin_is_checked(runner):
+    example = str(Path(__file__).parents[1] / "plugins" / "automl-pt-example" / "automl_pt_example.py")
+    for name, passed in {
+        "example/tiny": ["backbone example/tiny"],
+        "example/stripes": ["dataset example/stripes"],
+        "automl_pt_example": ["backbone example/tiny", "dataset example/stripes"],
+        "timm/test_resnet": ["backbone timm/test_resnet"],
+    }.items():
+        result = runner.invoke(plugins, ["check", name, "--plugin", example])
+        assert result.output.splitlines() == [f"{what} keeps the contract" for what in passed], result.exception
+
+
+def test_checking_names_what_is_wrong(runner, file):
+    error = runner.invoke(plugins, ["check", "mine/net", "--plugin", file]).exception
+    assert isinstance(error, PluginError)
+    assert "must return a torch.nn.Module" in str(error)
+    error = runner.invoke(plugins, ["check", "mine/ne", "--plugin", file]).exception
+    assert isinstance(error, UnknownNameError)
+    assert "unknown plugin, backbone or dataset" in str(error)
+    assert "'mine/net'" in str(error)

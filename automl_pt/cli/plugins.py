@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from automl_pt.cli.columns import print_columns
 from automl_pt.cli.lookup import json_option, plugin_option
 
 
-@click.command("plugins")
+@click.group("plugins", invoke_without_command=True)
 @plugin_option
 @json_option
-def command(plugins: tuple[str, ...], as_json: bool) -> int:
+@click.pass_context
+def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> int:
     """List the plugins that are installed: name, version, hooks, where from.
 
     Hooks are read from a plugin's source; nothing is imported. `automl-pt doctor` loads each plugin and says what is
     wrong with it.
     """
+    if context.invoked_subcommand is not None:
+        return 0
     from dataclasses import asdict
 
     from automl_pt.files import to_json
@@ -31,3 +36,19 @@ def command(plugins: tuple[str, ...], as_json: bool) -> int:
     for fault in faults:
         click.echo(f"error: {fault}", err=True)
     return 1 if faults else 0
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of a dataset's files.")
+@plugin_option
+def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
+    """Check a backbone, a dataset, or all that a plugin registers, against the contract.
+
+    The same checks as automl_pt.testing gives a plugin's own tests. Needs no network and no GPU.
+    """
+    from automl_pt.plugins import load_plugins
+    from automl_pt.testing.names import check_name
+
+    for passed in check_name(name, load_plugins(plugins), root=root):
+        click.echo(f"{passed} keeps the contract")

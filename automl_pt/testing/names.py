@@ -1,0 +1,35 @@
+"""Checks what is registered under a name, or by a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from automl_pt.errors import UnknownNameError
+from automl_pt.plugins import Plugins
+from automl_pt.testing.backbones import check_backbone
+from automl_pt.testing.datasets import check_dataset
+
+
+def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
+    """Check the backbone, the dataset, or all that the plugin of that name registers; yield each name that passed.
+
+    `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
+    UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
+    """
+    backbones, datasets = plugins.backbones(), plugins.datasets()
+    mine = name in {plugin.name for plugin in plugins.loaded}
+    nets = [n for n in backbones.values_by_name if n == name or (mine and backbones.owners[n] == name)]
+    sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
+    if not nets and name in backbones:
+        nets = [name]
+    if not nets and not sets:
+        known = [*backbones, *datasets, *(plugin.name for plugin in plugins.loaded)]
+        remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
+        raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
+    for found in nets:
+        check_backbone(backbones[found])
+        yield f"backbone {found}"
+    for found in sets:
+        check_dataset(datasets[found], root=root)
+        yield f"dataset {found}"
