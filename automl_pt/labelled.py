@@ -50,6 +50,13 @@ class Labelled:
             except UnreadableImage as error:
                 yield error
 
+    def for_model(self, classes: Sequence[str], others: Sequence[str]) -> Labelled:
+        """Return the same images with labels that index `others`; raise InvalidDatasetError for a class not there."""
+        index_of = {name: index for index, name in enumerate(others)}
+        titles = [classes[label] for label in self.labels]
+        _check_classes("the data", set(titles), others)
+        return replace(self, labels=np.array([index_of[title] for title in titles], np.int64))
+
 
 @dataclass(frozen=True)
 class Scored:

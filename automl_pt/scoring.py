@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl_pt.calibration import Calibration, calibrate
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -49,6 +51,7 @@ class Scores:
     weighted: dict[str, float]
     per_class: tuple[ClassScore, ...]
     confusion: list[list[int]] | None
+    calibration: Calibration
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
@@ -74,16 +77,25 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Seque
         weighted=_average(labels, predicted, "weighted"),
         per_class=_per_class(labels, predicted, classes),
         confusion=confusion_matrix(labels, predicted, labels=every).tolist() if small else None,
+        calibration=calibrate(logits, labels),
     )
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy per image, summed as validation sums it."""
     import torch
+
+    return torch.from_numpy(losses_of(logits, labels)).mean().item()
+
+
+def losses_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each image's cross-entropy, float64[N], computed in float32 as validation computes it."""
+    import torch
     from torch.nn import functional as F
 
     losses = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), reduction="none")
-    return losses.double().mean().item()
+    result: NDArray[np.float64] = losses.double().numpy()
+    return result
 
 
 def interval(hits: int, count: int) -> Interval:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tiny import load_tiny, make_model
 
+from automl_pt.calibration import calibrate
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.evaluate_display import print_scores
 from automl_pt.errors import InvalidDatasetError
-from automl_pt.labelled import open_labelled, run_model
+from automl_pt.labelled import Scored, open_labelled, run_model
 from automl_pt.model import load_model
+from automl_pt.paired import compare
 from automl_pt.plugins import Plugins
 from automl_pt.scoring import Scores, interval, score
 
@@ -158,3 +160,61 @@ def test_evaluate_prints_tables_or_json(tiny_folder: Path, tmp_path: Path, plugi
     done = runner.invoke(evaluate, words, standalone_mode=False)
     assert done.return_value == 1
     assert "not readable, left out: test/red/bad.png" in done.stdout
+
+
+def test_calibration_is_its_definition() -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(300, 4)).astype(np.float32) * 3, rng.integers(0, 4, 300)
+    found = calibrate(logits, labels)
+    exps = np.exp(logits.astype(np.float64))
+    confidence = (exps / exps.sum(1, keepdims=True)).max(1)
+    right = logits.argmax(1) == labels
+    ece = 0.0
+    for index in range(15):
+        inside = (confidence >= index / 15) & ((confidence < (index + 1) / 15) | (index == 14))
+        if inside.any():
+            ece += inside.sum() * abs(confidence[inside].mean() - right[inside].mean()) / 300
+    assert found.ece == pytest.approx(ece, abs=1e-6)
+    assert sum(one.images for one in found.bins) == 300
+
+
+def test_a_model_that_is_always_sure_and_right_is_calibrated() -> None:
+    assert calibrate(np.eye(3, dtype=np.float32) * 1000, np.arange(3)).ece == 0
+
+
+def scored(logits: Any, labels: list[int], names: tuple[str, ...] = ("a", "b", "c", "d")) -> Scored:
+    return Scored(names, np.array(logits, np.float32), np.array(labels), ())
+
+
+def test_two_models_are_compared_image_by_image() -> None:
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    found = compare(scored([right] * 4, [0] * 4), scored([right, wrong, wrong, wrong], [0] * 4))
+    assert (found.only_first_right, found.only_second_right, found.accuracy_difference) == (3, 0, 0.75)
+    assert found.p_value == pytest.approx(2 * 0.5**3)
+    assert found.loss_difference == pytest.approx(-0.75)
+    assert found.loss_standard_error == pytest.approx(0.5 / 2)
+    same = compare(scored([right] * 4, [0] * 4), scored([right] * 4, [0] * 4))
+    assert (same.p_value, same.loss_difference) == (1.0, 0.0)
+
+
+def test_models_that_saw_other_images_are_not_compared() -> None:
+    with pytest.raises(InvalidDatasetError, match="1 and 1 images; only one saw a, b"):
+        compare(scored([[1, 0]], [0], ("a",)), scored([[1, 0]], [0], ("b",)))
+
+
+def test_another_models_classes_may_stand_in_another_order(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner
+) -> None:
+    one, two = (
+        make_model(tmp_path / "one", plugins),
+        make_model(tmp_path / "two", plugins, classes=("red", "green", "blue")),
+    )
+    words = [str(one), str(tiny_folder), "--plugin", plugins.files[0], "--device", "cpu", "--compare"]
+    found = json.loads(runner.invoke(evaluate, [*words, str(two), "--json"], standalone_mode=False).stdout)
+    itself = json.loads(runner.invoke(evaluate, [*words, str(one), "--json"], standalone_mode=False).stdout)
+    other = json.loads(runner.invoke(evaluate, [str(two), *words[1:-1], "--json"], standalone_mode=False).stdout)
+    assert found["comparison"]["accuracy_difference"] == pytest.approx(found["accuracy"] - other["accuracy"])
+    assert found["comparison"]["loss_difference"] == pytest.approx(found["loss"] - other["loss"])
+    assert (itself["comparison"]["p_value"], other["comparison"]) == (1.0, None)
+    text = runner.invoke(evaluate, [*words, str(two)], standalone_mode=False).stdout
+    assert "less the other model, on the same 12 images" in text

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from automl_pt.labelled import Labelled, Scored
+    from automl_pt.paired import Paired
     from automl_pt.scoring import Scores
 
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="[test, else val, else all]")
+@click.option("--compare", "other", type=click.Path(path_type=Path), help="Another model, for a paired test.")
 @click.option("--root", help="Folder of a named dataset's files.")
 @click.option("--image-column", help="A table's column of image paths.")
 @click.option("--label-column", help="A table's column of labels.")
@@ -28,6 +30,7 @@ def command(
     model: Path,
     dataset: str,
     split: Any,
+    other: Path | None,
     device: str,
     plugins: tuple[str, ...],
     as_json: bool,
@@ -42,6 +45,7 @@ def command(
     from automl_pt.cli.predict_display import progress
     from automl_pt.labelled import manifest_of, open_labelled, run_model
     from automl_pt.model import find_model, load_model
+    from automl_pt.paired import compare
     from automl_pt.plugins import load_plugins
     from automl_pt.scoring import score
 
@@ -53,22 +57,31 @@ def command(
     with progress(len(data.labels), quiet=quiet or as_json) as advance:
         scored = run_model(loaded, data, advance)
     scores = score(scored.logits, scored.labels, loaded.classes)
-    (_print_json if as_json else _print_tables)(model, dataset, data, scored, scores)
+    paired = None
+    if other is not None:
+        second = load_model(other, device=device, plugins=registered)
+        paired = compare(scored, run_model(second, data.for_model(loaded.classes, second.classes)))
+    (_print_json if as_json else _print_tables)((str(model), dataset, data.split), data, scored, scores, paired)
     return 1 if scored.unreadable else 0
 
 
-def _print_json(model: Path, dataset: str, data: Labelled, scored: Scored, scores: Scores) -> None:
+def _print_json(
+    what: tuple[str, str, str], data: Labelled, scored: Scored, scores: Scores, paired: Paired | None
+) -> None:
     from automl_pt.files import to_json
 
-    head = {"model": str(model), "dataset": dataset, "split": data.split, "notes": list(data.notes)}
+    head = {**dict(zip(("model", "dataset", "split"), what, strict=True)), "notes": list(data.notes)}
     unreadable = [{"name": name, "reason": reason} for name, reason in scored.unreadable]
-    click.echo(to_json({**head, **scores.to_dict(), "unreadable": unreadable}))
+    comparison = paired.to_dict() if paired is not None else None
+    click.echo(to_json({**head, **scores.to_dict(), "unreadable": unreadable, "comparison": comparison}))
 
 
-def _print_tables(model: Path, dataset: str, data: Labelled, scored: Scored, scores: Scores) -> None:
-    from automl_pt.cli.evaluate_display import print_scores
-    from automl_pt.text import printable
+def _print_tables(
+    what: tuple[str, str, str], data: Labelled, scored: Scored, scores: Scores, paired: Paired | None
+) -> None:
+    from automl_pt.cli.evaluate_display import print_paired, print_scores
 
-    print_scores(
-        f"{printable(model)} on {printable(dataset)}, split {data.split}", scores, data.notes, scored.unreadable
-    )
+    model, dataset, split = what
+    print_scores(f"{model} on {dataset}, split {split}", scores, data.notes, scored.unreadable)
+    if paired is not None:
+        print_paired(paired)

@@ -12,6 +12,7 @@ from rich.table import Table
 from automl_pt.cli.console import stdout, text
 
 if TYPE_CHECKING:
+    from automl_pt.paired import Paired
     from automl_pt.scoring import ClassScore, Scores
 
 #: a larger confusion matrix is for `--json`; instead the commonest confusions are listed
@@ -44,6 +45,18 @@ def print_scores(
         console.print(_matrix(scores) if small else _pairs(scores))
 
 
+def print_paired(paired: Paired, console: Console | None = None) -> None:
+    """Print how the model differs from the other one, image by image."""
+    console = console or stdout()
+    error = paired.loss_standard_error
+    spread = "" if error is None else f" (standard error {error:.4f})"
+    console.print(
+        f"less the other model, on the same {paired.images} images: accuracy {paired.accuracy_difference:+.4f} "
+        f"({paired.only_first_right} right in this alone, {paired.only_second_right} in the other alone; McNemar's "
+        f"exact p = {paired.p_value:.3g}), loss {paired.loss_difference:+.4f}{spread}"
+    )
+
+
 def _figures(scores: Scores) -> Iterable[str]:
     low, high = scores.accuracy_interval
     yield f"images    {scores.images}"
@@ -51,6 +64,7 @@ def _figures(scores: Scores) -> Iterable[str]:
     yield f"accuracy  {scores.accuracy:.4f}  (95 %: {low:.4f} to {high:.4f})"
     if scores.top5 is not None:
         yield f"top 5     {scores.top5:.4f}"
+    yield f"ECE       {scores.calibration.ece:.4f}  (expected calibration error)"
     for name, figures in (("macro", scores.macro), ("weighted", scores.weighted)):
         yield f"{name:9} precision {figures['precision']:.4f}, recall {figures['recall']:.4f}, F1 {figures['f1']:.4f}"
 
