@@ -78,13 +78,7 @@ class Cache:
             pool = opened(path, image_size, digests)
             if pool is None:
                 self._build(path, originals, digests, image_size, unreadable)
-                pool = opened(path, image_size, digests)
-        if pool is None:
-            raise OutputError(
-                "a cache can be read as it was written",
-                given=f"{path}: not what was written a moment ago",
-                remedy="check the disk, or name a folder on another one with --cache-dir",
-            )
+                pool = open_pool(path, image_size=image_size)
         return pool
 
     def _build(
