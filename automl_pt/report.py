@@ -66,14 +66,14 @@ def read_study(study: str | Path, *, storage: str | None = None) -> StudyReport:
     for damaged files, StorageError when the storage cannot be read.
     """
     directory = find_study(study)
-    found = _json(directory / "study.json")
+    found = read_object(directory / "study.json")
     if not found:
         return _not_started(directory)
     if not isinstance(found.get("name"), str) or not isinstance(found.get("storage"), str):
         raise _damaged(directory / "study.json", "it names no study and storage")
     url = _url(directory, found, storage)
     about, judgement, trials = _from_storage(url, found["name"])
-    result, running = _json(directory / "result.json"), _is_running(directory)
+    result, running = read_object(directory / "result.json"), is_in_use(directory)
     if not running:
         trials = tuple(replace(trial, reason="interrupted") if _cut_off(trial) else trial for trial in trials)
     best = _best(trials)
@@ -127,7 +127,7 @@ def find_study(study: str | Path) -> Path:
 def storage_url(study: str | Path, *, storage: str | None = None) -> str:
     """Return the URL of a study's storage; raises as `read_study`."""
     directory = find_study(study)
-    found = _json(directory / "study.json")
+    found = read_object(directory / "study.json")
     if not isinstance(found.get("storage"), str):
         raise StudyError(
             "a study must have been started", given=printable(directory), remedy="search first: `automl-pt search`"
@@ -216,12 +216,12 @@ def _has_ended(result: Mapping[str, Any], is_current: bool) -> bool:
 def _dataset(directory: Path) -> str | None:
     """Return the dataset's name or path as it was given, from any run of the study."""
     for path in sorted(directory.glob("trials/*/run.json")):
-        config = _json(path).get("config", {})
+        config = read_object(path).get("config", {})
         return str(config.get("dataset")) if isinstance(config, dict) else None
     return None
 
 
-def _is_running(directory: Path) -> bool:
+def is_in_use(directory: Path) -> bool:
     """Say whether a search is at work here: it holds the lock, which the kernel drops with it, however it ends."""
     lock = directory / ".lock"
     if not lock.exists() or not os.access(lock, os.W_OK):
@@ -233,7 +233,7 @@ def _is_running(directory: Path) -> bool:
         return True
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return a JSON object; empty where there is no such file; raise StudyError for anything else."""
     try:
         value = read_json(path)

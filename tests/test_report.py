@@ -22,6 +22,7 @@ from automl_pt.locks import locked
 from automl_pt.presence import Alone
 from automl_pt.records import TrialRecord
 from automl_pt.report import StudyReport, list_studies, read_study
+from automl_pt.run_report import read_run
 from automl_pt.storage import default_url, open_storage
 from automl_pt.study import steps
 
@@ -177,3 +178,40 @@ def test_hostile_text_is_shown_as_text(study: Path) -> None:
     assert "failed: \\x1b]0;x\\x07\\nnext" in text
     assert "a\\u202eb" in text
     assert "\x1b" not in text
+
+
+def epoch(number: int, **changes: Any) -> dict[str, Any]:
+    values = {"epoch": number, "train_loss": 1.0, "val_loss": 1 / number, "val_accuracy": 0.5, "val_top5": None}
+    more = {"lr": 0.1, "images_per_second": 10.0, "data_wait": 0.0, "peak_memory": 1, "seconds": 2.0, "is_best": True}
+    return {**values, **more, "reason": None, "notes": [], **changes}
+
+
+@pytest.fixture
+def one_run(tmp_path: Path) -> Path:
+    record = {"config": {"backbone": "resnet18", "dataset": "a[red]\x1bb", "lr": 0.1, "seed": 1}, "reason": None}
+    (tmp_path / "run.json").write_text(json.dumps({**record, "error": None}))
+    lines = [epoch(1), epoch(2), epoch(3, val_loss=None, is_best=False)]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def test_a_single_run_is_reported(one_run: Path, runner: CliRunner) -> None:
+    found = json.loads(runner.invoke(report, [str(one_run), "--json"], standalone_mode=False).stdout)
+    assert [one["epoch"] for one in found["epochs"]] == [1, 2, 3]
+    assert (found["status"], found["best"]["epoch"]) == ("interrupted", 2)
+    text = runner.invoke(report, [str(one_run)], standalone_mode=False).stdout
+    assert "resnet18 on a[red]\\x1bb: interrupted; lr 0.1, seed 1" in text
+    assert "best: epoch 2, val loss 0.5000" in text
+    (one_run / ".lock").touch()
+    with locked(one_run / ".lock"):
+        assert read_run(one_run).status == "running"
+    (one_run / "run.json").write_text('{"config": {}, "reason": "failed", "error": "boom"}')
+    (one_run / "history.jsonl").unlink()
+    assert "boom" in runner.invoke(report, [str(one_run)], standalone_mode=False).stdout
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"epoch": 1}', "\udcff"])
+def test_a_damaged_history_is_named(one_run: Path, line: str) -> None:
+    (one_run / "history.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StudyError, match="history.jsonl"):
+        read_run(one_run)

@@ -15,6 +15,7 @@ from automl_pt.cli.console import stdout, text
 if TYPE_CHECKING:
     from automl_pt.records import TrialRecord
     from automl_pt.report import StudyReport
+    from automl_pt.run_report import RunReport
 
 
 def print_study(report: StudyReport, console: Console | None = None) -> None:
@@ -26,6 +27,33 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
         console.print(_trial_table(report))
     for line in _answer(report):
         console.print(line)
+
+
+def print_run(report: RunReport, console: Console | None = None) -> None:
+    """Print a run's head, its epochs, and the epoch whose weights the model holds."""
+    console = console or stdout()
+    config = report.record.get("config", {})
+    names = ("lr", "batch_size", "image_size", "seed")
+    shown = ", ".join(f"{name} {_param(config.get(name))}" for name in names if config.get(name) is not None)
+    console.print(
+        f"{text(config.get('backbone'))} on {text(config.get('dataset'))}: {text(report.status)}; {text(shown)}"
+    )
+    if report.record.get("error"):
+        console.print(text(report.record["error"]))
+    table = Table("epoch", box=box.SIMPLE)
+    for name in ("train loss", "val loss", "val accuracy", "lr", "images/s", "seconds"):
+        table.add_column(name, justify="right")
+    best = report.best
+    for result in report.history:
+        figures = (_loss(result.train_loss), _loss(result.val_loss), f"{result.val_accuracy:.4f}", f"{result.lr:.3g}")
+        cells = (str(result.epoch), *figures, f"{result.images_per_second:.0f}", f"{result.seconds:.1f}")
+        table.add_row(*cells, style="bold" if result == best else None)
+    if report.history:
+        console.print(table)
+    if best is not None:
+        console.print(
+            f"best: epoch {best.epoch}, val loss {_loss(best.val_loss)}, val accuracy {best.val_accuracy:.4f}"
+        )
 
 
 def print_studies(reports: Sequence[StudyReport], root: Path, console: Console | None = None) -> None:
