@@ -33,6 +33,7 @@ from automl_pt.errors import ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
 from automl_pt.loader import Loader
 from automl_pt.locks import locked
+from automl_pt.memory import available_memory
 from automl_pt.model import ModelInfo, save_model
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.preprocessing import Preprocessing
@@ -194,12 +195,25 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     training = Training(model, *loaders, config, device=device, precision=precision, group=group)
+    training.fit_into(available_memory())
     training.restore(checkpoints)
+    training.step.notes += _changes(before, record)
     group.wait()  # nobody replaces a checkpoint that another process is still reading
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
+
+
+def _changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Say what a run is gone on with that it was not begun with, and that may change its last bits."""
+    if not before:
+        return []
+    names = ("device", "precision", "threads", "versions")
+    changed = [
+        f"{name} was {before.get(name)} and is {record[name]}" for name in names if before.get(name) != record[name]
+    ]
+    return [f"not bit for bit as an unbroken run: {change}" for change in changed]
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:

@@ -20,6 +20,7 @@ from automl_pt.device import NumberFormat, peak_memory
 from automl_pt.distributed import ALONE, Group
 from automl_pt.early_stopping import EarlyStopping, Reason
 from automl_pt.evaluation import Evaluation, evaluate
+from automl_pt.footprint import images_that_fit
 from automl_pt.graph import recorded
 from automl_pt.result import EpochResult
 from automl_pt.schedule import lr_factor
@@ -89,6 +90,16 @@ class Training:
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
+
+    def fit_into(self, free: int) -> None:
+        """Cut the batch into micro-batches if it would take more than `free` bytes of main memory (0: unknown)."""
+        batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
+        if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
+            return
+        limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
+        if limit < batch:
+            self.step.micro_batch_size = limit
+            self.step.notes.append(f"{batch} images need more memory than is free: going on with {limit} at once")
 
     def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
         """Train from the current batch to the epoch's end; return False when `after_step` ended it on the way."""

@@ -68,7 +68,7 @@ class Sides:
             batch_size=batch,
             mean=self.backbone.mean,
             std=self.backbone.std,
-            seed=1,
+            seed=self.config.seed,
             device=self.device,
             hints=self.data.hints,
             augment=training,
@@ -77,7 +77,7 @@ class Sides:
         )
 
     def model(self) -> nn.Module:
-        model = build_model(self.backbone, self.classes, self.side, seed=1)
+        model = build_model(self.backbone, self.classes, self.side, seed=self.config.seed)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
@@ -88,13 +88,14 @@ class Sides:
         )
         return Training(self.model(), *loaders, self.config, device=self.device, precision=self.precision)
 
-    def plain(self, folder: Path, *, training: bool) -> Any:
+    def plain(self, folder: Path, *, training: bool, shift: bool = False) -> Any:
         """Return P's loader: the usual transforms on every image, every epoch."""
         from torch.utils.data import DataLoader, Subset
         from torchvision import transforms as T
         from torchvision.datasets import ImageFolder
 
         steps = [T.Resize(self.side), T.CenterCrop(self.side)]
+        steps += [T.RandomCrop(self.side, self.side // 8, padding_mode="reflect")] if shift else []
         steps += [T.RandomHorizontalFlip()] if training else []
         steps += [T.ToTensor(), T.Normalize(self.backbone.mean, self.backbone.std)]
         whole = ImageFolder(str(folder), T.Compose(steps))
@@ -324,7 +325,7 @@ def _quality(sides: Sides, dataset: Path, seed: int) -> dict[str, float]:
     ours = list(train(sides.ours()))[-1].val_loss
     model = build_model(sides.backbone, sides.classes, 32, seed=seed + 100).to(sides.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    loader = sides.plain(dataset / "train", training=True)
+    loader = sides.plain(dataset / "train", training=True, shift=True)  # the augmentation that ours has
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
     model.train()
     for _ in range(epochs):

@@ -191,3 +191,12 @@ def test_keep_last_holds_the_last_epoch(tiny_folder: Path, tmp_path: Path, plugi
     kept = json.loads((best / "model.json").read_text())["metrics"]["epoch"]
     assert kept == min(results, key=lambda result: result.val_loss).epoch
     assert equal(best, last) == (kept == 4)
+
+
+def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    assert next(generator).notes == ()
+    generator.close()  # type: ignore[attr-defined]
+    results = list(start(tiny_folder, tmp_path / "out", plugins, threads=2))
+    assert "not bit for bit as an unbroken run: threads was 1 and is 2" in results[0].notes
+    assert results[1].notes == ()
