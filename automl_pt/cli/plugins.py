@@ -52,3 +52,21 @@ def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
 
     for passed in check_name(name, load_plugins(plugins), root=root):
         click.echo(f"{passed} keeps the contract")
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--backbone", "backbone", is_flag=True, help="With a backbone.")
+@click.option("--dataset", "dataset", is_flag=True, help="With a dataset.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="Where to write it.  [here]")
+def new(name: str, backbone: bool, dataset: bool, folder: Path) -> None:
+    """Write a new plugin: an installable distribution with module, test and README.
+
+    NAME is the distribution's, such as acme-nets. Without --backbone and --dataset it has both.
+    """
+    from automl_pt.scaffold import BOTH, new_plugin
+
+    kinds = frozenset(kind for kind, wanted in (("backbone", backbone), ("dataset", dataset)) if wanted)
+    for path in new_plugin(name, folder, kinds or BOTH):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: pip install {folder / name}, then automl-pt plugins check {name}")

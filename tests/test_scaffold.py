@@ -1,0 +1,77 @@
+"""`automl-pt plugins new`: what it writes is the example with other names, and works as written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from automl_pt.cli.plugins import command
+from automl_pt.errors import OutputError, UsageError
+from automl_pt.plugins import load_plugins
+from automl_pt.scaffold import BOTH, new_plugin, template
+from automl_pt.testing.names import check_name
+
+KINDS = [BOTH, frozenset({"backbone"}), frozenset({"dataset"})]
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+def test_what_is_written_keeps_the_contract(kinds, tmp_path):
+    written = new_plugin("acme-nets", tmp_path, kinds)
+    assert sorted(str(path.relative_to(tmp_path / "acme-nets")) for path in written) == [
+        "README.md",
+        "acme_nets.py",
+        "pyproject.toml",
+        "tests/test_contract.py",
+    ]
+    plugins = load_plugins([str(tmp_path / "acme-nets" / "acme_nets.py")])
+    passed = {"backbone": "backbone acme-nets/tiny", "dataset": "dataset acme-nets/stripes"}
+    assert list(check_name("acme_nets", plugins)) == [passed[kind] for kind in sorted(kinds)]
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+def test_nothing_of_the_example_is_left(kinds, tmp_path):
+    for path in new_plugin("acme-nets", tmp_path, kinds):
+        text = path.read_text()
+        assert "example" not in text
+        assert "copy this folder" not in text
+        others = {"backbone": "tiny", "dataset": "stripes"}
+        assert not [word for kind, word in others.items() if kind not in kinds and word in text], path
+    lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I", "--line-length", "120", tmp_path]
+    done = subprocess.run(lint, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    with open(tmp_path / "acme-nets" / "pyproject.toml", "rb") as stream:
+        project = tomllib.load(stream)["project"]
+    assert (project["name"], project["entry-points"]["automl_pt"]) == ("acme-nets", {"acme-nets": "acme_nets"})
+
+
+def test_both_kinds_are_the_example_itself():
+    module = (template() / "automl_pt_example.py").read_text()
+    from automl_pt.scaffold import chosen
+
+    assert chosen(module, ".py", BOTH) == module
+
+
+def test_the_command_says_what_it_wrote_and_what_is_next(runner, tmp_path):
+    result = runner.invoke(command, ["new", "acme-nets", "--backbone", "--folder", str(tmp_path)])
+    assert (
+        result.output.splitlines()[-1]
+        == f"next: pip install {tmp_path / 'acme-nets'}, then automl-pt plugins check acme-nets"
+    )
+    assert f"wrote {tmp_path / 'acme-nets' / 'acme_nets.py'}" in result.output
+
+
+@pytest.mark.parametrize("name", ["Acme", "acme_nets", "../acme", "1acme", "acme--nets", "acme-", ""])
+def test_a_name_that_no_distribution_can_have(name, tmp_path):
+    with pytest.raises(UsageError, match=r"(?s)a plugin's name is a distribution's.*such as acme-nets"):
+        new_plugin(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there(tmp_path):
+    (tmp_path / "acme-nets").mkdir()
+    with pytest.raises(OutputError, match=r"(?s)needs a new folder.*acme-nets exists.*another name"):
+        new_plugin("acme-nets", Path(tmp_path))
