@@ -1,6 +1,6 @@
 """Draw docs/search.svg: run the README's first search and keep what the terminal shows at its end.
 
-    python docs/make_picture.py FOLDER     the study goes to FOLDER/digits
+python docs/make_picture.py FOLDER     the study goes to FOLDER/digits
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write docs/reference.md from the code: every command, option, setting, hook and error.
 
-    python docs/make_reference.py          writes the file
-    python docs/make_reference.py --check  exits 1 when the file is not what the code says
+python docs/make_reference.py          writes the file
+python docs/make_reference.py --check  exits 1 when the file is not what the code says
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from automl_pt.errors import InvalidDatasetError
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `automl-pt` as a process of its own."""
     command = [sys.executable, "-m", "automl_pt", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
+    )
 
 
 def test_help_lists_every_command(runner: CliRunner) -> None:
@@ -48,7 +50,12 @@ def test_each_command_has_help_that_begins_as_listed(runner: CliRunner, name: st
     ],
 )
 def test_wrong_usage_is_one_message(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

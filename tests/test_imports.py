@@ -25,7 +25,9 @@ def test_import_automl_pt_imports_nothing_heavy() -> None:
     assert imported_by("import automl_pt") == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["search", "--help"], ["plugins"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["search", "--help"], ["plugins"]]
+)
 def test_looking_around_imports_nothing_heavy(arguments: list[str]) -> None:
     assert imported_by(command(*arguments)) == set()
 

@@ -182,7 +182,9 @@ class LiveView:
             return []
         bar = Progress(TextColumn("{task.description}"), BarColumn())
         left = "" if self.progress.seconds_left is None else f", about {clock(self.progress.seconds_left)} left"
-        bar.add_task(f"{clock(self.progress.seconds)} spent{left}", total=1000, completed=round(1000 * self.progress.done))
+        bar.add_task(
+            f"{clock(self.progress.seconds)} spent{left}", total=1000, completed=round(1000 * self.progress.done)
+        )
         return [bar]
 
 
