@@ -23,6 +23,9 @@ import pytest
 from conftest import write_folder
 from tiny_runs import command, equal, finished, record, start, write_plugin
 
+from automl_pt import run
+from automl_pt.plugins import load_plugins
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
 
 SERVER = """
@@ -208,5 +211,6 @@ def test_a_full_disk_keeps_the_checkpoint_and_names_the_path(tmp_path: Path, dat
     (small_disk / "ballast").unlink()
     code, _, errors = finished(words, tmp_path / "cache")
     assert code == 0, errors
-    assert finished(command(data, whole, plugin, **settings), tmp_path / "cache")[0] == 0
+    plugins, shared = load_plugins((str(plugin),)), {"backbone": "tiny", "lr": 0.01, "threads": 1, "device": "cpu"}
+    list(run.train(str(data), output=whole, plugins=plugins, **shared, **settings))
     assert equal(output, whole)
