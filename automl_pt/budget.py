@@ -15,8 +15,9 @@ class Budget:
     slots: int = 1
     images: tuple[int, int] = (1, 0)
     clock: Callable[[], float] = time.monotonic
-    epoch_seconds: float = 0.0
     epochs: int = 0
+    #: when the first trial was begun; what was done before is not part of an epoch's cost
+    begun: float | None = None
     longest_epoch: float = 0.0
     started: float = field(init=False)
     #: whole time as estimated when half of the work was done
@@ -29,18 +30,28 @@ class Budget:
         """Return the seconds since the search began."""
         return self.clock() - self.started
 
+    def begin(self) -> None:
+        """Say that trials begin now."""
+        self.begun = self.clock()
+
+    @property
+    def wall_per_epoch(self) -> float:
+        """Return the seconds that pass for an epoch, all slots busy, with all that is done around it."""
+        since = self.started if self.begun is None else self.begun
+        return (self.clock() - since) / self.epochs if self.epochs else 0.0
+
     def count(self, seconds: float) -> None:
         """Take the seconds of an epoch that was done."""
         self.epochs += 1
-        self.epoch_seconds += seconds
         self.longest_epoch = max(self.longest_epoch, seconds)
 
     @property
     def reserve(self) -> float:
         """Return the seconds at the end that belong to saving, publishing and measuring the model."""
         train, last = self.images
-        mean = self.epoch_seconds / self.epochs if self.epochs else 0.0
-        return 0.3 + mean * last / max(1, train)  # looking at an image takes at most as long as learning from it
+        return 0.3 + self.wall_per_epoch * self.slots * last / max(
+            1, train
+        )  # looking at an image takes at most as long as learning from it
 
     def left(self) -> float:
         """Return the seconds left for trials; infinite without a timeout."""
@@ -52,7 +63,7 @@ class Budget:
 
     def needed(self, epochs: float) -> float | None:
         """Estimate the seconds that so many epochs take with all slots busy; None before the first epoch is done."""
-        return epochs * self.epoch_seconds / self.epochs / self.slots if self.epochs else None
+        return epochs * self.wall_per_epoch if self.epochs else None
 
     def allows(self, epochs: float, at_once: int) -> bool:
         """Say whether all of `epochs` fit, and so do `at_once` of them one after another, the longest ones."""

@@ -58,6 +58,7 @@ class Coordinator:
         """Yield what happens until all trials have ended or the search has to stop."""
         self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
         yield from self.keep_best()
+        self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
             if not self._running:
@@ -251,7 +252,7 @@ class Coordinator:
             if record.number not in busy and published != [record.number, record.epochs]:
                 self.shelf.put(record.number)
                 self.ledger.set_best([record.number, record.epochs])
-                yield NewBest(record.number, record.value or math.nan, str(self.shelf.model))
+                yield NewBest(record.number, math.nan if record.value is None else record.value, str(self.shelf.model))
                 return
             if is_published:
                 return

@@ -106,14 +106,20 @@ class LocalEngine:
         deadline = time.monotonic() + grace
         for worker in self._workers:
             worker.send(do="stop")
-            if worker.held:  # it leaves its trial at once, and has nothing more to say
-                worker.spec = None
+        self._forget_held()
         while any(worker.spec for worker in self._workers) and (left := deadline - time.monotonic()) > 0:
-            reports += self.wait(left)
+            reports += [report for report in self.wait(left) if report.held is None]
+            self._forget_held()
         for worker in list(self._workers):
             self._remove(worker)
         self._selector.close()
         return reports
+
+    def _forget_held(self) -> None:
+        """After "stop" a worker that holds leaves its trial, and has nothing more to say."""
+        for worker in self._workers:
+            if worker.held:
+                worker.held, worker.spec = False, None
 
     def _spawn(self) -> Worker:
         index = min(set(range(self.slots)) - {worker.index for worker in self._workers})
