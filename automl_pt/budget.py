@@ -42,6 +42,8 @@ class Budget:
 
     def count(self, seconds: float) -> None:
         """Take the seconds of an epoch that was done."""
+        if self.epochs == 0:  # starting processes is no part of an epoch's cost
+            self.begun = max(self.begun or self.started, self.clock() - seconds)
         self.epochs += 1
         self.longest_epoch = max(self.longest_epoch, seconds)
 
@@ -49,7 +51,7 @@ class Budget:
     def reserve(self) -> float:
         """Return the seconds at the end that belong to saving, publishing and measuring the model."""
         train, last = self.images
-        return 0.3 + self.wall_per_epoch * self.slots * last / max(
+        return 0.5 + self.wall_per_epoch * self.slots * last / max(
             1, train
         )  # looking at an image takes at most as long as learning from it
 

@@ -106,6 +106,9 @@ class Coordinator:
 
     def _next_start(self) -> Event | None:
         trials, standings = self.ledger.trials(), self.ledger.standings()
+        if self.stopped == "timeout":  # the first epochs of a search are its slowest: ask again whether there is time
+            self._total, self.stopped = self.config.trials, "trials"
+            self._wants_another(standings)
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
                 done = standings[trial.number].epoch

@@ -108,8 +108,8 @@ def test_the_budget_estimates_from_what_it_saw() -> None:
         now[0] += 5.0
         budget.count(10.0)
     assert budget.needed(8) == pytest.approx(40.0)
-    assert budget.reserve == pytest.approx(10.3)
-    assert budget.left() == pytest.approx(100 - 27 - 10.3)
+    assert budget.reserve == pytest.approx(10.5)
+    assert budget.left() == pytest.approx(100 - 27 - 10.5)
     assert budget.allows(12, 1)
     assert not budget.allows(13, 1)
     assert not budget.allows(1, 7)
