@@ -15,6 +15,7 @@
     ├── StudyError                         the study cannot be resumed as asked
     ├── StorageError                       the study's storage cannot be opened, read or written
     ├── ExportError                        a model cannot be exported, or its export computes something else
+    ├── PeerError                          another process of a distributed run failed
     ├── OutputError                        a file cannot be written: no space, read-only, taken
     └── InstallationError                  installed packages do not fit together or are missing
 

@@ -15,7 +15,7 @@ def test_a_message_has_rule_given_and_remedy() -> None:
 
 
 def test_unknown_names_come_with_near_ones() -> None:
-    error = UnknownNameError("backbone", "resnet81", ["resnet18", "densenet121"], remedy="list them")
+    error = UnknownNameError("backbone", "resnet81", ["resnet18", "vit_tiny"], remedy="list them")
     assert "did you mean 'resnet18'? list them" in str(error)
     assert "did you mean" not in str(UnknownNameError("backbone", "zzz", ["resnet18"], remedy="list them"))
 
