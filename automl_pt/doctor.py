@@ -67,7 +67,7 @@ def devices() -> list[Finding]:
         import torch
     except Exception as error:  # said in full by torch_pair
         return [Finding("device", "unknown", f"torch cannot be imported: {type(error).__name__}")]
-    from automl_pt.device import choose_device, choose_precision, describe
+    from automl_pt.training.device import choose_device, choose_precision, describe
 
     device = choose_device("auto")
     return [
@@ -80,7 +80,7 @@ def devices() -> list[Finding]:
 
 def cores() -> Finding:
     """Tell how many CPU cores this process may use."""
-    from automl_pt.device import available_cores
+    from automl_pt.training.device import available_cores
 
     return Finding("cores", f"{available_cores()} of {os.cpu_count()} may be used")
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from automl_pt.augmentation import Plan
 from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
-from automl_pt.data import prepare
-from automl_pt.loader import Loader
+from automl_pt.data.augmentation import Plan
+from automl_pt.data.loader import Loader
+from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
-from automl_pt.trainer import Training, train
+from automl_pt.training.trainer import Training, train
 
 SIDE = 64
 CPU = torch.device("cpu")

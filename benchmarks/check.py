@@ -28,7 +28,7 @@ import json, sys, time
 from pathlib import Path
 import imagehash
 from automl_pt.check import check
-from automl_pt.layouts import open_path
+from automl_pt.layouts.layouts import open_path
 
 wall, cpu = time.perf_counter(), time.process_time()
 report = check(open_path(Path(sys.argv[1])))

@@ -25,8 +25,8 @@ from PIL import Image
 from torchvision import io as tv_io
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from automl_pt.images import decode
-from automl_pt.resize import fit
+from automl_pt.images.decode import decode
+from automl_pt.images.resize import fit
 
 IMAGES, REPEATS, SIZES = 240, 7, (64, 224)
 Side = Callable[[bytes], NDArray[np.uint8]]
@@ -68,7 +68,7 @@ def sides(size: int) -> dict[str, Side]:
         "simplejpeg, our resize": simplejpeg_full,
         "simplejpeg fast DCT and upsampling": simplejpeg_fast,
         "simplejpeg scaled (>= 1 S)": simplejpeg_near,
-        "automl_pt.images.decode (scaled >= 2 S)": lambda content: decode(content, size),
+        "automl_pt.images.decode.decode (scaled >= 2 S)": lambda content: decode(content, size),
     }
 
 

@@ -105,9 +105,9 @@ def children(pid: int) -> list[str]:
 
 def save(directory: Path) -> None:
     from automl_pt.build import build_model
-    from automl_pt.model import ModelInfo, save_model
+    from automl_pt.images.preprocessing import Preprocessing
+    from automl_pt.model.load import ModelInfo, save_model
     from automl_pt.plugins import load_plugins
-    from automl_pt.preprocessing import Preprocessing
 
     backbone = load_plugins().backbone("resnet18")
     network = build_model(backbone, 6, SIZE, seed=1)

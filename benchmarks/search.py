@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from toy_trial import TOY  # noqa: E402
 
 from automl_pt.config import SearchConfig  # noqa: E402
-from automl_pt.events import Finished  # noqa: E402
-from automl_pt.records import StudyResult  # noqa: E402
-from automl_pt.study import steps  # noqa: E402
+from automl_pt.study.events import Finished  # noqa: E402
+from automl_pt.study.records import StudyResult  # noqa: E402
+from automl_pt.study.search import steps  # noqa: E402
 
 
 def search(directory: Path, *, toy: bool = True, **settings: Any) -> StudyResult:
@@ -43,7 +43,7 @@ def search(directory: Path, *, toy: bool = True, **settings: Any) -> StudyResult
 
 def overhead() -> dict[str, Any]:
     """Time all of a toy search but its trials, which are timed in themselves; every epoch is reported."""
-    from automl_pt.engine.inline import InlineEngine
+    from automl_pt.study.engine.inline import InlineEngine
 
     seconds, opening = [], []
     inner: list[float] = []

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.config import SearchConfig
-from automl_pt.data import Pixels, prepare
-from automl_pt.evaluation import evaluate
-from automl_pt.loader import Loader
+from automl_pt.data.loader import Loader
+from automl_pt.data.prepare import Pixels, prepare
 from automl_pt.locks import locked
 from automl_pt.plugins import load_plugins
-from automl_pt.sampling import _filling
 from automl_pt.seeds import derive_seed
-from automl_pt.space import Space
-from automl_pt.trainer import Training, train
+from automl_pt.study.sampling import _filling
+from automl_pt.study.space import Space
+from automl_pt.training.evaluation import evaluate
+from automl_pt.training.trainer import Training, train
 
 RESULTS = Path(__file__).parent / "results" / "search_curves.json"
 EPOCHS, TRIALS = 9, 16

@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 import record
 
-from automl_pt.pruning.optuna_rules import PRUNERS
+from automl_pt.study.pruning.optuna_rules import PRUNERS
 
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
 #: scores a trial by its curves and an epoch; epoch 1/3 is the probe within the first epoch

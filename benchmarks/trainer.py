@@ -27,17 +27,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from automl_pt.build import build_model
-from automl_pt.checkpoint import Checkpoints
 from automl_pt.config import TrainConfig
-from automl_pt.data import prepare
-from automl_pt.device import choose_device, choose_precision
-from automl_pt.evaluation import autocast, evaluate
-from automl_pt.loader import Loader
-from automl_pt.pixels import Pixels
+from automl_pt.data.loader import Loader
+from automl_pt.data.pixels import Pixels
+from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
-from automl_pt.run import EVALUATION_BATCH
-from automl_pt.sgd import SGD
-from automl_pt.trainer import Training, train
+from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.evaluation import autocast, evaluate
+from automl_pt.training.run import EVALUATION_BATCH
+from automl_pt.training.sgd import SGD
+from automl_pt.training.trainer import Training, train
 
 BATCH = 16
 #: network, side, batches a repeat, repeats
@@ -253,10 +253,10 @@ def mark(name):
     global last
     parts[name], last = time.process_time() - last, time.process_time()
 import torch; mark("import torch"); torch.set_num_threads(1)
-import automl_pt.run as run; mark("import automl_pt.run")
+import automl_pt.training.run as run; mark("import automl_pt.training.run")
 from automl_pt.config import TrainConfig
 from automl_pt.plugins import load_plugins
-from automl_pt.data import prepare
+from automl_pt.data.prepare import prepare
 plugins = load_plugins(); mark("plugins")
 config = TrainConfig(dataset="digits", backbone="resnet18", threads=1, device="cpu"); data = prepare(config, plugins)
 [data.pixels(split, 8) for split in ("train", "val")]; mark("data")

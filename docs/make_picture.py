@@ -13,7 +13,7 @@ from rich.console import Console
 
 from automl_pt.cli.search_display import LiveView
 from automl_pt.config import SearchConfig, make, read_toml
-from automl_pt.study import steps
+from automl_pt.study.search import steps
 
 HERE = Path(__file__).parent
 STUDY = HERE.parent / "studies" / "digits" / "study.toml"

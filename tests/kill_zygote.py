@@ -15,7 +15,7 @@ from pathlib import Path
 from toy_trial import TOY
 
 from automl_pt.config import SearchConfig
-from automl_pt.study import steps
+from automl_pt.study.search import steps
 
 
 def child(directory: Path, trials: int, epochs: int, storage: str | None) -> int:

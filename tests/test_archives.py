@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from conftest import draw_image
 
-from automl_pt import archives
-from automl_pt.archives import extract
 from automl_pt.errors import InvalidDatasetError, OutputError
-from automl_pt.layouts import open_path
-from automl_pt.tar import MAX_READ
+from automl_pt.layouts import archives
+from automl_pt.layouts.archives import extract
+from automl_pt.layouts.layouts import open_path
+from automl_pt.layouts.tar import MAX_READ
 
 
 @pytest.fixture(autouse=True)

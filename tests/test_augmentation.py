@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_pt.augmentation import gather, make_batch, make_plan, shift_into
-from automl_pt.pixels import Rows
+from automl_pt.data.augmentation import gather, make_batch, make_plan, shift_into
+from automl_pt.data.pixels import Rows
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), dtype=np.uint8)
 MEAN, STD = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])

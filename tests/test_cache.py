@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from conftest import noise_files
 
-from automl_pt import cache as cache_module
-from automl_pt import cache_disk
-from automl_pt.cache import Cache, cache_key, opened
+from automl_pt.data import cache as cache_module
+from automl_pt.data import cache_disk
+from automl_pt.data.cache import Cache, cache_key, opened
+from automl_pt.data.hashes import array_digest
+from automl_pt.data.pixels import Originals, Undecoded
 from automl_pt.errors import InvalidDatasetError, OutputError
 from automl_pt.files import sha256_file
-from automl_pt.hashes import array_digest
-from automl_pt.images import decode
-from automl_pt.pixels import Originals, Undecoded
+from automl_pt.images.decode import decode
 
 SIDE = 8
 

@@ -28,7 +28,7 @@ from automl_pt.check.survey import Seen, survey
 from automl_pt.cli.check import command
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import InvalidDatasetError, OutputError
-from automl_pt.layouts import open_path
+from automl_pt.layouts.layouts import open_path
 
 
 @pytest.fixture(autouse=True)

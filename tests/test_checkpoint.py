@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from automl_pt.checkpoint import RECORD, Checkpoints, require_same
 from automl_pt.errors import CheckpointError
+from automl_pt.training.checkpoint import RECORD, Checkpoints, require_same
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from test_pool_file import write
 
-from automl_pt.cache_disk import LIMIT_VARIABLE, limit, list_caches
 from automl_pt.cli.cache import command
+from automl_pt.data.cache_disk import LIMIT_VARIABLE, limit, list_caches
 from automl_pt.errors import ConfigError
 
 

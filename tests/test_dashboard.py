@@ -8,10 +8,10 @@ import pytest
 from toy_trial import TOY
 
 from automl_pt.config import SearchConfig
-from automl_pt.dashboard import serve
 from automl_pt.errors import InstallationError, OutputError, StudyError, UnknownNameError
-from automl_pt.report import storage_url
-from automl_pt.study import steps
+from automl_pt.study.dashboard import serve
+from automl_pt.study.report import storage_url
+from automl_pt.study.search import steps
 
 try:
     import optuna_dashboard  # noqa: F401

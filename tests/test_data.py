@@ -10,18 +10,18 @@ import pytest
 import torch
 from conftest import CLASSES, write_folder
 
-from automl_pt import cache as cache_module
-from automl_pt import hashes
 from automl_pt.config import Settings, TrainConfig
-from automl_pt.data import Data, first_size, prepare
+from automl_pt.data import cache as cache_module
+from automl_pt.data import hashes
+from automl_pt.data.loader import Loader
+from automl_pt.data.manifest import Manifest
+from automl_pt.data.prepare import Data, first_size, prepare
 from automl_pt.dataset import Dataset, Hints, LabeledImages
 from automl_pt.errors import InvalidDatasetError, OutputError, StudyError, UnknownNameError
 from automl_pt.hookspecs import hookimpl
-from automl_pt.images import UnreadableImage, decode
-from automl_pt.loader import Loader
-from automl_pt.manifest import Manifest
+from automl_pt.images.decode import UnreadableImage, decode
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run import train
+from automl_pt.training.run import train
 
 
 @pytest.fixture(scope="module")

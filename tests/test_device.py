@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from automl_pt.cores import available_cores, cgroup_quota
-from automl_pt.device import choose_device, choose_precision, default_threads, has_amx
 from automl_pt.errors import DeviceError
+from automl_pt.training.device import choose_device, choose_precision, default_threads, has_amx
 
 
 def test_a_device_that_is_absent_is_an_error_that_lists_what_is_there() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_pt.early_stopping import EarlyStopping
+from automl_pt.training.early_stopping import EarlyStopping
 
 NAN, INF = math.nan, math.inf
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from automl_pt.budget import Budget
 from automl_pt.config import SearchConfig
-from automl_pt.engine.base import TrialSpec
-from automl_pt.engine.failures import report_failure
-from automl_pt.engine.local import LocalEngine
-from automl_pt.engine.places import devices_for, threads_for
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DatasetError, OutputError
-from automl_pt.records import TrialRecord
-from automl_pt.shelf import discard, ranked
+from automl_pt.study.budget import Budget
+from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.failures import report_failure
+from automl_pt.study.engine.local import LocalEngine
+from automl_pt.study.engine.places import devices_for, threads_for
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.shelf import discard, ranked
 
 CONFIG = SearchConfig(dataset="plain")
 

@@ -20,9 +20,9 @@ from tiny import load_tiny, make_model
 
 from automl_pt.cli.export import command
 from automl_pt.errors import ExportError, InstallationError, UsageError
-from automl_pt.export import BOUND, ENDINGS, Format, export_model
-from automl_pt.listing import list_images
-from automl_pt.model import Model, load_model
+from automl_pt.layouts.listing import list_images
+from automl_pt.model.export import BOUND, ENDINGS, Format, export_model
+from automl_pt.model.load import Model, load_model
 from automl_pt.plugins import Plugins
 
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "safetensors")

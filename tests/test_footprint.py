@@ -5,8 +5,8 @@ import torch
 from test_trainer import network, settings, training
 from torch import nn
 
-from automl_pt.footprint import BACKWARD, bytes_per_image, images_that_fit
-from automl_pt.trainer import train
+from automl_pt.training.footprint import BACKWARD, bytes_per_image, images_that_fit
+from automl_pt.training.trainer import train
 
 
 def test_what_a_step_keeps_is_counted_by_image() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_trainer import figures, network, same, settings, training
 
-from automl_pt.checkpoint import Checkpoints
-from automl_pt.graph import WARM_UP, GraphedStep, why_not
-from automl_pt.trainer import train
+from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.training.graph import WARM_UP, GraphedStep, why_not
+from automl_pt.training.trainer import train
 
 
 def run_again(work: Callable[[], None]) -> Callable[[], None]:
@@ -101,9 +101,9 @@ def test_what_keeps_a_step_from_being_recorded(change: dict[str, Any], reason: s
 def test_a_recorded_step_equals_the_plain_one_on_cuda() -> None:
     from test_trainer import MEAN, STD, pixels
 
+    from automl_pt.data.loader import Loader
     from automl_pt.dataset import Hints
-    from automl_pt.loader import Loader
-    from automl_pt.trainer import Training
+    from automl_pt.training.trainer import Training
 
     device, models = torch.device("cuda", 0), []
     for cuda_graph in (False, True):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from automl_pt import hashes
-from automl_pt.hashes import HashIndex
-from automl_pt.images import UnreadableImage
+from automl_pt.data import hashes
+from automl_pt.data.hashes import HashIndex
+from automl_pt.images.decode import UnreadableImage
 
 
 @pytest.fixture(autouse=True)

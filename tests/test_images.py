@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from automl_pt import images, resize
-from automl_pt.images import BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
-from automl_pt.modes import BACKGROUND
+from automl_pt.images import decode as images
+from automl_pt.images import resize
+from automl_pt.images.decode import BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
+from automl_pt.images.modes import BACKGROUND
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 

@@ -11,13 +11,13 @@ import torch
 from conftest import write_folder
 from tiny_runs import command, equal, finished, record, weights, write_plugin
 
-from automl_pt import run
-from automl_pt.data import Pixels
+from automl_pt.data.loader import Loader
+from automl_pt.data.prepare import Pixels
 from automl_pt.dataset import Hints
-from automl_pt.early_stopping import EarlyStopping
 from automl_pt.errors import ConfigError, DatasetError, NotLabeledDatasetError, WeightsError
-from automl_pt.loader import Loader
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.training import run
+from automl_pt.training.early_stopping import EarlyStopping
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_8_augmentation_is_drawn_anew_each_epoch() -> None:
 
 
 def test_9_scoring_needs_no_pretrained_weights(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
-    from automl_pt.model import load_model
+    from automl_pt.model.load import load_model
 
     trained(tiny_folder, tmp_path / "out", plugins)
     model = load_model(tmp_path / "out", plugins=plugins)

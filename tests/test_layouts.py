@@ -12,7 +12,7 @@ from conftest import draw_image
 
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import ConfigError, DatasetError, InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.layouts import list_images, open_path, read_list
+from automl_pt.layouts.layouts import list_images, open_path, read_list
 from automl_pt.text import few, printable
 
 

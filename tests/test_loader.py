@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_pt.data.hashes import array_digest
+from automl_pt.data.loader import Loader, batch_sizes
+from automl_pt.data.pixels import Originals, Pixels, Rows, Undecoded
 from automl_pt.dataset import Hints
-from automl_pt.hashes import array_digest
-from automl_pt.images import decode
-from automl_pt.loader import Loader, batch_sizes
-from automl_pt.pixels import Originals, Pixels, Rows, Undecoded
-from automl_pt.preprocessing import normalise, scale_and_offset
+from automl_pt.images.decode import decode
+from automl_pt.images.preprocessing import normalise, scale_and_offset
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from automl_pt.data.manifest import Entry, LeftOut, Manifest, by_name
 from automl_pt.errors import StudyError
-from automl_pt.manifest import Entry, LeftOut, Manifest, by_name
 
 NAMES = ["a/1.png", "b/\udcff\n.png", "b/é <script>.png"]
 MANIFEST = Manifest(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_pt.memory import available_memory
+from automl_pt.data.memory import available_memory
 
 
 def test_memory_is_that_of_the_machine_within_the_containers_bound(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from safetensors.torch import save
 from tiny import load_tiny, make_info, make_model, make_state
 
 from automl_pt.build import build_model
-from automl_pt.card import card, loading_lines
 from automl_pt.errors import InvalidDatasetError, InvalidModelDirectoryError
-from automl_pt.model import find_model, load_model, save_model
-from automl_pt.model_directory import WeightsFile, _commit
+from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.model.card import card, loading_lines
+from automl_pt.model.directory import WeightsFile, _commit
+from automl_pt.model.load import find_model, load_model, save_model
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from tiny import make_info
 
 from automl_pt.errors import InvalidModelDirectoryError, OutputError
 from automl_pt.files import to_json
-from automl_pt.model_directory import publish, read_info, read_model, save_model
-from automl_pt.model_info import ModelInfo
+from automl_pt.model.directory import publish, read_info, read_model, save_model
+from automl_pt.model.info import ModelInfo
 
 STATE = {"weight": torch.arange(12.0).reshape(3, 4)}
 

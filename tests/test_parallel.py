@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from automl_pt.parallel import AHEAD, in_order, one_torch_thread
+from automl_pt.data.parallel import AHEAD, in_order, one_torch_thread
 
 
 @pytest.mark.parametrize("threads", [1, 3])

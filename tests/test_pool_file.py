@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automl_pt.pool_file import DamagedPool, PoolWriter, file_size, open_pool
+from automl_pt.data.pool_file import DamagedPool, PoolWriter, file_size, open_pool
 
 
 def write(path: Path, count: int, side: int, unreadable: dict[str, str] | None = None) -> tuple[np.ndarray, list[str]]:
@@ -64,7 +64,7 @@ def test_a_cache_of_another_rule_or_version_is_not_used(
     write(tmp_path / "x.pixels", 2, 4)
     with pytest.raises(DamagedPool, match="another size"):
         open_pool(tmp_path / "x.pixels", image_size=5)
-    monkeypatch.setattr(f"automl_pt.pool_file.{name}", value)
+    monkeypatch.setattr(f"automl_pt.data.pool_file.{name}", value)
     with pytest.raises(DamagedPool, match="another version or rule"):
         open_pool(tmp_path / "x.pixels")
 

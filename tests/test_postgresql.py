@@ -17,10 +17,10 @@ from toy_trial import TOY
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StorageError
-from automl_pt.events import Finished
-from automl_pt.presence import Among
-from automl_pt.storage import open_storage, server_engine
-from automl_pt.study import steps
+from automl_pt.study.events import Finished
+from automl_pt.study.presence import Among
+from automl_pt.study.search import steps
+from automl_pt.study.storage import open_storage, server_engine
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 PASSWORD = "canary-S3cret"
@@ -76,7 +76,7 @@ import os, sys
 from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
-from automl_pt.study import steps
+from automl_pt.study.search import steps
 parent = os.getpid()
 children = []
 for _ in range(int(sys.argv[3])):

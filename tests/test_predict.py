@@ -18,16 +18,16 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import load_tiny, make_model
 
-from automl_pt import run
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
-from automl_pt.labelled import manifest_of, open_labelled, run_model
-from automl_pt.model import Model, load_model
+from automl_pt.model.labelled import manifest_of, open_labelled, run_model
+from automl_pt.model.load import Model, load_model
+from automl_pt.model.predict import AHEAD, Prediction, predict_files
+from automl_pt.model.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
+from automl_pt.model.scoring import score
 from automl_pt.plugins import Plugins
-from automl_pt.predict import AHEAD, Prediction, predict_files
-from automl_pt.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
-from automl_pt.scoring import score
+from automl_pt.training import run
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from automl_pt.errors import InvalidModelDirectoryError
-from automl_pt.preprocessing import Preprocessing
+from automl_pt.images.preprocessing import Preprocessing
 
 GOOD: dict[str, Any] = Preprocessing(64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)).to_dict()
 

@@ -17,14 +17,14 @@ from automl_pt.cli.report_display import print_study
 from automl_pt.cli.studies import command as studies
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StorageError, StudyError, UnknownNameError
-from automl_pt.ledger import Ledger
 from automl_pt.locks import locked
-from automl_pt.presence import Alone
-from automl_pt.records import TrialRecord
-from automl_pt.report import StudyReport, list_studies, read_study
-from automl_pt.run_report import read_run
-from automl_pt.storage import default_url, open_storage
-from automl_pt.study import steps
+from automl_pt.study.ledger import Ledger
+from automl_pt.study.presence import Alone
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.report import StudyReport, list_studies, read_study
+from automl_pt.study.run_report import read_run
+from automl_pt.study.search import steps
+from automl_pt.study.storage import default_url, open_storage
 
 FIELDS = {"number", "state", "params", "value", "epochs", "seconds", "reason"}
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tiny_runs import equal, record, write_plugin
 
-from automl_pt import run
-from automl_pt.early_stopping import Reason
 from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.result import EpochResult
+from automl_pt.training import run
+from automl_pt.training.early_stopping import Reason
+from automl_pt.training.result import EpochResult
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_failure_is_recorded_with_its_words(tiny_folder: Path, tmp_path: Path,
         raise RuntimeError("the roof fell in")
 
     from automl_pt.config import TrainConfig
-    from automl_pt.data import prepare
+    from automl_pt.data.prepare import prepare
 
     config = TrainConfig(dataset=str(tiny_folder), backbone="tiny", epochs=1, batch_size=4, threads=1, device="cpu")
     output = tmp_path / "out"

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_pt.errors import UnknownNameError
-from automl_pt.pruning.base import Standing
-from automl_pt.pruning.optuna_rules import NAMES, make_rule
-from automl_pt.pruning.rungs import Rungs
+from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.optuna_rules import NAMES, make_rule
+from automl_pt.study.pruning.rungs import Rungs
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import ConfigError
-from automl_pt.sampling import STARTUP, suggest
-from automl_pt.space import Space, make_space
+from automl_pt.study.sampling import STARTUP, suggest
+from automl_pt.study.space import Space, make_space
 
 SPACE = Space((1e-4, 1.0), (8, 16, 32, 64), ("resnet18",))
 

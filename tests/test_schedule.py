@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_pt.schedule import lr_factor
+from automl_pt.training.schedule import lr_factor
 
 NAMES = ["constant", "step", "polynomial", "cosine"]
 

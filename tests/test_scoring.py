@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tiny import load_tiny, make_model
 
-from automl_pt.calibration import calibrate
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.evaluate_display import print_scores
 from automl_pt.errors import InvalidDatasetError
-from automl_pt.labelled import Scored, open_labelled, run_model
-from automl_pt.model import load_model
-from automl_pt.paired import compare
+from automl_pt.model.calibration import calibrate
+from automl_pt.model.labelled import Scored, open_labelled, run_model
+from automl_pt.model.load import load_model
+from automl_pt.model.paired import compare
+from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins import Plugins
-from automl_pt.scoring import Scores, interval, score
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_pt.sgd import SGD
+from automl_pt.training.sgd import SGD
 
 
 def networks() -> tuple[nn.Module, nn.Module]:
@@ -77,7 +77,7 @@ def test_the_scaler_skips_a_step_that_is_not_finite() -> None:
 
 def test_a_step_does_not_import_the_compiler() -> None:
     code = (
-        "import sys, torch\nfrom automl_pt.sgd import SGD\nweight = torch.ones(3, requires_grad=True)\n"
+        "import sys, torch\nfrom automl_pt.training.sgd import SGD\nweight = torch.ones(3, requires_grad=True)\n"
         "optimizer = SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.0)\nweight.sum().backward()\n"
         "optimizer.step()\nassert 'torch._dynamo' not in sys.modules\n"
     )

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_pt.data.manifest import Manifest
+from automl_pt.data.split import freeze, require_classes
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError
-from automl_pt.manifest import Manifest
-from automl_pt.split import freeze, require_classes
 
 CLASSES = ("a", "b", "c", "d")
 

@@ -13,8 +13,8 @@ import sqlalchemy
 from optuna.study import StudyDirection
 
 from automl_pt.errors import StorageError
-from automl_pt.journal import RepairingJournal
-from automl_pt.storage import open_storage, retrying, shown
+from automl_pt.study.journal import RepairingJournal
+from automl_pt.study.storage import open_storage, retrying, shown
 
 MINIMIZE = [StudyDirection.MINIMIZE]
 
@@ -35,7 +35,7 @@ def test_sqlite_keeps_what_it_acknowledged_on_every_connection(tmp_path: Path) -
 
 STARTER = """
 import os, sys
-from automl_pt.storage import open_storage
+from automl_pt.study.storage import open_storage
 from optuna.study import StudyDirection
 from optuna.exceptions import DuplicatedStudyError
 

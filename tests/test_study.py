@@ -12,11 +12,11 @@ import optuna
 import pytest
 from toy_trial import TOY
 
-from automl_pt import events
 from automl_pt.config import SearchConfig
 from automl_pt.errors import DeviceError, OutputError, StudyError
-from automl_pt.records import StudyResult, TrialRecord
-from automl_pt.study import steps, study_name
+from automl_pt.study import events
+from automl_pt.study.records import StudyResult, TrialRecord
+from automl_pt.study.search import steps, study_name
 
 
 def search(directory: Path, **settings: Any) -> tuple[StudyResult, list[events.Event]]:
@@ -250,7 +250,7 @@ import sys
 from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
-from automl_pt.study import steps
+from automl_pt.study.search import steps
 for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), subject=TOY):
     print(type(event).__name__, flush=True)
 """

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from automl_pt.columns import Columns
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import AutomlError, ConfigError, InstallationError, InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.layouts import open_path
-from automl_pt.tables import open_table
+from automl_pt.layouts.columns import Columns
+from automl_pt.layouts.layouts import open_path
+from automl_pt.layouts.tables import open_table
 
 
 def write(root: Path, text: str, name: str = "t.csv", encoding: str = "utf-8") -> Path:

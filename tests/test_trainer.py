@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from automl_pt.checkpoint import Checkpoints
 from automl_pt.config import TrainConfig
-from automl_pt.data import Pixels
+from automl_pt.data.loader import Loader
+from automl_pt.data.prepare import Pixels
 from automl_pt.dataset import Hints
-from automl_pt.loader import Loader
-from automl_pt.preprocessing import scale_and_offset
-from automl_pt.result import EpochResult
-from automl_pt.schedule import lr_factor
+from automl_pt.images.preprocessing import scale_and_offset
 from automl_pt.seeds import derive_seed
-from automl_pt.trainer import Training, train, train_mode
+from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.training.result import EpochResult
+from automl_pt.training.schedule import lr_factor
+from automl_pt.training.trainer import Training, train, train_mode
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 CPU = torch.device("cpu")

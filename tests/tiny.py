@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from automl_pt.build import build_model
-from automl_pt.model import ModelInfo, save_model
+from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.model.load import ModelInfo, save_model
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.preprocessing import Preprocessing
 
 PLUGIN = """
 from torch import nn

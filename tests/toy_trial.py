@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from automl_pt.config import SearchConfig
-from automl_pt.engine.base import TrialSpec
 from automl_pt.errors import DeviceError
 from automl_pt.files import atomic_write, to_json, write_json
 from automl_pt.plugins import Plugins
-from automl_pt.records import Comparison, TrialRecord
-from automl_pt.result import EpochResult
-from automl_pt.subject import Material, Subject
+from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.subject import Material, Subject
+from automl_pt.training.result import EpochResult
 
 
 def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> float:

@@ -11,8 +11,8 @@ from automl_pt.check.findings import Finding, Item, Level, finding, refuse
 from automl_pt.check.quick import quick_check
 from automl_pt.check.survey import Progress, Seen, survey
 from automl_pt.dataset import LabeledImages
-from automl_pt.images import SUFFIXES
-from automl_pt.scan import suffix
+from automl_pt.images.decode import SUFFIXES
+from automl_pt.layouts.scan import suffix
 
 __all__ = ["Finding", "Item", "Level", "Report", "check", "quick_check", "refuse"]
 

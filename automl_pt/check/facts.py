@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from automl_pt.images import RULE, UnreadableImage, decode_rgb, open_header, orientation
+from automl_pt.images.decode import RULE, UnreadableImage, decode_rgb, open_header, orientation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from automl_pt.check.findings import Finding, Item
 from automl_pt.check.quick import name_of
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import DatasetError
-from automl_pt.images import as_rgb, decode_rgb, read
+from automl_pt.images.decode import as_rgb, decode_rgb, read
 from automl_pt.text import printable
 
 #: longest side of a small picture in pixels

@@ -15,7 +15,7 @@ from automl_pt.check.memory import Memory, Stamp, stamp
 from automl_pt.check.quick import are_files, name_of
 from automl_pt.cores import available_cores
 from automl_pt.dataset import LabeledImages
-from automl_pt.images import UnreadableImage, as_rgb, read
+from automl_pt.images.decode import UnreadableImage, as_rgb, read
 
 Progress = Callable[[str, int, int], None]
 

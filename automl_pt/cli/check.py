@@ -43,8 +43,8 @@ def command(as_json: bool, html: Path | None, **options: Any) -> int:
 
     from automl_pt.check import check
     from automl_pt.cli.check_display import progress_bar, show
+    from automl_pt.data.find import find
     from automl_pt.files import atomic_write, to_json
-    from automl_pt.find import find
     from automl_pt.plugins import load_plugins
 
     data, _ = find(settings, load_plugins(settings.plugins))

@@ -17,8 +17,8 @@ from automl_pt.files import to_json
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
-    from automl_pt.data import Data
-    from automl_pt.result import EpochResult
+    from automl_pt.data.prepare import Data
+    from automl_pt.training.result import EpochResult
 
 #: what the reasons mean, for people
 REASONS = {

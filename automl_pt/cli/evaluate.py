@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from automl_pt.labelled import Labelled, Scored
-    from automl_pt.paired import Paired
-    from automl_pt.scoring import Scores
+    from automl_pt.model.labelled import Labelled, Scored
+    from automl_pt.model.paired import Paired
+    from automl_pt.model.scoring import Scores
 
 
 @click.command("evaluate")
@@ -43,11 +43,11 @@ def command(
     images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are left out.
     """
     from automl_pt.cli.predict_display import progress
-    from automl_pt.labelled import manifest_of, open_labelled, run_model
-    from automl_pt.model import find_model, load_model
-    from automl_pt.paired import compare
+    from automl_pt.model.labelled import manifest_of, open_labelled, run_model
+    from automl_pt.model.load import find_model, load_model
+    from automl_pt.model.paired import compare
+    from automl_pt.model.scoring import score
     from automl_pt.plugins import load_plugins
-    from automl_pt.scoring import score
 
     registered = load_plugins(plugins)
     loaded = load_model(model, device=device, plugins=registered)

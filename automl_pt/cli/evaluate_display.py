@@ -12,8 +12,8 @@ from rich.table import Table
 from automl_pt.cli.console import stdout, text
 
 if TYPE_CHECKING:
-    from automl_pt.paired import Paired
-    from automl_pt.scoring import ClassScore, Scores
+    from automl_pt.model.paired import Paired
+    from automl_pt.model.scoring import ClassScore, Scores
 
 #: a larger confusion matrix is for `--json`; instead the commonest confusions are listed
 MAX_MATRIX = 15

@@ -36,10 +36,10 @@ def command(
     1e-4.
     """
     from automl_pt.errors import UsageError
-    from automl_pt.export import ENDINGS, export_model
     from automl_pt.files import to_json
-    from automl_pt.listing import list_images
-    from automl_pt.model import find_model, load_model
+    from automl_pt.layouts.listing import list_images
+    from automl_pt.model.export import ENDINGS, export_model
+    from automl_pt.model.load import find_model, load_model
     from automl_pt.plugins import load_plugins
     from automl_pt.text import printable
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from automl_pt.prediction_files import Columns, Writer
+    from automl_pt.model.prediction_files import Columns, Writer
 
 
 @click.command("predict")
@@ -47,11 +47,11 @@ def command(
     '*.jpg', or - for names on standard input. Exit code 1 says that some files could not be read; their rows say why.
     """
     from automl_pt.cli.predict_display import progress
-    from automl_pt.listing import list_images, read_list
-    from automl_pt.model import load_model
+    from automl_pt.layouts.listing import list_images, read_list
+    from automl_pt.model.load import load_model
+    from automl_pt.model.predict import predict_files
+    from automl_pt.model.prediction_files import Columns, check_output
     from automl_pt.plugins import load_plugins
-    from automl_pt.predict import predict_files
-    from automl_pt.prediction_files import Columns, check_output
 
     if output is not None:
         check_output(output, force=force)
@@ -72,7 +72,7 @@ def command(
 
 @contextmanager
 def _writer(output: Path | None, columns: Columns) -> Iterator[Writer]:
-    from automl_pt.prediction_files import CsvWriter, open_file
+    from automl_pt.model.prediction_files import CsvWriter, open_file
 
     if output is not None:
         with open_file(output, columns) as writer:

@@ -18,8 +18,8 @@ def command(study: str, storage: str | None, as_json: bool) -> None:
 
     from automl_pt.cli.report_display import print_run, print_study
     from automl_pt.files import to_json
-    from automl_pt.report import read_study
-    from automl_pt.run_report import is_run, read_run
+    from automl_pt.study.report import read_study
+    from automl_pt.study.run_report import is_run, read_run
 
     if is_run(Path(study)):
         run = read_run(Path(study))

@@ -13,9 +13,9 @@ from rich.table import Table
 from automl_pt.cli.console import stdout, text
 
 if TYPE_CHECKING:
-    from automl_pt.records import TrialRecord
-    from automl_pt.report import StudyReport
-    from automl_pt.run_report import RunReport
+    from automl_pt.study.records import TrialRecord
+    from automl_pt.study.report import StudyReport
+    from automl_pt.study.run_report import RunReport
 
 
 def print_study(report: StudyReport, console: Console | None = None) -> None:
@@ -82,7 +82,7 @@ def _head(report: StudyReport) -> Iterable[str]:
 
 
 def _trial_table(report: StudyReport) -> Table:
-    from automl_pt.shelf import ranked
+    from automl_pt.study.shelf import ranked
 
     first = ranked(report.trials)
     rest = [trial for trial in report.trials if trial not in first]

@@ -26,7 +26,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
 
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import stopping
-    from automl_pt.study import steps, study_name
+    from automl_pt.study.search import steps, study_name
 
     with stopping() as stop, search_display(quiet=quiet, as_json=as_json) as show:
         for event in steps(settings, Path("studies") / study_name(settings), stop=lambda: stop.signal):

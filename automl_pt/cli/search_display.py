@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from automl_pt import events
 from automl_pt.files import to_json
+from automl_pt.study import events
 
 Show = Callable[[events.Event], None]
 

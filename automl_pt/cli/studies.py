@@ -18,7 +18,7 @@ def command(root: Path, as_json: bool) -> int:
     Exit code 1 says that some could not be read.
     """
     from automl_pt.cli.report_display import print_studies
-    from automl_pt.report import StudyReport, list_studies
+    from automl_pt.study.report import StudyReport, list_studies
 
     found = list_studies(root)
     reports = [report for report in found if isinstance(report, StudyReport)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from automl_pt.dataset import SPLITS, Dataset, LabeledImages
 from automl_pt.errors import AutomlError
-from automl_pt.images import decode
+from automl_pt.images.decode import decode
 from automl_pt.testing.contract import expect
 
 #: images that are decoded, spread evenly over the dataset

@@ -20,8 +20,8 @@ from automl_pt import Dataset, LabeledImages, hookimpl
 from automl_pt.dataset import Split
 from automl_pt.errors import InstallationError, InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.files import atomic_folder, cache_folder
-from automl_pt.folders import SPLIT_NAMES
-from automl_pt.images import UnreadableImage, decode_rgb, read
+from automl_pt.images.decode import UnreadableImage, decode_rgb, read
+from automl_pt.layouts.folders import SPLIT_NAMES
 from automl_pt.text import few, printable
 
 OPTIONS = ("image", "label", "config", "revision")

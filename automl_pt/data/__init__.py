@@ -1,0 +1,1 @@
+"""A study's data: found, split once, decoded once, made into batches."""

@@ -1,0 +1,46 @@
+"""Finds the images that a user names: a registered dataset, else a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl_pt.dataset import Hints, LabeledImages
+from automl_pt.errors import InvalidDatasetError, UnknownNameError
+from automl_pt.layouts.layouts import grouped, open_path
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.config import Settings
+    from automl_pt.plugins import Plugins
+
+_COLUMNS = ("image_column", "label_column", "split_column", "group_column", "group_by")
+
+
+def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
+    """Return the images that `settings.dataset` names, and what is known of them; nothing is decoded.
+
+    A registered name wins over a file or folder of the same name ("./digits" means the folder). Raises
+    UnknownNameError or InvalidDatasetError when there is neither, and what opening the data raises.
+    """
+    datasets = plugins.datasets()
+    if settings.dataset in datasets:
+        dataset = datasets[settings.dataset]
+        root = Path(settings.root) if settings.root is not None else None
+        if settings.download and dataset.download is not None:
+            dataset.download(root)
+        images = dataset.load(root)
+        return (images if settings.group_by is None else grouped(images, settings.group_by)), dataset.hints
+    path = Path(settings.dataset)
+    if not path.exists():
+        raise _not_found(settings.dataset, list(datasets))
+    return open_path(path, **{name: getattr(settings, name) for name in _COLUMNS}), Hints()
+
+
+def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
+    if "/" in dataset or dataset.startswith("."):
+        remedy = "check the path; a relative one starts at the folder the command is run in"
+        return InvalidDatasetError("the data must exist", given=printable(dataset), remedy=remedy)
+    remedy = "`automl-pt datasets` lists all of them; anything else must be the path of a folder, archive or table"
+    return UnknownNameError("dataset, and no such path", dataset, known, remedy=remedy)

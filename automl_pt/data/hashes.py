@@ -1,0 +1,110 @@
+"""Content hashes of files, remembered by what `stat` says of a file, so that an unchanged one is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from automl_pt.data.parallel import in_order
+from automl_pt.files import atomic_write, read_json, to_json
+from automl_pt.images.decode import UnreadableImage, read
+
+FORMAT = 1
+#: a file changed less than this long ago may change again without `stat` telling: its hash is not remembered
+SETTLED_NS = 2_000_000_000
+
+Progress = Callable[[str, int, int], None]
+
+
+class HashIndex:
+    """Hashes remembered in a JSON file; a damaged or foreign one counts as empty and is written anew.
+
+    `named` holds hashes of arrays, under names that change with their content. Two processes may write the file at
+    once: the later one wins, and what the other knew is computed again some day.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known, self.named = _read(path)
+        self.read_files = 0
+
+    def digests(
+        self, files: Mapping[str, Path], *, threads: int, progress: Progress | None = None
+    ) -> dict[str, str | UnreadableImage]:
+        """Return the sha256 of each of `files`, by name; in its place, the error of a file that cannot be read."""
+        found: dict[str, str | UnreadableImage] = {}
+        unknown: dict[str, Path] = {}
+        for name, path in files.items():
+            digest = self._remembered(path)
+            if digest is None:
+                unknown[name] = path
+            else:
+                found[name] = digest
+        results = in_order(_hashed, unknown.values(), threads=threads)
+        for done, (name, (path, identity, result)) in enumerate(zip(unknown, results, strict=True), 1):
+            found[name] = result
+            if isinstance(result, str):
+                self._remember(path, identity, result)
+            if progress is not None:
+                progress("hashing", done, len(unknown))
+        self.read_files += len(unknown)
+        return {name: found[name] for name in files}
+
+    def save(self) -> None:
+        """Write what is known; raises OutputError."""
+        atomic_write(self.path, to_json({"format": FORMAT, "files": self.known, "named": self.named}))
+
+    def _remembered(self, path: Path) -> str | None:
+        entry = self.known.get(str(path))
+        if entry is None:
+            return None
+        try:
+            return str(entry[-1]) if entry[:-1] == _identity(os.stat(path)) else None
+        except OSError:  # reading it will say what is wrong
+            return None
+
+    def _remember(self, path: Path, identity: list[int], digest: str) -> None:
+        if identity and time.time_ns() - max(identity[1:3]) > SETTLED_NS:
+            self.known[str(path)] = [*identity, digest]
+
+
+def array_digest(pixels: Any) -> str:
+    """Return the sha256 of a uint8 array's shape and content."""
+    import numpy as np
+
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _hashed(path: Path) -> tuple[Path, list[int], str | UnreadableImage]:
+    try:
+        # before reading: a change while it is read then shows at the next look
+        identity = _identity(os.stat(path))
+        return path, identity, hashlib.sha256(read(path)).hexdigest()
+    except UnreadableImage as error:
+        return path, [], error
+    except OSError as error:
+        return path, [], UnreadableImage(path, error.strerror or str(error))
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _read(path: Path) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):  # absent, or damaged: everything is hashed again
+        return {}, {}
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        return {}, {}
+    files, named = values.get("files"), values.get("named")
+    if not isinstance(files, dict) or not isinstance(named, dict):
+        return {}, {}
+    known = {name: entry for name, entry in files.items() if isinstance(entry, list) and len(entry) == 5}
+    return known, {name: digest for name, digest in named.items() if isinstance(digest, str)}

@@ -1,0 +1,105 @@
+"""The images found now, by their lasting names, and whether they are still those of a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from automl_pt.data.hashes import HashIndex, array_digest
+from automl_pt.data.manifest import Entry, Manifest
+from automl_pt.data.pixels import Originals
+from automl_pt.data.split import names_of
+from automl_pt.dataset import LabeledImages, Split
+from automl_pt.errors import OutputError, StudyError
+from automl_pt.images.decode import UnreadableImage
+from automl_pt.text import few
+
+Progress = Callable[[str, int, int], None]
+
+
+class Inventory:
+    """What `images` lists, with content hashes that are remembered below `cache_dir`."""
+
+    def __init__(
+        self, images: LabeledImages, cache_dir: Path, *, threads: int = 1, progress: Progress | None = None
+    ) -> None:
+        self.images, self.threads, self.progress = images, threads, progress
+        self.names = names_of(images)
+        self.index = {name: place for place, name in enumerate(self.names)}
+        root = os.fsencode(images.root or "")
+        self.hashes = HashIndex(cache_dir / "hashes" / f"{hashlib.sha256(root).hexdigest()[:32]}.json")
+
+    def digests(self, names: Iterable[str]) -> dict[str, str | UnreadableImage]:
+        """Return the sha256 of each image of `names`, or the error of one that cannot be read."""
+        files: dict[str, Path] = {}
+        found: dict[str, str | UnreadableImage] = {}
+        read = self.hashes.read_files
+        for name in names:
+            place = self.index[name]
+            known = self._remembered(name)
+            try:
+                image = known or self.images.images[place]
+                if isinstance(image, Path):
+                    files[name] = image
+                else:
+                    found[name] = image if isinstance(image, str) else self._remember(name, array_digest(image))
+            except UnreadableImage as error:
+                found[name] = error
+        found.update(self.hashes.digests(files, threads=self.threads, progress=self.progress))
+        if self.hashes.read_files > read:
+            with suppress(OutputError):  # without a folder to remember them in, files are read again next time
+                self.hashes.save()
+        return found
+
+    def _remembered(self, name: str) -> str | None:
+        if self.images.content_id is None:
+            return None
+        return self.hashes.named.get(f"{self.images.content_id}\0{name}")
+
+    def _remember(self, name: str, digest: str) -> str:
+        if self.images.content_id is not None:
+            self.hashes.named[f"{self.images.content_id}\0{name}"] = digest
+            self.hashes.read_files += 1
+        return digest
+
+    def originals(self, entries: Sequence[Entry]) -> Originals:
+        """Return the way from contents to pixels."""
+        names = self.names
+        if self.images.root is not None:
+            names = [str(image) for image in self.images.images]
+        index = {entry.sha256: self.index[entry.name] for entry in entries}
+        return Originals(self.images.images, names, index)
+
+    def title(self, name: str) -> str:
+        """Return the class of the image called `name`."""
+        return self.images.classes[self.images.labels[self.index[name]]]
+
+
+def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence[Split]) -> None:
+    """Raise StudyError naming the images of `splits` that vanished, changed, or moved to another class.
+
+    A file whose size, times and inode are those it was hashed with is not read again.
+    """
+    entries = [entry for entry in manifest.entries if entry.split in splits]
+    here = [entry for entry in entries if entry.name in inventory.index]
+    digests = inventory.digests(entry.name for entry in here)
+    vanished = [entry.name for entry in entries if entry.name not in inventory.index]
+    changed = [entry.name for entry in here if digests[entry.name] != entry.sha256]
+    moved = [entry.name for entry in here if inventory.title(entry.name) != manifest.classes[entry.label]]
+    kinds = {"vanished": vanished, "changed": changed, "of another class now": moved}
+    given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds.items() if names)
+    if given:
+        raise StudyError(
+            "a study goes on with the images it began with",
+            given=given,
+            remedy="put the files back as they were, or start anew under another name: figures would not be comparable",
+        )
+
+
+def added(manifest: Manifest, inventory: Inventory) -> list[str]:
+    """Name the images that are there now and that the manifest does not know."""
+    known = {entry.name for entry in manifest.entries} | {item.name for item in manifest.left_out}
+    return [name for name in inventory.names if name not in known]

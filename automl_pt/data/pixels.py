@@ -1,0 +1,133 @@
+"""The images of one split as a loader sees them: rows of a cache, or files that are decoded when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from automl_pt.data.parallel import in_order, one_torch_thread
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.images.decode import UnreadableImage, decode, read
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Source = Any  # a Path, or uint8[H, W, 3] or [H, W]
+
+
+class Images(Protocol):
+    """What a loader needs of images uint8[N, 3, S, S]; any numpy array will do."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, 3, S, S)."""
+        ...
+
+    def __getitem__(self, indices: Any, /) -> NDArray[np.uint8]:
+        """Return the images at `indices` int64[B] as uint8[B, 3, S, S], or the one at an integer as uint8[3, S, S]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One split: `images` uint8[N, 3, S, S], `labels` int64[N], and the images' names."""
+
+    images: Images
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+class Rows:
+    """Some rows of an array, in an order of their own; nothing is copied until it is asked for."""
+
+    def __init__(self, array: NDArray[np.uint8], rows: NDArray[np.int64], copies: dict[str, Any] | None = None) -> None:
+        self.array, self.rows = array, rows
+        #: of `array`, on devices, by their names; shared by all rows of one cache
+        self.copies = {} if copies is None else copies
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, 3, S, S)."""
+        return (len(self.rows), *self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Return uint8."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Any, /) -> NDArray[np.uint8]:
+        chosen: NDArray[np.uint8] = self.array[self.rows[indices]]
+        return chosen
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.array[self.rows], dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Originals:
+    """The files (or arrays) behind contents: `index` maps a sha256 to a position in `sources` and `names`."""
+
+    sources: Sequence[Source]
+    names: Sequence[str]
+    index: Mapping[str, int]
+
+    def decode(
+        self, digests: Sequence[str], image_size: int, *, threads: int
+    ) -> Iterator[tuple[str, NDArray[np.uint8] | UnreadableImage]]:
+        """Yield each content with its pixels uint8[3, S, S], in the order given; an error in place of unreadable ones.
+
+        Raises InvalidDatasetError when a file is no longer what its digest says.
+        """
+        decoded = partial(self._decoded, image_size)
+        with one_torch_thread():
+            yield from zip(digests, in_order(decoded, digests, threads=threads), strict=True)
+
+    def _decoded(self, image_size: int, digest: str) -> NDArray[np.uint8] | UnreadableImage:
+        place = self.index[digest]
+        try:
+            source = self.sources[place]
+            if not isinstance(source, Path):
+                return decode(source, image_size, name=self.names[place])
+            content = read(source)
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise InvalidDatasetError(
+                    "files must not change while they are read",
+                    given=f"{printable(source)} is no longer what it was a moment ago",
+                    remedy="let whatever writes there finish, then run the same command again",
+                )
+            return decode(content, image_size, name=source)
+        except UnreadableImage as error:
+            return error
+
+
+class Undecoded:
+    """Images that are decoded whenever they are asked for: for data too large to be kept decoded."""
+
+    def __init__(self, originals: Originals, digests: Sequence[str], image_size: int, *, threads: int) -> None:
+        self.originals, self.digests, self.threads = originals, list(digests), threads
+        self.shape = (len(self.digests), 3, image_size, image_size)
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, indices: Any, /) -> NDArray[np.uint8]:
+        if isinstance(indices, slice):
+            indices = np.arange(len(self))[indices]
+        wanted = [self.digests[index] for index in np.atleast_1d(indices)]
+        batch = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        results = self.originals.decode(wanted, self.shape[-1], threads=self.threads)
+        for row, (_, image) in enumerate(results):
+            if isinstance(image, UnreadableImage):
+                raise image
+            batch[row] = image
+        return batch[0] if np.ndim(indices) == 0 else batch

@@ -1,0 +1,163 @@
+"""A study's data: found, split once, and decoded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automl_pt.check.findings import refuse
+from automl_pt.check.quick import quick_check
+from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.cores import available_cores
+from automl_pt.data.bad_images import leave_out, require_few
+from automl_pt.data.cache import Cache, Decoded
+from automl_pt.data.find import find
+from automl_pt.data.inventory import Inventory, added, require_unchanged
+from automl_pt.data.manifest import Manifest
+from automl_pt.data.pixels import Pixels
+from automl_pt.data.split import freeze, require_classes
+from automl_pt.dataset import Hints, LabeledImages, Split
+from automl_pt.files import cache_folder
+from automl_pt.text import few
+
+if TYPE_CHECKING:
+    from automl_pt.config import Settings
+    from automl_pt.plugins import Plugins
+
+__all__ = ["Data", "Pixels", "find", "prepare"]
+
+Progress = Callable[[str, int, int], None]
+
+#: the splits that a search sees share one cache, so that a split by another seed decodes nothing again
+FIT: tuple[Split, ...] = ("train", "val")
+#: side at which images are first decoded, where neither settings nor dataset nor backbone name one
+IMAGE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Data:
+    """A frozen split, and the way to its pixels. The test split is decoded when its pixels are asked for."""
+
+    manifest: Manifest
+    hints: Hints
+    inventory: Inventory
+    cache: Cache
+    max_bad: float = 0.0
+    _decoded: dict[tuple[bool, int], Decoded] = field(default_factory=dict, repr=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should read: how the data were understood, and why a cache could not be used."""
+        new = added(self.manifest, self.inventory)
+        said = [f"{len(new)} images were added since the split was frozen and are not used: {few(new)}"] if new else []
+        return (*self.inventory.images.notes, *said, *self.cache.notes)
+
+    @property
+    def decoded(self) -> int:
+        """Count the images decoded so far: 0 when a cache held all that was asked for."""
+        return self.cache.decoded
+
+    def pixels(self, split: Split, image_size: int) -> Pixels:
+        """Return a split's images at side `image_size`, decoded now unless a cache holds them.
+
+        Raises StudyError when a file of the test split changed or vanished, InvalidDatasetError when more of its images
+        than `max_bad` allows are unreadable, OutputError when the cache folder that the user named has no room.
+        """
+        if split == "test" and (True, image_size) not in self._decoded:
+            require_unchanged(self.manifest, self.inventory, ("test",))
+        decoded = self.decode(split == "test", image_size)
+        entries = [entry for entry in self.manifest.entries if entry.split == split]
+        bad = {entry.name: decoded.unreadable[entry.sha256] for entry in entries if entry.sha256 in decoded.unreadable}
+        require_few(bad, len(entries), self.max_bad if split == "test" else 0.0)
+        entries = [entry for entry in entries if entry.name not in bad]
+        images = decoded.view([entry.sha256 for entry in entries])
+        labels = np.array([entry.label for entry in entries], np.int64)
+        return Pixels(images, labels, tuple(entry.name for entry in entries))
+
+    def decode(self, test: bool, image_size: int) -> Decoded:
+        """Return the images of the test split, or of the two others, at side `image_size`."""
+        if (test, image_size) not in self._decoded:
+            entries = [entry for entry in self.manifest.entries if (entry.split == "test") == test and entry.sha256]
+            known = {} if test else {item.sha256: item.reason for item in self.manifest.left_out if item.sha256}
+            digests = [*(entry.sha256 for entry in entries), *known]
+            originals = self.inventory.originals(entries)
+            self._decoded[test, image_size] = self.cache.images(originals, digests, image_size, unreadable=known)
+        return self._decoded[test, image_size]
+
+
+def prepare(
+    settings: Settings, plugins: Plugins, *, manifest: Path | None = None, progress: Progress | None = None
+) -> Data:
+    """Find the data that `settings` name and freeze their split in the file `manifest`, unless it is there already.
+
+    Freezing decodes the training and validation images, so that unreadable ones are known before the first epoch.
+    `progress(stage, done, total)` is called as hashing and decoding go on. Raises UnknownNameError or a DatasetError
+    when the data cannot be trained on, and StudyError when images of a manifest found there vanished or changed.
+    """
+    found, hints = find(settings, plugins)
+    folder = Path(settings.cache_dir) if settings.cache_dir else cache_folder()
+    required = bool(settings.cache_dir or os.environ.get("AUTOML_PT_CACHE"))
+    threads = settings.threads or available_cores()
+    inventory = Inventory(found, folder, threads=threads, progress=progress)
+    cache = Cache(folder / "pixels", required=required, threads=threads, progress=progress)
+    if manifest is not None and manifest.exists():
+        frozen = Manifest.load(manifest)
+        require_unchanged(frozen, inventory, FIT)
+        return Data(frozen, hints, inventory, cache, settings.max_bad)
+    data = _freeze(settings, Data(_split(settings, inventory), hints, inventory, cache, settings.max_bad), plugins)
+    if manifest is not None:
+        data.manifest.save(manifest)
+    return data
+
+
+def _split(settings: Settings, inventory: Inventory) -> Manifest:
+    """Give every image found its split, and leave out those whose files cannot even be read."""
+    _refuse_twins(inventory.images)
+    digests = inventory.digests(inventory.names)
+    manifest = freeze(
+        inventory.images,
+        [digest if isinstance(digest, str) else "" for digest in map(digests.__getitem__, inventory.names)],
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        source=settings.dataset,
+    )
+    require_classes(manifest)
+    return manifest
+
+
+def _freeze(settings: Settings, data: Data, plugins: Plugins) -> Data:
+    """Decode what a search will see, and leave unreadable images out as far as `max_bad` allows."""
+    unread = data.inventory.digests(entry.name for entry in data.manifest.entries if not entry.sha256)
+    decoded = data.decode(False, first_size(settings, plugins, data.hints))
+    reasons = {name: error.reason for name, error in unread.items() if not isinstance(error, str)}
+    fit = [entry for entry in data.manifest.entries if entry.split != "test"]
+    reasons |= {entry.name: decoded.unreadable[entry.sha256] for entry in fit if entry.sha256 in decoded.unreadable}
+    require_few({entry.name: reasons[entry.name] for entry in fit if entry.name in reasons}, len(fit), settings.max_bad)
+    manifest = leave_out(data.manifest, reasons)
+    require_classes(manifest)
+    return replace(data, manifest=manifest)
+
+
+def first_size(settings: Settings, plugins: Plugins, hints: Hints) -> int:
+    """Return the side at which a run or the first trials will want the images."""
+    if size := settings.image_size or hints.image_size:
+        return size
+    if isinstance(settings, TrainConfig):
+        return plugins.backbone(settings.backbone).image_size
+    if isinstance(settings, SearchConfig):
+        return plugins.backbone(settings.backbones[0]).image_size
+    return IMAGE_SIZE
+
+
+def _refuse_twins(found: LabeledImages) -> None:
+    """Refuse classes of training and validation that a person or another file system takes for one."""
+    splits = found.splits or [None] * len(found)
+    classes = {found.classes[label] for label, split in zip(found.labels, splits, strict=True) if split != "test"}
+    findings = quick_check(replace(found, classes=sorted(classes), images=[], labels=[], splits=[], left_out=()))
+    refuse([finding for finding in findings if finding.kind == "twin classes"])

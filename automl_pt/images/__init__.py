@@ -1,0 +1,1 @@
+"""From one image file to pixels: opened, converted, resized, always by the same rule."""

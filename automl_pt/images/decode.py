@@ -1,0 +1,208 @@
+"""The one place where image files are opened: an allow-list of formats, limits, every pixel decoded or an error.
+
+The rule, which training, validation, prediction and exports share: EXIF orientation applied; any mode made RGB as
+`modes` says; short side resized to S with antialiasing (bilinear); centre crop. JPEG files much larger than S are
+decoded at 1/2, 1/4 or 1/8 in the DCT, never below twice S, which keeps the result within `BOUND` of a full decode.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.images.modes import to_rgb
+from automl_pt.images.resize import fit
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+#: JPEG, and JPEG with a second picture behind it
+JPEGS = ("JPEG", "MPO")
+#: endings of files that count as images, and the format each promises
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+MAX_PIXELS = 120_000_000
+MAX_BYTES = 512 * 1024 * 1024
+Fault = Literal["unreadable", "empty", "truncated", "huge"]
+#: names the rule in caches and model files; changes whenever the pixels may
+RULE = "rgb-short-side-bilinear-centre-1"
+#: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
+BOUND = 1.0
+
+#: named here because Pillow knows a format only once its module is imported
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: the warning filters of Python belong to the whole process, so that only one thread at a time may change them
+_quiet = threading.Lock()
+
+
+class UnreadableImage(InvalidDatasetError):
+    """An image that cannot be decoded whole: `name` says which, `reason` why, `kind` what sort of fault it is."""
+
+    def __init__(self, name: object, reason: str, kind: Fault = "unreadable") -> None:
+        self.name, self.reason, self.kind = str(name), reason, kind
+        super().__init__(
+            "an image must be readable from its first to its last pixel",
+            given=f"{printable(name)}: {reason}",
+            remedy="mend or remove the file, or let a share of such files be left out with --max-bad",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.reason, self.kind)
+
+
+def decode(source: Path | bytes | NDArray[np.uint8], image_size: int, *, name: object = None) -> NDArray[np.uint8]:
+    """Return the image as uint8[3, S, S], S being `image_size` in pixels; raise UnreadableImage.
+
+    `source` is a path, a file's content, or pixels uint8[H, W, 3] or [H, W]; `name` is what an error calls it.
+    """
+    if isinstance(source, np.ndarray):
+        pixels = as_rgb(source, "an array" if name is None else name)
+    elif isinstance(source, bytes):
+        pixels = decode_rgb(source, "an image" if name is None else name, at_least=image_size)
+    else:
+        pixels = decode_rgb(read(source), source if name is None else name, at_least=image_size)
+    return fit(pixels, image_size)
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file of at most `MAX_BYTES`; raise UnreadableImage, and never block on a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(path, "not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}", "huge")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read()
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
+
+
+def open_header(content: bytes, name: object) -> Image.Image:
+    """Open an image without decoding it; raise UnreadableImage for other formats and beyond `MAX_PIXELS`."""
+    if not content:
+        raise UnreadableImage(name, "the file is empty (0 bytes)", "empty")
+    try:
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(name, f"more pixels than the limit of {MAX_PIXELS:,}", "huge") from error
+    except Exception as error:  # Pillow's plugins raise many types on damaged headers
+        raise _undecodable(content, name, error) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {MAX_PIXELS:,}", "huge")
+    if not width or not height:
+        raise UnreadableImage(name, f"{width} x {height} pixels")
+    return image
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; damaged or absent EXIF data count as 1 (upright)."""
+    try:
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF data are an extra: the pixels do not depend on them
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def decode_rgb(
+    content: bytes, name: object, *, at_least: int | None = None, complaints: list[str] | None = None
+) -> NDArray[np.uint8]:
+    """Decode a file's content, upright, to uint8[H, W, 3]; raise UnreadableImage.
+
+    With `at_least` a JPEG may come back at 1/2, 1/4 or 1/8 of its size, with a short side of at least twice that. What
+    the JPEG decoder found wrong in a file that still decodes to its last pixel is added to `complaints`.
+    """
+    image = open_header(content, name)
+    turn = _UPRIGHT.get(orientation(image))
+    if image.format in JPEGS and image.mode in ("RGB", "L"):
+        try:
+            pixels = _decode_jpeg(content, image.size, at_least)
+            return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
+        except ValueError as error:  # libjpeg complains; Pillow, below, decides whether every pixel is there
+            if complaints is not None:
+                complaints.append(printable(error))
+    try:
+        image.load()
+        image = to_rgb(image)
+    except Exception as error:  # Pillow's decoders raise many types on damaged data
+        raise _undecodable(content, name, error) from error
+    return np.array(image if turn is None else image.transpose(turn))
+
+
+def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) -> NDArray[np.uint8]:
+    """Decode with libjpeg-turbo alone, twice as fast as through Pillow; raise ValueError where it complains."""
+    import simplejpeg
+
+    factor = next((f for f in (8, 4, 2) if at_least and min(size) // f >= 2 * at_least), 1)
+    width, height = (-(-side // factor) for side in size)
+    pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", min_width=width, min_height=height)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def as_rgb(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
+    """Return pixels uint8[H, W, 3] or [H, W] as uint8[H, W, 3]; raise UnreadableImage for other arrays."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise UnreadableImage(name, f"an array {pixels.dtype}{list(pixels.shape)}; uint8[H, W, 3] or [H, W] is wanted")
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[2] != 3:
+        raise UnreadableImage(name, f"an array with {pixels.shape[2]} channels; uint8[H, W, 3] or [H, W] is wanted")
+    return pixels
+
+
+def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableImage:
+    if content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content):
+        return UnreadableImage(name, "the WebP file is truncated", "truncated")
+    if isinstance(error, UnidentifiedImageError):
+        return UnreadableImage(name, "not a JPEG, PNG, WebP, BMP or GIF file, or its header is damaged")
+    reason = printable(str(error) or type(error).__name__)[:200]
+    return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")

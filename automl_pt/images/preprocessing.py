@@ -1,0 +1,119 @@
+"""How an image becomes what a model sees: the one rule that training, prediction, evaluation and exports share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.errors import InvalidModelDirectoryError
+from automl_pt.images.decode import RULE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Channels = tuple[float, float, float]
+
+#: bytes of float32 computed at a time on a CPU
+BLOCK = 256 << 10
+#: a model asking for larger images is damaged or hostile
+MAX_IMAGE_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The side S of the images in pixels, mean and std per channel of pixels scaled to [0, 1], and the decoding rule.
+
+    `automl_pt.images.decode.decode` follows the rule up to uint8[3, S, S]; `normalise` does the rest.
+    """
+
+    image_size: int
+    mean: Channels
+    std: Channels
+    #: names how files become pixels; a model made under another rule is not scored under this one
+    rule: str = RULE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @staticmethod
+    def from_dict(values: object) -> Preprocessing:
+        """Make it again from what `to_dict` gave; raise InvalidModelDirectoryError for anything else."""
+        if not isinstance(values, Mapping) or set(values) != {"image_size", "mean", "std", "rule"}:
+            raise _invalid("the keys image_size, mean, std and rule", values)
+        size, mean, std, rule = (values[key] for key in ("image_size", "mean", "std", "rule"))
+        if type(size) is not int or not 0 < size <= MAX_IMAGE_SIZE:
+            raise _invalid(f"an image_size from 1 to {MAX_IMAGE_SIZE}", size)
+        if not _are_channels(mean):
+            raise _invalid("a mean of three finite numbers", mean)
+        if not _are_channels(std) or min(std) <= 0:
+            raise _invalid("a std of three finite numbers above 0", std)
+        if rule != RULE:
+            raise _invalid(f"the rule {RULE!r}", rule)
+        return Preprocessing(size, _channels(mean), _channels(std), rule)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return uint8[B, 3, S, S] as float32 with the model's mean and std, on its device and in its layout."""
+        return normalise(images, *scale_and_offset(self.mean, self.std, images.device))
+
+
+def scale_and_offset(mean: Channels, std: Channels, device: object = "cpu") -> tuple[Tensor, Tensor]:
+    """Return float32[3, 1, 1] twice: normalised = byte * scale + offset, which is (byte / 255 - mean) / std."""
+    import torch
+
+    scale = [1 / (255 * s) for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    both = torch.tensor([scale, offset], dtype=torch.float32)[:, :, None, None].to(device)  # type: ignore[call-overload]
+    return both[0], both[1]
+
+
+def normalise(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Return uint8[B, 3, S, S] * scale + offset as float32, in the same layout; the factors are float32[3, 1, 1]."""
+    if images.device.type != "cpu":
+        return images.float().mul_(scale).add_(offset)
+    import torch
+
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    if not channels_last:
+        return _in_blocks(images, scale, offset)
+    # whole rows of pixels at a time: three numbers at a time are slow
+    side = images.shape[-1]
+    factors = (factor.reshape(3).repeat(side) for factor in (scale, offset))
+    rows = _in_blocks(images.permute(0, 2, 3, 1).reshape(-1, side, 3 * side), *factors)
+    return rows.view(-1, side, side, 3).permute(0, 3, 1, 2)
+
+
+def _in_blocks(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Compute image by image where they are large: each stays in the processor's cache for the three operations."""
+    import numpy as np
+    import torch
+
+    # numpy asks for huge pages, torch does not: at 224 pixels most of the time would go into page faults
+    result = torch.from_numpy(np.empty(tuple(images.shape), np.float32))
+    step = max(1, BLOCK // max(1, 4 * images[:1].numel()))
+    for target, source in zip(torch.split(result, step), torch.split(images, step), strict=True):
+        target.copy_(source).mul_(scale).add_(offset)
+    return result
+
+
+def _are_channels(values: object) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(type(value) in (int, float) and abs(value) < 1e6 and math.isfinite(value) for value in values)
+    )
+
+
+def _channels(values: Any) -> Channels:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _invalid(rule: str, given: object) -> InvalidModelDirectoryError:
+    return InvalidModelDirectoryError(
+        f"a model's preprocessing holds {rule}",
+        given=repr(given)[:200],
+        remedy="the model file is damaged or of another version of automl-pt: save the model again, or train it again",
+    )

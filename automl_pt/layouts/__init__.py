@@ -1,0 +1,1 @@
+"""What people have on disk: class folders, archives, tables, lists of files."""

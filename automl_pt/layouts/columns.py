@@ -1,0 +1,105 @@
+"""Finds out which column of a table holds what: as the user says, else where it is obvious."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from automl_pt.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.images.decode import SUFFIXES
+from automl_pt.layouts.folders import SPLIT_NAMES
+from automl_pt.layouts.rows import Row
+from automl_pt.layouts.scan import suffix
+from automl_pt.text import few, printable
+
+#: what people call them, without case, space, dash and underscore
+_USUAL = {
+    "image": ("image", "imagepath", "path", "filepath", "file", "filename", "imagefile", "imagename", "img", "imgpath"),
+    "label": ("label", "labels", "class", "classname", "category", "target", "classlabel", "labelname"),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "groupid"),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds what; None where it shall be guessed, or where there is none."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+def find_columns(path: Path, header: Sequence[str], rows: Sequence[Row], named: Columns) -> tuple[Columns, list[str]]:
+    """Return the columns to use and what to tell the user of them.
+
+    Raises ConfigError for a named column that is not there, InvalidDatasetError or NotLabeledDatasetError where it is
+    not obvious which column holds the paths or the labels. A column of splits is guessed
+    when it holds nothing else, one of groups by its name alone.
+    """
+    _refuse_absent(path, header, named)
+    chosen = {part.name: getattr(named, part.name) for part in fields(Columns)}
+    free = [column for column in header if column not in chosen.values()]
+    for kind in chosen:
+        if chosen[kind] is None:
+            chosen[kind] = _usual(kind, free if kind != "split" else _of_splits(free, rows))
+            free = [column for column in free if column != chosen[kind]]
+    chosen["image"] = chosen["image"] or _with_endings(free, rows)
+    free = [column for column in free if column != chosen["image"]]
+    if chosen["label"] is None and len(free) == 1:
+        chosen["label"] = free[0]
+    _refuse_unclear(path, header, chosen)
+    said = ", ".join(f"{kind} {printable(column)!r}" for kind, column in chosen.items() if column)
+    guessed = any(column and getattr(named, kind) is None for kind, column in chosen.items())
+    return Columns(**chosen), [f"columns {'guessed' if guessed else 'as named'}: {said}"]
+
+
+def _usual(kind: str, columns: Sequence[str]) -> str | None:
+    """Return the one column with a usual name; where there are several, the first usual name that only one has."""
+    plain = {column: "".join(c for c in column.casefold() if c not in " -_") for column in columns}
+    for usual in _USUAL[kind]:
+        found = [column for column in columns if plain[column] == usual]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _of_splits(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the columns that hold nothing but names of splits and blanks."""
+    return [column for column in columns if all(cells[column].casefold() in {*SPLIT_NAMES, ""} for _, cells in rows)]
+
+
+def _with_endings(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
+    """Return the one column whose first cells all end like image files."""
+    first = [cells for _, cells in rows[:100]]
+    found = [column for column in columns if first and all(suffix(cells[column]) in SUFFIXES for cells in first)]
+    return found[0] if len(found) == 1 else None
+
+
+def _refuse_absent(path: Path, header: Sequence[str], named: Columns) -> None:
+    wanted = {part.name: getattr(named, part.name) for part in fields(Columns)}
+    absent = [
+        f"{kind}_column: {printable(path.name)} has no column {column!r}; it has {few(header, 20)}"
+        for kind, column in wanted.items()
+        if column is not None and column not in header
+    ]
+    if absent:
+        raise ConfigError(absent)
+
+
+def _refuse_unclear(path: Path, header: Sequence[str], chosen: dict[str, str | None]) -> None:
+    given = f"{printable(path)} with the columns {few(header, 20)}"
+    if chosen["image"] is None:
+        raise InvalidDatasetError(
+            "it must be clear which column of a table holds the paths",
+            given=given,
+            remedy="name it with --image-column",
+        )
+    if chosen["label"] is None:
+        raise NotLabeledDatasetError(
+            "it must be clear which column of a table holds the labels",
+            given=given,
+            remedy="name it with --label-column",
+        )

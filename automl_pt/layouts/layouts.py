@@ -1,0 +1,78 @@
+"""Opens what people keep labelled images in: folders, archives, tables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from automl_pt.dataset import LabeledImages
+from automl_pt.errors import ConfigError, InvalidDatasetError
+from automl_pt.layouts.columns import Columns
+from automl_pt.layouts.folders import TABLE_SUFFIXES, WANTED, open_folder
+from automl_pt.layouts.listing import list_images as list_images
+from automl_pt.layouts.listing import read_list as read_list
+from automl_pt.text import few, printable
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
+
+
+def open_path(
+    path: Path,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    group_by: str | None = None,
+) -> LabeledImages:
+    """Open a folder, an archive or a table of labelled images; decode nothing.
+
+    `group_by` is a regular expression searched in each image's name, its relative path: images with the same first
+    group of it (or the same match, where it has no group) form one group; an image it does not match stands alone.
+    Raises NotLabeledDatasetError for images without labels, InvalidDatasetError for other data that cannot be trained
+    on, ConfigError for column options with something that is no table.
+    """
+    columns = Columns(image_column, label_column, split_column, group_column)
+    lower = path.name.lower()
+    if not path.exists():
+        raise InvalidDatasetError("the data must exist", given=printable(path), remedy="check the path")
+    if path.is_file() and lower.endswith(TABLE_SUFFIXES):
+        from automl_pt.layouts.tables import open_table
+
+        data = open_table(path, columns)
+    elif columns != Columns():
+        raise ConfigError(["image, label, split and group columns belong to a table (CSV, parquet)"], source=str(path))
+    elif path.is_dir():
+        data = open_folder(path)
+    elif path.is_file() and lower.endswith(ARCHIVE_SUFFIXES):
+        from automl_pt.layouts.archives import extract
+
+        data = open_folder(extract(path), shown=path)
+    else:
+        raise InvalidDatasetError(
+            "data are a folder, a zip or tar archive, or a CSV or parquet table", given=printable(path), remedy=WANTED
+        )
+    return data if group_by is None else grouped(data, group_by)
+
+
+def grouped(data: LabeledImages, pattern: str) -> LabeledImages:
+    """Put images together whose names give the same group of `pattern`; raise InvalidDatasetError if none match."""
+    if data.names is None:
+        raise ConfigError(["group_by needs images with names; this dataset has none"])
+    matches = [re.search(pattern, name) for name in data.names]
+    alone = sum(match is None for match in matches)
+    if alone == len(matches):
+        raise InvalidDatasetError(
+            "group_by must match the relative path of an image",
+            given=f"{pattern!r}, and paths such as {few(data.names, 3)}",
+            remedy="correct the pattern; it is searched anywhere in the path",
+        )
+    groups = [
+        f"name:{name}" if match is None else f"group:{match.group(1 if match.re.groups else 0)}"
+        for name, match in zip(data.names, matches, strict=True)
+    ]
+    note = f"{len(set(groups))} groups by {pattern!r}" + (
+        f"; {alone} images match it not and stand alone" if alone else ""
+    )
+    return replace(data, groups=groups, notes=(*data.notes, note))

@@ -1,0 +1,130 @@
+"""Lists a folder's image files: each once, sorted, never through a link that leaves the folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.images.decode import SUFFIXES
+from automl_pt.text import printable
+
+HIDDEN = "hidden, or left behind by a system"
+NO_CLASS = "in no class folder"
+NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
+#: files and folders that systems and tools leave behind
+_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+
+
+@dataclass
+class Scan:
+    """What a folder holds: names are relative, with slashes; `left_out` pairs a name with the reason."""
+
+    root: Path
+    #: sorted names of image files
+    names: list[str] = field(default_factory=list)
+    #: the file behind a name, where it is a link within the folder
+    targets: dict[str, Path] = field(default_factory=dict)
+    #: every folder that is not ignored
+    folders: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def path(self, name: str) -> Path:
+        """Return the file called `name`."""
+        return self.targets.get(name) or self.root / name
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden or junk: `.x`, `._x`, `__MACOSX`, `Thumbs.db`."""
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def scan(root: Path) -> Scan:
+    """List the images under `root`; raise InvalidDatasetError when a folder cannot be read.
+
+    Links to folders are not followed: what they lead to is counted where it is. A link to a file counts when the file
+    is within `root` and not counted itself. Pipes, sockets and devices are never opened.
+    """
+    found = Scan(Path(os.path.realpath(root)))
+    links: list[str] = []
+    seen = _walk(found, links)
+    for name in sorted(links):
+        _take_link(found, name, seen)
+    found.names.sort()
+    found.folders.sort()
+    found.left_out.sort()
+    return found
+
+
+def _walk(found: Scan, links: list[str]) -> set[tuple[int, int]]:
+    """Collect files, without recursion (folders may be nested deeper than Python's stack); return their identities."""
+    seen: set[tuple[int, int]] = set()
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        for entry in _entries(found.root, folder):
+            name = f"{folder}{entry.name}"
+            if is_ignored(entry.name):
+                found.left_out.append((name, HIDDEN))
+            elif entry.is_symlink():
+                links.append(name)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(f"{name}/")
+                found.folders.append(name)
+            else:
+                _take_file(found, name, entry, seen)
+    return seen
+
+
+def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root / folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InvalidDatasetError(
+            "every folder of a dataset must be readable",
+            given=f"{printable(root / folder)}: {error.strerror}",
+            remedy="change its permissions, or move it out of the dataset",
+        ) from error
+
+
+def _take_file(found: Scan, name: str, entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> None:
+    if not entry.is_file(follow_symlinks=False):
+        found.left_out.append((name, "a pipe, socket or device"))
+    elif suffix(name) not in SUFFIXES:
+        found.left_out.append((name, _not_an_image(name)))
+    else:
+        status = entry.stat(follow_symlinks=False)
+        seen.add((status.st_dev, status.st_ino))
+        found.names.append(name)
+
+
+def _take_link(found: Scan, name: str, seen: set[tuple[int, int]]) -> None:
+    link = found.root / name
+    target = Path(os.path.realpath(link))
+    if not target.exists():
+        found.left_out.append((name, "a link that leads nowhere, or in a circle"))
+    elif not target.is_relative_to(found.root):
+        found.left_out.append((name, "a link that leaves the dataset"))
+    elif target.is_dir():
+        found.left_out.append((name, "a link to a folder; its files are counted where they are"))
+    elif not target.is_file() or suffix(name) not in SUFFIXES:
+        found.left_out.append((name, _not_an_image(name)))
+    elif (identity := (target.stat().st_dev, target.stat().st_ino)) in seen:
+        found.left_out.append((name, "a link to a file that is counted already"))
+    else:
+        seen.add(identity)
+        found.names.append(name)
+        found.targets[name] = target
+
+
+def suffix(name: str) -> str:
+    """Return a name's ending, in lower case."""
+    return os.path.splitext(name)[1].lower()
+
+
+def _not_an_image(name: str) -> str:
+    if suffix(name) in (".tif", ".tiff"):
+        return "TIFF is not read; convert it to PNG"
+    return NO_IMAGE

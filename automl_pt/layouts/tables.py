@@ -1,0 +1,144 @@
+"""Opens a table of images: a CSV or parquet file with a column of paths and one of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from automl_pt.dataset import LabeledImages, Split
+from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.layouts.columns import Columns, find_columns
+from automl_pt.layouts.folders import SPLIT_NAMES, assemble
+from automl_pt.layouts.rows import Row, read_rows
+from automl_pt.layouts.scan import Scan
+from automl_pt.text import few, printable
+
+
+@dataclass(frozen=True)
+class _Item:
+    line: int
+    name: str
+    label: str
+    split: Split | None
+    group: str | None
+
+
+def open_table(path: Path, columns: Columns) -> LabeledImages:
+    """Open a table whose paths are relative to the table's own folder; columns not named are guessed, and said.
+
+    An absolute path is taken when it leads into that folder. Labels are text, without space around them. Raises
+    NotLabeledDatasetError without a label column, InvalidDatasetError naming the lines for whatever else is wrong.
+    """
+    header, rows = read_rows(path)
+    chosen, notes = find_columns(path, header, rows, columns)
+    if not rows:
+        raise InvalidDatasetError(
+            "a dataset must hold images", given=f"{printable(path)}: no row", remedy="give a table with images"
+        )
+    root = Path(os.path.realpath(path.parent))
+    items, repeated = _once(path, _items(path, root, rows, chosen))
+    _refuse_missing(path, root, items)
+    data = assemble(
+        Scan(root),
+        [item.name for item in items],
+        [item.label for item in items],
+        splits=[item.split for item in items] if chosen.split else None,
+        groups=[item.group or f"name:{item.name}" for item in items] if chosen.group else None,
+        left_out=repeated,
+    )
+    return replace(data, notes=(*notes, *([f"{len(repeated)} rows repeat an image"] if repeated else [])))
+
+
+def _items(path: Path, root: Path, rows: Sequence[Row], columns: Columns) -> Iterator[_Item]:
+    assert columns.image is not None, "find_columns has chosen"
+    assert columns.label is not None, "find_columns has chosen"
+    _refuse_blank(path, rows, columns.image, columns.label)
+    for line, cells in rows:
+        yield _Item(
+            line,
+            _relative(path, root, cells[columns.image], line),
+            cells[columns.label],
+            _split(path, cells[columns.split], line) if columns.split else None,
+            f"group:{cells[columns.group]}" if columns.group and cells[columns.group] else None,
+        )
+
+
+def _refuse_blank(path: Path, rows: Sequence[Row], image: str, label: str) -> None:
+    unlabeled = [line for line, cells in rows if not cells[label]]
+    if len(unlabeled) == len(rows):
+        raise NotLabeledDatasetError(
+            "training and validation need labelled images",
+            given=f"{printable(path)}: nothing in column {printable(label)!r}",
+            remedy="name another column with --label-column",
+        )
+    blank = sorted({*unlabeled, *(line for line, cells in rows if not cells[image])})
+    if blank:
+        raise InvalidDatasetError(
+            "every row of a table needs a path and a label",
+            given=f"{printable(path)}: {len(blank)} rows without, in lines {few(blank)}",
+            remedy="fill them in or delete them",
+        )
+
+
+def _relative(path: Path, root: Path, text: str, line: int) -> str:
+    """Return an image's name: its path relative to `root`, with slashes and without dots."""
+    if "://" in text or "\0" in text or text.startswith("data:"):
+        raise _refused(path, line, text, "is an address, not a file")
+    joined = os.path.normpath(root / text)
+    name = os.path.relpath(joined, root)
+    # both the spelling and what links make of it must stay within the folder
+    inside = Path(os.path.realpath(joined)).is_relative_to(root)
+    if not inside or name.startswith(".."):
+        raise _refused(path, line, text, "leads out of the table's folder")
+    return Path(name).as_posix()
+
+
+def _refused(path: Path, line: int, text: str, why: str) -> InvalidDatasetError:
+    return InvalidDatasetError(
+        "a table's paths lead to files within the table's folder",
+        given=f"{printable(path)}, line {line}: {printable(text)!r} {why}",
+        remedy="put the table in a folder above all its images, and write paths relative to it",
+    )
+
+
+def _split(path: Path, text: str, line: int) -> Split | None:
+    if not text:
+        return None
+    if text.casefold() not in SPLIT_NAMES:
+        raise InvalidDatasetError(
+            f"a split is one of {', '.join(SPLIT_NAMES)}, or blank",
+            given=f"{printable(path)}, line {line}: {printable(text)!r}",
+            remedy="correct it, or name another column with --split-column",
+        )
+    return SPLIT_NAMES[text.casefold()]
+
+
+def _once(path: Path, items: Iterator[_Item]) -> tuple[list[_Item], list[tuple[str, str]]]:
+    """Keep each image's first row, sorted by name; rows that say the same again are left out, others refused."""
+    first: dict[str, _Item] = {}
+    repeated: list[tuple[str, str]] = []
+    for item in items:
+        known = first.setdefault(item.name, item)
+        if known is item:
+            continue
+        if replace(known, line=item.line) != item:
+            raise InvalidDatasetError(
+                "an image has one label, one split and one group",
+                given=f"{printable(path)}, lines {known.line} and {item.line}: {printable(item.name)} with two",
+                remedy="keep one of the two rows",
+            )
+        repeated.append((item.name, f"line {item.line} repeats line {known.line}"))
+    return [first[name] for name in sorted(first)], repeated
+
+
+def _refuse_missing(path: Path, root: Path, items: Sequence[_Item]) -> None:
+    missing = [item for item in items if not (root / item.name).is_file()]
+    if missing:
+        raise InvalidDatasetError(
+            "every image of a table must exist",
+            given=f"{printable(path)}: {len(missing)} of {len(items)} do not: "
+            + few(f"{item.name} (line {item.line})" for item in missing),
+            remedy=f"paths are relative to the table's folder, {printable(root)}; correct or delete the rows",
+        )

@@ -1,0 +1,1 @@
+"""The finished model: its directory, predicting, scoring, exporting."""

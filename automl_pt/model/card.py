@@ -1,0 +1,88 @@
+"""The README.md of a model directory: what the model is, how good, on what, and how to load it without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from automl_pt.model.info import ModelInfo
+from automl_pt.text import printable
+
+#: as many classes as the card lists; model.json holds all
+_LISTED = 200
+_LOAD = (
+    'model.load_state_dict(safetensors.torch.load_file(json.loads(pathlib.Path("model.json").read_text())'
+    '["weights"]["file"]))'
+)
+
+
+def card(info: ModelInfo) -> str:
+    """Return the text of README.md; names from data stand in fenced blocks, one a line, so that none is markup."""
+    sections = [
+        f"# An image classifier of {len(info.classes)} classes\n\nTrained by automl-pt. `model.json` says all of this "
+        "for programs; `weights-*.safetensors` holds nothing but tensors.",
+        "## Figures\n\n" + _block(_figures(info)),
+        "## Load it\n\n" + _loading(info),
+        "## Images\n\n" + _preprocessing(info),
+        "## Classes\n\nIn the order of the logits:\n\n" + _block(_classes(info)),
+        "## Data\n\n" + _block(_data(info)),
+        "## Settings\n\n" + _block(f"{name} = {value!r}" for name, value in info.config.items()),
+        "## Versions and licence\n\n" + _block(_versions(info)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def loading_lines(info: ModelInfo) -> list[str] | None:
+    """Return the lines that load the model with torchvision or timm alone, run inside the directory; None: none do."""
+    if info.recipe is None:
+        return None
+    return ["import json, pathlib, safetensors.torch", *info.recipe.splitlines(), _LOAD, "model.eval()"]
+
+
+def _loading(info: ModelInfo) -> str:
+    ours = '```python\nfrom automl_pt import load_model\nprobabilities = load_model(".").predict(["image.jpg"])\n```'
+    lines = loading_lines(info)
+    if lines is None:
+        return f"The network comes from a plugin, so automl-pt and that plugin are needed:\n\n{ours}"
+    plain = "```python\n" + "\n".join(lines) + "\n```"
+    return f"Without automl-pt, in this folder:\n\n{plain}\n\nWith automl-pt, which also reads the images:\n\n{ours}"
+
+
+def _preprocessing(info: ModelInfo) -> str:
+    rule, size = info.preprocessing, info.preprocessing.image_size
+    return (
+        f"The model takes float32[B, 3, {size}, {size}]: the image upright as its EXIF data say, as RGB; short side "
+        f"resized to {size} px (bilinear, antialiased), centre cropped; divided by 255, less the mean "
+        f"{list(rule.mean)}, divided by the standard deviation {list(rule.std)}. It returns logits "
+        f"float32[B, {len(info.classes)}]."
+    )
+
+
+def _figures(info: ModelInfo) -> Iterable[str]:
+    yield f"network: {info.backbone}"
+    yield from (f"{name}: {value}" for name, value in info.metrics.items())
+    yield f"epochs trained: {len(info.history)}"
+
+
+def _classes(info: ModelInfo) -> Iterable[str]:
+    yield from (f"{index}: {name}" for index, name in enumerate(info.classes[:_LISTED]))
+    if len(info.classes) > _LISTED:
+        yield f"and {len(info.classes) - _LISTED} more, in model.json"
+
+
+def _data(info: ModelInfo) -> Iterable[str]:
+    return (f"{name}: {value}" for name, value in info.data.items())
+
+
+def _versions(info: ModelInfo) -> Iterable[str]:
+    yield from (f"{name}: {value}" for name, value in info.versions.items())
+    yield from (f"plugin: {plugin.get('name')} {plugin.get('version')}" for plugin in info.plugins)
+    if info.config.get("pretrained"):
+        yield f"started from pretrained weights; their licence: {info.weights_license or 'unknown'}"
+    else:
+        yield f"started from: {info.config.get('weights') or 'random weights'}"
+
+
+def _block(lines: Iterable[str]) -> str:
+    """Fence the lines; a line that would close the fence is indented, which keeps it text."""
+    shown = (printable(line) for line in lines)
+    return "```text\n" + "\n".join(f" {line}" if line.startswith("`") else line for line in shown) + "\n```"

@@ -1,0 +1,237 @@
+"""The model directory on disk: `weights-HASH.safetensors`, `model.json`, and a README.md for whoever gets it.
+
+`model.json` names the weights file with its SHA-256, carries a checksum of itself, and is the commit record: it is
+replaced after the weights it names are durable, and the weights it named before are removed after that. So a reader,
+or a process that starts after a kill or a power cut, finds the old model or the new one, and never half of each.
+Nothing in the directory is code; everything is checked before it is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from automl_pt.errors import InvalidModelDirectoryError
+from automl_pt.files import atomic_write, output_error, remove_stale, to_json
+from automl_pt.model.info import ModelInfo
+from automl_pt.text import few, printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+INFO = "model.json"
+MAX_INFO_BYTES = 64 * 1024 * 1024
+#: what other programs leave models in; none of it is opened here
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".npz", ".distcp", ".tar")
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
+_REMEDY = (
+    "fetch or copy the whole directory again, or train again; `automl-pt train` and `search` write such directories"
+)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The weights file that a model.json names; `size` in bytes."""
+
+    file: str
+    sha256: str
+    size: int
+
+
+def save_model(directory: Path, state: Mapping[str, Tensor], info: ModelInfo) -> None:
+    """Make `state` (tensors by name, on any device) with `info` the model in `directory`, durably.
+
+    Costs one write and sync of the weights and one of the JSON. Raises OutputError when there is no room or no
+    permission; the model that was there before is then untouched.
+    """
+    from safetensors.torch import save
+
+    content = save(_plain_tensors(state))
+    digest = hashlib.sha256(content).hexdigest()
+    _commit(Path(directory), content, info, WeightsFile(f"weights-{digest[:12]}.safetensors", digest, len(content)))
+
+
+def publish(source: Path, target: Path) -> None:
+    """Make the model in `source` the one in `target`, durably: a reader of `target` sees the old or the new one.
+
+    Raises InvalidModelDirectoryError when `source` is not intact, OutputError when `target` cannot be written.
+    """
+    info, weights, content = read_model(Path(source))
+    _commit(Path(target), content, info, weights)
+
+
+def read_model(directory: Path) -> tuple[ModelInfo, WeightsFile, bytes]:
+    """Return what the directory holds, the weights as bytes whose size and SHA-256 fit; nothing of it is run.
+
+    A run that improves while it is read is read again. Raises InvalidModelDirectoryError for anything that is not a
+    whole model directory.
+    """
+    info, weights = read_info(directory)
+    while True:
+        try:
+            return info, weights, _read_weights(directory, weights)
+        except InvalidModelDirectoryError:
+            info, newer = read_info(directory)
+            if newer == weights:
+                raise
+            weights = newer
+
+
+def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
+    """Return what model.json says, checked; raise InvalidModelDirectoryError."""
+    text = _read_file(directory, INFO, MAX_INFO_BYTES)
+    try:
+        record = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        refuse(directory, f"{INFO} is not JSON ({type(error).__name__}: {error})")
+    if not isinstance(record, dict):
+        refuse(directory, f"{INFO} holds no object")
+    if record.get("format") != FORMAT:
+        refuse(
+            directory,
+            f"{INFO} has format {record.get('format')!r}; this version reads format {FORMAT}",
+            remedy="update automl-pt, or give a directory that automl-pt wrote",
+        )
+    checksum = record.pop("checksum", None)
+    if checksum != _checksum(record):
+        refuse(directory, f"{INFO} was changed since it was written: its checksum does not fit")
+    try:
+        return ModelInfo.from_dict(record), _weights_file(record.get("weights"), directory)
+    except ValueError as error:
+        refuse(directory, f"{INFO}: {error}")
+
+
+def refuse(directory: Path, what: str, *, remedy: str = _REMEDY) -> NoReturn:
+    """Raise InvalidModelDirectoryError: `what` is wrong with `directory`."""
+    raise InvalidModelDirectoryError(
+        "a model directory must be whole, and as automl-pt wrote it",
+        given=f"{printable(directory)}: {printable(what)}",
+        remedy=remedy,
+    )
+
+
+def _commit(directory: Path, content: bytes, info: ModelInfo, weights: WeightsFile) -> None:
+    from automl_pt.model.card import card
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_stale(directory)
+    except OSError as error:
+        raise output_error(error, directory) from error
+    named = {"file": weights.file, "sha256": weights.sha256, "size": weights.size}
+    record = {"format": FORMAT, **info.to_dict(), "weights": named}
+    atomic_write(directory / weights.file, content)
+    atomic_write(directory / INFO, to_json({**record, "checksum": _checksum(record)}, indent=2) + "\n")
+    _remove_other_weights(directory, weights.file)
+    atomic_write(directory / "README.md", card(info))
+
+
+def _remove_other_weights(directory: Path, kept: str) -> None:
+    try:
+        for path in sorted(directory.glob("weights-*.safetensors")):
+            if path.name != kept and _WEIGHTS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, directory) from error
+
+
+def _plain_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous and apart from each other, as the file format wants them."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        own = tensor.detach().cpu().contiguous()
+        if own.numel() and own.untyped_storage().data_ptr() in seen:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        plain[name] = own
+    return plain
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(record).encode()).hexdigest()
+
+
+def _weights_file(value: Any, directory: Path) -> WeightsFile:
+    expected = {"file": str, "sha256": str, "size": int}
+    if not isinstance(value, dict) or any(type(value.get(key)) is not kind for key, kind in expected.items()):
+        refuse(directory, f"{INFO} does not say which file holds the weights")
+    weights = WeightsFile(value["file"], value["sha256"], value["size"])
+    if not _WEIGHTS.fullmatch(weights.file):
+        refuse(directory, f"the weights file is called {weights.file!r}, not weights-HASH.safetensors")
+    return weights
+
+
+def _read_weights(directory: Path, weights: WeightsFile) -> bytes:
+    content = _read_file(directory, weights.file, weights.size)
+    if len(content) != weights.size:
+        refuse(directory, f"{weights.file} has {len(content):,} bytes, not the {weights.size:,} that were written")
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        refuse(directory, f"{weights.file} is damaged: its SHA-256 does not fit")
+    return content
+
+
+def _read_file(directory: Path, name: str, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; links, pipes and devices are refused without being read."""
+    _require_directory(directory)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    path = directory / name
+    if path.is_symlink():
+        refuse(directory, f"{name} is a link; links are not followed")
+    try:
+        with open(os.open(path, flags), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                refuse(directory, f"{name} is not a regular file")
+            if status.st_size > limit:
+                refuse(directory, f"{name} has {status.st_size:,} bytes; {limit:,} are allowed")
+            return stream.read(limit + 1)
+    except FileNotFoundError:
+        _refuse_missing(directory, name)
+    except OSError as error:
+        refuse(directory, f"{name}: {error.strerror}")
+
+
+def _require_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    if directory.suffix.lower() in PICKLES:
+        _refuse_pickles(directory, [directory.name])
+    what = "it is a file, not a directory" if directory.exists() else "there is no such directory"
+    refuse(directory, what, remedy="give a directory that holds a model.json")
+
+
+def _refuse_missing(directory: Path, name: str) -> NoReturn:
+    pickles = sorted(entry.name for entry in directory.iterdir() if entry.suffix.lower() in PICKLES)
+    if name == INFO and pickles:
+        _refuse_pickles(directory, pickles)
+    refuse(directory, f"it has no {name}")
+
+
+def _refuse_pickles(path: Path, names: list[str]) -> NoReturn:
+    raise InvalidModelDirectoryError(
+        "a model is a directory with a model.json and safetensors weights; pickles and archives are never opened, "
+        "because opening one can run its author's code",
+        given=f"{printable(path)}: {few(names)}",
+        remedy="where you trust it, save its weights with `safetensors.torch.save_file(model.state_dict(), FILE)`, and "
+        "start from them with `automl-pt train --weights FILE`",
+    )
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

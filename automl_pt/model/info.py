@@ -1,0 +1,106 @@
+"""What a model directory says of its model besides the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from automl_pt.images.preprocessing import Preprocessing
+
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything needed to use, judge and repeat a model, as plain values."""
+
+    #: a registered backbone's name
+    backbone: str
+    #: names in the order of the logits
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    #: the run's settings
+    config: dict[str, Any]
+    #: figures of the kept epoch: `epoch`, `val_loss`, `val_accuracy`, ...
+    metrics: dict[str, Any]
+    #: one entry an epoch, up to the kept one
+    history: list[dict[str, Any]]
+    #: of Python, automl-pt, torch, torchvision, timm
+    versions: dict[str, Any]
+    #: `fingerprint`, `source` and `counts` of the data
+    data: dict[str, Any]
+    #: third parties' plugins that were loaded: `name`, `version`, `origin`
+    plugins: list[dict[str, Any]]
+    #: lines that build the network as `model` with torchvision or timm alone, where those can
+    recipe: str | None = None
+    #: licence of the pretrained weights the training started from, where it did
+    weights_license: str | None = None
+    #: number format of the validation's forward pass, and the type of device it ran on
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "classes": list(self.classes), "preprocessing": self.preprocessing.to_dict()}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ModelInfo:
+        """Make the information again from JSON that anybody may have written; raise ValueError saying what is wrong.
+
+        An unusable `preprocessing` raises InvalidModelDirectoryError.
+        """
+        given = {field.name: values[field.name] for field in fields(ModelInfo) if field.name in values}
+        for name, kind in _KINDS.items():
+            if name in given and not isinstance(given[name], kind):
+                raise ValueError(f"{name} is {type(given[name]).__name__}, not {_said(kind)}")
+        missing = sorted(_REQUIRED - set(given))
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing")
+        if given.get("precision", "fp32") not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision is {given['precision']!r}, not fp32, bf16 or fp16")
+        for name in ("history", "plugins"):
+            if not all(isinstance(entry, dict) for entry in given[name]):
+                raise ValueError(f"{name} holds something else than objects")
+        return ModelInfo(
+            **{
+                **given,
+                "classes": _classes(given["classes"]),
+                "preprocessing": Preprocessing.from_dict(given["preprocessing"]),
+            }
+        )
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "backbone": str,
+    "classes": list,
+    "preprocessing": dict,
+    "config": dict,
+    "metrics": dict,
+    "history": list,
+    "versions": dict,
+    "data": dict,
+    "plugins": list,
+    "recipe": (str, type(None)),
+    "weights_license": (str, type(None)),
+    "precision": str,
+    "device": str,
+}
+_REQUIRED = {"backbone", "classes", "preprocessing", "config", "metrics", "history", "versions", "data", "plugins"}
+
+
+def _classes(names: list[Any]) -> tuple[str, ...]:
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f"classes has {len(names):,} entries; from 2 to {MAX_CLASSES:,} are allowed")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("classes holds something else than names")
+    if len(set(names)) != len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"classes names {twice!r} twice")
+    return tuple(names)
+
+
+def _said(kind: type | tuple[type, ...]) -> str:
+    words = {str: "text", list: "a list", dict: "an object", type(None): "null"}
+    return " or ".join(words[one] for one in (kind if isinstance(kind, tuple) else (kind,)))

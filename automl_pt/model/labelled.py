@@ -1,0 +1,182 @@
+"""Labelled images to score a model on: which split, and which of the model's classes each label is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from automl_pt.config import TrainConfig, make
+from automl_pt.data.find import find
+from automl_pt.data.inventory import Inventory
+from automl_pt.data.manifest import Manifest
+from automl_pt.data.split import names_of
+from automl_pt.dataset import LabeledImages
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.files import cache_folder
+from automl_pt.images.decode import UnreadableImage
+from automl_pt.model.predict import outcomes
+from automl_pt.text import few, printable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from automl_pt.model.load import Model
+    from automl_pt.plugins import Plugins
+
+Choice = Literal["train", "val", "test", "all"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """N images of one split, with labels int64[N] that index the model's classes. `notes` say what was decided."""
+
+    images: Sequence[Path | NDArray[np.uint8]]
+    #: the places in `images` that count
+    taken: tuple[int, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    split: Choice
+    notes: tuple[str, ...]
+
+    def sources(self) -> Iterator[Path | NDArray[np.uint8] | UnreadableImage]:
+        """Yield the images that count, or in place of one the error that a lazy sequence met when asked for it."""
+        for index in self.taken:
+            try:
+                yield self.images[index]
+            except UnreadableImage as error:
+                yield error
+
+    def for_model(self, classes: Sequence[str], others: Sequence[str]) -> Labelled:
+        """Return the same images with labels that index `others`; raise InvalidDatasetError for a class not there."""
+        index_of = {name: index for index, name in enumerate(others)}
+        titles = [classes[label] for label in self.labels]
+        _check_classes("the data", set(titles), others)
+        return replace(self, labels=np.array([index_of[title] for title in titles], np.int64))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits float32[N, C] and labels int64[N] of the N images that could be read, and (name, reason) of the others."""
+
+    names: tuple[str, ...]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def manifest_of(directory: Path) -> Manifest | None:
+    """Return the split that the model in `directory` was trained with, where its run or study still has it beside it.
+
+    Raises StudyError for a manifest that is damaged.
+    """
+    places = (directory / "manifest.json", directory.parent / "manifest.json")
+    return next((Manifest.load(path) for path in places if path.is_file()), None)
+
+
+def open_labelled(
+    dataset: str,
+    classes: Sequence[str],
+    plugins: Plugins,
+    *,
+    split: Choice | None = None,
+    manifest: Manifest | None = None,
+    **settings: Any,
+) -> Labelled:
+    """Open a folder, table, archive or named dataset for a model of `classes`; decode nothing.
+
+    `split` None takes test if there is one, else val, else all images. Where the data have no splits, those of
+    `manifest` count, image by image, by content. `settings` are fields of TrainConfig that say how the data are read.
+    Raises InvalidDatasetError when the data have classes that the model does not know, or no image of the split;
+    NotLabeledDatasetError and the others as opening the data does.
+    """
+    data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
+    known = _known_splits(data, manifest)
+    if data.splits is None and any(known):
+        note = f"splits are those the model was trained with; {known.count(None)} images here were in none of them"
+        data = replace(data, splits=known, notes=(*data.notes, note))
+    chosen = choose_split(data, split, dataset)
+    splits = data.splits if data.splits is not None else [None] * len(data)
+    taken = [index for index, own in enumerate(splits) if chosen in ("all", own)]
+    titles = [data.classes[data.labels[index]] for index in taken]
+    absent = _check_classes(dataset, set(titles), classes)
+    index_of, names = {name: index for index, name in enumerate(classes)}, names_of(data)
+    return Labelled(
+        data.images,
+        tuple(taken),
+        tuple(names[index] for index in taken),
+        np.array([index_of[title] for title in titles], np.int64),
+        chosen,
+        (*data.notes, *_notes(data, chosen, absent, sum(known[index] == "train" for index in taken))),
+    )
+
+
+def _known_splits(data: LabeledImages, manifest: Manifest | None) -> list[Any]:
+    """Return the split in which the model's own training had each image, None where it had not."""
+    if manifest is None:
+        return [None] * len(data)
+    names = names_of(data)
+    digests = Inventory(data, cache_folder()).digests(names)
+    split_of = {entry.sha256: entry.split for entry in manifest.entries}
+    # an image that cannot be read has an error for a digest, which no manifest knows
+    return [split_of.get(str(digests[name])) for name in names]
+
+
+def _notes(data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int) -> Iterator[str]:
+    if data.splits is None:
+        yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
+    if absent:
+        yield f"{len(absent)} of the model's classes have no images here: {few(absent)}"
+    if trained and chosen != "train":
+        yield f"{trained} of these images were trained on: the figures are too good for new images"
+
+
+def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Choice:
+    """Return the split to score on; raise InvalidDatasetError when the one asked for has no images."""
+    present = {own for own in data.splits or () if own is not None}
+    if split is None:
+        order: tuple[Choice, ...] = ("test", "val")
+        return next((name for name in order if name in present), "all")
+    if split != "all" and split not in present:
+        raise InvalidDatasetError(
+            "the split asked for must have images",
+            given=f"{split!r} of {printable(dataset)}, which has {', '.join(sorted(present)) or 'no splits'}",
+            remedy="ask for one of those, or for `--split all`",
+        )
+    return split
+
+
+def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda: None) -> Scored:
+    """Run the model on every image, in validation's batches; raise InvalidDatasetError when none can be read."""
+    rows, labels, names, unreadable = [], [], [], []
+    found = outcomes(model, data.sources())
+    for (_, outcome), label, name in zip(found, data.labels, data.names, strict=True):
+        if isinstance(outcome, UnreadableImage):
+            unreadable.append((name, outcome.reason))
+        else:
+            rows.append(outcome)
+            labels.append(label)
+            names.append(name)
+        advance()
+    if not rows:
+        raise InvalidDatasetError(
+            "at least one image must be readable",
+            given=few(f"{name}: {reason}" for name, reason in unreadable),
+            remedy="mend the files; `automl-pt check` lists what is wrong with each",
+        )
+    return Scored(tuple(names), np.stack(rows), np.array(labels, np.int64), tuple(unreadable))
+
+
+def _check_classes(dataset: str, found: set[str], classes: Sequence[str]) -> list[str]:
+    """Return the model's classes that the data lack; raise InvalidDatasetError for classes the model lacks."""
+    unknown, absent = sorted(found - set(classes)), sorted(set(classes) - found)
+    if unknown:
+        raise InvalidDatasetError(
+            "the data's classes must be classes of the model",
+            given=f"{printable(dataset)}: only in the data: {few(unknown)}; only in the model: {few(absent) or 'none'}",
+            remedy="rename the folders as the model's classes are called, or take the others out",
+        )
+    return absent

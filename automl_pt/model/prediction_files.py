@@ -1,0 +1,203 @@
+r"""Predictions as files: CSV, JSON Lines or parquet, by the ending.
+
+Columns: `path`, `class`, `probability`, `error` (why a file could not be read; the others are then empty), then
+`p:NAME` for each class; with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a text cell that a
+spreadsheet would take for a formula starts with `'`; JSON Lines and parquet hold the text as it is. Bytes of a file
+name that are not UTF-8 are written as \udcXX.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+import numpy as np
+
+from automl_pt.errors import InstallationError, UsageError
+from automl_pt.files import atomic_file, to_json
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.model.predict import Prediction
+
+ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
+#: first characters that make a spreadsheet evaluate a cell, the full-width ones in some locales
+FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001
+#: rows of one group of a parquet file
+_GROUP = 4096
+
+
+class Writer(Protocol):
+    """Writes predictions one by one."""
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one row."""
+
+    def close(self) -> None:
+        """Write what is held back."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a row holds, for `classes` in the order of the probabilities; `top` is None for a column a class."""
+
+    classes: Sequence[str]
+    top: int | None = None
+
+    def names(self) -> list[str]:
+        """Return the column names; names of classes only ever follow `p:`."""
+        fixed = ["path", "class", "probability", "error"]
+        if self.top is None:
+            return fixed + [f"p:{name}" for name in self.classes]
+        places = range(2, self.top + 1)
+        return fixed + [name for place in places for name in (f"class_{place}", f"probability_{place}")]
+
+    def best(self, prediction: Prediction) -> list[tuple[str, float]]:
+        """Return the likeliest classes with their probabilities; of equal ones the first in the order of classes."""
+        assert prediction.probabilities is not None
+        order = np.argsort(-prediction.probabilities, kind="stable")[: self.top or 1]
+        return [(self.classes[index], float(prediction.probabilities[index])) for index in order]
+
+    def values(self, prediction: Prediction) -> list[Any]:
+        """Return one row's values; None where there is none."""
+        path = str(prediction.path)
+        if prediction.probabilities is None:
+            return [path, None, None, prediction.error, *([None] * (len(self.names()) - 4))]
+        (name, probability), *others = self.best(prediction)
+        rest = prediction.probabilities.tolist() if self.top is None else [value for pair in others for value in pair]
+        return [path, name, probability, None, *rest]
+
+
+class CsvWriter:
+    """Writes CSV in UTF-8; with `to_terminal`, characters that would steer a terminal are shown as escapes."""
+
+    def __init__(self, stream: BinaryIO, columns: Columns, *, to_terminal: bool = False) -> None:
+        self.stream, self.columns = stream, columns
+        self.show: Callable[[str], str] = printable if to_terminal else str
+        self.rows = csv.writer(self, lineterminator="\n")
+        self.names = len(columns.names())
+        self.rows.writerow([self.cell(name) for name in columns.names()])
+
+    def cell(self, value: Any) -> str:
+        """Show a value: numbers with six digits, text so that no spreadsheet takes it for a formula."""
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return f"{value:.6g}"
+        return self.show(f"'{value}" if value.startswith(FORMULA) else value)
+
+    def write(self, prediction: Prediction | str) -> None:
+        """Write one row; given text, pass on what the csv module made of it."""
+        if isinstance(prediction, str):
+            self.stream.write(prediction.encode("utf-8", "backslashreplace"))
+        else:
+            self.rows.writerow([self.cell(value) for value in self.columns.values(prediction)])
+
+    def close(self) -> None:
+        """Do nothing: no row is held back."""
+
+
+class JsonWriter:
+    """Writes a JSON object a line, in ASCII; `probabilities` maps classes to numbers, or `top` lists the likeliest."""
+
+    def __init__(self, stream: BinaryIO, columns: Columns) -> None:
+        self.stream, self.columns = stream, columns
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one row."""
+        path, name, probability, error = self.columns.values(prediction)[:4]
+        row = {"path": path, "class": name, "probability": probability, "error": error, **self.rest(prediction)}
+        self.stream.write(f"{to_json(row)}\n".encode())
+
+    def rest(self, prediction: Prediction) -> dict[str, Any]:
+        """Return what follows the likeliest class."""
+        if prediction.probabilities is None:
+            return {}
+        if self.columns.top is None:
+            return {"probabilities": dict(zip(self.columns.classes, prediction.probabilities.tolist(), strict=True))}
+        return {"top": [{"class": name, "probability": value} for name, value in self.columns.best(prediction)]}
+
+    def close(self) -> None:
+        """Do nothing: no row is held back."""
+
+
+class ParquetWriter:
+    """Writes parquet, some thousand rows at a time; probabilities are float32."""
+
+    def __init__(self, stream: BinaryIO, columns: Columns) -> None:
+        pyarrow, parquet = _pyarrow()
+        self.columns, self.rows, self.pyarrow = columns, list[list[Any]](), pyarrow
+        text = ("path", "class", "error", *(f"class_{place}" for place in range(2, (columns.top or 1) + 1)))
+        kinds = [pyarrow.string() if name in text else pyarrow.float32() for name in columns.names()]
+        self.schema = pyarrow.schema(list(zip(map(_utf8, columns.names()), kinds, strict=True)))
+        self.file = parquet.ParquetWriter(stream, self.schema)
+
+    def write(self, prediction: Prediction) -> None:
+        """Take one row; write a group when there are enough."""
+        values = self.columns.values(prediction)
+        self.rows.append([_utf8(value) if isinstance(value, str) else value for value in values])
+        if len(self.rows) >= _GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows taken so far as one group."""
+        pairs = zip(zip(*self.rows, strict=True), self.schema, strict=True)
+        arrays = [self.pyarrow.array(values, field.type) for values, field in pairs]
+        self.file.write_table(self.pyarrow.Table.from_arrays(arrays, schema=self.schema))
+        self.rows.clear()
+
+    def close(self) -> None:
+        """Write what is left, and the file's end."""
+        if self.rows:
+            self.flush()
+        self.file.close()
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise UsageError, before any work, for an ending that says no format and for a file that is there already."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            "the output's ending says its format",
+            given=printable(path),
+            remedy="let it end in .csv, .jsonl or .parquet",
+        )
+    if path.is_dir() or (path.exists() and not force):
+        raise UsageError(
+            "an output file is not overwritten unasked",
+            given=f"{printable(path)} is {'a folder' if path.is_dir() else 'there already'}",
+            remedy="choose another name" if path.is_dir() else "choose another name, or give --force",
+        )
+    if path.suffix.lower() == ".parquet":
+        _pyarrow()
+
+
+@contextmanager
+def open_file(path: Path, columns: Columns) -> Iterator[Writer]:
+    """Yield a writer of the format that the ending says; `path` is there, whole, once the block is left without error.
+
+    Raises OutputError when it cannot be written.
+    """
+    with atomic_file(path) as stream:
+        kinds = {".csv": CsvWriter, ".parquet": ParquetWriter}
+        writer: Writer = kinds.get(path.suffix.lower(), JsonWriter)(stream, columns)
+        yield writer
+        writer.close()
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InstallationError(
+            "writing parquet needs pyarrow", given=str(error), remedy="pip install 'automl-pt[parquet]', or write CSV"
+        ) from error
+    return pyarrow, parquet

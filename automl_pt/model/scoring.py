@@ -1,0 +1,144 @@
+"""How good a model's logits are against the labels. The figures are scikit-learn's, scipy's and torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automl_pt.model.calibration import Calibration, calibrate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: beyond so many classes a confusion matrix is left out
+MAX_CONFUSION = 2_000
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class's figures. `predicted` counts the images taken for it; a figure that would divide by 0 is None."""
+
+    name: str
+    images: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    #: Wilson's, 95 %
+    precision_interval: Interval | None
+    recall_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures over all images: `loss` is the mean cross-entropy (log loss), `top5` is None for five classes or fewer.
+
+    `macro` and `weighted` hold precision, recall and F1 over the classes that have images. `confusion[true][predicted]`
+    counts images; None where there are more than `MAX_CONFUSION` classes.
+    """
+
+    images: int
+    loss: float
+    accuracy: float
+    #: Wilson's, 95 %
+    accuracy_interval: Interval
+    top5: float | None
+    macro: dict[str, float]
+    weighted: dict[str, float]
+    per_class: tuple[ClassScore, ...]
+    confusion: list[list[int]] | None
+    calibration: Calibration
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return asdict(self)
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> Scores:
+    """Score logits float32[N, C] against labels int64[N], N > 0; `classes` names the columns.
+
+    Of equal logits the first column counts as the predicted one, as in validation.
+    """
+    from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+
+    predicted, every = logits.argmax(axis=1), np.arange(len(classes))
+    small = len(classes) <= MAX_CONFUSION
+    return Scores(
+        images=len(labels),
+        loss=cross_entropy(logits, labels),
+        accuracy=float(accuracy_score(labels, predicted)),
+        accuracy_interval=interval(int((predicted == labels).sum()), len(labels)),
+        top5=float(top_k_accuracy_score(labels, logits, k=5, labels=every)) if len(classes) > 5 else None,
+        macro=_average(labels, predicted, "macro"),
+        weighted=_average(labels, predicted, "weighted"),
+        per_class=_per_class(labels, predicted, classes),
+        confusion=confusion_matrix(labels, predicted, labels=every).tolist() if small else None,
+        calibration=calibrate(logits, labels),
+    )
+
+
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the mean cross-entropy per image, summed as validation sums it."""
+    import torch
+
+    return torch.from_numpy(losses_of(logits, labels)).mean().item()
+
+
+def losses_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each image's cross-entropy, float64[N], computed in float32 as validation computes it."""
+    import torch
+    from torch.nn import functional as F
+
+    losses = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), reduction="none")
+    result: NDArray[np.float64] = losses.double().numpy()
+    return result
+
+
+def interval(hits: int, count: int) -> Interval:
+    """Return Wilson's 95 % interval of a share of `count` > 0 images."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _average(labels: NDArray[np.int64], predicted: NDArray[np.int64], average: str) -> dict[str, float]:
+    """Average over classes that have images; a class never predicted counts with precision 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    present = np.unique(labels)
+    figures = precision_recall_fscore_support(labels, predicted, labels=present, average=average, zero_division=0.0)
+    return dict(zip(("precision", "recall", "f1"), map(float, figures[:3]), strict=True))
+
+
+def _per_class(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[ClassScore, ...]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    count = len(classes)
+    every = np.arange(count)
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    images, taken = np.bincount(labels, minlength=count), np.bincount(predicted, minlength=count)
+    hits = np.bincount(labels[labels == predicted], minlength=count)
+    return tuple(
+        ClassScore(
+            name,
+            int(images[index]),
+            int(taken[index]),
+            _defined(precision[index]),
+            _defined(recall[index]),
+            _defined(f1[index]),
+            interval(int(hits[index]), int(taken[index])) if taken[index] else None,
+            interval(int(hits[index]), int(images[index])) if images[index] else None,
+        )
+        for index, name in enumerate(classes)
+    )
+
+
+def _defined(figure: float) -> float | None:
+    return None if np.isnan(figure) else float(figure)

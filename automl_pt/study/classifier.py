@@ -1,0 +1,101 @@
+"""The subject of a real study: image classifiers, trained by `run`, judged on validation and test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_pt.backbone import Backbone
+from automl_pt.build import build_model
+from automl_pt.config import SearchConfig
+from automl_pt.data.prepare import Data, Pixels, prepare
+from automl_pt.model.load import load_model, publish
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.trial import epochs
+from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.subject import Material, Subject
+from automl_pt.training.result import EpochResult
+from automl_pt.training.run import choose_image_size
+
+BATCH = 64
+
+
+def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> Material:
+    """Freeze or reload the split, and decode its images once, before any worker asks for them."""
+    plugins = plugins or load_plugins(config.plugins)
+    data = prepare(config, plugins, manifest=manifest)
+    for name in config.backbones:
+        backbone = plugins.backbone(name)
+        size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
+        _prove(config, backbone, len(data.manifest.classes), size)
+        for split in ("train", "val"):
+            data.pixels(split, size)
+
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+        return epochs(spec, should_stop, data, plugins)
+
+    counts = data.manifest.counts()
+    return Material(
+        train_images=counts.get("train", 0),
+        val_images=counts.get("val", 0),
+        test_images=counts.get("test", 0),
+        fingerprint=data.manifest.fingerprint(),
+        make=make,
+    )
+
+
+def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> None:
+    """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here."""
+    weights = Path(config.weights) if config.weights else None
+    build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
+
+
+def compare(
+    config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
+) -> Comparison | None:
+    """Compare two trials' kept weights, image by image, on the validation split."""
+    plugins = plugins or load_plugins(config.plugins)
+    data = prepare(config, plugins, manifest=directory / "manifest.json")
+    folders = [directory / "trials" / str(record.number) for record in (best, runner_up)]
+    first, second = (_losses(config, folder, data, plugins)[0] for folder in folders)
+    return paired(best.number, runner_up.number, first, second)
+
+
+def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> Comparison:
+    """Say whether the mean of `second - first`, float64[N] losses of the same images, is more than their noise."""
+    difference = second - first
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    mean = float(difference.mean())
+    return Comparison(best, runner_up, mean, error, len(difference), abs(mean) < 2 * error)
+
+
+def test(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
+    """Measure the finished model on the test split; None where there is none."""
+    plugins = plugins or load_plugins(config.plugins)
+    data = prepare(config, plugins, manifest=manifest)
+    if not data.manifest.counts().get("test"):
+        return None
+    losses, hits = _losses(config, model, data, plugins, split="test")
+    return {"loss": float(losses.mean()), "accuracy": float(hits.mean())}
+
+
+def _losses(
+    config: SearchConfig, folder: Path, data: Data, plugins: Plugins, split: str = "val"
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return each image's cross-entropy and whether it was classified rightly."""
+    model = load_model(folder, device=config.device, plugins=plugins)
+    pixels: Pixels = data.pixels(split, model.info.preprocessing.image_size)  # type: ignore[arg-type]
+    starts = range(0, len(pixels.labels), BATCH)
+    logits = np.concatenate([model.forward(np.asarray(pixels.images[start : start + BATCH])) for start in starts])
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    own = scores[np.arange(len(scores)), pixels.labels]
+    return np.log(np.exp(scores).sum(axis=1)) - own, logits.argmax(axis=1) == pixels.labels
+
+
+IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test)

@@ -1,0 +1,265 @@
+"""The loop of a search: hands out trials, takes their epochs, lets the rule judge, keeps the best model.
+
+All that must outlive this process is in the ledger and in the trials' run directories. What is held here in memory is
+only what the engine is doing at the moment, and a restarted coordinator finds that out again: a trial that is ours but
+not running goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from automl_pt.config import SearchConfig
+from automl_pt.seeds import derive_seed
+from automl_pt.study.budget import Budget
+from automl_pt.study.engine.base import Engine, Report, TrialSpec
+from automl_pt.study.events import EpochDone, Event, NewBest, Notice, Progress, TrialEnded, TrialPaused, TrialStarted
+from automl_pt.study.flat import Flatness
+from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
+from automl_pt.study.pruning.base import Rule, Standing
+from automl_pt.study.running import Running, weights_loss
+from automl_pt.study.sampling import suggest
+from automl_pt.study.shelf import Shelf, ranked
+from automl_pt.study.space import Space
+from automl_pt.training.result import EpochResult
+
+#: times a trial's process may die before the trial has failed
+CRASHES_ALLOWED = 3
+OUT_OF_MEMORY = "failed: out of memory"
+
+
+@dataclass
+class Coordinator:
+    """One search, from an open study to no trial left; `stop` returns a signal's number once one has come."""
+
+    config: SearchConfig
+    ledger: Ledger
+    shelf: Shelf
+    engine: Engine
+    rule: Rule
+    space: Space
+    budget: Budget
+    stop: Callable[[], int | None]
+    #: None unless the search may end early on its own
+    flatness: Flatness | None = None
+    stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
+    _running: dict[int, Running] = field(default_factory=dict)
+    #: how many trials the study will have; less than asked for when time is short
+    _total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._total = self.config.trials
+
+    def run(self) -> Iterator[Event]:
+        """Yield what happens until all trials have ended or the search has to stop."""
+        self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
+        yield from self.keep_best()
+        self.budget.begin()
+        while not self._must_stop():
+            yield from self._hand_out()
+            if not self._running:
+                if not self.ledger.busy():
+                    return
+                time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
+            for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
+                yield from self._take(report)
+
+    def leave(self, grace: float) -> Iterator[Event]:
+        """Let the running trials save and stop; take what they still send."""
+        for report in self.engine.close(grace):
+            yield from self._take(report)
+        for trial in list(self._running.values()):
+            yield from self._pause(trial)
+
+    def _must_stop(self) -> bool:
+        if self.stop() is not None:
+            self.stopped = "interrupted"
+        elif self.budget.is_over():
+            self.stopped = "timeout"
+        else:
+            return False
+        return True
+
+    # -- handing out ------------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> Iterator[Event]:
+        """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
+        with self.ledger.turn():  # nobody shall wait for us while somebody looks at our events: they are told later
+            told = list(self._drop_paused())
+            while len(self._running) < self.engine.slots:
+                event = self._next_start()
+                if event is None:
+                    break
+                told.append(event)
+        yield from told
+
+    def _drop_paused(self) -> Iterator[Event]:
+        """End the paused trials that no rule can bring back."""
+        standings = self.ledger.standings()
+        for trial in self.ledger.paused():
+            if self.rule.verdict(trial.number, standings, self._total) == "prune":
+                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason="pruned"))
+
+    def _next_start(self) -> Event | None:
+        trials, standings = self.ledger.trials(), self.ledger.standings()
+        if self.stopped == "timeout":  # the first epochs of a search are its slowest: ask again whether there is time
+            self._total, self.stopped = self.config.trials, "trials"
+            self._wants_another(standings)
+        for trial in self.ledger.orphans():
+            if trial.number not in self._running:
+                done = standings[trial.number].epoch
+                # it may have died before the verdict on that epoch was carried out: so it holds there again
+                return self._start(trial.number, done, self.rule.until(done - 1))
+        for trial in self.ledger.paused():
+            if self.rule.verdict(trial.number, standings, self._total) == "promote":
+                done = standings[trial.number].epoch
+                return self._start(trial.number, done, self.rule.until(done))
+        if len(trials) >= self._total:
+            return None
+        if self._wants_another(standings):
+            return self._start(self._new_trial(), 0, self.rule.until(0))
+        return self._next_start()  # the study is smaller now, and some that waited may climb
+
+    def _wants_another(self, standings: list[Standing]) -> bool:
+        """Say whether a further trial fits into the time and is worth it."""
+        expected = self.rule.expected_epochs(standings, len(standings) + 1)
+        if standings and not self.budget.allows(expected, self.rule.until(0)):
+            self._close("timeout")
+            return False
+        level = self.rule.until(0)
+        if self.flatness is not None and self.flatness.is_flat(standings, self.ledger.records(), level):
+            self._close("flat")
+            return False
+        return True
+
+    def _close(self, reason: Literal["timeout", "flat"]) -> None:
+        """Add no more trials: the study is as large as it is."""
+        self._total, self.stopped = len(self.ledger.trials()), reason
+
+    def _new_trial(self) -> int:
+        trials, space = self.ledger.trials(), self.space
+        for trial in trials:
+            ended = outcome(trial)
+            if ended is not None and ended.reason == OUT_OF_MEMORY:
+                space = space.without(trial.params["batch_size"])
+        params = suggest(
+            space,
+            {trial.number: trial.params for trial in trials},
+            self.rule.ranking(self.ledger.standings()),
+            seed=self.config.seed,
+            number=len(trials),
+        )
+        return self.ledger.add(params, self.space.distributions())
+
+    def _start(self, number: int, done: int, until: int) -> Event:
+        trial = self.ledger.trials()[number]
+        self.ledger.own(number, self.ledger.presence.owner)
+        config = self.config.trial(
+            backbone=trial.params.get("backbone", self.space.backbones[0]),
+            lr=trial.params["lr"],
+            batch_size=trial.params["batch_size"],
+            seed=derive_seed(self.config.seed, "trial", number),
+        )
+        self._running[number] = Running(number, config, frozenset(trial.intermediate_values))
+        output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
+        self.engine.start(TrialSpec(number, config, output, until, manifest, self.rule.levels[:-1]))
+        return TrialStarted(number, trial.params, done, until)
+
+    # -- taking in --------------------------------------------------------------------------------------------------
+
+    def _take(self, report: Report) -> Iterator[Event]:
+        trial = self._running.get(report.number)
+        if report.fatal is not None:
+            raise report.fatal
+        if trial is None:
+            return
+        if report.epoch is not None:
+            yield from self._take_epoch(trial, report.epoch)
+        elif report.held is not None:
+            yield from self._take_held(trial, report.held)
+        elif report.left:
+            yield from self._pause(trial)
+        elif report.crash is not None:
+            yield from self._take_crash(trial, report.crash)
+        elif report.failure is not None:
+            yield from self._end(trial.number, "FAIL", trial.outcome(f"failed: {report.failure}"))
+        else:
+            yield from self._take_end(trial)
+
+    def _take_epoch(self, trial: Running, result: EpochResult) -> Iterator[Event]:
+        trial.results.append(result)
+        if result.epoch in trial.known:
+            return
+        loss = weights_loss(result, self.config.keep)
+        if math.isfinite(loss):
+            self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
+        self.budget.count(result.seconds)
+        yield EpochDone(trial.number, result)
+        left = self.rule.expected_epochs(self.ledger.standings(), self._total)
+        done, seconds_left = self.budget.note_progress(left)
+        yield Progress(done, self.budget.seconds(), seconds_left)
+
+    def _take_held(self, trial: Running, epoch: int) -> Iterator[Event]:
+        verdict = self.rule.verdict(trial.number, self.ledger.standings(), self._total)
+        if verdict == "promote":
+            self.engine.go_on(trial.number, self.rule.until(epoch))
+            return
+        self.engine.pause(trial.number)
+        if verdict == "prune":
+            yield from self._end(trial.number, "PRUNED", trial.outcome("pruned"))
+        else:
+            yield from self._pause(trial)
+
+    def _take_end(self, trial: Running) -> Iterator[Event]:
+        reason = trial.results[-1].reason if trial.results else None
+        if reason is None:
+            yield from self._end(trial.number, "FAIL", trial.outcome("failed: it ended before its last epoch"))
+        elif reason == "diverged":
+            yield from self._end(trial.number, "PRUNED", trial.outcome("diverged"))
+        else:
+            yield from self._end(trial.number, "COMPLETE", trial.outcome(reason))
+
+    def _take_crash(self, trial: Running, crash: str) -> Iterator[Event]:
+        crashes = self.ledger.count_crash(trial.number)
+        if crashes >= CRASHES_ALLOWED:
+            reason = f"failed: {crash}, {crashes} times"
+            yield from self._end(trial.number, "FAIL", trial.outcome(reason))
+        else:
+            yield Notice(f"trial {trial.number}: {crash}; it goes on from its last epoch")
+            del self._running[trial.number]
+
+    def _pause(self, trial: Running) -> Iterator[Event]:
+        del self._running[trial.number]
+        paused = trial.outcome("paused")
+        self.ledger.pause(trial.number, paused)
+        yield TrialPaused(trial.number, paused.epochs, paused.value)
+        yield from self.keep_best()
+
+    def _end(self, number: int, state: EndState, ended: Outcome) -> Iterator[Event]:
+        self._running.pop(number, None)
+        self.ledger.end(number, state, ended)
+        yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
+        yield from self.keep_best()
+        self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
+
+    def keep_best(self) -> Iterator[Event]:
+        """Publish the best model, unless it is published already or its trial is writing to it at the moment."""
+        busy = {trial.number for trial in self.ledger.busy()}
+        published = self.ledger.best()
+        for record in ranked(self.ledger.records()):
+            is_published = published is not None and published[0] == record.number
+            if record.number not in busy and published != [record.number, record.epochs]:
+                self.shelf.put(record.number)
+                self.ledger.set_best([record.number, record.epochs])
+                yield NewBest(record.number, math.nan if record.value is None else record.value, str(self.shelf.model))
+                return
+            if is_published:
+                return
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None

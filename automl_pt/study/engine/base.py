@@ -1,0 +1,79 @@
+"""Where trials run: one interface, met by this process (`inline`) and by local worker processes (`local`).
+
+A trial is an iterator of EpochResults that can be left and begun again: `make(spec, should_stop)` yields the epochs
+that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
+ends. An engine takes one step after another of it, says what came out, and holds after epoch `until` for an answer: go
+on to a later epoch, or pause, which leaves the iterator. Nothing else crosses the border, and all of it is plain
+values, so that a remote actor can stand on the other side: a cluster is another engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from automl_pt.config import TrainConfig
+from automl_pt.training.result import EpochResult
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial to run: its settings, its run directory, and the epoch after which it holds for an answer.
+
+    `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
+    trials, so that their results carry a `rank_loss` where that is not the validation loss.
+    """
+
+    number: int
+    config: TrainConfig
+    output: Path
+    until: int
+    manifest: Path
+    ranked_at: tuple[int, ...] = ()
+
+
+#: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
+MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[EpochResult]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an engine has to say about trial `number`: exactly one of the other fields is set.
+
+    `epoch` is a result. `held` is the epoch after which the trial waits for `go_on` or `pause`. `ended`: the iterator
+    came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial failed; `crash` that its
+    process died, so that it may be tried again from its last checkpoint. `fatal` is an error that every other trial
+    would meet too.
+    """
+
+    number: int
+    epoch: EpochResult | None = None
+    held: int | None = None
+    ended: bool = False
+    left: bool = False
+    failure: str | None = None
+    crash: str | None = None
+    fatal: Exception | None = None
+
+
+class Engine(Protocol):
+    """Runs up to `slots` trials at once."""
+
+    slots: int
+
+    def start(self, spec: TrialSpec) -> None:
+        """Begin or go on with a trial, in a free slot."""
+
+    def go_on(self, number: int, until: int) -> None:
+        """Let a held trial go on to epoch `until`."""
+
+    def pause(self, number: int) -> None:
+        """Leave a held trial: its checkpoint stays, its slot becomes free."""
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Return what has come in, after at most about `timeout` seconds where the engine can say so."""
+
+    def close(self, grace: float = 0.0) -> list[Report]:
+        """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""

@@ -1,0 +1,33 @@
+"""Which errors end one trial, and which every other trial would meet as well."""
+
+from __future__ import annotations
+
+from automl_pt.errors import AutomlError, CheckpointError, ConfigError
+from automl_pt.study.engine.base import Report
+
+
+def report_failure(number: int, error: Exception) -> Report:
+    """Turn what a trial raised into a report.
+
+    An error of ours about settings, data, plugins, weights, devices or the disk does not depend on learning rate and
+    batch size: it is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged
+    checkpoint and everything unforeseen belong to the trial alone.
+    """
+    if isinstance(error, AutomlError) and not _belongs_to_the_trial(error):
+        return Report(number, fatal=error)
+    if is_out_of_memory(error):
+        return Report(number, failure="out of memory")
+    text = str(error).strip() or "no message"
+    return Report(number, failure=f"{type(error).__name__}: {text}"[:2000])
+
+
+def _belongs_to_the_trial(error: AutomlError) -> bool:
+    if isinstance(error, ConfigError):
+        return all(mistake.startswith(("batch_size", "lr")) for mistake in error.mistakes)
+    return isinstance(error, CheckpointError)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, on a device or in this process; knows the types by name, so that torch stays out."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error)

@@ -1,0 +1,234 @@
+"""The engine of local worker processes: one per CPU core or GPU, kept for many trials, replaced when they die."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from automl_pt import errors
+from automl_pt.errors import AutomlError, InstallationError
+from automl_pt.study.engine.base import Report, TrialSpec
+from automl_pt.training.result import EpochResult
+
+
+@dataclass
+class Worker:
+    """One process and the coordinator's end of its socket."""
+
+    index: int
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+    log: Path
+    spec: TrialSpec | None = None
+    ready: bool = False
+    #: it waits for an answer
+    held: bool = False
+    #: when it last said something while busy
+    heard: float = field(default_factory=time.monotonic)
+    buffer: bytes = b""
+
+    def send(self, **command: Any) -> None:
+        """Send a command."""
+        with suppress(OSError):  # it has died: `wait` reads the end of its socket and reports the crash
+            self.connection.sendall(json.dumps(command).encode() + b"\n")
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+class LocalEngine:
+    """Runs one trial per worker process. `devices` names each worker's device; `make` is "package.module:function".
+
+    A trial that says nothing for `limit` seconds is taken to hang and fails.
+    """
+
+    def __init__(
+        self, make: str, devices: Sequence[str], *, threads: int, logs: Path, limit: float | None = None
+    ) -> None:
+        self.slots, self.limit = len(devices), limit
+        self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
+        self._workers: list[Worker] = []
+        self._selector = selectors.DefaultSelector()
+
+    def start(self, spec: TrialSpec) -> None:
+        """Begin or go on with a trial in a free worker; start a process where there is none yet."""
+        worker = next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
+        worker.spec, worker.heard = spec, time.monotonic()
+        place = {"device": self._devices[worker.index], "threads": self._threads}
+        worker.send(
+            do="start",
+            number=spec.number,
+            config={**spec.config.model_dump(mode="json"), **place},
+            output=str(spec.output),
+            until=spec.until,
+            manifest=str(spec.manifest),
+            ranked_at=spec.ranked_at,
+        )
+
+    def go_on(self, number: int, until: int) -> None:
+        """Let a held trial go on to epoch `until`."""
+        worker = self._of(number)
+        worker.held, worker.heard = False, time.monotonic()
+        worker.send(do="go_on", until=until)
+
+    def pause(self, number: int) -> None:
+        """Leave a held trial."""
+        worker = self._of(number)
+        worker.send(do="pause")
+        worker.held, worker.spec = False, None
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Return what the workers have sent, after at most `timeout` seconds; replace none of the dead ones yet."""
+        if not self._workers:
+            return []
+        reports: list[Report] = []
+        for key, _ in self._selector.select(timeout):
+            reports += self._receive(key.data)
+        return reports + self._overdue()
+
+    def close(self, grace: float = 0.0) -> list[Report]:
+        """Let every trial save and stop within `grace` seconds; then kill the processes."""
+        reports: list[Report] = []
+        deadline = time.monotonic() + grace
+        for worker in self._workers:
+            worker.send(do="stop")
+        self._forget_held()
+        while any(worker.spec for worker in self._workers) and (left := deadline - time.monotonic()) > 0:
+            reports += [report for report in self.wait(left) if report.held is None]
+            self._forget_held()
+        for worker in list(self._workers):
+            self._remove(worker)
+        self._selector.close()
+        return reports
+
+    def _forget_held(self) -> None:
+        """After "stop" a worker that holds leaves its trial, and has nothing more to say."""
+        for worker in self._workers:
+            if worker.held:
+                worker.held, worker.spec = False, None
+
+    def _spawn(self) -> Worker:
+        index = min(set(range(self.slots)) - {worker.index for worker in self._workers})
+        ours, theirs = socket.socketpair()
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"worker-{index}.log"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": str(self._threads),
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "automl_pt.study.engine.worker",
+            str(theirs.fileno()),
+            str(os.getpid()),
+            self._make,
+        ]
+        with theirs, open(log, "ab") as stream:
+            process = _popen(command, theirs.fileno(), stream, environment)
+        worker = Worker(index, process, ours, log)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        self._workers.append(worker)
+        return worker
+
+    def _of(self, number: int) -> Worker:
+        return next(worker for worker in self._workers if worker.spec is not None and worker.spec.number == number)
+
+    def _receive(self, worker: Worker) -> list[Report]:
+        try:
+            data = worker.connection.recv(1 << 16)
+        except ConnectionError:
+            data = b""
+        if not data:
+            return self._died(worker)
+        worker.heard = time.monotonic()
+        *lines, worker.buffer = (worker.buffer + data).split(b"\n")
+        return [report for line in lines for report in self._message(worker, json.loads(line))]
+
+    def _message(self, worker: Worker, message: dict[str, Any]) -> list[Report]:
+        if message.get("ready"):
+            worker.ready = True
+            return []
+        number = message.pop("number")
+        if "epoch" in message:
+            return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
+        worker.held = "held" in message
+        if not worker.held:
+            worker.spec = None
+        if "fatal" in message:
+            return [Report(number, fatal=_error(message["fatal"]))]
+        return [Report(number, **message)]
+
+    def _died(self, worker: Worker) -> list[Report]:
+        code = worker.process.wait()
+        self._remove(worker)
+        if worker.spec is None:
+            return []
+        if not worker.ready:
+            return [Report(worker.spec.number, fatal=_cannot_start(code, worker.log))]
+        return [Report(worker.spec.number, crash=_describe(code))]
+
+    def _overdue(self) -> list[Report]:
+        reports = []
+        for worker in list(self._workers):
+            if self.limit and worker.spec and not worker.held and time.monotonic() - worker.heard > self.limit:
+                self._remove(worker)
+                reports.append(Report(worker.spec.number, failure=f"hung: no epoch within {self.limit:.0f} seconds"))
+        return reports
+
+    def _remove(self, worker: Worker) -> None:
+        self._selector.unregister(worker.connection)
+        worker.kill()
+        self._workers.remove(worker)
+
+
+def _popen(command: list[str], descriptor: int, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        pass_fds=(descriptor,),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        process_group=0,  # a Ctrl-C on the terminal reaches the coordinator alone
+    )
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name
+    hint = ", often for lack of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{hint}"
+
+
+def _cannot_start(code: int, log: Path) -> InstallationError:
+    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    return InstallationError(
+        "a worker process must be able to start",
+        given=f"{_describe(code)}: {' '.join(tail) or 'it said nothing'}",
+        remedy=f"read {log}, or search with `--workers 0` to run the trials in this process",
+    )
+
+
+def _error(parts: dict[str, str]) -> AutomlError:
+    """Make a worker's error again, by its name in `errors`."""
+    kind = getattr(errors, parts["type"], AutomlError)
+    error: AutomlError = kind.__new__(kind)
+    AutomlError.__init__(error, parts["rule"], given=parts["given"], remedy=parts["remedy"])
+    return error

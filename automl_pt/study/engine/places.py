@@ -1,0 +1,31 @@
+"""Which devices the worker processes of a search use, and with how many threads."""
+
+from __future__ import annotations
+
+from automl_pt.config import SearchConfig
+
+
+def devices_for(config: SearchConfig) -> list[str]:
+    """Name the device of each worker: one per GPU, or per CPU core; `workers` of them where that is set.
+
+    More workers than GPUs share these in turn. Raises DeviceError when a device asked for is absent.
+    """
+    import torch
+
+    from automl_pt.training.device import available_cores, choose_device
+
+    device = choose_device(config.device)
+    if device.type == "cuda" and config.device in ("auto", "cuda"):
+        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    else:
+        places = [str(device)]
+    default = available_cores() if device.type == "cpu" else len(places)
+    count = config.workers or max(1, min(default, config.trials))
+    return [places[index % len(places)] for index in range(count)]
+
+
+def threads_for(config: SearchConfig, workers: int) -> int:
+    """Return the CPU threads of each worker: those asked for, or a fair share of the cores."""
+    from automl_pt.training.device import available_cores
+
+    return config.threads or max(1, available_cores() // max(1, workers))

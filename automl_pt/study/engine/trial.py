@@ -1,0 +1,71 @@
+"""What a trial of a real study is: the epochs of a run, those already done first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from automl_pt.config import TrainConfig
+from automl_pt.data.prepare import Data, prepare
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.ranking import rank_loss
+from automl_pt.training import run
+from automl_pt.training.result import EpochResult
+
+
+def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+    """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
+    plugins = _plugins(spec.config.plugins)
+    return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
+
+
+def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[EpochResult]:
+    """Yield what the run's history tells of, then what is still to do."""
+    seen = 0
+    past = run.history(spec.output)
+    for result in past:
+        # only of the last epoch the weights are still there; what earlier ones were ranked by is in the ledger
+        yield _ranked(result, spec, data, plugins) if result is past[-1] else result
+        seen = result.epoch
+        if result.reason is not None:
+            return
+
+    def after_step(batches_done: int, batches: int) -> bool:
+        return should_stop()
+
+    for result in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
+        yield from _missed(spec.output, seen, result.epoch)
+        yield _ranked(result, spec, data, plugins)
+        seen = result.epoch
+    yield from _missed(spec.output, seen, spec.config.epochs + 1)
+
+
+def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) -> EpochResult:
+    """Add what the pruning rule compares, after the epochs at which it does."""
+    if result.epoch not in spec.ranked_at or result.reason is not None:
+        return result
+    return replace(result, rank_loss=rank_loss(spec.config, spec.output, data, plugins))
+
+
+def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:
+    """Return epochs that were in the checkpoint but not yet in the history when the run was killed."""
+    return [result for result in run.history(output) if seen < result.epoch < before]
+
+
+def _shared(config: TrainConfig) -> TrainConfig:
+    """Leave out what differs between the trials of a study, so that all of them ask for the same data."""
+    fields = TrainConfig.model_fields
+    return config.model_copy(update={name: fields[name].default for name in ("lr", "batch_size", "backbone", "seed")})
+
+
+@lru_cache(maxsize=1)
+def _plugins(files: tuple[str, ...]) -> Plugins:
+    return load_plugins(files)
+
+
+@lru_cache(maxsize=1)
+def _data(config: TrainConfig, manifest: Path) -> Data:
+    return prepare(config, _plugins(config.plugins), manifest=manifest)

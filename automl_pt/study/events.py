@@ -1,0 +1,110 @@
+"""What a running search tells: one frozen value an event, the same for the live display, `--json` lines and tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from automl_pt.study.records import StudyResult
+from automl_pt.training.result import EpochResult
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event's name and fields as plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {
+            name: value.to_dict() if isinstance(value, EpochResult | StudyResult) else value
+            for name, value in values.items()
+        }
+        return {"event": type(self).__name__, **plain}
+
+
+@dataclass(frozen=True)
+class StudyStarted(Event):
+    """The study is open. `finished` of its `trials` had ended before; `workers` trials run at once, 0: in this process.
+
+    `storage` never shows a password.
+    """
+
+    name: str
+    directory: str
+    storage: str
+    trials: int
+    finished: int
+    workers: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class TrialStarted(Event):
+    """A trial begins, or goes on after `epochs_done` epochs; it will be looked at again after epoch `until`."""
+
+    number: int
+    params: dict[str, Any]
+    epochs_done: int
+    until: int
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """A trial has done an epoch."""
+
+    trial: int
+    result: EpochResult
+
+
+@dataclass(frozen=True)
+class TrialPaused(Event):
+    """A trial waits after `epoch`: whether it goes on depends on trials that have not come that far."""
+
+    number: int
+    epoch: int
+    value: float | None
+
+
+@dataclass(frozen=True)
+class TrialEnded(Event):
+    """A trial is over. `state` is COMPLETE, PRUNED or FAIL, `value` the validation loss of the weights it kept."""
+
+    number: int
+    state: str
+    reason: str
+    value: float | None
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NewBest(Event):
+    """Of all weights kept so far a trial's are the best, and `model` is now a finished model made of them."""
+
+    number: int
+    value: float
+    model: str
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """How far the search is: `done` is the share of the expected epochs, `seconds_left` an estimate or None."""
+
+    done: float
+    seconds: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """One sentence a person should read, for instance that a worker was restarted."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The search is over; always the last event."""
+
+    result: StudyResult

@@ -1,0 +1,245 @@
+"""The study's book: which trials there are, how far each is, who works on it, how it ended.
+
+It is Optuna's storage, written through its own interface, so that Optuna's tools read it. A trial is made in one
+transaction, with its parameters and its owner. A trial without an owner is paused; one whose owner is dead is an
+orphan, and whoever finds it takes it over. An ending is written before the state that makes it final, so whoever dies
+in between leaves a trial that is still running and is ended again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from automl_pt.quiet import quiet
+from automl_pt.study.pruning.base import Standing
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.storage import retrying
+
+OWNER, OUTCOME, CRASHES, RANKS = "owner", "outcome", "crashes", "ranks"
+STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
+NOBODY = ""
+
+EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+class Presence(Protocol):
+    """How coordinators of one study know of each other."""
+
+    owner: str
+    #: whether others may write to the same study
+    has_company: bool
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Hold the right to hand out trials."""
+
+    def is_alive(self, owner: str) -> bool:
+        """Say whether the coordinator called `owner` is at work."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, and what it cost."""
+
+    reason: str
+    value: float | None
+    epochs: int
+    seconds: float
+
+    def to_json(self) -> str:
+        """Write it as one text, for the storage."""
+        return json.dumps([self.reason, self.value, self.epochs, self.seconds])
+
+
+@dataclass
+class Ledger:
+    """The book of one study."""
+
+    storage: BaseStorage
+    name: str
+    presence: Presence
+    shown_url: str
+    study_id: int = field(init=False)
+    #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
+    _trials: list[FrozenTrial] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.study_id = _open_study(self.storage, self.name)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the trials again; needed where others write, too."""
+        self._trials = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the right to hand out trials, knowing what the others have written."""
+        with self.presence.turn():
+            if self.presence.has_company:
+                self.refresh()
+            yield
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials, in order of number."""
+        return self._trials
+
+    def standings(self) -> list[Standing]:
+        """Return how far every trial is, for the pruning rule."""
+        return [standing(trial) for trial in self.trials()]
+
+    def records(self) -> list[TrialRecord]:
+        """Return all trials as plain values."""
+        return [record(trial) for trial in self.trials()]
+
+    def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
+        """Make a trial that is ours; return its number."""
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs={OWNER: self.presence.owner},
+        )
+        trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
+        trial = copy.deepcopy(self.storage.get_trial(trial_id))
+        self._trials.append(trial)
+        return trial.number
+
+    def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
+        """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
+        trial = self._trials[number]
+        if rank_loss is not None:
+            self._set(number, RANKS, {**trial.user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+        retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
+        trial.intermediate_values[epoch] = loss
+
+    def own(self, number: int, owner: str) -> None:
+        """Say who works on a trial; NOBODY pauses it."""
+        if self._trials[number].user_attrs[OWNER] != owner:
+            self._set(number, OWNER, owner)
+
+    def pause(self, number: int, paused: Outcome) -> None:
+        """Give a trial back, with what it gave so far."""
+        self._set(number, OUTCOME, paused.to_json())
+        self.own(number, NOBODY)
+
+    def paused(self) -> list[FrozenTrial]:
+        """Return the trials nobody works on that have not ended."""
+        return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] == NOBODY]
+
+    def orphans(self) -> list[FrozenTrial]:
+        """Return the trials that are ours, or whose owner is dead."""
+        ours, is_alive = self.presence.owner, self.presence.is_alive
+        owned = self.busy()
+        return [trial for trial in owned if trial.user_attrs[OWNER] == ours or not is_alive(trial.user_attrs[OWNER])]
+
+    def busy(self) -> list[FrozenTrial]:
+        """Return the trials somebody works on."""
+        return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if not trial.state.is_finished()]
+
+    def count_crash(self, number: int) -> int:
+        """Add one to the crashes of a trial's process, and return the sum."""
+        crashes = int(self._trials[number].user_attrs.get(CRASHES, 0)) + 1
+        self._set(number, CRASHES, crashes)
+        return crashes
+
+    def end(self, number: int, state: EndState, ended: Outcome) -> None:
+        """End a trial for good."""
+        self._set(number, OUTCOME, ended.to_json())
+        trial = self._trials[number]
+        values = None if state == "FAIL" or ended.value is None else [ended.value]
+        with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
+            retrying(lambda: self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values))
+        trial.state, trial.values = TrialState[state], values
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        trial = self._trials[number]
+        retrying(lambda: self.storage.set_trial_user_attr(trial._trial_id, key, value))
+        trial.user_attrs[key] = value
+
+    def about(self) -> dict[str, Any]:
+        """Return what the study was made with; empty for a new one."""
+        return dict(self.storage.get_study_user_attrs(self.study_id).get(STUDY, {}))
+
+    def set_about(self, about: Mapping[str, Any]) -> None:
+        """Write what the study is made with."""
+        self.storage.set_study_user_attr(self.study_id, STUDY, dict(about))
+
+    def best(self) -> list[int] | None:
+        """Return which trial's model was published last, and after how many of its epochs."""
+        found = self.storage.get_study_user_attrs(self.study_id).get(BEST)
+        return None if found is None else list(found)
+
+    def set_best(self, mark: list[int]) -> None:
+        """Write which model is published."""
+        self.storage.set_study_user_attr(self.study_id, BEST, mark)
+
+    def judgement(self) -> dict[str, Any] | None:
+        """Return what the end of an earlier search found of the best trial."""
+        found = self.storage.get_study_user_attrs(self.study_id).get(JUDGEMENT)
+        return None if found is None else dict(found)
+
+    def set_judgement(self, judgement: Mapping[str, Any]) -> None:
+        """Write what was found of the best trial."""
+        self.storage.set_study_user_attr(self.study_id, JUDGEMENT, dict(judgement))
+
+    def study(self) -> optuna.Study:
+        """Return Optuna's view of the study, which its pruners ask for."""
+        return optuna.load_study(study_name=self.name, storage=self.storage)
+
+
+def _open_study(storage: BaseStorage, name: str) -> int:
+    try:
+        with quiet():
+            return storage.create_new_study([StudyDirection.MINIMIZE], name)
+    except DuplicatedStudyError:
+        return storage.get_study_id_from_name(name)
+
+
+def outcome(trial: FrozenTrial) -> Outcome:
+    """Return how a trial ended, or what it had given when it was last paused."""
+    text = trial.user_attrs.get(OUTCOME)
+    if text is None:
+        best = Standing(trial.number, trial.intermediate_values).best(trial.last_step or 0)
+        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
+    return Outcome(*json.loads(text))
+
+
+def standing(trial: FrozenTrial) -> Standing:
+    """Return how far a trial is."""
+    end: Literal["finished", "pruned", "lost"] | None = None
+    if trial.state.is_finished():
+        lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
+        end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
+    ranks = {int(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
+    return Standing(trial.number, trial.intermediate_values, end, ranks)
+
+
+def record(trial: FrozenTrial) -> TrialRecord:
+    """Return a trial as plain values."""
+    ended = outcome(trial)
+    under_way = not trial.state.is_finished() and trial.user_attrs.get(OWNER) != NOBODY
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        params=dict(sorted(trial.params.items())),
+        value=ended.value,
+        epochs=ended.epochs,
+        seconds=ended.seconds,
+        reason="running" if under_way else ended.reason,
+        losses=dict(sorted(trial.intermediate_values.items())),
+    )

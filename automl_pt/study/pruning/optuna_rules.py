@@ -1,0 +1,70 @@
+"""Optuna's own pruners, and none at all, as rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.pruners import BasePruner
+
+from automl_pt.errors import UnknownNameError
+from automl_pt.study.pruning.base import Rule, Standing, Verdict
+from automl_pt.study.pruning.rungs import Rungs
+
+#: name -> makes the pruner for runs of so many epochs
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(max_resource=epochs),
+    "median": lambda epochs: optuna.pruners.MedianPruner(),
+    "none": lambda epochs: optuna.pruners.NopPruner(),
+    "percentile": lambda epochs: optuna.pruners.PercentilePruner(25.0),
+    "successive-halving": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(),
+}
+NAMES = ("rungs", *sorted(PRUNERS))
+
+
+def make_rule(name: str, epochs: int, study: Callable[[], optuna.Study]) -> Rule:
+    """Return the rule called `name` for runs of `epochs`; raise UnknownNameError with near names."""
+    if name == "rungs":
+        return Rungs.over(epochs)
+    if name not in PRUNERS:
+        raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
+    return OptunaRule(PRUNERS[name](epochs), epochs, study)
+
+
+@dataclass
+class OptunaRule:
+    """Asks an Optuna pruner after every epoch; trials are never paused."""
+
+    pruner: BasePruner
+    epochs: int
+    study: Callable[[], optuna.Study]
+    levels: tuple[int, ...] = ()
+    _study: optuna.Study | None = field(default=None, repr=False)
+
+    def until(self, epoch: int) -> int:
+        """Return the next epoch, or the end where nothing is ever pruned."""
+        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else epoch + 1
+
+    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+        """Ask the pruner about the trial as it stands in the storage."""
+        self._study = self._study or self.study()
+        trial = self._study.get_trials(deepcopy=False)[number]
+        return "prune" if self.pruner.prune(self._study, trial) else "promote"
+
+    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+        """Rank by the loss of the weights kept; trials that failed or diverged come last."""
+        ended = [standing for standing in standings if standing.end or standing.losses]
+
+        def key(standing: Standing) -> tuple[float, int]:
+            return (math.inf if standing.end == "lost" else standing.best(standing.epoch), standing.number)
+
+        return [standing.number for standing in sorted(ended, key=key)]
+
+    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+        """Count with what ended trials took on average; before the first has ended, with all epochs."""
+        ended = [standing.epoch for standing in standings if standing.end is not None]
+        mean = sum(ended) / len(ended) if ended else self.epochs
+        under_way = sum(max(0.0, mean - standing.epoch) for standing in standings if standing.end is None)
+        return under_way + mean * max(0, total - len(standings))

@@ -1,0 +1,66 @@
+"""Reads one run directory, finished or not, as plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automl_pt.errors import StudyError
+from automl_pt.study.report import is_in_use, read_object
+from automl_pt.text import printable
+from automl_pt.training.result import EpochResult
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run as it stands: run.json and its epochs. `status` is why it ended, else `running` or `interrupted`."""
+
+    directory: str
+    status: str
+    record: dict[str, Any]
+    history: tuple[EpochResult, ...]
+
+    @property
+    def best(self) -> EpochResult | None:
+        """Return the last epoch that was the best so far."""
+        return next((result for result in reversed(self.history) if result.is_best), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        best = self.best
+        return {
+            "directory": self.directory,
+            "status": self.status,
+            "run": self.record,
+            "epochs": [result.to_dict() for result in self.history],
+            "best": best.to_dict() if best is not None else None,
+        }
+
+
+def is_run(path: Path) -> bool:
+    """Say whether `path` is a run directory."""
+    return (path / "run.json").is_file()
+
+
+def read_run(directory: Path) -> RunReport:
+    """Return what is known of the run in `directory`; raise StudyError for damaged files."""
+    record = read_object(directory / "run.json")
+    # a run that is gone on with keeps the reason of its last end until the next
+    status = "running" if is_in_use(directory) else record.get("reason") or "interrupted"
+    return RunReport(str(directory), str(status), record, tuple(_history(directory / "history.jsonl")))
+
+
+def _history(path: Path) -> list[EpochResult]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [EpochResult.from_dict(json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StudyError(
+            "a run's files are read as they were written",
+            given=printable(f"{path}: {type(error).__name__}: {error}"),
+            remedy="put the file back from a copy, or train again",
+        ) from error

@@ -1,0 +1,116 @@
+"""Which parameters the next trial has: a pure function of the study's seed, the trial's number and what is known.
+
+Trial 0 is the documented default. Then comes a space-filling start, then Optuna's TPE. It works on an in-memory copy in
+which only the order of the trials matters, so that trials of different length can be compared, and a restarted
+coordinator asks for the same parameters as the one that was killed.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from automl_pt.quiet import quiet
+from automl_pt.seeds import derive_seed
+from automl_pt.study.space import DEFAULT_BATCH_SIZE, Space
+
+#: trials, the default one included, before TPE begins
+STARTUP = 10
+#: the learning rate is searched as `lr / (batch_size / 16) ** EXPONENT`, in which it depends least on the batch size
+EXPONENT = 0.5
+CANDIDATES = 20
+
+
+def suggest(
+    space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], *, seed: int, number: int
+) -> dict[str, Any]:
+    """Return the parameters of trial `number`.
+
+    `params` holds those of all trials so far; `ranking` the numbers of those that can be compared, best first. The
+    others are under way, and TPE keeps away from them.
+    """
+    if number == 0:
+        return space.default()
+    if number < STARTUP or not ranking:
+        return space.at(_filling(seed, number))
+    return _ask_tpe(space, params, ranking, derive_seed(seed, "sampler", number))
+
+
+def _filling(seed: int, number: int) -> tuple[float, float, float]:
+    """Return point `number` of a Halton sequence, shifted at random as a whole (Cranley and Patterson, 1976)."""
+    shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(3)
+    lr, size, backbone = (
+        (_radical_inverse(number, base) + shift) % 1 for base, shift in zip((2, 3, 5), shifts, strict=True)
+    )
+    return lr, size, backbone
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """Mirror the digits of `number` in `base` at the point: van der Corput's sequence, in [0, 1)."""
+    value, weight = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        weight /= base
+        value += digit * weight
+    return value
+
+
+def _ask_tpe(
+    space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], seed: int
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed % 2**32, n_startup_trials=0, multivariate=True, constant_liar=True
+        )
+    with quiet():
+        study = optuna.create_study(sampler=sampler)
+    distributions = _coordinates(space)
+    places = {number: place for place, number in enumerate(ranking)}
+    for number, values in sorted(params.items()):
+        study.add_trial(_told(space, values, distributions, places.get(number)))
+    for _ in range(CANDIDATES):
+        found = _plain(space, study.ask(distributions).params)
+        if space.lr[0] <= found["lr"] <= space.lr[1]:
+            break
+    return {**found, "lr": min(space.lr[1], max(space.lr[0], found["lr"]))}
+
+
+def _coordinates(space: Space) -> dict[str, BaseDistribution]:
+    scales = [(size / DEFAULT_BATCH_SIZE) ** EXPONENT for size in space.batch_sizes]
+    found: dict[str, BaseDistribution] = {
+        "rate": FloatDistribution(space.lr[0] / max(scales), space.lr[1] / min(scales), log=True),
+        "size": IntDistribution(0, len(space.batch_sizes) - 1),
+    }
+    if len(space.backbones) > 1:
+        found["backbone"] = CategoricalDistribution(space.backbones)
+    return found
+
+
+def _told(
+    space: Space, values: Mapping[str, Any], distributions: dict[str, BaseDistribution], place: int | None
+) -> optuna.trial.FrozenTrial:
+    sizes = space.batch_sizes
+    size = min(range(len(sizes)), key=lambda index: abs(math.log(sizes[index] / values["batch_size"])))
+    rate = values["lr"] / (values["batch_size"] / DEFAULT_BATCH_SIZE) ** EXPONENT
+    bounds = distributions["rate"]
+    assert isinstance(bounds, FloatDistribution)
+    known = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
+    if len(space.backbones) > 1:
+        known["backbone"] = values["backbone"]
+    state = TrialState.RUNNING if place is None else TrialState.COMPLETE
+    return create_trial(state=state, value=place, params=known, distributions=distributions)
+
+
+def _plain(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
+    batch_size = space.batch_sizes[found["size"]]
+    lr = found["rate"] * (batch_size / DEFAULT_BATCH_SIZE) ** EXPONENT
+    plain = {"lr": lr, "batch_size": batch_size}
+    return {**plain, "backbone": found["backbone"]} if "backbone" in found else plain

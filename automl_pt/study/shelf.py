@@ -1,0 +1,74 @@
+"""The models a study keeps: the best one published, the next best in their run directories, nothing of the others."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl_pt.study.records import TrialRecord
+
+
+@dataclass
+class Shelf:
+    """`trials/NUMBER` are run directories; `model` is the finished model. `publish(source, target)` replaces it whole.
+
+    Checkpoints exist of trials that are running or paused, and weights of those and of the best `keep` that ended:
+    with the default rule never more than the first rung's quota, the workers' trials and `keep`.
+    """
+
+    directory: Path
+    keep: int
+    publish: Callable[[Path, Path], None]
+
+    @property
+    def model(self) -> Path:
+        """Return the finished model's directory."""
+        return self.directory / "model"
+
+    def output(self, number: int) -> Path:
+        """Return a trial's run directory."""
+        return self.directory / "trials" / str(number)
+
+    def holds(self, number: int) -> bool:
+        """Say whether a trial's weights are still there."""
+        return (self.output(number) / "model.json").exists()
+
+    def put(self, number: int) -> None:
+        """Make a trial's model the finished one."""
+        self.publish(self.output(number), self.model)
+
+    def tidy(self, records: Sequence[TrialRecord], keep: int) -> None:
+        """Remove what ended trials need no longer, except the weights of the best `keep`; what is gone stays gone."""
+        kept = {record.number for record in ranked(records)[:keep]}
+        for record in records:
+            if record.state in ("COMPLETE", "PRUNED", "FAIL"):
+                discard(self.output(record.number), weights=record.number not in kept)
+
+
+def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Order the trials that count by the loss of the weights they kept; the first made wins ties.
+
+    Trials that failed or diverged do not count. Complete trials come before those still under way or pruned, whose
+    learning rate never came to rest.
+    """
+    counting = [
+        record
+        for record in records
+        if record.value is not None
+        and math.isfinite(record.value)
+        and record.state in ("COMPLETE", "PRUNED", "RUNNING")
+        and record.reason != "diverged"
+    ]
+    return sorted(counting, key=lambda record: (record.state != "COMPLETE", record.value, record.number))
+
+
+def discard(output: Path, *, weights: bool) -> None:
+    """Remove a run directory's checkpoints and, with `weights`, its model; history and run.json stay."""
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    if weights:
+        (output / "model.json").unlink(missing_ok=True)  # first, for it says that the weights are there
+        for path in sorted(output.glob("weights-*.safetensors")):
+            path.unlink(missing_ok=True)

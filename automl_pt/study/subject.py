@@ -1,0 +1,46 @@
+"""What a study searches over. Image classifiers are one subject; the tests search over a toy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl_pt.config import SearchConfig
+from automl_pt.study.engine.base import MakeTrial
+from automl_pt.study.records import Comparison, TrialRecord
+
+if TYPE_CHECKING:
+    from automl_pt.plugins import Plugins
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
+
+    `make` makes a trial's iterator in this process.
+    """
+
+    train_images: int
+    val_images: int
+    test_images: int
+    fingerprint: str
+    make: MakeTrial
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The functions by which a search prepares, runs, publishes and judges.
+
+    `prepare(config, manifest, plugins)` freezes or reloads the data. `make` names the function that makes a trial's
+    iterator in a worker process. `publish(source, target)` makes a run directory's model the finished one.
+    `compare(config, best, runner_up, trials folder, plugins)` measures whether the best is better than the noise;
+    `test(config, model, manifest, plugins)` measures the finished model on the test split.
+    """
+
+    prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
+    make: str
+    publish: Callable[[Path, Path], None]
+    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None], Comparison | None]
+    test: Callable[[SearchConfig, Path, Path, Plugins | None], dict[str, float] | None]

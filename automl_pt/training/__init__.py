@@ -1,0 +1,1 @@
+"""One run: the loop, its steps and schedule, when it stops, what it saves."""

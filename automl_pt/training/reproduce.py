@@ -1,0 +1,112 @@
+"""Run a run directory's settings again, in a new folder, and compare what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_pt.config import TrainConfig, make
+from automl_pt.data.prepare import Data, prepare
+from automl_pt.errors import CheckpointError
+from automl_pt.files import make_folder, read_json
+from automl_pt.model.directory import read_info
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.training.device import choose_device, choose_precision, describe
+from automl_pt.training.result import EpochResult
+from automl_pt.training.run import ENDED, execute, history, versions
+
+#: what of an epoch must be equal; times and memory are not
+FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "lr", "is_best", "reason")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs have in common: weights equal bit for bit or not, and each epoch's figures that differ."""
+
+    same_weights: bool
+    #: such as "epoch 2: val_loss was 0.5 and is 0.6"
+    differences: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Say whether the runs are equal bit for bit."""
+        return self.same_weights and not self.differences
+
+
+class Reproduction:
+    """A finished run, and the means to run it again.
+
+    Raises CheckpointError when `original` holds no finished run, and what `prepare` raises when its data are gone.
+    """
+
+    def __init__(self, original: Path, *, plugins: Plugins | None = None) -> None:
+        self.original, self.record = original, _finished(original)
+        # the number of threads changes the order of sums, and so the last bits
+        settings = {**self.record["config"], "threads": self.record["threads"]}
+        self.config = make(TrainConfig, settings, source=str(original / "run.json"))
+        torch.set_num_threads(self.record["threads"])
+        self.plugins = plugins or load_plugins(self.config.plugins)
+        self.data: Data = prepare(self.config, self.plugins, manifest=original / "manifest.json")
+
+    def changes(self) -> list[str]:
+        """Say what is different now, and may change the result: versions, device, number format, data, processes."""
+        device = choose_device(self.config.device)
+        now = {
+            **versions(),
+            "device": describe(device),
+            "precision": choose_precision(self.config.precision, device),
+            "data": self.data.manifest.fingerprint(),
+            "processes": 1,
+        }
+        before = {
+            **self.record["versions"],
+            "device": self.record["device"],
+            "precision": self.record["precision"],
+            "data": self.record["data"]["fingerprint"],
+            "processes": self.record.get("processes", 1),
+        }
+        return [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
+
+    def run(self, output: Path) -> Iterator[EpochResult]:
+        """Train again in `output`, an empty folder."""
+        if (output / "run.json").exists():
+            raise CheckpointError(
+                "a run is reproduced in a folder of its own",
+                given=f"{output} holds a run already",
+                remedy="name another --output",
+            )
+        return execute(self.config, make_folder(output), data=self.data, plugins=self.plugins)
+
+    def compare(self, output: Path) -> Comparison:
+        """Compare the run in `output` with the original."""
+        pairs = zip(history(self.original), history(output), strict=False)
+        differences = [text for before, now in pairs for text in _differing(before, now)]
+        counts = len(history(self.original)), len(history(output))
+        if counts[0] != counts[1]:
+            differences.append(f"epochs were {counts[0]} and are {counts[1]}")
+        same = read_info(self.original)[1].sha256 == read_info(output)[1].sha256
+        return Comparison(same, tuple(differences))
+
+
+def _finished(original: Path) -> dict[str, Any]:
+    path = original / "run.json"
+    record = read_json(path) if path.exists() else {}
+    if record.get("reason") not in ENDED:
+        raise CheckpointError(
+            "only a run that ended by itself can be compared with",
+            given=f"{original}: {'it ended with ' + repr(record['reason']) if record else 'it holds no run.json'}",
+            remedy="name a run directory of `automl-pt train`, or let that run go on to its end first",
+        )
+    return dict(record)
+
+
+def _differing(before: EpochResult, now: EpochResult) -> list[str]:
+    return [
+        f"epoch {before.epoch}: {name} was {getattr(before, name)} and is {getattr(now, name)}"
+        for name in FIGURES
+        if repr(getattr(before, name)) != repr(getattr(now, name))
+    ]

@@ -1,0 +1,52 @@
+"""What one epoch gave."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from automl_pt.training.early_stopping import Reason
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """The figures of one epoch. Losses and accuracies are means per image; `epoch` counts from 1."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    #: None where there are five classes or fewer
+    val_top5: float | None
+    #: learning rate of the epoch's last step
+    lr: float
+    #: trained images per second of the training part
+    images_per_second: float
+    #: share of the training part spent waiting for batches
+    data_wait: float
+    #: bytes; of the device on CUDA, else the process's highest resident size
+    peak_memory: int
+    #: seconds of training and validation
+    seconds: float
+    #: the lowest validation loss so far; the first wins ties
+    is_best: bool
+    #: of the moving average of the weights, when there is one
+    ema_val_loss: float | None = None
+    ema_val_accuracy: float | None = None
+    #: set on a run's last epoch: why the run ended
+    reason: Reason | None = None
+    #: what had to be done differently, e.g. smaller micro-batches after an out-of-memory
+    notes: tuple[str, ...] = ()
+    #: by what a search compares trials after this epoch, where that is not `val_loss`
+    rank_loss: float | None = None
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> EpochResult:
+        """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN)."""
+        losses = {key: math.nan if values[key] is None else values[key] for key in ("train_loss", "val_loss")}
+        return EpochResult(**{**values, **losses, "notes": tuple(values["notes"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return asdict(self)

@@ -1,0 +1,152 @@
+"""One optimiser step: forward, loss, backward, update; in micro-batches where the whole batch does not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automl_pt.errors import ConfigError
+from automl_pt.training.distributed import ALONE, Group
+from automl_pt.training.evaluation import autocast
+from automl_pt.training.sgd import SGD
+
+if TYPE_CHECKING:
+    from automl_pt.config import TrainConfig
+    from automl_pt.training.device import NumberFormat
+
+
+class Step:
+    """Takes batches and updates `model`; the batch size that counts is always the batch given.
+
+    A batch above `micro_batch_size` is cut into near-equal micro-batches whose gradients add up to the whole batch's
+    mean; batch normalisation then sees the micro-batch, not the batch. When memory runs out the micro-batch is halved
+    and the same step is taken again, from the same batch-norm statistics; `notes` tells of it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        precision: NumberFormat,
+        class_weights: Tensor | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        self.model, self.config, self.device, self.precision = model, config, device, precision
+        self.class_weights, self.group = class_weights, group
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = SGD(self.parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.micro_batch_size = config.micro_batch_size
+        self.notes: list[str] = []
+        self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
+        self._saved = [buffer.clone() for buffer in self._buffers]
+
+    def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
+        """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device.
+
+        With several processes the batch is this one's share, and the loss is the whole batch's.
+        """
+        self.optimizer.lr = lr
+        loss = self._gradients(images, labels)
+        self._update()
+        return loss
+
+    def whole(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
+        loss = self._attempt(images, labels)
+        self._update()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        self._copy(self._saved, self._buffers)
+        while True:
+            try:
+                loss = self._attempt(images, labels)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or (self.micro_batch_size or len(images)) == 1:
+                    raise
+                self._copy(self._buffers, self._saved)
+            else:
+                return self._average(loss, labels)
+            self._halve(len(images))
+
+    def _attempt(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        parts = math.ceil(len(images) / (self.micro_batch_size or len(images)))
+        return self._backward(images, labels) if parts == 1 else self._accumulate(images, labels, parts)
+
+    def _average(self, loss: Tensor, labels: Tensor) -> Tensor:
+        if self.group.size == 1:
+            return loss
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        buffers = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        return self.group.average(gradients, buffers, loss, self._weight(labels))
+
+    def _update(self) -> None:
+        if self.config.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+        self.scaler.update()
+
+    def _weight(self, labels: Tensor) -> Tensor:
+        """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
+        if self.class_weights is not None:
+            return self.class_weights[labels].sum()
+        return torch.full((), float(len(labels)), device=self.device)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self._loss(images, labels, "mean")
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _accumulate(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
+        whole = self._weight(labels)
+        total = torch.zeros((), device=self.device)
+        for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            loss = self._loss(some_images, some_labels, "sum") / whole
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _loss(self, images: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        try:
+            with autocast(self.device, self.precision):
+                logits = self.model(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            given = f"batch_size: one image of {images.shape[-1]} pixels at a time gives batch normalisation no spread"
+            raise ConfigError([f"{given}; use a batch size above 1, or larger images"]) from error
+        return F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=self.class_weights,
+            reduction=reduction,
+            label_smoothing=self.config.label_smoothing,
+        )
+
+    def _halve(self, batch_size: int) -> None:
+        before = min(self.micro_batch_size or batch_size, batch_size)
+        self.micro_batch_size = math.ceil(before / 2)
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.notes.append(f"out of memory with {before} images at once: going on with {self.micro_batch_size}")
+
+    @staticmethod
+    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+        if targets:
+            with torch.no_grad():
+                torch._foreach_copy_(targets, sources)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an allocator had no memory left: CUDA's own error type, or the CPU allocator's message."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
