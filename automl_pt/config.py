@@ -101,7 +101,7 @@ class Settings(BaseModel):
     plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")
     cache_dir: str | None = Field(
         None,
-        description="folder of decoded images; default: AUTOML_PT_CACHE, else automl_pt in the user's cache folder",
+        description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",
     )
 
     @model_validator(mode="after")
@@ -153,9 +153,7 @@ class SearchConfig(Settings):
         description="the study's name; default: made from the dataset's",
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
-    pruner: str = Field(
-        "rungs", description="which trials go on: rungs, or an Optuna pruner's name; none runs all in full"
-    )
+    pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
     workers: CountOrZero | None = Field(
         None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
     )

@@ -18,7 +18,14 @@ def imported_by(code: str) -> set[str]:
 
 
 def command(*arguments: str) -> str:
-    return f"from automl_pt.cli import main\ntry:\n    main({list(arguments)!r})\nexcept SystemExit as end:\n    assert not end.code, end.code"
+    lines = (
+        "from automl_pt.cli import main",
+        "try:",
+        f"    main({list(arguments)!r})",
+        "except SystemExit as end:",
+        "    assert not end.code, end.code",
+    )
+    return "\n".join(lines)
 
 
 def test_import_automl_pt_imports_nothing_heavy() -> None:
@@ -37,7 +44,11 @@ def test_the_check_above_can_fail() -> None:
 
 
 def test_the_public_names_are_those_listed() -> None:
-    code = "import automl_pt\nassert all(hasattr(automl_pt, name) for name in automl_pt.__all__)\nfrom automl_pt import train, search, load_model; assert callable(search)"
+    code = (
+        "import automl_pt\n"
+        "assert all(hasattr(automl_pt, name) for name in automl_pt.__all__)\n"
+        "from automl_pt import train, search, load_model; assert callable(search)"
+    )
     assert "torch" in imported_by(code)
 
 

@@ -131,14 +131,8 @@ class LocalEngine:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": str(self._threads),
         }
-        command = [
-            sys.executable,
-            "-m",
-            "automl_pt.study.engine.worker",
-            str(theirs.fileno()),
-            str(os.getpid()),
-            self._make,
-        ]
+        place = [str(theirs.fileno()), str(os.getpid()), self._make]
+        command = [sys.executable, "-m", "automl_pt.study.engine.worker", *place]
         with theirs, open(log, "ab") as stream:
             process = _popen(command, theirs.fileno(), stream, environment)
         worker = Worker(index, process, ours, log)
