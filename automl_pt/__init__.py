@@ -14,13 +14,13 @@ from automl_pt.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from automl_pt.model.load import load_model
+    from automl_pt.run import train
     from automl_pt.study.search import search
-    from automl_pt.training.run import train
 
 __version__ = "0.1.0"
 __all__ = ["Backbone", "Dataset", "Hints", "LabeledImages", "hookimpl", "load_model", "search", "train"]
 
-_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.training.run"}
+_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.run"}
 
 
 def __getattr__(name: str) -> Any:

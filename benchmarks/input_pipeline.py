@@ -152,7 +152,7 @@ def again(data: Path) -> dict[str, Any]:
 
 def wait(data: Path) -> dict[str, Any]:
     """The share of a 5-epoch run of ResNet-18 at 64 px spent waiting for batches, as each epoch's result tells it."""
-    from automl_pt.training.run import train
+    from automl_pt.run import train
 
     with tempfile.TemporaryDirectory() as place:
         results = list(train(str(data), output=place, backbone="resnet18", image_size=64, batch_size=32, patience=5))

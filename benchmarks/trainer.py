@@ -32,10 +32,10 @@ from automl_pt.data.loader import Loader
 from automl_pt.data.pixels import Pixels
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
+from automl_pt.run import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.evaluation import autocast, evaluate
-from automl_pt.training.run import EVALUATION_BATCH
 from automl_pt.training.sgd import SGD
 from automl_pt.training.trainer import Training, train
 
@@ -253,7 +253,7 @@ def mark(name):
     global last
     parts[name], last = time.process_time() - last, time.process_time()
 import torch; mark("import torch"); torch.set_num_threads(1)
-import automl_pt.training.run as run; mark("import automl_pt.training.run")
+import automl_pt.run as run; mark("import automl_pt.run")
 from automl_pt.config import TrainConfig
 from automl_pt.plugins import load_plugins
 from automl_pt.data.prepare import prepare

@@ -23,8 +23,8 @@ import pytest
 from conftest import write_folder
 from tiny_runs import command, equal, finished, record, start, write_plugin
 
+from automl_pt import run
 from automl_pt.plugins import load_plugins
-from automl_pt.training import run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
 
@@ -32,7 +32,7 @@ SERVER = """
 import os, sys
 import torch
 torch.set_num_threads(1)
-import automl_pt.training.run, automl_pt.cli.train, automl_pt.cli.display
+import automl_pt.run, automl_pt.cli.train, automl_pt.cli.display
 from automl_pt.cli import main
 for line in sys.stdin:
     child = os.fork()

@@ -18,7 +18,8 @@ def test_digits_are_the_bundled_scans():
     assert np.array_equal(np.stack(data.images), np.round(scans.images * 255 / 16))
     assert np.array_equal(data.labels, scans.target)
     assert data.images[0].dtype == np.uint8
-    assert (dataset.hints.horizontal_flip, dataset.hints.image_size) == (False, 8)
+    hints = dataset.hints
+    assert (hints.horizontal_flip, hints.shift, hints.image_size) == (False, False, 8)
 
 
 def test_the_split_is_stratified_and_the_same_for_everybody():

@@ -21,7 +21,7 @@ from automl_pt.errors import InvalidDatasetError, OutputError, StudyError, Unkno
 from automl_pt.hookspecs import hookimpl
 from automl_pt.images.decode import UnreadableImage, decode
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.training.run import train
+from automl_pt.run import train
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import torch
 from conftest import write_folder
 from tiny_runs import command, equal, finished, record, weights, write_plugin
 
+from automl_pt import run
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Pixels
 from automl_pt.dataset import Hints
 from automl_pt.errors import ConfigError, DatasetError, NotLabeledDatasetError, WeightsError
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.training import run
 from automl_pt.training.early_stopping import EarlyStopping
 
 

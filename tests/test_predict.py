@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import load_tiny, make_model
 
+from automl_pt import run
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
@@ -27,7 +28,6 @@ from automl_pt.model.predict import AHEAD, Prediction, predict_files
 from automl_pt.model.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
 from automl_pt.model.scoring import score
 from automl_pt.plugins import Plugins
-from automl_pt.training import run
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from tiny_runs import write_plugin
 
+from automl_pt import run
 from automl_pt.cli import cli
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.prepare import prepare
 from automl_pt.errors import CheckpointError, ConfigError
 from automl_pt.plugins import load_plugins
-from automl_pt.training import run
-from automl_pt.training.reproduce import Reproduction
+from automl_pt.reproduce import Reproduction
 
 
 @pytest.fixture

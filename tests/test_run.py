@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tiny_runs import equal, record, write_plugin
 
+from automl_pt import run
 from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.training import run
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 

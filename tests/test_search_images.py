@@ -14,12 +14,12 @@ from automl_pt import load_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
+from automl_pt.run import execute
 from automl_pt.study import events
 from automl_pt.study.classifier import paired
 from automl_pt.study.engine.ranking import rank_loss, use_batch_statistics
 from automl_pt.study.records import StudyResult
 from automl_pt.study.search import steps
-from automl_pt.training.run import execute
 
 PLUGIN = """
 from torch import nn

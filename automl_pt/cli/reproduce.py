@@ -17,7 +17,7 @@ def command(run: Path, output: Path | None, quiet: bool) -> int:
     What has changed since (versions, device, data) is said first. Exits with 1 when the results differ.
     """
     from automl_pt.cli.display import train_display
-    from automl_pt.training.reproduce import Reproduction
+    from automl_pt.reproduce import Reproduction
 
     output = output or run.with_name(f"{run.name}-again")
     reproduction = Reproduction(run)

@@ -29,8 +29,8 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.data.prepare import prepare
     from automl_pt.files import make_folder, read_json
     from automl_pt.plugins import load_plugins
+    from automl_pt.run import default_output, execute, history
     from automl_pt.training.distributed import joined
-    from automl_pt.training.run import default_output, execute, history
 
     plugins = load_plugins(settings.plugins)
     plugins.backbone(settings.backbone)

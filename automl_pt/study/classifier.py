@@ -15,12 +15,12 @@ from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import Data, Pixels, prepare
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run import choose_image_size
 from automl_pt.study.engine.base import TrialSpec
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
 from automl_pt.training.result import EpochResult
-from automl_pt.training.run import choose_image_size
 
 BATCH = 64
 

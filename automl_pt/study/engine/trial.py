@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.engine.base import TrialSpec
 from automl_pt.study.engine.ranking import rank_loss
-from automl_pt.training import run
 from automl_pt.training.result import EpochResult
 
 

@@ -15,9 +15,9 @@ from automl_pt.errors import CheckpointError
 from automl_pt.files import make_folder, read_json
 from automl_pt.model.directory import read_info
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run import ENDED, execute, history, versions
 from automl_pt.training.device import choose_device, choose_precision, describe
 from automl_pt.training.result import EpochResult
-from automl_pt.training.run import ENDED, execute, history, versions
 
 #: what of an epoch must be equal; times and memory are not
 FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "lr", "is_best", "reason")
