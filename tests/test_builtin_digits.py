@@ -34,4 +34,16 @@ def test_the_split_is_stratified_and_the_same_for_everybody():
     assert [index for index, split in enumerate(data.splits) if split == "test"][:5] == TEST_IMAGES
 
 
+def test_the_kept_split_is_the_one_drawn_with_scikit_learn():
+    from sklearn.model_selection import train_test_split
+
+    data = load_plugins().dataset("digits").load(None)
+    indices = np.arange(len(data))
+    rest, test = train_test_split(indices, test_size=0.2, stratify=data.labels, random_state=SEED)
+    train, val = train_test_split(rest, test_size=0.25, stratify=data.labels[rest], random_state=SEED)
+    for split, drawn in (("train", train), ("val", val), ("test", test)):
+        assert [index for index, own in enumerate(data.splits) if own == split] == sorted(drawn)
+
+
+SEED = 20240229
 TEST_IMAGES = [2, 20, 26, 33, 39]

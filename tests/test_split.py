@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_pt.data.manifest import Manifest
-from automl_pt.data.split import freeze, require_classes
+from automl_pt.data.split import draw, freeze, require_classes
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError
+from automl_pt.seeds import derive_seed
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -62,6 +63,22 @@ def test_a_split_is_disjoint_exhaustive_stratified_and_stable(
     order = list(range(len(labels)))
     random.shuffle(order)  # type: ignore[attr-defined]
     assert frozen(shuffled(data, order), val=val, test=test, seed=seed) == manifest
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5, 0.9])
+def test_images_are_drawn_as_scikit_learn_draws_them(fraction: float) -> None:
+    from sklearn.model_selection import train_test_split
+
+    labels = [label for label, size in enumerate((2, 5, 40, 101)) for _ in range(size)]
+    data = dataset(labels)
+    assert data.names is not None
+    expected: list[int] = []
+    for label, size in enumerate((2, 5, 40, 101)):
+        members = [index for index, other in enumerate(labels) if other == label]
+        state = derive_seed(7, CLASSES[label]) % 2**32
+        count = min(max(round(fraction * size), 1), size - 1)
+        expected += train_test_split(members, test_size=count, random_state=state)[1]
+    assert draw(data, data.names, list(range(len(labels))), fraction, 7) == expected
 
 
 def test_a_seed_fixes_the_split_and_another_gives_another() -> None:

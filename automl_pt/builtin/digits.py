@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automl_pt.dataset import SPLITS, Dataset, Hints, LabeledImages, Split
 from automl_pt.hookspecs import hookimpl
 
-#: of the split; part of the dataset, not of a run: its test images are the same for everybody
-SEED = 20240229
-VAL, TEST = 0.2, 0.2
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: where scikit-learn keeps the scans
+CSV = "sklearn/datasets/data/digits.csv.gz"
 
 
 @hookimpl
@@ -31,29 +36,35 @@ def register_datasets() -> list[Dataset]:
 def load(root: Path | None) -> LabeledImages:
     """Return the digits as uint8 [8, 8] with a stratified train/val/test split of 60/20/20 %; `root` is not used."""
     import numpy as np
-    from sklearn.datasets import load_digits
 
-    scans = load_digits()
+    scans, labels = _scans()
     # 17 grey levels, 0 to 16, spread over 0 to 255
-    images = np.round(scans.images * (255 / 16)).astype(np.uint8)
-    labels = scans.target.astype(np.int64)
+    images = np.round(scans * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return LabeledImages(
         images=list(images),
-        labels=labels,
+        labels=labels.astype(np.int64),
         classes=[str(digit) for digit in range(10)],
-        splits=_split(len(labels), labels),
+        splits=_splits(),
         names=[f"digit-{index:04}" for index in range(len(labels))],
     )
 
 
-def _split(count: int, labels: object) -> list[Split]:
-    import numpy as np
-    from sklearn.model_selection import train_test_split
+def _scans() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the grey levels [N, 64] and the digits [N], read from scikit-learn's own file.
 
-    rest, test = train_test_split(np.arange(count), test_size=TEST, stratify=labels, random_state=SEED)
-    names = np.asarray(labels)
-    train, val = train_test_split(rest, test_size=VAL / (1 - TEST), stratify=names[rest], random_state=SEED)
-    splits = np.empty(count, dtype=object)
-    for name, indices in zip(SPLITS, (train, val, test), strict=True):
-        splits[indices] = name
-    return list(splits)
+    Importing scikit-learn would take longer than a first epoch on them.
+    """
+    import numpy as np
+
+    file = Path(str(distribution("scikit-learn").locate_file(CSV)))
+    rows = np.loadtxt(file, dtype=np.uint8, delimiter=",")
+    return rows[:, :-1], rows[:, -1]
+
+
+def _splits() -> list[Split]:
+    """Return each image's split: part of the dataset, not of a run, so that its test images are the same for everybody.
+
+    Drawn once with scikit-learn's train_test_split, and kept, so that no version of it can change them.
+    """
+    kept = Path(__file__).with_name("digits-split.txt").read_text(encoding="ascii")
+    return [SPLITS[int(number)] for number in kept if number != "\n"]

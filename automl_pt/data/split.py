@@ -101,16 +101,15 @@ def draw(data: LabeledImages, names: Sequence[str], free: list[int], fraction: f
 
 
 def _draw_by_class(titles: Sequence[str], fraction: float, seed: int) -> list[int]:
-    from sklearn.model_selection import train_test_split
-
+    """Shuffle each class by itself and take its first images: scikit-learn's train_test_split, without its import."""
     counts = Counter(titles)
     _refuse_small({title for title, count in counts.items() if count < 2}, "images", fraction)
     picked: list[int] = []
     for title in sorted(counts):
         members = [position for position, other in enumerate(titles) if other == title]
         size = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        state = derive_seed(seed, title) % 2**32
-        picked += train_test_split(members, test_size=size, random_state=state)[1]
+        shuffled = np.random.RandomState(derive_seed(seed, title) % 2**32).permutation(members)
+        picked += shuffled[:size].tolist()
     return picked
 
 
