@@ -31,7 +31,8 @@ from automl_pt.errors import ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
-from automl_pt.model.load import ModelInfo, save_model
+from automl_pt.model.directory import save_model
+from automl_pt.model.info import ModelInfo
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.training.checkpoint import Checkpoints, require_same
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads, describe

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -75,7 +74,7 @@ class Model:
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the softmax over the last axis, computed in float64, as float32."""
-    result: NDArray[np.float32] = scipy.special.softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
+    result: NDArray[np.float32] = torch.tensor(logits, dtype=torch.float64).softmax(-1).float().numpy()
     return result
 
 
