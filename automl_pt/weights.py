@@ -7,9 +7,11 @@ an unpickler that makes tensors and plain containers and refuses everything else
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError  # the name of an error alone; nothing is unpickled here
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.errors import WeightsError
@@ -120,12 +122,22 @@ def _torch(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch warns of pickles that it did not write itself: those that it cannot read are refused here anyhow
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is not documented, and varies
-        # PyTorch's own text advises to load it unsafely
-        code = _GLOBAL.search(str(error))
-        lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-        raise _refused(path, f"it would run {code[1]} when loaded" if code else ": ".join(lines)) from error
+        raise _refused(path, _why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    """Say why torch.load refused, without its own text of a pickle: that advises to load it unsafely."""
+    code = _GLOBAL.search(str(error))
+    if code:
+        return f"it would run {code[1]} when loaded"
+    if isinstance(error, UnpicklingError):
+        return "a pickle of something else than tensors by name, or a damaged one"
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def _plain(content: Any, path: Path) -> dict[str, Tensor]:

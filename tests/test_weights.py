@@ -65,6 +65,10 @@ def bare_pickle(path):
     path.write_bytes(pickle.dumps({"weight": Canary()}))
 
 
+def plain_pickle(path):
+    path.write_bytes(pickle.dumps({"weight": 1.0}))
+
+
 def whole_model(path):
     torch.save(network(), path)
 
@@ -122,7 +126,8 @@ def web_page(path):
 REFUSED = {
     hostile_zip: "it would run posix.mkdir when loaded",
     hostile_stream: "it would run posix.mkdir when loaded",
-    bare_pickle: "",
+    bare_pickle: "a pickle of something else than tensors by name",
+    plain_pickle: "a pickle of something else than tensors by name",
     whole_model: "it would run torch.nn.modules.container.Sequential when loaded",
     legacy_tar: "a tar archive",
     torchscript: "a TorchScript program",
