@@ -23,8 +23,10 @@ import record
 from automl_pt.study.pruning.optuna_rules import PRUNERS
 
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
-#: scores a trial by its curves and an epoch; epoch 1/3 is the probe within the first epoch
+#: scores a trial by its curves and an epoch; epochs 1/3 and 2/3 are the probes within the first epoch
 Score = Callable[[dict, float], float]
+#: the epochs a rule gives to each trial
+Replay = Callable[[list[dict]], list[float]]
 
 
 def finite(value: float | None) -> float:
@@ -34,7 +36,8 @@ def finite(value: float | None) -> float:
 def score_by(name: str) -> Score:
     def score(trial: dict, epoch: float) -> float:
         if epoch < 1:
-            return finite(trial["probes"][0])
+            probes = trial["batch_probes" if name == "batch" else "probes"]
+            return finite(probes[0 if epoch < 0.5 else 1])
         return finite(trial[name][: int(epoch)][-1]) if len(trial[name]) >= epoch else math.inf
 
     return score
@@ -52,7 +55,7 @@ def lower_of_both(trial: dict, epoch: float) -> float:
     return min(score_by("raw")(trial, epoch), score_by("ema")(trial, epoch))
 
 
-def climb(levels: tuple[float, ...], reduction: float, keep: int, score: Score) -> Callable[[list[dict]], list[float]]:
+def climb(levels: tuple[float, ...], reduction: float, keep: int, score: Score) -> Replay:
     """Return a rule's replay: the epochs it gives each trial (a diverged one ends where it diverged)."""
 
     def replay(trials: list[dict]) -> list[float]:
@@ -69,11 +72,20 @@ def climb(levels: tuple[float, ...], reduction: float, keep: int, score: Score) 
     return replay
 
 
-def of_optuna(name: str) -> Callable[[list[dict]], list[float]]:
+def default_in_full(levels: tuple[float, ...], reduction: float, keep: int, score: Score) -> Replay:
+    """Replay the rule as it is built: trial 0 runs in full, the others climb among themselves."""
+    rule = climb(levels, reduction, keep, score)
+    return lambda trials: [float(len(trials[0]["raw"])), *rule(trials[1:])]
+
+
+def of_optuna(name: str) -> Replay:
     def replay(trials: list[dict]) -> list[float]:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         epochs = max(len(trial["raw"]) for trial in trials)
-        study = optuna.create_study(pruner=PRUNERS[name](epochs), sampler=optuna.samplers.RandomSampler(seed=1))
+        # Hyperband draws a trial's bracket from the study's name: a fixed one makes the replay repeatable
+        study = optuna.create_study(
+            pruner=PRUNERS[name](epochs), sampler=optuna.samplers.RandomSampler(seed=1), study_name="replay"
+        )
         return [float(_one(study, trial)) for trial in trials]
 
     return replay
@@ -93,7 +105,7 @@ def _one(study: optuna.Study, curves: dict) -> int:
     return len(curves["raw"])
 
 
-RULES: dict[str, Callable[[list[dict]], list[float]]] = {
+RULES: dict[str, Replay] = {
     "none": climb((9,), 3, 2, best_raw),
     **{f"optuna {name}": of_optuna(name) for name in sorted(PRUNERS) if name != "none"},
     "rungs 1-3-9, keep 2, raw": climb((1, 3, 9), 3, 2, score_by("raw")),
@@ -114,6 +126,16 @@ RULES: dict[str, Callable[[list[dict]], list[float]]] = {
     "rungs 1-3-6-9, keep 2 then 1, raw": climb((1, 3, 6, 9), 3, 1, score_by("raw")),
     "rungs 1/3-1-3-9, keep 2, raw": climb((1 / 3, 1, 3, 9), 2.5, 2, score_by("raw")),
     "rungs 2-9, keep 2, raw": climb((2, 9), 8, 2, score_by("raw")),
+    # rungs within the first epoch, ranked by batch statistics
+    "rungs 1/3-1-3-9, keep 2, batch statistics": climb((1 / 3, 1, 3, 9), 3, 2, score_by("batch")),
+    "rungs 1/3-3-9, keep 2, batch statistics": climb((1 / 3, 3, 9), 3, 2, score_by("batch")),
+    "rungs 2/3-3-9, keep 2, batch statistics": climb((2 / 3, 3, 9), 3, 2, score_by("batch")),
+    # trial 0 in full, out of competition; the first is the default rule
+    "default + rungs 1-3-9, keep 2, batch": default_in_full((1, 3, 9), 3, 2, score_by("batch")),
+    "default + rungs 1-3-9, keep 1, batch": default_in_full((1, 3, 9), 3, 1, score_by("batch")),
+    "default + rungs 1/3-1-3-9, keep 2, batch": default_in_full((1 / 3, 1, 3, 9), 3, 2, score_by("batch")),
+    "default + rungs 1/3-1-3-9, keep 1, batch": default_in_full((1 / 3, 1, 3, 9), 3, 1, score_by("batch")),
+    "default + rungs 1/3-3-9, keep 2, batch": default_in_full((1 / 3, 3, 9), 3, 2, score_by("batch")),
 }
 
 
@@ -121,7 +143,7 @@ def kept(trial: dict, epochs: float) -> float:
     return best_raw(trial, max(1, epochs)) if epochs >= 1 else math.inf
 
 
-def judge(replay: Callable[[list[dict]], list[float]], trials: list[dict]) -> dict[str, float]:
+def judge(replay: Replay, trials: list[dict]) -> dict[str, float]:
     epochs = max(len(trial["raw"]) for trial in trials)
     given = replay(trials)
     ended = [trial for trial, done in zip(trials, given, strict=True) if done == epochs]
@@ -141,8 +163,8 @@ def correlations(studies: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, score in {**scores, "best raw": best_raw}.items():
         found[name] = {}
-        for epoch in (1 / 3, 1, 2, 3, 5):
-            if epoch < 1 and name != "raw":
+        for epoch in (1 / 3, 2 / 3, 1, 2, 3, 5):
+            if epoch < 1 and name not in ("raw", "batch"):
                 continue
             values = [
                 rank_correlation([score(one, epoch) for one in trials], [kept(one, 9) for one in trials])
@@ -155,7 +177,7 @@ def correlations(studies: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     studies = {key: value["trials"] for key, value in json.loads(CURVES.read_text()).items()}
     print(f"{len(studies)} studies: {', '.join(sorted(studies))}\n")
-    print(f"{'rule':40} {'full runs':>9} {'regret median':>13} {'worst':>7} {'behind default':>14}")
+    print(f"{'rule':42} {'full runs':>9} {'regret median':>13} {'worst':>7} {'behind default':>14}")
     figures = {}
     for name, replay in RULES.items():
         each = {key: judge(replay, trials) for key, trials in sorted(studies.items())}
@@ -164,7 +186,7 @@ def main() -> None:
             mean(one["cost"] for one in each.values()),
             int(sum(one["behind_default"] for one in each.values())),
         )
-        print(f"{name:40} {cost:9.2f} {median(regrets):13.1%} {max(regrets):7.1%} {behind:>10} of {len(each)}")
+        print(f"{name:42} {cost:9.2f} {median(regrets):13.1%} {max(regrets):7.1%} {behind:>10} of {len(each)}")
         figures[name] = {
             "full_runs": round(cost, 3),
             "regret_median": round(median(regrets), 4),

@@ -26,21 +26,42 @@ def test_at_least_two_go_on_from_every_rung() -> None:
     assert [rule.entrants(rung, 16) for rung in range(3)] == [16, 5, 2]
     assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
     assert [rule.entrants(rung, 1) for rung in range(3)] == [1, 1, 1]
+    assert [rule.entrants(rung, 0) for rung in range(3)] == [0, 0, 0]
 
 
 def test_a_verdict_waits_until_it_is_certain() -> None:
     rule = Rungs((1, 3))
-    good, bad = Standing(0, {1: 0.1}), Standing(1, {1: 0.9})
-    assert rule.verdict(0, [good], 6) == "wait"
-    others = [Standing(number, {1: 0.5}) for number in range(2, 5)]
-    assert rule.verdict(0, [good, bad, *others], 6) == "promote"
-    assert rule.verdict(1, [good, bad, *others], 6) == "prune"
-    assert rule.verdict(2, [good, bad, *others], 6) == "wait"
+    good, bad = Standing(1, {1: 0.1}), Standing(2, {1: 0.9})
+    assert rule.verdict(1, [good], 7) == "wait"
+    others = [Standing(number, {1: 0.5}) for number in range(3, 6)]
+    assert rule.verdict(1, [good, bad, *others], 7) == "promote"
+    assert rule.verdict(2, [good, bad, *others], 7) == "prune"
+    assert rule.verdict(3, [good, bad, *others], 7) == "wait"
 
 
 def test_a_trial_without_a_finite_loss_never_climbs() -> None:
     rule = Rungs((1, 3))
-    assert rule.verdict(0, [Standing(0, {1: math.inf})], 1) == "prune"
+    assert rule.verdict(1, [Standing(1, {1: math.inf})], 2) == "prune"
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.99])
+@pytest.mark.parametrize("rivals_known", [0, 1, 5])
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_the_default_trial_goes_on_whatever_it_and_the_others_bring(loss: float, rivals_known: int, epoch: int) -> None:
+    rule = Rungs((1, 3, 9))
+    default = Standing(0, dict.fromkeys(range(1, epoch + 1), loss))
+    rivals = [Standing(number, dict.fromkeys(range(1, 4), 0.1 * number)) for number in range(1, rivals_known + 1)]
+    assert rule.verdict(0, [default, *rivals], 6) == "promote"
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.25, 0.99])
+def test_the_default_trial_takes_nobodys_place(loss: float) -> None:
+    rule = Rungs((1, 3))
+    rivals = [Standing(number, {1: 0.1 * number}) for number in range(1, 7)]
+    default = Standing(0, {1: loss, 2: loss, 3: loss}, "finished")
+    for standings in (rivals, [default, *rivals], [Standing(0, {}, "lost"), *rivals]):
+        verdicts = [rule.verdict(rival.number, standings, 7) for rival in rivals]
+        assert verdicts == ["promote"] * 2 + ["prune"] * 4
 
 
 def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: random.Random) -> dict[int, int]:
@@ -74,6 +95,7 @@ def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, 
     rule = Rungs.over(epochs)
     outcomes = [climb(rule, losses, lost, random.Random(order)) for order in range(3)]
     assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0][0] == (min(2, epochs) if 0 in lost else epochs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,34 +106,76 @@ def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs
     rule = Rungs.over(epochs)
     given_epochs = climb(rule, losses, set(), draw)
     for rung, level in enumerate(rule.levels):
-        assert sum(done >= level for done in given_epochs.values()) == rule.entrants(rung, trials)
+        rivals = [done for number, done in given_epochs.items() if number != 0]
+        assert sum(done >= level for done in rivals) == rule.entrants(rung, trials - 1)
+    assert given_epochs[0] == epochs
 
 
-def test_the_expected_epochs_are_those_that_are_then_run() -> None:
+@pytest.mark.parametrize("trials", [1, 2, 3, 16])
+def test_the_expected_epochs_are_those_that_are_then_run(trials: int) -> None:
     rule = Rungs.over(9)
-    losses = {number: [1.0 / (number + 1)] * 9 for number in range(16)}
-    assert rule.expected_epochs([], 16) == sum(climb(rule, losses, set(), random.Random(0)).values())
+    losses = {number: [1.0 / (number + 1)] * 9 for number in range(trials)}
+    assert rule.expected_epochs([], trials) == sum(climb(rule, losses, set(), random.Random(0)).values())
+
+
+@pytest.mark.parametrize(
+    ("default", "left"),
+    [
+        (Standing(0, {1: 0.9, 2: 0.9}), 7 + 5 + 4 + 12),
+        (Standing(0, {1: 0.9}, "finished"), 5 + 4 + 12),
+        (Standing(0, {}, "lost"), 5 + 4 + 12),
+    ],
+)
+def test_the_default_trial_is_expected_to_run_to_its_end(default: Standing, left: float) -> None:
+    assert Rungs((1, 3, 9)).expected_epochs([default], 6) == left
 
 
 def test_places_of_trials_dropped_before_are_free_when_the_study_grows() -> None:
     rule = Rungs((1, 3))
-    old = [Standing(number, {1: 0.1 * (number + 1)}, "pruned") for number in range(2, 6)]
-    best = [Standing(number, {1: 0.01, 3: 0.01}, "finished") for number in range(2)]
-    new = [Standing(number, {1: 0.5 + 0.1 * number}) for number in range(6, 12)]
-    assert rule.verdict(6, [*best, *old, *new], 12) == "promote"
-    assert rule.verdict(8, [*best, *old, *new], 12) == "prune"
+    old = [Standing(number, {1: 0.1 * number}, "pruned") for number in range(3, 7)]
+    best = [Standing(number, {1: 0.01, 3: 0.01}, "finished") for number in range(1, 3)]
+    new = [Standing(number, {1: 0.5 + 0.1 * number}) for number in range(7, 13)]
+    assert rule.verdict(7, [*best, *old, *new], 13) == "promote"
+    assert rule.verdict(9, [*best, *old, *new], 13) == "prune"
 
 
 def test_the_sampler_learns_rungs_first_then_losses() -> None:
     rule = Rungs((1, 3))
     standings = [
-        Standing(0, {1: 0.1}, "pruned"),
-        Standing(1, {1: 0.3, 2: 0.3, 3: 0.2}, "finished"),
-        Standing(2, {1: 0.2}),
-        Standing(3, {}, "lost"),
-        Standing(4, {}),
+        Standing(1, {1: 0.1}, "pruned"),
+        Standing(2, {1: 0.3, 2: 0.3, 3: 0.2}, "finished"),
+        Standing(3, {1: 0.2}),
+        Standing(4, {}, "lost"),
+        Standing(5, {}),
     ]
-    assert rule.ranking(standings) == [1, 0, 2, 3]
+    assert rule.ranking(standings) == [2, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("losses", "ranking"),
+    [
+        # better than all at the end and at each rung: first
+        ({1: 0.01, 3: 0.01, 9: 0.01}, [0, 1, 2, 3]),
+        # worse than all who went on from the first rung: compared there, whatever came later
+        ({1: 0.25, 3: 0.01, 9: 0.01}, [1, 2, 0, 3]),
+        ({1: 0.9, 3: 0.9, 9: 0.01}, [1, 2, 3, 0]),
+        # would have come to the second rung, not to the end
+        ({1: 0.15, 3: 0.15, 9: 0.01}, [1, 0, 2, 3]),
+    ],
+)
+def test_the_default_trial_is_ranked_at_the_rung_to_which_it_would_have_come(
+    losses: dict[int, float], ranking: list[int]
+) -> None:
+    rivals = [
+        Standing(1, {1: 0.1, 3: 0.1, 9: 0.1}, "finished"),
+        Standing(2, {1: 0.2, 3: 0.2}, "pruned"),
+        Standing(3, {1: 0.3}, "pruned"),
+    ]
+    assert Rungs((1, 3, 9)).ranking([Standing(0, losses, "finished"), *rivals]) == ranking
+
+
+def test_a_default_trial_that_is_alone_is_ranked() -> None:
+    assert Rungs((1, 3)).ranking([Standing(0, {1: 0.5, 3: 0.4}, "finished")]) == [0]
 
 
 def test_an_unknown_pruner_is_named_with_near_ones() -> None:

@@ -65,7 +65,7 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     assert 0 <= result.test["accuracy"] <= 1
     assert result.comparison is not None
     assert result.comparison.images == 12
-    assert [record.state for record in result.trials].count("COMPLETE") == 2
+    assert [record.state for record in result.trials].count("COMPLETE") == 3  # the default one, and two others
     model = load_model(result.model, plugins=load_plugins([str(tmp_path / "tiny_plugin.py")]))
     data = prepare(
         SearchConfig(dataset=str(tiny_folder)), load_plugins(), manifest=tmp_path / "study" / "manifest.json"
