@@ -6,6 +6,7 @@ python docs/make_picture.py FOLDER     the study goes to FOLDER/digits
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def draw(folder: Path) -> None:
     console.print(view.render())
     for line in view.summary:
         console.print(line.replace(str(folder.absolute()), "studies"), highlight=False)
-    (HERE / "search.svg").write_text(console.export_svg(title="automl-pt"))
+    picture = console.export_svg(title="automl-pt")
+    # rich names fonts on a server; a picture in a README fetches nothing
+    (HERE / "search.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

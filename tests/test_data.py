@@ -201,7 +201,7 @@ def test_classes_that_look_alike_are_refused(tmp_path: Path, plugins: Plugins) -
 def test_digits_are_arrays_and_go_the_same_way(tmp_path: Path, plugins: Plugins) -> None:
     config = TrainConfig(dataset="digits", cache_dir=str(tmp_path))
     data = prepare(config, plugins, manifest=tmp_path / "manifest.json")
-    assert data.hints == Hints(horizontal_flip=False, image_size=8)
+    assert data.hints == Hints(horizontal_flip=False, shift=False, image_size=8)
     assert (data.decoded, data.pixels("val", 8).images.shape) == (1437, (360, 3, 8, 8))
     again = prepare(config, plugins, manifest=tmp_path / "manifest.json")
     assert again.pixels("train", 8).images.shape == (1077, 3, 8, 8)

@@ -189,4 +189,7 @@ class LiveView:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    """Write a loss or an accuracy with four decimals; an exploded loss in few digits, so that it fits its column."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
