@@ -27,7 +27,7 @@ from automl_pt.config import TrainConfig, make
 from automl_pt.data.loader import Loader
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare
-from automl_pt.errors import ConfigError
+from automl_pt.errors import CheckpointError, ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
@@ -42,8 +42,8 @@ from automl_pt.training.result import EpochResult
 from automl_pt.training.trainer import AfterStep, Training, go_on
 from automl_pt.training.trainer import train as train_epochs
 
-#: settings that say where and with what a run is computed, not what it computes
-PLACE = ("device", "threads", "plugins", "root", "download", "checkpoint_minutes", "cache_dir", "cuda_graph")
+#: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
+PLACE = ("dataset", "device", "threads", "plugins", "root", "download", "checkpoint_minutes", "cache_dir", "cuda_graph")
 EVALUATION_BATCH = 64
 #: reasons after which there is nothing left to do
 ENDED = ("completed", "patience", "diverged")
@@ -257,13 +257,26 @@ def _before(output: Path, record: dict[str, Any]) -> dict[str, Any]:
     path = output / "run.json"
     if not path.exists():
         return {}
-    found: dict[str, Any] = read_json(path)
+    found = _read_record(path)
     keys = {key for key in record["config"] if key not in PLACE}
     wanted = {key: record["config"][key] for key in keys} | {"data": record["data"]["fingerprint"]}
     wanted["processes"] = record["processes"]
     before = {key: found["config"].get(key) for key in keys} | {"data": found["data"]["fingerprint"]}
     before["processes"] = found.get("processes", 1)
     require_same(before, wanted, output)
+    return found
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_json(path)
+        _ = found["config"].keys(), found["data"]["fingerprint"]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            "a run goes on from its own record",
+            given=f"{path}: damaged, or not written by automl-pt",
+            remedy="name another --output, or delete the folder to begin anew",
+        ) from error
     return found
 
 

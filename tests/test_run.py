@@ -103,6 +103,24 @@ def test_settings_of_place_may_change(tiny_folder: Path, tmp_path: Path, plugins
     assert len(list(start(tiny_folder, tmp_path / "out", plugins, device="auto", checkpoint_minutes=1.0))) == 2
 
 
+def test_the_same_data_may_be_named_otherwise(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    monkeypatch.chdir(tiny_folder.parent)
+    assert len(list(start(Path(tiny_folder.name), tmp_path / "out", plugins))) == 2
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '{"config": 1, "data": {"fingerprint": ""}}'])
+def test_a_record_that_is_none_is_told(tiny_folder: Path, tmp_path: Path, plugins: Plugins, content: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"(?s)goes on from its own record.*run\.json: damaged.*another --output"):
+        list(start(tiny_folder, tmp_path / "out", plugins))
+
+
 def test_two_processes_do_not_share_a_run(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     output = tmp_path / "out"
     code = "import sys, pathlib\nfrom automl_pt.locks import locked\n"

@@ -98,6 +98,11 @@ def test_columns_as_named_win(tmp_path: Path) -> None:
     assert data.notes[0].startswith("columns as named: ")
 
 
+def test_only_what_was_not_named_is_called_guessed(tmp_path: Path) -> None:
+    data = open_path(write(tmp_path, "path,truth,other\nx/1.png,a,1\nx/2.png,b,2\n"), label_column="truth")
+    assert data.notes == ("columns guessed: image 'path'", "columns as named: label 'truth'")
+
+
 def test_a_column_called_set_that_holds_no_splits_is_no_split_column(tmp_path: Path) -> None:
     data = open_path(write(tmp_path, "path,label,set\nx/1.png,a,7\nx/2.png,b,8\n"))
     assert data.splits is None

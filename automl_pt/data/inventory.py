@@ -95,7 +95,7 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
         raise StudyError(
             "a study goes on with the images it began with",
             given=given,
-            remedy="put the files back as they were, or start anew under another name: figures would not be comparable",
+            remedy="put the files back, or start anew with another --output or --name: figures would not be comparable",
         )
 
 

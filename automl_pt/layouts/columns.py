@@ -51,9 +51,12 @@ def find_columns(path: Path, header: Sequence[str], rows: Sequence[Row], named: 
     if chosen["label"] is None and len(free) == 1:
         chosen["label"] = free[0]
     _refuse_unclear(path, header, chosen)
-    said = ", ".join(f"{kind} {printable(column)!r}" for kind, column in chosen.items() if column)
-    guessed = any(column and getattr(named, kind) is None for kind, column in chosen.items())
-    return Columns(**chosen), [f"columns {'guessed' if guessed else 'as named'}: {said}"]
+    said: dict[str, list[str]] = {"guessed": [], "as named": []}
+    for kind, column in chosen.items():
+        if column:
+            how = "guessed" if getattr(named, kind) is None else "as named"
+            said[how].append(f"{kind} {printable(column)!r}")
+    return Columns(**chosen), [f"columns {how}: {', '.join(columns)}" for how, columns in said.items() if columns]
 
 
 def _usual(kind: str, columns: Sequence[str]) -> str | None:

@@ -96,7 +96,9 @@ def open_labelled(
     data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
     known = _known_splits(data, manifest)
     if data.splits is None and any(known):
-        note = f"splits are those the model was trained with; {known.count(None)} images here were in none of them"
+        note = "splits are those the model was trained with"
+        if None in known:
+            note += f"; {known.count(None)} images here were in none of them"
         data = replace(data, splits=known, notes=(*data.notes, note))
     chosen = choose_split(data, split, dataset)
     splits = data.splits if data.splits is not None else [None] * len(data)
