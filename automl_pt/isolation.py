@@ -14,8 +14,6 @@ from typing import Any
 
 #: seconds a plugin's import or hook may take; importing torch from a cold disk takes a third of it
 TIME_LIMIT = 60.0
-#: what torch's generator is seeded with when nobody seeds it
-_TORCH_SEED = 67280421310721
 
 
 class TooSlow(Exception):  # noqa: N818  # it is turned into a PluginError, which names the plugin
@@ -85,9 +83,8 @@ def _set_dtype(torch: Any, name: str) -> None:
     torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
 
 
-#: what torch's states are when a plugin is the first to import it
+#: what torch's states are when a plugin is the first to import it; its seed is then another in each process
 _UNTOUCHED: dict[str, Any] = {
-    "torch's seed": _TORCH_SEED,
     "torch's default dtype": "torch.float32",
     "torch's default device": "cpu",
     "torch's deterministic mode": False,
