@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from automl_pt.errors import CheckpointError
+from automl_pt.errors import CheckpointError, OutputError
 from automl_pt.training.checkpoint import RECORD, Checkpoints, require_same
 
 
@@ -51,6 +54,25 @@ def test_every_single_flipped_byte_is_noticed(checkpoints: Checkpoints) -> None:
         state, notes = checkpoints.load()
         assert state is not None
         assert (state["epoch"], len(notes)) == (2, 1)
+
+
+def test_a_disk_that_fails_while_the_file_is_hashed_is_an_error(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        # the kernel tells of a failure once: whoever syncs again is told that all is well
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError(errno.ENOSPC, "full")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="free some space"):
+        checkpoints.save({"epoch": 4}, epoch=4, step=0)
+    state, notes = checkpoints.load()
+    assert state is not None
+    assert (state["epoch"], notes) == (3, [])
 
 
 def test_two_damaged_checkpoints_are_both_named(checkpoints: Checkpoints) -> None:

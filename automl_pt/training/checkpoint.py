@@ -7,32 +7,20 @@ after the file it names is durable. Tensors are read with `weights_only=True`, a
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import torch
 
 from automl_pt.errors import CheckpointError
-from automl_pt.files import atomic_file, read_json, remove_stale, write_json
+from automl_pt.files import atomic_file, read_json, remove_stale, sha256_file, write_json
 
 RECORD = "last.json"
-
-
-class _Hashing:
-    """A stream that hashes what passes through it, so that a file is not read again for its checksum."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.sha256 = stream, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        return self.stream.write(data)
-
-    def flush(self) -> None:
-        self.stream.flush()
 
 
 class Checkpoints:
@@ -48,9 +36,9 @@ class Checkpoints:
         """
         name = f"last-{epoch:05}-{step:07}.pt"
         with atomic_file(self.folder / name) as stream, _without_crc():
-            hashing = _Hashing(stream)
-            torch.save(state, cast(BinaryIO, hashing))
-        newest = {"file": name, "sha256": hashing.sha256.hexdigest(), "epoch": epoch, "step": step}
+            torch.save(state, stream)
+            digest = _sync_and_hash(stream)
+        newest = {"file": name, "sha256": digest, "epoch": epoch, "step": step}
         kept = [newest, *(entry for entry in self._record() if entry["file"] != name)][:2]
         write_json(self.folder / RECORD, kept)
         self._remove_all_but({entry["file"] for entry in kept})
@@ -89,6 +77,16 @@ class Checkpoints:
         for path in sorted(self.folder.glob("last-*.pt")):
             if path.name not in names:
                 path.unlink(missing_ok=True)
+
+
+def _sync_and_hash(stream: BinaryIO) -> str:
+    """Put on disk what was written, and hash the file meanwhile: its bytes are still in the system's memory."""
+    stream.flush()
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(os.fsync, stream.fileno())
+        digest = sha256_file(Path(stream.name))
+        synced.result()
+    return digest
 
 
 @contextmanager
