@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import write_folder
+from tiny_runs import write_plugin
 
-HEAVY = ("torch", "optuna", "torchvision", "timm", "sklearn", "pandas", "matplotlib", "sqlalchemy")
+HEAVY = (
+    *("torch", "optuna", "torchvision", "timm", "sklearn", "scipy", "pandas", "matplotlib", "sqlalchemy"),
+    *("click", "rich"),
+)
+#: what the command line itself is made of
+DISPLAY = {"click", "rich"}
 
 
 def imported_by(code: str) -> set[str]:
@@ -36,7 +44,28 @@ def test_import_automl_pt_imports_nothing_heavy() -> None:
     "arguments", [["--help"], ["--version"], ["train", "--help"], ["search", "--help"], ["plugins"]]
 )
 def test_looking_around_imports_nothing_heavy(arguments: list[str]) -> None:
-    assert imported_by(command(*arguments)) == set()
+    assert imported_by(command(*arguments)) <= DISPLAY
+
+
+def test_a_run_imports_only_what_it_computes_with(tmp_path: Path) -> None:
+    folder, plugin = write_folder(tmp_path / "images", {"train": 6}) / "train", write_plugin(tmp_path)
+    words = ["train", folder, "--plugin", plugin, "--output", tmp_path / "run", "--backbone", "tiny"]
+    settings = ["--epochs", "1", "--batch-size", "4", "--quiet"]
+    assert imported_by(command(*map(str, words), *settings)) - DISPLAY == {"torch"}
+
+
+def test_a_worker_imports_only_what_its_trial_computes_with(tmp_path: Path) -> None:
+    settings = {"dataset": "digits", "backbone": "tiny", "plugins": [str(write_plugin(tmp_path))], "epochs": 1}
+    code = f"""
+from pathlib import Path
+from automl_pt.study.engine.worker import TrainConfig, TrialSpec, load
+
+make = load("automl_pt.study.engine.trial:make_trial")
+folder = Path({str(tmp_path)!r})
+spec = TrialSpec(0, TrainConfig(**{settings!r}), folder / "run", 1, folder / "manifest.json", ranked_at=(1,))
+assert [result.epoch for result in make(spec, lambda: False)] == [1]
+"""
+    assert imported_by(code) == {"torch"}
 
 
 def test_the_check_above_can_fail() -> None:
