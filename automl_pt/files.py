@@ -33,8 +33,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise output_error(error, path) from error
+    except (OSError, RuntimeError) as error:
+        # torch's writer meets a full disk as an OSError, and raises a RuntimeError about its own bookkeeping from it
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise output_error(cause, path) from error
     finally:
         with suppress(OSError):  # where the folder cannot be used, the error above has said so
             temporary.unlink(missing_ok=True)

@@ -31,6 +31,19 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_full_disk_behind_another_error_is_named(tmp_path: Path) -> None:
+    # what torch.save does when the disk fills up within a large tensor
+    def save() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.raises(OutputError, match="No space left on device"), atomic_file(tmp_path / "file"):
+        save()
+    assert os.listdir(tmp_path) == []
+
+
 def test_temporary_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     dead = tmp_path / ".file.999999999.abcd.tmp"
     alive = tmp_path / f".file.{os.getpid()}.abcd.tmp"
