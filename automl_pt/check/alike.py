@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,14 +77,14 @@ def near_copies(data: LabeledImages, seen: Sequence[Seen]) -> list[Finding]:
 
 def _pairs(seen: Sequence[Seen]) -> Iterator[tuple[Seen, Seen]]:
     """Yield pairs with near hashes and near pictures, each once; products of matrices do the comparing."""
-    bits = np.array([_bits(one.facts.look) for one in seen], np.float32).reshape(-1, 64)
-    thumbs = np.array([np.frombuffer(bytes.fromhex(one.facts.thumb), np.uint8) for one in seen], np.uint8)
-    thumbs = thumbs.reshape(-1, THUMB * THUMB)
+    bits = np.unpackbits(_bytes(one.facts.look for one in seen)).astype(np.float32).reshape(-1, 64) * 2 - 1
+    thumbs = _bytes(one.facts.thumb for one in seen).reshape(-1, THUMB * THUMB)
     for start in range(0, len(seen), _BLOCK):
         for other in range(start, len(seen), _BLOCK):
             # for bits as -1 and 1 the product is 64 less twice the number that differ
             near = bits[start : start + _BLOCK] @ bits[other : other + _BLOCK].T >= 64 - 2 * MAX_BITS
-            rows, columns = (indices.astype(np.int64) for indices in np.nonzero(near))
+            # np.nonzero of a matrix takes fifteen times as long as of its rows laid end to end
+            rows, columns = np.divmod(np.flatnonzero(near), near.shape[1])
             rows, columns = rows + start, columns + other
             rows, columns = rows[rows < columns], columns[rows < columns]
             for low in range(0, len(rows), _BLOCK):
@@ -100,8 +100,8 @@ def _verified(
         yield seen[row], seen[column]
 
 
-def _bits(look: str) -> NDArray[np.float32]:
-    return np.unpackbits(np.frombuffer(bytes.fromhex(look), np.uint8)).astype(np.float32) * 2 - 1
+def _bytes(texts: Iterable[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
 
 
 def _split(data: LabeledImages, one: Seen) -> str:
