@@ -58,7 +58,7 @@ def test_a_finished_study_is_told_whole(study: Path) -> None:
     assert (found.name, found.status, found.stopped) == ("toy", "finished", "trials")
     assert found.best is not None
     assert found.best.value == min(trial.value for trial in found.trials if trial.state == "COMPLETE" and trial.value)
-    assert found.states() == {"COMPLETE": 2, "PRUNED": 2}
+    assert found.states() == {"COMPLETE": 3, "PRUNED": 1}
     assert found.comparison is not None
     assert found.backbones == ("resnet18",)
     assert read_study(study) == found
@@ -152,7 +152,7 @@ def test_studies_lists_all_and_names_those_that_cannot_be_read(study: Path, runn
     done = runner.invoke(studies, [], standalone_mode=False)
     assert done.return_value == 1
     assert "not started" in done.stdout
-    assert "2 complete, 2 pruned" in done.stdout
+    assert "3 complete, 1 pruned" in done.stdout
     assert "broken" in done.stderr
     listed = json.loads(runner.invoke(studies, ["--json"], standalone_mode=False).stdout)
     assert [(one["name"], one["trials"], one["status"]) for one in listed] == [
