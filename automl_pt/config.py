@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -98,7 +98,7 @@ class Settings(BaseModel):
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
-    plugins: tuple[str, ...] = Field((), description="plugin files to load, as --plugin does")
+    plugins: tuple[str, ...] = Field((), description="a plugin file to load")
     cache_dir: str | None = Field(
         None,
         description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",
@@ -106,15 +106,24 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be below epochs, got {self.warmup_epochs} and {self.epochs}")
-        if self.min_delta and self.stop_rule != "best":
-            raise ValueError("min_delta belongs to stop_rule 'best', got stop_rule 'consecutive'")
-        if self.pretrained and self.weights:
-            raise ValueError("give pretrained or weights, not both: each says where the weights come from")
-        if self.group_column and self.group_by:
-            raise ValueError("give group_column or group_by, not both: each says which images belong together")
+        if texts := [text for _, text in self.contradictions()]:
+            raise ValueError("\n".join(texts))
         return self
+
+    def contradictions(self) -> Iterator[tuple[set[str], str]]:
+        """Yield the settings that do not fit together, and the rule that they break."""
+        if self.warmup_epochs >= self.epochs:
+            rule = f"warmup_epochs must be below epochs, got {self.warmup_epochs} and {self.epochs}"
+            yield {"warmup_epochs", "epochs"}, rule
+        if self.min_delta and self.stop_rule != "best":
+            rule = "min_delta belongs to stop_rule 'best', got stop_rule 'consecutive'"
+            yield {"min_delta", "stop_rule"}, rule
+        if self.pretrained and self.weights:
+            rule = "give pretrained or weights, not both: each says where the weights come from"
+            yield {"pretrained", "weights"}, rule
+        if self.group_column and self.group_by:
+            rule = "give group_column or group_by, not both: each says which images belong together"
+            yield {"group_column", "group_by"}, rule
 
     @field_validator("group_by")
     @classmethod
@@ -163,11 +172,11 @@ class SearchConfig(Settings):
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
 
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
+    def contradictions(self) -> Iterator[tuple[set[str], str]]:
+        """Yield the settings that do not fit together, and the rule that they break."""
+        yield from super().contradictions()
         if self.lr[0] > self.lr[1]:
-            raise ValueError(f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}")
-        return self
+            yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
 
     def trial(self, *, backbone: str, lr: float, batch_size: int, seed: int) -> TrainConfig:
         """Fix the searched settings and the seed: the run that one trial is."""
@@ -188,10 +197,21 @@ def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings"
     try:
         return kind(**settings)
     except ValidationError as error:
-        raise ConfigError(
-            [_mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"]) for item in error.errors()],
-            source=source,
-        ) from None
+        raise ConfigError(_mistakes(kind, settings, error), source=source) from None
+
+
+def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """List all mistakes; contradictions too, between settings that are right each for itself."""
+    found = [
+        line
+        for item in error.errors()
+        for line in _mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"]).split("\n")
+    ]
+    wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    if not wrong:
+        return found
+    right = kind.model_construct(**{name: value for name, value in settings.items() if name not in wrong})
+    return found + [rule for names, rule in right.contradictions() if not names & wrong]
 
 
 def _mistake(kind: type[Settings], location: tuple[int | str, ...], message: str, given: object, type_: str) -> str:

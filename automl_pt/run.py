@@ -25,8 +25,10 @@ from automl_pt.backbone import Backbone
 from automl_pt.build import build_model, head_parameters
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.loader import Loader
+from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
-from automl_pt.data.prepare import Data, prepare
+from automl_pt.data.prepare import Data, prepare, split_settings
+from automl_pt.data.prepare import Progress as DataProgress
 from automl_pt.errors import CheckpointError, ConfigError
 from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
@@ -62,8 +64,19 @@ def train(
     plugins = plugins or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
     make_folder(output)
-    data = prepare(config, plugins, manifest=output / "manifest.json")
-    return execute(config, output, data=data, plugins=plugins)
+    return execute(config, output, data=open_data(config, output, plugins), plugins=plugins)
+
+
+def open_data(config: TrainConfig, output: Path, plugins: Plugins, progress: DataProgress | None = None) -> Data:
+    """Freeze the split in a run directory, or take the one that is there.
+
+    Raises StudyError when a call that never came to its first epoch left a split that was drawn with other settings.
+    """
+    manifest = output / "manifest.json"
+    data = prepare(config, plugins, manifest=manifest, progress=progress)
+    if not (output / "run.json").exists():
+        require_asked(data.manifest, split_settings(config), manifest)
+    return data
 
 
 def default_output(config: TrainConfig) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,7 +45,8 @@ def reference() -> str:
 
 def command_text(name: str) -> str:
     """Show a command's own help, and that of its sub-commands."""
-    context = click.Context(cli, info_name="automl-pt", max_content_width=100, terminal_width=100)
+    settings: dict[str, Any] = {**cli.context_settings, "max_content_width": 100}
+    context = click.Context(cli, info_name="automl-pt", terminal_width=100, **settings)
     assert isinstance(cli, LazyGroup)
     command = cli.get_command(context, name)
     assert command is not None

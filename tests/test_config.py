@@ -60,6 +60,24 @@ def test_every_mistake_is_reported_at_once() -> None:
     assert "dataset: required" in caught.value.mistakes
 
 
+def test_contradictions_are_reported_beside_wrong_values() -> None:
+    wrong = {"dataset": "digits", "lr": (1.0, 0.1), "trials": 0, "epochs": 2, "warmup_epochs": 3, "min_delta": -1}
+    with pytest.raises(ConfigError) as caught:
+        make(SearchConfig, wrong)
+    assert set(caught.value.mistakes) == {
+        "trials: should be greater than 0, got 0",
+        "min_delta: should be greater than or equal to 0, got -1",
+        "lr must go from low to high, got 1:0.1",
+        "warmup_epochs must be below epochs, got 3 and 2",
+    }
+
+
+def test_all_contradictions_are_reported() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(SearchConfig, {"dataset": "digits", "lr": (1.0, 0.1), "min_delta": 0.5})
+    assert len(caught.value.mistakes) == 2
+
+
 def test_search_range_must_rise() -> None:
     with pytest.raises(ConfigError, match="lr must go from low to high, got 1:0.1"):
         make(SearchConfig, {"dataset": "digits", "lr": (1.0, 0.1)})

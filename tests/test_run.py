@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_folder
 from tiny_runs import equal, record, write_plugin
 
 from automl_pt import run
-from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError
+from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError, StudyError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.training.early_stopping import Reason
@@ -218,3 +219,11 @@ def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, 
     results = list(start(tiny_folder, tmp_path / "out", plugins, threads=2))
     assert "not bit for bit as an unbroken run: threads was 1 and is 2" in results[0].notes
     assert results[1].notes == ()
+
+
+def test_a_split_left_by_a_refused_call_is_not_used_for_other_settings(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos", {"": 10})
+    with pytest.raises(ConfigError, match="at most the number of training images"):
+        list(run.train(str(folder), output=tmp_path / "run", batch_size=1000, image_size=16))
+    with pytest.raises(StudyError, match="val_fraction was 0.2 and is 0.4"):
+        run.train(str(folder), output=tmp_path / "run", val_fraction=0.4, image_size=16)

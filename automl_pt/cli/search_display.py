@@ -98,6 +98,7 @@ def result_lines(event: events.Finished) -> list[str]:
         )
     if result.test is not None:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
+    lines += [f"note: {note}" for note in result.notes]
     lines.append(f"model: {result.model}" if result.model else "no trial left a model")
     return [escape(line) for line in lines]
 

@@ -26,10 +26,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import stopping
-    from automl_pt.data.prepare import prepare
     from automl_pt.files import make_folder, read_json
     from automl_pt.plugins import load_plugins
-    from automl_pt.run import default_output, execute, history
+    from automl_pt.run import default_output, execute, history, open_data
     from automl_pt.training.distributed import joined
 
     plugins = load_plugins(settings.plugins)
@@ -41,7 +40,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
     ):
         with group.leader_first():
-            data = prepare(settings, plugins, manifest=output / "manifest.json", progress=display.preparing)
+            data = open_data(settings, output, plugins, progress=display.preparing)
         display.started(settings, data, done=history(output))
 
         def after_step(done: int, batches: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from unicodedata import normalize
@@ -42,6 +42,8 @@ class Manifest:
     source: str
     seed: int
     left_out: tuple[LeftOut, ...] = ()
+    #: the settings that the split was drawn with; empty in manifests that were written before they were kept
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Return a sha256 of all that a search sees: classes, and the train and val entries' contents in order.
@@ -72,7 +74,7 @@ class Manifest:
             "entries": self.entries,
             "left_out": self.left_out,
         }
-        write_json(path, {"format": FORMAT, "sha256": _checksum(content), **content})
+        write_json(path, {"format": FORMAT, "sha256": _checksum(content), **content, "asked": dict(self.asked)})
 
     @staticmethod
     def load(path: Path) -> Manifest:
@@ -83,6 +85,21 @@ class Manifest:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
         return manifest
+
+
+def require_asked(manifest: Manifest, asked: Mapping[str, Any], path: Path) -> None:
+    """Raise StudyError when the split in `path` was drawn with other settings than are asked for now."""
+    differing = [
+        f"{key} was {was!r} and is {asked.get(key)!r}"
+        for key, was in sorted(manifest.asked.items())
+        if asked.get(key) != was
+    ]
+    if differing:
+        raise StudyError(
+            "a split that is frozen is used as it is",
+            given=f"{path}: {', '.join(differing)}",
+            remedy="give the same settings again, name another folder, or remove the file to have it drawn anew",
+        )
 
 
 def by_name(name: str) -> tuple[str, str]:
@@ -107,6 +124,7 @@ def _from_json(values: Any) -> Manifest:
         source=_text(content["source"]),
         seed=int(content["seed"]),
         left_out=tuple(_left_out(row) for row in content["left_out"]),
+        asked=dict(values.get("asked", {})),
     )
 
 

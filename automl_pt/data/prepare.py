@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,8 @@ Progress = Callable[[str, int, int], None]
 
 #: the splits that a search sees share one cache, so that a split by another seed decodes nothing again
 FIT: tuple[Split, ...] = ("train", "val")
+#: what decides which image goes where, beside the data
+SPLIT_SETTINGS = ("val_fraction", "test_fraction", "seed", "split_column", "group_column", "group_by")
 #: side at which images are first decoded, where neither settings nor dataset nor backbone name one
 IMAGE_SIZE = 224
 
@@ -109,10 +111,16 @@ def prepare(
         frozen = Manifest.load(manifest)
         require_unchanged(frozen, inventory, FIT)
         return Data(frozen, hints, inventory, cache, settings.max_bad)
-    data = _freeze(settings, Data(_split(settings, inventory), hints, inventory, cache, settings.max_bad), plugins)
+    split = replace(_split(settings, inventory), asked=split_settings(settings))
+    data = _freeze(settings, Data(split, hints, inventory, cache, settings.max_bad), plugins)
     if manifest is not None:
         data.manifest.save(manifest)
     return data
+
+
+def split_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that decide which image goes where."""
+    return {name: getattr(settings, name) for name in SPLIT_SETTINGS}
 
 
 def _split(settings: Settings, inventory: Inventory) -> Manifest:

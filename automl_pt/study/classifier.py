@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from automl_pt.backbone import Backbone
 from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
-from automl_pt.data.prepare import Data, Pixels, prepare
+from automl_pt.data.manifest import require_asked
+from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size
@@ -29,6 +30,8 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
     """Freeze or reload the split, and decode its images once, before any worker asks for them."""
     plugins = plugins or load_plugins(config.plugins)
     data = prepare(config, plugins, manifest=manifest)
+    if not manifest.with_name("study.json").exists():
+        require_asked(data.manifest, split_settings(config), manifest)
     for name in config.backbones:
         backbone = plugins.backbone(name)
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)

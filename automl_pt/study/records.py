@@ -68,6 +68,8 @@ class StudyResult:
     stopped: str
     seconds: float
     estimate_error: float | None = None
+    #: what a person should read of how the search ended
+    notes: tuple[str, ...] = ()
     signal: int | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ class OpenStudy:
     storage: str
     subject: Subject
     coordinator: Coordinator
+    notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
         """Tell what begins."""
@@ -162,9 +163,22 @@ class OpenStudy:
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),
             signal=signal,
+            notes=tuple(self.notes),
         )
         write_json(self.directory / "result.json", result.to_dict())
         return result
+
+    def _test(self, plugins: Plugins | None) -> dict[str, float] | None:
+        """Measure the finished model on the test split; say so where its images are not those of the manifest any more.
+
+        The search is over and its model stands, so that this is no reason to end with an error.
+        """
+        try:
+            model = self.coordinator.shelf.model
+            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins)
+        except StudyError as error:
+            self.notes.append(f"the test split was not measured: {error.given}")
+            return None
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
@@ -178,7 +192,7 @@ class OpenStudy:
         comparison = None
         if runner_up is not None and runner_up.state == best.state == "COMPLETE" and shelf.holds(runner_up.number):
             comparison = self.subject.compare(self.config, best, runner_up, self.directory, plugins)
-        figures = self.subject.test(self.config, shelf.model, self.directory / "manifest.json", plugins)
+        figures = self._test(plugins)
         plain = asdict(comparison) if comparison is not None else None
         ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures})
         return comparison, figures
