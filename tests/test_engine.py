@@ -97,6 +97,18 @@ def test_discarding_keeps_what_tells_of_the_trial(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "run.json"]
 
 
+def test_the_budget_counts_parts_of_epochs() -> None:
+    now = [0.0]
+    budget = Budget(100.0, clock=lambda: now[0])
+    budget.begin()
+    for share in (0.25, 0.75):
+        now[0] += 8 * share
+        budget.count(8 * share, share)
+    assert budget.epochs == 1
+    assert budget.needed(2.5) == pytest.approx(20.0)
+    assert budget.longest_epoch == pytest.approx(8.0)
+
+
 def test_the_budget_estimates_from_what_it_saw() -> None:
     now = [0.0]
     budget = Budget(100.0, slots=2, images=(10, 10), clock=lambda: now[0])

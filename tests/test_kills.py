@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 def run(directory: Path, kills: int, *, storage: str = "", seed: int = 1) -> tuple[int, list[dict[str, Any]]]:
     """Run the toy study under `kills` random SIGKILLs; return how many there were and the final trials."""
     command = [sys.executable, str(HERE / "kill_zygote.py"), str(directory), str(kills), "16", "9", storage, str(seed)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     killed, code = output.split()
     assert code == "0"

@@ -91,7 +91,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 
 def search_together(url: str, directory: Path, coordinators: int) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "TOY_SECONDS": "0.02"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "TOY_SECONDS": "0.02"}
     command = [sys.executable, "-c", SEARCH, url, str(directory), str(coordinators)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def test_two_coordinators_share_one_study(url: str, tmp_path: Path) -> None:
     assert {trial.state for trial in trials} == {"COMPLETE", "PRUNED"}
     # every epoch was run once: both worked, neither did the other's work again
     for trial in trials:
-        assert trial.seconds == pytest.approx(0.01 * trial.epochs)
+        assert trial.seconds == pytest.approx(0.01 * trial.epochs or 0.003)  # of those dropped within the first epoch
     assert Path(told[-1].result.model or "", "model.json").exists()
 
 

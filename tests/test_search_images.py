@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from automl_pt.plugins import load_plugins
 from automl_pt.run import execute
 from automl_pt.study import events
 from automl_pt.study.classifier import paired
+from automl_pt.study.engine.base import Probe, TrialSpec
+from automl_pt.study.engine.probe import due_after
 from automl_pt.study.engine.ranking import rank_loss, use_batch_statistics
+from automl_pt.study.engine.trial import epochs
 from automl_pt.study.records import StudyResult
 from automl_pt.study.search import steps
+from automl_pt.training.result import EpochResult
 
 PLUGIN = """
 from torch import nn
@@ -101,6 +106,56 @@ def test_ranking_looks_and_changes_nothing(tiny_folder: Path, tmp_path: Path) ->
     assert first is not None
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
     run.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("layers", ["nn.BatchNorm2d(8), ", ""])
+def test_a_trial_ranked_within_its_first_epoch_goes_on_bit_for_bit(
+    tiny_folder: Path, tmp_path: Path, layers: str
+) -> None:
+    (tmp_path / "tiny_plugin.py").write_text(PLUGIN.replace("nn.BatchNorm2d(8), ", layers))
+    plugins = load_plugins([str(tmp_path / "tiny_plugin.py")])
+    config = SearchConfig(dataset=str(tiny_folder), backbones=("tiny",), epochs=2, threads=1).trial(
+        backbone="tiny", lr=0.01, batch_size=4, seed=1
+    )
+    data = prepare(config, plugins)
+    whole = list(execute(config, tmp_path / "whole", data=data, plugins=plugins))
+    spec = TrialSpec(1, config, tmp_path / "broken", 1 / 3, tmp_path / "manifest.json", (1 / 3,))
+    first = next(epochs(spec, lambda: False, data, plugins))
+    again, *results = epochs(spec, lambda: False, data, plugins)
+    assert isinstance(first, Probe)
+    assert again == first
+    assert first.epoch == 1 / 3
+    assert [plain(result) for result in results] == [plain(result) for result in whole]
+    models = [sorted(path.name for path in (tmp_path / name).glob("weights-*")) for name in ("whole", "broken")]
+    assert models[0] == models[1] != []  # a weights file is named after its content
+    promoted = [*epochs(replace(spec, until=2, ranked_at=()), lambda: False, data, plugins)]
+    assert [plain(result) for result in promoted] == [plain(result) for result in whole]
+
+
+def plain(result: EpochResult | Probe) -> EpochResult:
+    """Leave out what is timed."""
+    assert isinstance(result, EpochResult)
+    return replace(result, seconds=0, images_per_second=0, data_wait=0, peak_memory=0)
+
+
+def test_a_trial_stopped_before_its_probe_gives_none_and_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny_plugin.py").write_text(PLUGIN)
+    plugins = load_plugins([str(tmp_path / "tiny_plugin.py")])
+    config = SearchConfig(dataset=str(tiny_folder), backbones=("tiny",), epochs=1, threads=1).trial(
+        backbone="tiny", lr=0.01, batch_size=4, seed=1
+    )
+    data = prepare(config, plugins)
+    specs = [TrialSpec(1, config, tmp_path / name, 1 / 3, tmp_path / "m.json", (1 / 3,)) for name in ("a", "b")]
+    assert list(epochs(specs[0], lambda: True, data, plugins)) == []
+    first, second = (next(epochs(spec, lambda: False, data, plugins)) for spec in specs)
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("level", "batches", "batch"), [(1 / 3, 1, 1), (1 / 3, 2, 1), (1 / 3, 3, 1), (1 / 3, 6, 2), (1 / 3, 100, 33)]
+)
+def test_a_fraction_of_an_epoch_ends_after_this_batch(level: float, batches: int, batch: int) -> None:
+    assert due_after(level, batches) == batch
 
 
 def test_batch_statistics_replace_the_running_ones_and_leave_them() -> None:

@@ -137,6 +137,28 @@ def test_a_diverged_trial_ends_at_once_and_never_wins(tmp_path: Path) -> None:
     assert result.best.number != 4
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_trial_that_diverges_within_its_first_epoch_ends_there(tmp_path: Path, number: int, workers: int) -> None:
+    result, _ = search(tmp_path / "toy", dataset=f"early-{number}", workers=workers)
+    lost = result.trials[number]
+    assert (lost.state, lost.reason, lost.epochs, lost.value) == ("PRUNED", "diverged", 0, None)
+    assert states(result).count("COMPLETE") == (2 if number == 0 else 3)
+    assert result.best is not None
+    assert result.best.number != number
+
+
+def test_a_trial_dropped_at_the_first_rung_has_cost_part_of_an_epoch(tmp_path: Path) -> None:
+    result, told = search(tmp_path / "toy", trials=16)
+    dropped = [record for record in result.trials if record.reason == "pruned" and record.epochs == 0]
+    assert len(dropped) == 10
+    assert all(record.value is None and record.losses == {} and record.seconds == 0.003 for record in dropped)
+    epochs = sum(isinstance(event, events.EpochDone) for event in told)
+    assert epochs == 9 + 5 * 3 + 2 * 6
+    paused = {event.epoch for event in told if isinstance(event, events.TrialPaused)}
+    assert paused == {1 / 3, 3}
+
+
 def test_an_error_that_every_trial_would_meet_ends_the_study_which_can_go_on(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="a device must stay"):
         search(tmp_path / "toy", dataset="fatal-1", pruner="none")
@@ -188,7 +210,7 @@ def test_a_signal_pauses_the_search_with_everything_kept(tmp_path: Path) -> None
     stop: list[int] = []
     result = None
     for event in steps(config(), tmp_path / "toy", subject=TOY, stop=lambda: stop[0] if stop else None):
-        if isinstance(event, events.EpochDone) and event.trial == 2:
+        if isinstance(event, events.TrialPaused) and event.number == 2:
             stop.append(signal.SIGTERM)
         if isinstance(event, events.Finished):
             result = event.result

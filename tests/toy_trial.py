@@ -18,7 +18,7 @@ from automl_pt.config import SearchConfig
 from automl_pt.errors import DeviceError
 from automl_pt.files import atomic_write, to_json, write_json
 from automl_pt.plugins import Plugins
-from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
 from automl_pt.training.result import EpochResult
@@ -31,9 +31,18 @@ def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> f
     return 0.2 + 0.3 * distance + 1.5 * math.exp(-3 * epoch / epochs) + noise
 
 
-def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     path = spec.output / "history.jsonl"
     done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    if not done and spec.ranked_at and spec.ranked_at[0] < 1:
+        level = spec.ranked_at[0]
+        time.sleep(level * float(os.environ.get("TOY_SECONDS", "0")))
+        if should_stop():
+            return
+        (spec.output / "checkpoints").mkdir(parents=True, exist_ok=True)
+        config = spec.config
+        loss = loss_at(config.lr, config.batch_size, config.seed, level, config.epochs)
+        yield Probe(level, math.nan if config.dataset == f"early-{spec.number}" else loss, 0.003)
     yield from done
     if done and done[-1].reason is not None:
         return

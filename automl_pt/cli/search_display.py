@@ -57,14 +57,14 @@ def describe(event: events.Event) -> list[str]:
             where = f"{event.workers} at a time" if event.workers else "in this process"
             return [escape(f"study {event.name} in {event.directory}: {event.trials} trials{found}, {where}")]
         case events.TrialStarted():
-            verb = f"goes on after epoch {event.epochs_done}" if event.epochs_done else "starts"
+            verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done else "starts"
             return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
         case events.EpochDone():
             result = event.result
             figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
             return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
         case events.TrialPaused():
-            return [f"trial {event.number} waits after epoch {event.epoch}"]
+            return [f"trial {event.number} waits after epoch {event.epoch:.2g}"]
         case events.TrialEnded():
             value = "" if event.value is None else f", val loss {event.value:.4f}"
             return [
@@ -147,7 +147,7 @@ class LiveView:
                 self.title, self.epochs = f"study {event.name}", event.epochs
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
-                row.epoch, row.state = event.epochs_done, "running"
+                row.epoch, row.state = int(event.epochs_done), "running"
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result
                 row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy

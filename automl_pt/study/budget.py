@@ -15,7 +15,7 @@ class Budget:
     slots: int = 1
     images: tuple[int, int] = (1, 0)
     clock: Callable[[], float] = time.monotonic
-    epochs: int = 0
+    epochs: float = 0.0
     #: when the first trial was begun; what was done before is not part of an epoch's cost
     begun: float | None = None
     longest_epoch: float = 0.0
@@ -40,12 +40,12 @@ class Budget:
         since = self.started if self.begun is None else self.begun
         return (self.clock() - since) / self.epochs if self.epochs else 0.0
 
-    def count(self, seconds: float) -> None:
-        """Take the seconds of an epoch that was done."""
+    def count(self, seconds: float, epochs: float = 1.0) -> None:
+        """Take the seconds of an epoch, or part of one, that was done."""
         if self.epochs == 0:  # starting processes is no part of an epoch's cost
             self.begun = max(self.begun or self.started, self.clock() - seconds)
-        self.epochs += 1
-        self.longest_epoch = max(self.longest_epoch, seconds)
+        self.epochs += epochs
+        self.longest_epoch = max(self.longest_epoch, seconds / epochs)
 
     @property
     def reserve(self) -> float:
@@ -67,7 +67,7 @@ class Budget:
         """Estimate the seconds that so many epochs take with all slots busy; None before the first epoch is done."""
         return epochs * self.wall_per_epoch if self.epochs else None
 
-    def allows(self, epochs: float, at_once: int) -> bool:
+    def allows(self, epochs: float, at_once: float) -> bool:
         """Say whether all of `epochs` fit, and so do `at_once` of them one after another, the longest ones."""
         needed = self.needed(epochs)
         return needed is None or (needed <= self.left() and at_once * self.longest_epoch <= self.left())

@@ -17,7 +17,7 @@ from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size
-from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
@@ -39,7 +39,7 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         for split in ("train", "val"):
             data.pixels(split, size)
 
-    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
         return epochs(spec, should_stop, data, plugins)
 
     counts = data.manifest.counts()

@@ -16,7 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.seeds import derive_seed
 from automl_pt.study.budget import Budget
-from automl_pt.study.engine.base import Engine, Report, TrialSpec
+from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
 from automl_pt.study.events import EpochDone, Event, NewBest, Notice, Progress, TrialEnded, TrialPaused, TrialStarted
 from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
@@ -113,7 +113,7 @@ class Coordinator:
             if trial.number not in self._running:
                 done = standings[trial.number].epoch
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
-                return self._start(trial.number, done, self.rule.until(done - 1))
+                return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "promote":
                 done = standings[trial.number].epoch
@@ -155,7 +155,7 @@ class Coordinator:
         )
         return self.ledger.add(params, self.space.distributions())
 
-    def _start(self, number: int, done: int, until: int) -> Event:
+    def _start(self, number: int, done: float, until: float) -> Event:
         trial = self.ledger.trials()[number]
         self.ledger.own(number, self.ledger.presence.owner)
         config = self.config.trial(
@@ -164,9 +164,10 @@ class Coordinator:
             batch_size=trial.params["batch_size"],
             seed=derive_seed(self.config.seed, "trial", number),
         )
-        self._running[number] = Running(number, config, frozenset(trial.intermediate_values))
+        self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
-        self.engine.start(TrialSpec(number, config, output, until, manifest, self.rule.levels[:-1]))
+        ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
+        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
         return TrialStarted(number, trial.params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------
@@ -179,6 +180,8 @@ class Coordinator:
             return
         if report.epoch is not None:
             yield from self._take_epoch(trial, report.epoch)
+        elif report.probe is not None:
+            yield from self._take_probe(trial, report.probe)
         elif report.held is not None:
             yield from self._take_held(trial, report.held)
         elif report.left:
@@ -197,13 +200,37 @@ class Coordinator:
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
             self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
-        self.budget.count(result.seconds)
+        self._count(trial, result)
         yield EpochDone(trial.number, result)
+        yield self._progress()
+
+    def _take_probe(self, trial: Running, probe: Probe) -> Iterator[Event]:
+        trial.probe = probe
+        if probe.epoch in trial.known or trial.has_diverged:
+            return
+        self.ledger.rank(trial.number, probe.epoch, probe.rank_loss)
+        self.budget.count(probe.seconds, probe.epoch)
+        yield self._progress()
+
+    def _count(self, trial: Running, result: EpochResult) -> None:
+        """Count an epoch; of the first one, only what came after the probe."""
+        share = 1 - max(self._points(trial.number), default=0.0) if result.epoch == 1 else 1.0
+        self.budget.count(share * result.seconds, share)
+
+    def _points(self, number: int) -> list[float]:
+        """Return the points within its first epoch at which a trial has been ranked."""
+        return [point for point in self.ledger.standings()[number].ranks if point < 1]
+
+    def _progress(self) -> Event:
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)
         done, seconds_left = self.budget.note_progress(left)
-        yield Progress(done, self.budget.seconds(), seconds_left)
+        return Progress(done, self.budget.seconds(), seconds_left)
 
-    def _take_held(self, trial: Running, epoch: int) -> Iterator[Event]:
+    def _take_held(self, trial: Running, epoch: float) -> Iterator[Event]:
+        if trial.has_diverged:
+            self.engine.pause(trial.number)
+            yield from self._end(trial.number, "PRUNED", trial.outcome("diverged"))
+            return
         verdict = self.rule.verdict(trial.number, self.ledger.standings(), self._total)
         if verdict == "promote":
             self.engine.go_on(trial.number, self.rule.until(epoch))
@@ -236,7 +263,7 @@ class Coordinator:
         del self._running[trial.number]
         paused = trial.outcome("paused")
         self.ledger.pause(trial.number, paused)
-        yield TrialPaused(trial.number, paused.epochs, paused.value)
+        yield TrialPaused(trial.number, self.ledger.standings()[trial.number].epoch, paused.value)
         yield from self.keep_best()
 
     def _end(self, number: int, state: EndState, ended: Outcome) -> Iterator[Event]:

@@ -45,8 +45,8 @@ class TrialStarted(Event):
 
     number: int
     params: dict[str, Any]
-    epochs_done: int
-    until: int
+    epochs_done: float
+    until: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrialPaused(Event):
     """A trial waits after `epoch`: whether it goes on depends on trials that have not come that far."""
 
     number: int
-    epoch: int
+    epoch: float
     value: float | None
 
 

@@ -24,7 +24,7 @@ class Flatness:
     noise: Callable[[TrialRecord, TrialRecord], float | None]
     _measured: dict[tuple[int, int], float | None] = field(default_factory=dict)
 
-    def is_flat(self, standings: Sequence[Standing], records: Sequence[TrialRecord], level: int) -> bool:
+    def is_flat(self, standings: Sequence[Standing], records: Sequence[TrialRecord], level: float) -> bool:
         """Compare the last `WINDOW` trials with those before, all at epoch `level`."""
         losses = [trial.rank(level) for trial in standings if trial.end != "lost" and trial.epoch >= level]
         if len(losses) < 2 * WINDOW:

@@ -120,9 +120,13 @@ class Ledger:
         """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
         trial = self._trials[number]
         if rank_loss is not None:
-            self._set(number, RANKS, {**trial.user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+            self.rank(number, epoch, rank_loss)
         retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
         trial.intermediate_values[epoch] = loss
+
+    def rank(self, number: int, epoch: float, rank_loss: float) -> None:
+        """Write by what a trial is ranked at a point; the same again changes nothing."""
+        self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
     def own(self, number: int, owner: str) -> None:
         """Say who works on a trial; NOBODY pauses it."""
@@ -225,7 +229,7 @@ def standing(trial: FrozenTrial) -> Standing:
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    ranks = {int(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
+    ranks = {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
     return Standing(trial.number, trial.intermediate_values, end, ranks)
 
 

@@ -1,6 +1,6 @@
 """Where trials run: one interface, met by this process (`inline`) and by local worker processes (`local`).
 
-A trial is an iterator of EpochResults that can be left and begun again: `make(spec, should_stop)` yields the epochs
+A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
 that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
 ends. An engine takes one step after another of it, says what came out, and holds after epoch `until` for an answer: go
 on to a later epoch, or pause, which leaves the iterator. Nothing else crosses the border, and all of it is plain
@@ -20,37 +20,48 @@ from automl_pt.training.result import EpochResult
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial to run: its settings, its run directory, and the epoch after which it holds for an answer.
+    """One trial to run: its settings, its run directory, and the point, in epochs, at which it holds for an answer.
 
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
-    trials, so that their results carry a `rank_loss` where that is not the validation loss.
+    trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
+    a point within the first epoch, at which the trial gives a `Probe`.
     """
 
     number: int
     config: TrainConfig
     output: Path
-    until: int
+    until: float
     manifest: Path
-    ranked_at: tuple[int, ...] = ()
+    ranked_at: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """By what a trial is ranked within its first epoch: NaN when it diverged. `seconds` are those spent so far."""
+
+    epoch: float
+    rank_loss: float
+    seconds: float
 
 
 #: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
-MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[EpochResult]]
+MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[EpochResult | Probe]]
 
 
 @dataclass(frozen=True)
 class Report:
     """What an engine has to say about trial `number`: exactly one of the other fields is set.
 
-    `epoch` is a result. `held` is the epoch after which the trial waits for `go_on` or `pause`. `ended`: the iterator
-    came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial failed; `crash` that its
-    process died, so that it may be tried again from its last checkpoint. `fatal` is an error that every other trial
-    would meet too.
+    `epoch` and `probe` are results. `held` is the point, in epochs, at which the trial waits for `go_on` or `pause`.
+    `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
+    failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
+    that every other trial would meet too.
     """
 
     number: int
     epoch: EpochResult | None = None
-    held: int | None = None
+    probe: Probe | None = None
+    held: float | None = None
     ended: bool = False
     left: bool = False
     failure: str | None = None
@@ -66,7 +77,7 @@ class Engine(Protocol):
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial, in a free slot."""
 
-    def go_on(self, number: int, until: int) -> None:
+    def go_on(self, number: int, until: float) -> None:
         """Let a held trial go on to epoch `until`."""
 
     def pause(self, number: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 
-from automl_pt.study.engine.base import MakeTrial, Report, TrialSpec
+from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 from automl_pt.training.result import EpochResult
 
@@ -17,14 +17,14 @@ class InlineEngine:
     def __init__(self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._make, self._should_stop = make, should_stop
         self._spec: TrialSpec | None = None
-        self._epochs: Iterator[EpochResult] | None = None
-        self._until = 0
+        self._epochs: Iterator[EpochResult | Probe] | None = None
+        self._until = 0.0
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial."""
         self._spec, self._until = spec, spec.until
 
-    def go_on(self, number: int, until: int) -> None:
+    def go_on(self, number: int, until: float) -> None:
         """Let the held trial go on to epoch `until`."""
         self._until = until
 
@@ -47,8 +47,9 @@ class InlineEngine:
         if result is None:
             self._leave()
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
-        held = result.reason is None and result.epoch >= self._until
-        return [Report(number, epoch=result), *([Report(number, held=result.epoch)] if held else [])]
+        told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
+        held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
+        return [told, *([Report(number, held=result.epoch)] if held else [])]
 
     def close(self, grace: float = 0.0) -> list[Report]:
         """Leave the trial; it is between two epochs here, so that there is nothing to wait for."""

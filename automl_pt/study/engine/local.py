@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, InstallationError
-from automl_pt.study.engine.base import Report, TrialSpec
+from automl_pt.study.engine.base import Probe, Report, TrialSpec
 from automl_pt.training.result import EpochResult
 
 
@@ -79,7 +79,7 @@ class LocalEngine:
             ranked_at=spec.ranked_at,
         )
 
-    def go_on(self, number: int, until: int) -> None:
+    def go_on(self, number: int, until: float) -> None:
         """Let a held trial go on to epoch `until`."""
         worker = self._of(number)
         worker.held, worker.heard = False, time.monotonic()
@@ -161,6 +161,8 @@ class LocalEngine:
         number = message.pop("number")
         if "epoch" in message:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
+        if "probe" in message:
+            return [Report(number, probe=Probe(**message["probe"]))]
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None

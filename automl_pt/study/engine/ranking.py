@@ -1,6 +1,6 @@
 """By what trials are compared at a rung: the validation loss with each batch's own normalisation statistics.
 
-After one epoch the running statistics of batch normalisation lag behind the weights, and how much depends on learning
+Early on the running statistics of batch normalisation lag behind the weights, and how much depends on learning
 rate and batch size: the plain validation loss tells more of that lag than of the weights. Measured on three sets
 (`benchmarks/search_efficiency.py`) its rank correlation with the final order is 0.2, and 0.9 without the lag.
 """
@@ -26,10 +26,11 @@ from automl_pt.training.evaluation import autocast
 BATCH = 64
 
 
-def rank_loss(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -> float | None:
-    """Return that loss of the weights in a run's `last` checkpoint; None for a network without batch normalisation.
+def rank_loss(config: TrainConfig, output: Path, data: Data, plugins: Plugins, *, always: bool = False) -> float | None:
+    """Return that loss of the weights in a run's `last` checkpoint.
 
-    The images come in one fixed random order, so that every batch holds a mixture of classes.
+    For a network without batch normalisation it is None, or with `always` the plain validation loss. The images come in
+    one fixed random order, so that every batch holds a mixture of classes.
     """
     state, _ = Checkpoints(output / "checkpoints").load()
     if state is None:
@@ -38,7 +39,7 @@ def rank_loss(config: TrainConfig, output: Path, data: Data, plugins: Plugins) -
     size = choose_image_size(config, data, backbone)
     model = build_model(backbone, len(data.manifest.classes), size, seed=config.seed)
     model.load_state_dict(state["model"])
-    if not use_batch_statistics(model):
+    if not use_batch_statistics(model) and not always:
         return None
     precision = choose_precision(config.precision, device)
     layout = torch.channels_last if precision != "fp32" else torch.contiguous_format

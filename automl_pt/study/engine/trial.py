@@ -11,18 +11,21 @@ from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.base import Probe, TrialSpec
+from automl_pt.study.engine.probe import probe
 from automl_pt.study.engine.ranking import rank_loss
 from automl_pt.training.result import EpochResult
 
 
-def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult]:
+def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
     plugins = _plugins(spec.config.plugins)
     return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
 
 
-def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[EpochResult]:
+def epochs(
+    spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins
+) -> Iterator[EpochResult | Probe]:
     """Yield what the run's history tells of, then what is still to do."""
     seen = 0
     past = run.history(spec.output)
@@ -31,6 +34,11 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
         yield _ranked(result, spec, data, plugins) if result is past[-1] else result
         seen = result.epoch
         if result.reason is not None:
+            return
+
+    if not past and spec.ranked_at and spec.ranked_at[0] < 1:
+        yield from probe(spec, should_stop, data, plugins)
+        if should_stop():
             return
 
     def after_step(batches_done: int, batches: int) -> bool:

@@ -16,12 +16,13 @@ import socket
 import sys
 import threading
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError
-from automl_pt.study.engine.base import MakeTrial, Report, TrialSpec
+from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 
 PR_SET_PDEATHSIG = 1
@@ -83,8 +84,11 @@ def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
     epochs, until = make(spec, link.stopping), spec.until
     try:
         for result in epochs:
-            link.send(number=spec.number, epoch=result.to_dict())
-            if result.reason is None and result.epoch >= until:
+            if isinstance(result, Probe):
+                link.send(number=spec.number, probe=asdict(result))
+            else:
+                link.send(number=spec.number, epoch=result.to_dict())
+            if (isinstance(result, Probe) or result.reason is None) and result.epoch >= until:
                 link.send(number=spec.number, held=result.epoch)
                 answer = link.next_command()
                 if answer["do"] != "go_on":

@@ -13,7 +13,7 @@ Verdict = Literal["promote", "wait", "prune"]
 @dataclass(frozen=True)
 class Standing:
     """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
-    maps an epoch to the loss by which trials are compared there.
+    maps an epoch, or a fraction of the first, to the loss by which trials are compared there.
 
     `end` is None while it runs or waits; `finished` when it ended by itself (all epochs, patience), `pruned`, or `lost`
     when it failed or diverged.
@@ -22,19 +22,19 @@ class Standing:
     number: int
     losses: Mapping[int, float]
     end: Literal["finished", "pruned", "lost"] | None = None
-    ranks: Mapping[int, float] = field(default_factory=dict)
+    ranks: Mapping[float, float] = field(default_factory=dict)
 
     @property
-    def epoch(self) -> int:
-        """Return the last epoch done, 0 before the first."""
-        return max(self.losses, default=0)
+    def epoch(self) -> float:
+        """Return how far the trial is: the last epoch done, or the fraction of the first after which it was ranked."""
+        return max((*self.losses, *self.ranks), default=0)
 
-    def best(self, epoch: int) -> float:
+    def best(self, epoch: float) -> float:
         """Return the lowest finite loss up to `epoch`: that of the weights kept so far; infinity when there is none."""
         finite = (loss for step, loss in self.losses.items() if step <= epoch and math.isfinite(loss))
         return min(finite, default=math.inf)
 
-    def rank(self, epoch: int) -> float:
+    def rank(self, epoch: float) -> float:
         """Return the loss by which the trial is compared after `epoch`; without one, the best so far."""
         loss = self.ranks.get(epoch)
         return self.best(epoch) if loss is None or not math.isfinite(loss) else loss
@@ -44,11 +44,11 @@ class Rule(Protocol):
     """Decides from the standings alone, so that a restarted coordinator decides the same."""
 
     @property
-    def levels(self) -> tuple[int, ...]:
+    def levels(self) -> tuple[float, ...]:
         """Return the epochs after which trials are compared by their `rank`; none where Optuna's pruners decide."""
 
-    def until(self, epoch: int) -> int:
-        """Return the next epoch after which a trial that has done `epoch` waits for a verdict."""
+    def until(self, epoch: float) -> float:
+        """Return the first point above `epoch`, in epochs, at which a trial waits for a verdict."""
 
     def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
         """Say whether trial `number`, waiting, goes on; `total` is how many trials the study will have."""

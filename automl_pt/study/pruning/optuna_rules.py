@@ -40,12 +40,12 @@ class OptunaRule:
     pruner: BasePruner
     epochs: int
     study: Callable[[], optuna.Study]
-    levels: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
     _study: optuna.Study | None = field(default=None, repr=False)
 
-    def until(self, epoch: int) -> int:
+    def until(self, epoch: float) -> float:
         """Return the next epoch, or the end where nothing is ever pruned."""
-        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else epoch + 1
+        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else math.floor(epoch) + 1
 
     def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
         """Ask the pruner about the trial as it stands in the storage."""

@@ -22,26 +22,31 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the trial that runs in full, out of competition: the documented default (`sampling.suggest`)
 DEFAULT_TRIAL = 0
+#: where the first rung stands, in epochs: with the batch's own statistics trials can be told apart that early
+FIRST = 1 / 3
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Rungs at the given `levels` (epochs, rising; the last is the run's end)."""
+    """Rungs at the given `levels` (epochs, rising; the last is the run's end; the first may lie within an epoch)."""
 
-    levels: tuple[int, ...]
+    levels: tuple[float, ...]
     reduction: float = 3.0
     keep: int = 2
 
     @staticmethod
-    def over(epochs: int, *, reduction: float = 3.0, keep: int = 2, first: int = 1) -> Rungs:
-        """Place the rungs for runs of `epochs`: downwards from the end by `reduction`, not below epoch `first`."""
-        levels, level = [epochs], epochs / reduction
-        while round(level) > first:
+    def over(epochs: int, *, reduction: float = 3.0, keep: int = 2, first: float = FIRST) -> Rungs:
+        """Place the rungs for runs of `epochs`: downwards from the end by `reduction`, above epoch 1, and at `first`.
+
+        A run of one epoch has none: so short a run is not worth stopping.
+        """
+        levels, level = [float(epochs)], epochs / reduction
+        while round(level) > 1:
             levels.append(round(level))
             level /= reduction
-        return Rungs(tuple(sorted({min(first, epochs), *levels})), reduction, keep)
+        return Rungs(tuple(sorted({first, *levels})) if epochs > 1 else (1,), reduction, keep)
 
-    def until(self, epoch: int) -> int:
+    def until(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
         return next((level for level in self.levels if level > epoch), self.levels[-1])
 
@@ -102,7 +107,7 @@ class Rungs:
         known = [standing for standing in standings if standing.epoch >= self.levels[0] or standing.end]
         return [standing.number for standing in sorted(known, key=key)]
 
-    def _earned(self, default: Standing, reached: list[int], rivals: Sequence[Standing]) -> list[int]:
+    def _earned(self, default: Standing, reached: list[float], rivals: Sequence[Standing]) -> list[float]:
         """Cut `reached` after the first level from which only trials better than the default one went on."""
         for count, level in enumerate(reached[:-1], start=1):
             gone_on = [rival for rival in rivals if rival.epoch > level or rival.end == "finished"]
@@ -112,7 +117,7 @@ class Rungs:
 
     def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
         """Count the epochs between the rungs for all who will come there, less those that are done or not needed."""
-        left, below, rivals = self._default_left(standings), 0, _rivals(standings)
+        left, below, rivals = self._default_left(standings), 0.0, _rivals(standings)
         for rung, level in enumerate(self.levels):
             entered = [trial for trial in rivals if _entered(trial, below)]
             arrived = sum(trial.epoch >= level or trial.end is not None for trial in entered)
@@ -132,15 +137,15 @@ def _rivals(standings: Sequence[Standing]) -> list[Standing]:
     return [standing for standing in standings if standing.number != DEFAULT_TRIAL]
 
 
-def _reached(trial: Standing, level: int) -> bool:
+def _reached(trial: Standing, level: float) -> bool:
     return trial.epoch >= level or trial.end == "finished"
 
 
-def _dropped_at(trial: Standing, level: int) -> bool:
+def _dropped_at(trial: Standing, level: float) -> bool:
     return trial.end == "pruned" and trial.epoch == level
 
 
-def _entered(trial: Standing, level: int) -> bool:
+def _entered(trial: Standing, level: float) -> bool:
     """Say whether a trial was let past `level`, or ended by itself before it, its place kept."""
     waiting_or_dropped = trial.epoch == level and level > 0 and trial.end in (None, "pruned")
     return trial.end == "finished" or (trial.epoch >= level and not waiting_or_dropped)
