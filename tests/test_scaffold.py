@@ -18,7 +18,7 @@ from automl_pt.testing.names import check_name
 KINDS = [BOTH, frozenset({"backbone"}), frozenset({"dataset"})]
 
 
-@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+@pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: "-".join(sorted(kinds)))
 def test_what_is_written_keeps_the_contract(kinds, tmp_path):
     written = new_plugin("acme-nets", tmp_path, kinds)
     assert sorted(str(path.relative_to(tmp_path / "acme-nets")) for path in written) == [
@@ -32,7 +32,7 @@ def test_what_is_written_keeps_the_contract(kinds, tmp_path):
     assert list(check_name("acme_nets", plugins)) == [passed[kind] for kind in sorted(kinds)]
 
 
-@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+@pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: "-".join(sorted(kinds)))
 def test_nothing_of_the_example_is_left(kinds, tmp_path):
     for path in new_plugin("acme-nets", tmp_path, kinds):
         text = path.read_text()
