@@ -5,6 +5,7 @@ A command's module is imported when the command is used, so that `--help` stays 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -69,7 +70,12 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in arguments
     try:
-        code = cli.main([word for word in arguments if word != "--traceback"], standalone_mode=False)
+        words = [word for word in arguments if word != "--traceback"]
+        with cli.make_context("automl-pt", words) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -78,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output has gone, as with `| head`: nothing is wrong, and nobody is there to tell
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         known = _known(error)
