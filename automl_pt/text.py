@@ -21,6 +21,12 @@ def few(items: Iterable[object], limit: int = 5) -> str:
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: float, noun: str) -> str:
+    """Write a number with its noun, which gets an s unless the number is one: 1 trial, 2 trials, 0.33 epochs."""
+    shown = f"{number:.0f}" if number == int(number) else f"{number:.2g}"
+    return f"{shown} {noun}" if number == 1 else f"{shown} {noun}s"
+
+
 def _escaped(character: str) -> str:
     if unicodedata.category(character) in _UNSEEN:
         return character.encode("unicode_escape").decode("ascii")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -21,7 +23,7 @@ from automl_pt.locks import locked
 from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Alone
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.report import StudyReport, list_studies, read_study
+from automl_pt.study.report import StudyReport, list_studies, read_study, storage_url
 from automl_pt.study.run_report import read_run
 from automl_pt.study.search import steps
 from automl_pt.study.storage import default_url, open_storage
@@ -80,6 +82,23 @@ def test_the_table_has_the_best_trial_first(study: Path, runner: CliRunner) -> N
     first = next(index for index, line in enumerate(lines) if "──" in line) + 1
     assert lines[first].split()[0] == str(best.number)
     assert f"best: trial {best.number}" in text
+
+
+def test_a_trial_dropped_within_its_first_epoch_shows_by_what(tmp_path: Path) -> None:
+    search(tmp_path / "toy", trials=16)
+    found = read_study(tmp_path / "toy")
+    dropped = next(trial for trial in found.trials if trial.epochs == 0)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_study(found, console)
+    console.file.close()
+    assert re.search(rf"{dropped.rank_loss:.4f} at 0.33 +0.33 ", console.export_text())
+    assert dropped.to_dict() | {"ranks": {"0.3333333333333333": dropped.rank_loss}, "ranked_at": 1 / 3} == (
+        dropped.to_dict()
+    )
+    # and Optuna's tools find it as a number and as a point to draw
+    plain = optuna.load_study(study_name="toy", storage=storage_url(tmp_path / "toy")).get_trials()[dropped.number]
+    assert plain.user_attrs["rank_loss"] == dropped.rank_loss
+    assert plain.intermediate_values == {0: dropped.rank_loss}
 
 
 def test_a_study_under_way_and_one_cut_off_differ_by_the_lock(study: Path) -> None:

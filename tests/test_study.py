@@ -153,6 +153,9 @@ def test_a_trial_dropped_at_the_first_rung_has_cost_part_of_an_epoch(tmp_path: P
     dropped = [record for record in result.trials if record.reason == "pruned" and record.epochs == 0]
     assert len(dropped) == 10
     assert all(record.value is None and record.losses == {} and record.seconds == 0.003 for record in dropped)
+    assert all(list(record.ranks) == [record.ranked_at] == [record.epochs_done] == [1 / 3] for record in dropped)
+    ranked = {event.trial: event.rank_loss for event in told if isinstance(event, events.TrialRanked)}
+    assert {record.number: record.rank_loss for record in result.trials} == ranked
     epochs = sum(isinstance(event, events.EpochDone) for event in told)
     assert epochs == 9 + 5 * 3 + 2 * 6
     paused = {event.epoch for event in told if isinstance(event, events.TrialPaused)}

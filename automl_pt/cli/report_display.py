@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
+from automl_pt.text import counted
 
 if TYPE_CHECKING:
     from automl_pt.study.records import TrialRecord
@@ -78,7 +79,7 @@ def _head(report: StudyReport) -> Iterable[str]:
     why = f" ({report.stopped})" if report.stopped else ""
     yield f"study {text(report.name)}: {what}, {report.status}{why}"
     states = ", ".join(f"{count} {state}" for state, count in report.states().items())
-    yield f"{len(report.trials)} trials" + (f": {states}" if states else "")
+    yield counted(len(report.trials), "trial") + (f": {states}" if states else "")
 
 
 def _trial_table(report: StudyReport) -> Table:
@@ -90,7 +91,7 @@ def _trial_table(report: StudyReport) -> Table:
     table = Table("trial", box=box.SIMPLE)
     for name in names:
         table.add_column(text(name), justify="right")
-    for name in ("val loss", "epochs", "seconds"):
+    for name in ("val loss", "rank loss", "epochs", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("state")
     table.add_column("reason", overflow="fold")
@@ -103,7 +104,13 @@ def _trial_table(report: StudyReport) -> Table:
 def _trial_cells(trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
     yield str(trial.number)
     yield from (text(_param(trial.params.get(name, "-"))) for name in names)
-    yield from (_loss(trial.value), str(trial.epochs), f"{trial.seconds:.1f}", trial.state, text(trial.reason))
+    epochs = counted(trial.epochs_done, "epoch").split()[0]
+    yield from (_loss(trial.value), _rank(trial), epochs, f"{trial.seconds:.1f}", trial.state, text(trial.reason))
+
+
+def _rank(trial: TrialRecord) -> str:
+    """Write the loss by which a trial was compared last, and after how many epochs."""
+    return "-" if trial.ranked_at is None else f"{_loss(trial.rank_loss)} at {trial.ranked_at:.2g}"
 
 
 def _answer(report: StudyReport) -> Iterable[str]:

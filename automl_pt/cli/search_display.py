@@ -16,6 +16,7 @@ from rich.table import Table
 
 from automl_pt.files import to_json
 from automl_pt.study import events
+from automl_pt.text import counted
 
 Show = Callable[[events.Event], None]
 
@@ -55,10 +56,14 @@ def describe(event: events.Event) -> list[str]:
         case events.StudyStarted():
             found = f", {event.finished} of them done before" if event.finished else ""
             where = f"{event.workers} at a time" if event.workers else "in this process"
-            return [escape(f"study {event.name} in {event.directory}: {event.trials} trials{found}, {where}")]
+            return [
+                escape(f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}")
+            ]
         case events.TrialStarted():
             verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done else "starts"
             return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
+        case events.TrialRanked():
+            return [f"trial {event.trial} after {counted(event.epoch, 'epoch')}: rank loss {event.rank_loss:.4f}"]
         case events.EpochDone():
             result = event.result
             figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
@@ -69,7 +74,8 @@ def describe(event: events.Event) -> list[str]:
             value = "" if event.value is None else f", val loss {event.value:.4f}"
             return [
                 escape(
-                    f"trial {event.number} ended: {event.reason}{value}, {event.epochs} epochs, {event.seconds:.1f} s"
+                    f"trial {event.number} ended: {event.reason}{value}, "
+                    f"{counted(event.epochs, 'epoch')}, {event.seconds:.1f} s"
                 )
             ]
         case events.NewBest():
@@ -84,7 +90,7 @@ def describe(event: events.Event) -> list[str]:
 def result_lines(event: events.Finished) -> list[str]:
     """Say what the search gave."""
     result = event.result
-    lines = [f"{len(result.trials)} trials in {clock(result.seconds)}; ended by: {result.stopped}"]
+    lines = [f"{counted(len(result.trials), 'trial')} in {clock(result.seconds)}; ended by: {result.stopped}"]
     if result.best is not None and result.best.value is not None:
         lines.append(
             f"best: trial {result.best.number}, {params_text(result.best.params)}, val loss {result.best.value:.4f}"
@@ -121,7 +127,7 @@ class Row:
     """One trial in the live table."""
 
     params: str
-    epoch: int = 0
+    epoch: float = 0
     val_loss: float | None = None
     val_accuracy: float | None = None
     state: str = "running"
@@ -147,16 +153,19 @@ class LiveView:
                 self.title, self.epochs = f"study {event.name}", event.epochs
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
-                row.epoch, row.state = int(event.epochs_done), "running"
+                row.epoch, row.state = event.epochs_done, "running"
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result
                 row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy
                 row.seconds += result.seconds
+            case events.TrialRanked():
+                self.rows.setdefault(event.trial, Row("")).epoch = event.epoch
             case events.TrialPaused():
                 self.rows.setdefault(event.number, Row("")).state = "waits"
             case events.TrialEnded():
                 row = self.rows.setdefault(event.number, Row(""))
-                row.state, row.epoch, row.seconds = event.reason, event.epochs, event.seconds
+                row.state, row.seconds = event.reason, event.seconds
+                row.epoch = event.epochs or row.epoch
             case events.NewBest():
                 self.best = event.number
             case events.Progress():
@@ -174,7 +183,7 @@ class LiveView:
         for number, row in sorted(self.rows.items()):
             figures = (_figure(row.val_loss), _figure(row.val_accuracy), f"{row.seconds:.1f}")
             style = "bold green" if number == self.best else "dim" if row.state not in ("running", "waits") else ""
-            epoch = f"{row.epoch}/{self.epochs}"
+            epoch = f"{row.epoch:.2g}/{self.epochs}" if row.epoch < 1 else f"{row.epoch:.0f}/{self.epochs}"
             table.add_row(str(number), escape(row.params), epoch, *figures, escape(row.state), style=style)
         return Group(table, *(escape(f"note: {note}") for note in self.notes[-3:]), *self._bar())
 

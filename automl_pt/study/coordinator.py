@@ -17,7 +17,17 @@ from automl_pt.config import SearchConfig
 from automl_pt.seeds import derive_seed
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
-from automl_pt.study.events import EpochDone, Event, NewBest, Notice, Progress, TrialEnded, TrialPaused, TrialStarted
+from automl_pt.study.events import (
+    EpochDone,
+    Event,
+    NewBest,
+    Notice,
+    Progress,
+    TrialEnded,
+    TrialPaused,
+    TrialRanked,
+    TrialStarted,
+)
 from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
 from automl_pt.study.pruning.base import Rule, Standing
@@ -209,6 +219,7 @@ class Coordinator:
         if probe.epoch in trial.known or trial.has_diverged:
             return
         self.ledger.rank(trial.number, probe.epoch, probe.rank_loss)
+        yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()
 

@@ -58,6 +58,15 @@ class EpochDone(Event):
 
 
 @dataclass(frozen=True)
+class TrialRanked(Event):
+    """A trial has come to a point within its first epoch at which trials are compared, by their `rank_loss`."""
+
+    trial: int
+    epoch: float
+    rank_loss: float
+
+
+@dataclass(frozen=True)
 class TrialPaused(Event):
     """A trial waits after `epoch`: whether it goes on depends on trials that have not come that far."""
 

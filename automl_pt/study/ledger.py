@@ -28,7 +28,7 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
-OWNER, OUTCOME, CRASHES, RANKS = "owner", "outcome", "crashes", "ranks"
+OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
 NOBODY = ""
 
@@ -125,7 +125,16 @@ class Ledger:
         trial.intermediate_values[epoch] = loss
 
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
-        """Write by what a trial is ranked at a point; the same again changes nothing."""
+        """Write by what a trial is ranked at a point; the same again changes nothing.
+
+        For Optuna's tools it stands beside as a number, and, within the first epoch, as the intermediate value of
+        step 0, so that a trial dropped there has a point in their plots.
+        """
+        trial = self._trials[number]
+        self._set(number, RANK_LOSS, rank_loss)
+        if epoch < 1:
+            retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
+            trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
     def own(self, number: int, owner: str) -> None:
@@ -218,7 +227,7 @@ def outcome(trial: FrozenTrial) -> Outcome:
     """Return how a trial ended, or what it had given when it was last paused."""
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
-        best = Standing(trial.number, trial.intermediate_values).best(trial.last_step or 0)
+        best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
         return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
     return Outcome(*json.loads(text))
 
@@ -229,8 +238,17 @@ def standing(trial: FrozenTrial) -> Standing:
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    ranks = {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
-    return Standing(trial.number, trial.intermediate_values, end, ranks)
+    return Standing(trial.number, losses(trial), end, ranks(trial))
+
+
+def losses(trial: FrozenTrial) -> dict[int, float]:
+    """Return a trial's validation losses by epoch; step 0 is none of them."""
+    return {step: loss for step, loss in trial.intermediate_values.items() if step > 0}
+
+
+def ranks(trial: FrozenTrial) -> dict[float, float]:
+    """Return the losses by which a trial was compared, by the point at which it was."""
+    return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
 
 
 def record(trial: FrozenTrial) -> TrialRecord:
@@ -245,5 +263,6 @@ def record(trial: FrozenTrial) -> TrialRecord:
         epochs=ended.epochs,
         seconds=ended.seconds,
         reason="running" if under_way else ended.reason,
-        losses=dict(sorted(trial.intermediate_values.items())),
+        losses=dict(sorted(losses(trial).items())),
+        ranks=dict(sorted(ranks(trial).items())),
     )

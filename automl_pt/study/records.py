@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -13,7 +13,9 @@ class TrialRecord:
     `state` is Optuna's word: RUNNING (a paused trial too), COMPLETE, PRUNED, FAIL or WAITING. `value` is the validation
     loss of the weights the trial kept, and None where it kept none. `epochs` counts the epochs done, `seconds` the time
     spent in them. `reason` says why the trial ended (`completed`, `patience`, `diverged`, `pruned`, or `failed: ...`),
-    or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss.
+    or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss. `ranks` maps the points,
+    in epochs, at which the pruning rule compared it to the loss by which it did; a fraction lies within the first
+    epoch, and a trial dropped there has this figure alone.
     """
 
     number: int
@@ -24,10 +26,27 @@ class TrialRecord:
     seconds: float
     reason: str
     losses: dict[int, float]
+    ranks: dict[float, float] = field(default_factory=dict)
+
+    @property
+    def ranked_at(self) -> float | None:
+        """Return the point, in epochs, at which it was compared last; None before the first."""
+        return max(self.ranks, default=None)
+
+    @property
+    def rank_loss(self) -> float | None:
+        """Return the loss by which it was compared there."""
+        return None if self.ranked_at is None else self.ranks[self.ranked_at]
+
+    @property
+    def epochs_done(self) -> float:
+        """Return how far it came, in epochs: a fraction where it ended within the first."""
+        return max(self.epochs, self.ranked_at or 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""
-        return {**asdict(self), "losses": {str(epoch): loss for epoch, loss in self.losses.items()}}
+        plain = {name: {str(key): loss for key, loss in getattr(self, name).items()} for name in ("losses", "ranks")}
+        return {**asdict(self), **plain, "rank_loss": self.rank_loss, "ranked_at": self.ranked_at}
 
 
 @dataclass(frozen=True)
