@@ -24,8 +24,8 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Catch SIGINT, SIGTERM and SIGHUP inside the block; only the main thread may do so."""
+def stopping(says: str = "stopping: finishing the step and saving; once more to leave at once") -> Iterator[Stop]:
+    """Catch SIGINT, SIGTERM and SIGHUP inside the block and say so; only the main thread may do so."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -33,7 +33,7 @@ def stopping() -> Iterator[Stop]:
             # files are only ever replaced as a whole, so leaving now loses no more than the step under way
             os._exit(128 + number)
         stop.signal = number
-        print("\nstopping: finishing the step and saving; once more to leave at once", file=sys.stderr, flush=True)
+        print(f"\n{says}", file=sys.stderr, flush=True)
 
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
     before = {number: signal.signal(number, handle) for number in caught}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_pt.images.decode import UnreadableImage, decode
-from automl_pt.model.load import Model, softmax
+from automl_pt.model.load import Model
 from automl_pt.training.device import available_cores
 
 #: batches decoded or being decoded before the one the network works on
@@ -42,7 +42,7 @@ def predict_files(
         if isinstance(outcome, UnreadableImage):
             yield Prediction(path, None, outcome.reason)
         else:
-            yield Prediction(path, softmax(outcome))
+            yield Prediction(path, model.probabilities(outcome))
 
 
 def outcomes(

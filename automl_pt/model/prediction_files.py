@@ -71,6 +71,16 @@ class Columns:
         rest = prediction.probabilities.tolist() if self.top is None else [value for pair in others for value in pair]
         return [path, name, probability, None, *rest]
 
+    def as_object(self, prediction: Prediction) -> dict[str, Any]:
+        """Return one row as JSON holds it: without `top` the probability of each class, else the likeliest in `top`."""
+        path, name, probability, error = self.values(prediction)[:4]
+        row: dict[str, Any] = {"path": path, "class": name, "probability": probability, "error": error}
+        if prediction.probabilities is None:
+            return row
+        if self.top is None:
+            return {**row, "probabilities": dict(zip(self.classes, prediction.probabilities.tolist(), strict=True))}
+        return {**row, "top": [{"class": name, "probability": value} for name, value in self.best(prediction)]}
+
 
 class CsvWriter:
     """Writes CSV in UTF-8; with `to_terminal`, characters that would steer a terminal are shown as escapes."""
@@ -109,17 +119,7 @@ class JsonWriter:
 
     def write(self, prediction: Prediction) -> None:
         """Write one row."""
-        path, name, probability, error = self.columns.values(prediction)[:4]
-        row = {"path": path, "class": name, "probability": probability, "error": error, **self.rest(prediction)}
-        self.stream.write(f"{to_json(row)}\n".encode())
-
-    def rest(self, prediction: Prediction) -> dict[str, Any]:
-        """Return what follows the likeliest class."""
-        if prediction.probabilities is None:
-            return {}
-        if self.columns.top is None:
-            return {"probabilities": dict(zip(self.columns.classes, prediction.probabilities.tolist(), strict=True))}
-        return {"top": [{"class": name, "probability": value} for name, value in self.columns.best(prediction)]}
+        self.stream.write(f"{to_json(self.columns.as_object(prediction))}\n".encode())
 
     def close(self) -> None:
         """Do nothing: no row is held back."""

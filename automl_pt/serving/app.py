@@ -1,0 +1,123 @@
+"""The routes: the page, `POST /predict`, `/model`, `/health`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from automl_pt.files import to_json
+from automl_pt.images.decode import UnreadableImage
+from automl_pt.model.load import Model
+from automl_pt.model.predict import Prediction
+from automl_pt.model.prediction_files import Columns
+from automl_pt.serving.batching import Batcher
+from automl_pt.serving.guard import LOOPBACK, Guard
+from automl_pt.serving.limits import Limits
+from automl_pt.serving.requests import Upload, read_upload
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+#: the page's files, which hold no word of the model's: all of that comes from the routes and is shown as text
+_PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def make_app(model: Model, limits: Limits | None = None, *, hosts: tuple[str, ...] = LOOPBACK) -> ASGIApp:
+    """Return the ASGI application that serves `model` to requests that name one of `hosts`."""
+    limits = limits or Limits()
+    batcher = Batcher(model, limits)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with batcher:
+            yield
+
+    async def predict(request: Request) -> Response:
+        top = _top(request.query_params.get("top"), len(model.classes))
+        return await _answer(batcher, await read_upload(request, limits), top)
+
+    async def about(request: Request) -> Response:
+        return _json(describe(model, limits))
+
+    async def health(request: Request) -> Response:
+        return _json({"status": "ok", "images": batcher.images, "passes": batcher.passes})
+
+    routes = [
+        Route("/predict", predict, methods=["POST"]),
+        Route("/model", about),
+        Route("/health", health),
+        *(Route(path, _static(*which)) for path, which in _PAGE.items()),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _refused, UnreadableImage: _unreadable}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), hosts)
+
+
+def describe(model: Model, limits: Limits) -> dict[str, Any]:
+    """Return what `/model` tells: the model, what it was measured at, and the server's limits."""
+    info = model.info
+    return {
+        "backbone": info.backbone,
+        "classes": list(info.classes),
+        "image_size": info.preprocessing.image_size,
+        "preprocessing": info.preprocessing.to_dict(),
+        "metrics": info.metrics,
+        "versions": info.versions,
+        "device": str(model.device),
+        "temperature": model.temperature,
+        "limits": {"bytes": limits.bytes, "pixels": limits.pixels},
+    }
+
+
+async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response:
+    """Answer with the fields of a row of `predict` as JSON Lines hold it."""
+    model = batcher.model
+    logits = await batcher.logits(upload.content, upload.name)
+    prediction = Prediction(Path(upload.name), model.probabilities(logits))
+    return _json(Columns(model.classes, top).as_object(prediction))
+
+
+def _top(asked: str | None, classes: int) -> int | None:
+    if asked is None:
+        return None
+    if not (asked.isascii() and asked.isdigit() and len(asked) < 10 and int(asked) > 0):
+        raise HTTPException(400, "`top` is a number of classes above 0")
+    return min(int(asked), classes)
+
+
+def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (files("automl_pt.serving") / "page" / name).read_bytes()
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UnreadableImage)
+    return _json({"error": printable(error.reason)}, 413 if error.kind == "huge" else 422)
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer in ASCII, so that any class name survives."""
+    return Response(to_json(value), status, headers, "application/json")

@@ -1,0 +1,114 @@
+"use strict";
+// Names of classes and files are anybody's text: they are only ever given to textContent.
+
+const TOP = 5;
+const KEPT = 50;
+const LISTED = 1000;
+const find = (id) => document.getElementById(id);
+let limits = null;
+let queue = Promise.resolve();
+
+function element(tag, text, kind) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+async function about() {
+  const response = await fetch("/model");
+  const model = await response.json();
+  limits = model.limits;
+  find("title").textContent = `Image classifier of ${model.classes.length} classes`;
+  const accuracy = model.metrics.val_accuracy;
+  const known = typeof accuracy === "number" ? `, right on ${percent(accuracy)} of its validation images` : "";
+  const heat = model.temperature === 1 ? "" : `; probabilities at temperature ${model.temperature.toFixed(3)}`;
+  find("about").textContent = `${model.backbone} at ${model.image_size} px${known}${heat}`;
+  find("limits").textContent = `up to ${Math.floor(limits.bytes / 1048576) || 1} MiB each; they go to this server only`;
+  const list = find("classes");
+  list.hidden = false;
+  list.querySelector("summary").textContent = "All classes";
+  for (const name of model.classes.slice(0, LISTED)) {
+    const item = element("li");
+    item.append(element("bdi", name));
+    list.querySelector("ul").append(item);
+  }
+}
+
+function bars(top) {
+  const list = element("ol", undefined, "bars");
+  for (const { class: name, probability } of top) {
+    const item = element("li");
+    const bar = element("i");
+    bar.style.width = percent(probability);
+    const label = element("span");
+    label.append(element("bdi", name));
+    label.title = name;
+    item.append(bar, label, element("b", percent(probability)));
+    list.append(item);
+  }
+  return list;
+}
+
+function card(file) {
+  const item = element("li", undefined, "result");
+  const image = element("img");
+  image.alt = "";
+  const address = URL.createObjectURL(file);
+  image.onload = image.onerror = () => URL.revokeObjectURL(address);
+  image.src = address;
+  const side = element("div");
+  const title = element("h2");
+  title.append(element("bdi", file.name));
+  side.append(title);
+  item.append(image, side);
+  find("results").prepend(item);
+  while (find("results").children.length > KEPT) find("results").lastChild.remove();
+  return side;
+}
+
+async function ask(file) {
+  if (limits && file.size > limits.bytes) throw new Error(`larger than ${limits.bytes} bytes`);
+  const form = new FormData();
+  form.append("image", file, file.name);
+  const response = await fetch(`/predict?top=${TOP}`, { method: "POST", body: form });
+  const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+async function classify(file) {
+  const side = card(file);
+  try {
+    side.append(bars((await ask(file)).top));
+  } catch (error) {
+    side.append(element("p", `Not classified: ${error.message}`, "error"));
+  }
+}
+
+function take(files) {
+  // one after the other, so that many dropped files are one request at a time
+  for (const file of files) {
+    queue = queue.then(() => {
+      find("status").textContent = `Classifying ${file.name}`;
+      return classify(file);
+    });
+  }
+  queue = queue.then(() => { find("status").textContent = ""; });
+}
+
+find("files").addEventListener("change", (event) => {
+  take([...event.target.files]);
+  event.target.value = "";
+});
+document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    find("drop").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") take([...event.dataTransfer.files]);
+  });
+}
+about().catch((error) => { find("status").textContent = `The server does not answer: ${error.message}`; });

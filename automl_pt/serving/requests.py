@@ -1,0 +1,112 @@
+"""What a request brings: one image, as multipart, as JSON with base64, or as the body itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from starlette.types import Message
+
+    from automl_pt.serving.limits import Limits
+
+#: bodies that are the image itself
+_RAW = ("application/octet-stream", "image/")
+_TAKES = "multipart/form-data with one file, application/json with base64 in `image`, or an image as the body"
+
+#: seconds for which a body that is refused is read, and thrown away
+_PATIENCE = 2.0
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """The body is larger than the limit."""
+
+
+class Upload(NamedTuple):
+    """An image file's content, and what its sender calls it."""
+
+    name: str
+    content: bytes
+
+
+async def read_upload(request: Request, limits: Limits) -> Upload:
+    """Return the one image of a request; raise HTTPException: 400, 408, 413 or 415, each with its reason."""
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await _read(_bounded(request, limits))
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body did not arrive within {limits.seconds:g} s") from error
+    except _TooLarge as error:
+        await _pass_over(request)
+        raise HTTPException(
+            413, f"the body is larger than the limit of {limits.bytes:,} bytes", {"connection": "close"}
+        ) from error
+
+
+async def _read(request: Request) -> Upload:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _from_form(request)
+    if kind == "application/json":
+        return _from_json(await request.body())
+    if kind.startswith(_RAW):
+        return Upload("image", await request.body())
+    raise HTTPException(415, f"the body is {printable(kind) or 'of no type'}; taken are {_TAKES}")
+
+
+async def _from_form(request: Request) -> Upload:
+    async with request.form(max_files=1, max_fields=8) as form:
+        files = [value for value in form.values() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(400, f"the form has no file; taken are {_TAKES}")
+        return Upload(files[0].filename or "image", await files[0].read())
+
+
+def _from_json(body: bytes) -> Upload:
+    try:
+        values = json.loads(body)
+        encoded, name = values["image"], values.get("name", "image")
+        if not isinstance(encoded, str) or not isinstance(name, str):
+            raise TypeError("`image` and `name` are text")
+        return Upload(name, base64.b64decode(encoded, validate=True))
+    except binascii.Error as error:
+        raise HTTPException(400, f"`image` is not base64: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise HTTPException(400, 'the body is not JSON such as {"image": "BASE64", "name": "cat.jpg"}') from error
+
+
+def _bounded(request: Request, limits: Limits) -> Request:
+    """Return the request with a body that raises _TooLarge beyond the limit, whatever its header said."""
+    said, taken = request.headers.get("content-length", ""), 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        if said.isdigit() and int(said) > limits.bytes:
+            raise _TooLarge
+        message = await request.receive()
+        taken += len(message.get("body", b""))
+        if taken > limits.bytes:
+            raise _TooLarge
+        return message
+
+    return Request(request.scope, counted)
+
+
+async def _pass_over(request: Request) -> None:
+    """Throw away, for a while, what is still being sent: a client that is cut off while it sends reads no answer."""
+    if "expect" in request.headers:
+        return  # it waits for leave to send, which it does not get
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            while (message := await request.receive())["type"] == "http.request" and message.get("more_body"):
+                pass

@@ -1,0 +1,82 @@
+"""Binds the port and runs the application until somebody asks it to end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from automl_pt.errors import InstallationError, OutputError
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.model.load import Model
+    from automl_pt.serving.limits import Limits
+
+#: seconds that answers under way get once the server was asked to end
+_LAST = 10
+
+
+def require_packages() -> None:
+    """Raise InstallationError where the packages of the extra `serve` are missing."""
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InstallationError(
+            "serving needs starlette, uvicorn and python-multipart",
+            given=str(error),
+            remedy="pip install 'automl-pt[serve]', or use `automl-pt predict`",
+        ) from error
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a listening socket at `host` and `port` (0: any free one); raise OutputError when there is none to have."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=128)
+    except OSError as error:
+        raise OutputError(
+            "a server needs an address of this machine, and a port that is free",
+            given=f"{printable(host)}, port {port}: {error.strerror or error}",
+            remedy="name another --port, 0 for any free one, or another --host",
+        ) from error
+    with listener:
+        yield listener
+
+
+def run(
+    model: Model, listener: socket.socket, limits: Limits, *, hosts: tuple[str, ...], should_stop: Callable[[], bool]
+) -> None:
+    """Serve `model` on `listener` until `should_stop()`, asked ten times a second; answers under way are finished."""
+    import uvicorn
+
+    from automl_pt.serving.app import make_app
+
+    class Server(uvicorn.Server):
+        """Ends when it is asked to; signals are the command line's."""
+
+        def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+            return contextlib.nullcontext()
+
+        async def on_tick(self, counter: int) -> bool:
+            return should_stop() or await super().on_tick(counter)
+
+    settings = uvicorn.Config(
+        make_app(model, limits, hosts=hosts),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        # no log of requests: what strangers write does not belong on a terminal
+        access_log=False,
+        log_level="warning",
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=_LAST,
+    )
+    Server(settings).run(sockets=[listener])
