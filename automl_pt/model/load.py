@@ -1,0 +1,189 @@
+"""A finished model: loaded from its directory, without a network and without running code from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from torch import Tensor, nn
+
+from automl_pt.build import build_model
+from automl_pt.errors import AutomlError, UnknownNameError
+from automl_pt.images.decode import decode
+from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
+from automl_pt.model.info import ModelInfo
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.text import few
+from automl_pt.training.device import NumberFormat, choose_device
+from automl_pt.training.evaluation import autocast
+
+__all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
+
+#: more than any network's list of tensors needs
+MAX_HEADER_BYTES = 8 * 1024 * 1024
+#: the batch that validation uses too: another size may round the last bit otherwise
+BATCH_SIZE = 64
+Source = Path | str | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in evaluation mode with what is known of it."""
+
+    info: ModelInfo
+    network: nn.Module
+    device: torch.device
+    precision: NumberFormat
+    #: what logits are divided by before they become probabilities; 1 where no calibration was fitted or it is left out
+    temperature: float = 1.0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names in the order of the columns."""
+        return self.info.classes
+
+    def predict(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Return probabilities float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
+        return self.probabilities(self.logits(sources, batch_size=batch_size))
+
+    def logits(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Return logits float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
+        batches = (sources[start : start + batch_size] for start in range(0, len(sources), batch_size))
+        parts = [self.forward(self.pixels(batch)) for batch in batches]
+        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
+
+    def pixels(self, sources: Iterable[Source]) -> NDArray[np.uint8]:
+        """Return images as the network's pixels, uint8[B, 3, S, S]; raise UnreadableImage."""
+        size = self.info.preprocessing.image_size
+        return np.stack([decode(Path(source) if isinstance(source, str) else source, size) for source in sources])
+
+    def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them."""
+        images = self.info.preprocessing.normalise(torch.from_numpy(pixels).to(self.device))
+        if self.precision != "fp32":
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits: NDArray[np.float32] = self.network(images).float().cpu().numpy()
+        return logits
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probabilities of logits float32[..., C], at the model's temperature."""
+        return softmax(logits, self.temperature)
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the softmax of logits / temperature over the last axis, computed in float64, as float32."""
+    scaled = torch.tensor(logits, dtype=torch.float64) / temperature
+    result: NDArray[np.float32] = scaled.softmax(-1).float().numpy()
+    return result
+
+
+def load_model(
+    path: str | Path, *, device: str = "auto", plugins: Plugins | None = None, allow_not_finite: bool = False
+) -> Model:
+    """Load a model directory, or the one inside a study or run directory.
+
+    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins` (default:
+    those installed). On the type of device it was validated on the model computes in the same number format, elsewhere
+    in fp32. Raises InvalidModelDirectoryError for what is no model directory, damaged or hostile, for a backbone that
+    no plugin knows, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
+    """
+    directory, chosen = find_model(path), choose_device(device)
+    info, weights, content = read_model(directory)
+    tensors = _parse(directory, weights.file, content)
+    del content
+    _check_tensors(directory, info, tensors, allow_not_finite)
+    network = _build(directory, info, plugins if plugins is not None else load_plugins())
+    _load(directory, network, tensors)
+    precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
+    layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
+    return Model(info, network.eval().to(chosen).to(memory_format=layout), chosen, precision)
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model directory that `path` is or holds: a model or run directory, a study, or a study's name."""
+    path = Path(path)
+    named = Path("studies") / path
+    candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
+    return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+
+
+def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
+    header = int.from_bytes(content[:8], "little")
+    if header > MAX_HEADER_BYTES:
+        refuse(directory, f"{name}: its header claims {header:,} bytes; {MAX_HEADER_BYTES:,} are allowed")
+    try:
+        json.loads(content[8 : 8 + header], object_pairs_hook=_no_duplicates)
+        return parse_safetensors(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+        refuse(directory, f"{name} is not safetensors ({type(error).__name__}: {error})")
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a tensor stands twice in the header")
+    return values
+
+
+def _check_tensors(directory: Path, info: ModelInfo, tensors: Mapping[str, Tensor], allow_not_finite: bool) -> None:
+    """Refuse, before anything is built from them, weights that cannot be those of so many classes, and NaN."""
+    count = len(info.classes)
+    if not any(tensor.ndim and tensor.shape[0] == count for tensor in tensors.values()):
+        refuse(directory, f"{INFO} lists {count:,} classes, but no tensor of the weights has as many rows")
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
+    if bad and not allow_not_finite:
+        refuse(
+            directory,
+            f"not-finite numbers in {few(bad)}",
+            remedy="train again with a lower learning rate, or load it with `load_model(..., allow_not_finite=True)`",
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor.float()).all())
+
+
+def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
+    try:
+        backbone = plugins.backbone(info.backbone)
+    except UnknownNameError as error:
+        refuse(directory, f"its backbone {info.backbone!r} is not registered", remedy=_plugin_needed(info, error))
+    try:
+        # the seed only fills weights that are replaced; the caller's random state is put back
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            return build_model(backbone, len(info.classes), info.preprocessing.image_size, seed=0)
+    except AutomlError as error:
+        refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
+
+
+def _plugin_needed(info: ModelInfo, error: UnknownNameError) -> str:
+    used = few(f"{plugin.get('name')} {plugin.get('version')} ({plugin.get('origin')})" for plugin in info.plugins)
+    if not used:
+        return error.remedy
+    return f"install the plugin that registers it, or name its file with --plugin; the model was trained with {used}"
+
+
+def _load(directory: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    wanted = network.state_dict()
+    misfits = [f"{name} is missing" for name in wanted if name not in tensors]
+    misfits += [f"{name} is not in the network" for name in tensors if name not in wanted]
+    misfits += [
+        f"{name} is {_described(tensor)}, the network's is {_described(wanted[name])}"
+        for name, tensor in tensors.items()
+        if name in wanted and (tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype)
+    ]
+    if misfits:
+        refuse(directory, f"the weights do not fit the network: {few(misfits, 3)}")
+    network.load_state_dict(dict(tensors))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
