@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": ("predict", "Classify images with a model."),
     "evaluate": ("evaluate", "Measure a model on labelled images."),
     "export": ("export", "Write a model as ONNX, torch.export or safetensors, checked."),
+    "serve": ("serve", "Classify images over HTTP, with a page."),
     "report": ("report", "Show what a study found."),
     "dashboard": ("dashboard", "Open a study in Optuna's dashboard."),
     "studies": ("studies", "List the studies in studies/."),
