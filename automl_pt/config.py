@@ -99,6 +99,9 @@ class Settings(BaseModel):
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="a plugin file to load")
+    trackers: tuple[str, ...] = Field(
+        (), description="a plugin that is told how the run or search goes, such as tensorboard; none is, unasked"
+    )
     cache_dir: str | None = Field(
         None,
         description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",

@@ -43,14 +43,14 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def guarded() -> Iterator[list[str]]:
-    """Hold the block to the time limit, and put back the global states it changed; their names are in the list after.
+def guarded(limit: float | None = None) -> Iterator[list[str]]:
+    """Hold the block to `limit` seconds, and put back the global states it changed; their names are in the list after.
 
     A state whose library was not imported before the block is compared with what that library starts with.
     """
     before, changed = _states(), list[str]()
     try:
-        with time_limit(TIME_LIMIT):
+        with time_limit(TIME_LIMIT if limit is None else limit):
             yield changed
     finally:
         for name, (found, put_back) in _states().items():

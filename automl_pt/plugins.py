@@ -25,7 +25,7 @@ from automl_pt.isolation import guarded
 from automl_pt.registry import Registry, V, collect
 from automl_pt.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
-HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("register_")))
+HOOKS = hookspecs.REGISTERING + hookspecs.TRACKING
 _log = logging.getLogger("automl_pt")
 
 
@@ -75,6 +75,10 @@ class Plugins:
         source = self._source(registry.owner(name))
         known = (plugin for plugin in self.loaded if plugin.name == source.name)
         return next(known, Plugin(source.name, source.version, source.origin))
+
+    def label(self, name: str) -> str:
+        """Return how a plugin is named in messages: with its distribution, or file, and version."""
+        return str(self._source(name))
 
     def _find(self, kind: str, name: str, registry: Registry[V], remedy: str) -> V:
         try:

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
 
 #: settings whose option has another name, because it is given several times or as a list
-NAMES = {"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin"}
+NAMES = {"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"}
 
 
 class Range(click.ParamType[Any]):

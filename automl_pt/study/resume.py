@@ -10,8 +10,8 @@ from automl_pt.errors import StudyError
 
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
-    ["dataset", "root", "download", "device", "threads", "plugins", "cache_dir", "checkpoint_minutes", "trials"]
-    + ["timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
+    ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
+    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
     + ["lr", "batch_sizes", "backbones"]
 )
 
