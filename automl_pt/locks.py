@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,21 +19,39 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     With `wait` another owner is waited for; without, OutputError says that somebody else is at work here.
     """
+    stream = _opened(path, wait)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(path, "a+b")  # noqa: SIM115  # closed below, after the lock is released with it
-    except OSError as error:
-        raise output_error(error, path) from error
-    try:
+        yield
+    finally:
+        stream.close()
+
+
+def _opened(path: Path, wait: bool) -> IO[bytes]:
+    """Return the open and locked file `path`; one that its last owner removed meanwhile is made again."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = open(path, "a+b")  # noqa: SIM115  # closed by whoever ends the lock, and the lock with it
+        except OSError as error:
+            raise output_error(error, path) from error
         if not _take(stream, wait):
+            stream.close()
             raise OutputError(
                 "one process at a time works in a folder",
                 given=f"{path.parent} is in use by another process",
                 remedy="wait for it or stop it, or choose another folder",
             )
-        yield
-    finally:
+        if _is(stream, path):
+            return stream
         stream.close()
+
+
+def _is(stream: IO[bytes], path: Path) -> bool:
+    """Say whether the open file still is the one called `path`."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 if sys.platform == "win32":

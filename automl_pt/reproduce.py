@@ -15,7 +15,8 @@ from automl_pt.errors import CheckpointError
 from automl_pt.files import make_folder, read_json
 from automl_pt.model.directory import read_info
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run import ENDED, execute, history, versions
+from automl_pt.run import execute
+from automl_pt.run_directory import ENDED, history, require_plugins, versions
 from automl_pt.training.device import choose_device, choose_precision, describe
 from automl_pt.training.result import EpochResult
 
@@ -50,6 +51,7 @@ class Reproduction:
         self.config = make(TrainConfig, settings, source=str(original / "run.json"))
         torch.set_num_threads(self.record["threads"])
         self.plugins = plugins or load_plugins(self.config.plugins)
+        require_plugins(original, self.plugins)
         self.data: Data = prepare(self.config, self.plugins, manifest=original / "manifest.json")
 
     def changes(self) -> list[str]:

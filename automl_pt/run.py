@@ -6,20 +6,15 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.build import build_model, head_parameters
@@ -29,26 +24,36 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
 from automl_pt.data.prepare import Progress as DataProgress
-from automl_pt.errors import CheckpointError, ConfigError
-from automl_pt.files import atomic_write, make_folder, read_json, to_json, write_json
+from automl_pt.errors import ConfigError
+from automl_pt.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
+from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.training.checkpoint import Checkpoints, require_same
-from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads, describe
+from automl_pt.run_directory import (
+    ENDED,
+    Tidied,
+    changes,
+    default_output,
+    earlier,
+    finish,
+    history,
+    new_record,
+    require_apart,
+    require_plugins,
+)
+from automl_pt.tracking import Trackers, follow
+from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.training.device import choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 from automl_pt.training.trainer import AfterStep, Training, go_on
 from automl_pt.training.trainer import train as train_epochs
 
-#: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
-PLACE = ("dataset", "device", "threads", "plugins", "root", "download", "checkpoint_minutes", "cache_dir", "cuda_graph")
 EVALUATION_BATCH = 64
-#: reasons after which there is nothing left to do
-ENDED = ("completed", "patience", "diverged")
 
 
 def train(
@@ -63,25 +68,36 @@ def train(
     config = make(TrainConfig, {"dataset": dataset, **settings})
     plugins = plugins or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
-    make_folder(output)
-    return execute(config, output, data=open_data(config, output, plugins), plugins=plugins)
+    require_plugins(output, plugins)
+    trackers = Trackers(plugins, config.trackers)
+    tidied = Tidied(output)
+    with tidied:
+        data = open_data(config, output, plugins)
+    results = execute(config, output, data=data, plugins=plugins)
+    return _epochs(tidied, follow(results, trackers, config, output, history(output)))
 
 
-def open_data(config: TrainConfig, output: Path, plugins: Plugins, progress: DataProgress | None = None) -> Data:
-    """Freeze the split in a run directory, or take the one that is there.
+def _epochs(tidied: Tidied, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+    with tidied:
+        yield from results
 
-    Raises StudyError when a call that never came to its first epoch left a split that was drawn with other settings.
+
+def open_data(
+    config: TrainConfig, output: Path, plugins: Plugins, progress: DataProgress | None = None, *, processes: int = 1
+) -> Data:
+    """Make the run directory and freeze the split in it, or take the one that is there.
+
+    Raises OutputError when the folder cannot be written or lies among the images, StudyError when a call that never
+    came to its first epoch left a split that was drawn with other settings, CheckpointError when the run found there
+    is another one.
     """
+    require_apart(config, output, plugins)
+    make_folder(output)
     manifest = output / "manifest.json"
     data = prepare(config, plugins, manifest=manifest, progress=progress)
-    if not (output / "run.json").exists():
+    if not earlier(output, config, data, processes=processes):
         require_asked(data.manifest, split_settings(config), manifest)
     return data
-
-
-def default_output(config: TrainConfig) -> Path:
-    """Return the run directory used where none is named."""
-    return Path("runs") / f"{Path(config.dataset).stem}-{config.backbone.replace('/', '-')}"
 
 
 def execute(
@@ -118,24 +134,6 @@ def execute(
                 finish(output, run.training.progress.reason or reason, error=error)
                 if run.training.progress.reason is not None:
                     run.checkpoints.remove()
-
-
-def history(output: Path) -> list[EpochResult]:
-    """Return the epochs that a run directory's history.jsonl tells of; none when there is no run."""
-    path = output / "history.jsonl"
-    if not path.exists():
-        return []
-    return [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
-
-
-def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
-    """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
-    path = output / "run.json"
-    record = read_json(path)
-    if record["reason"] in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
-        return
-    ended = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
 
 
 @dataclass
@@ -180,15 +178,16 @@ class Run:
 
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
-    backbone, device = plugins.backbone(config.backbone), choose_device(local_device(config.device))
+    backbone = plugins.backbone(config.backbone, config.backbone_options)
+    device = choose_device(local_device(config.device))
     torch.set_num_threads(config.threads or default_threads())
     if config.deterministic:
         _ask_for_determinism()
     precision = choose_precision(config.precision, device)
     preprocessing = Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
-    record = {**_record(config, data, plugins, device, precision), "processes": group.size}
+    record = new_record(config, data, plugins, device, precision, processes=group.size)
     checkpoints = Checkpoints(output / "checkpoints")
-    before = _before(output, record)
+    before = earlier(output, config, data, processes=group.size)
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
@@ -202,16 +201,13 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         weights=Path(config.weights) if config.weights else None,
         seed=config.seed,
     )
-    if config.freeze == "backbone":
-        head = head_parameters(model, backbone)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in head)
+    scales = _choose_parameters(model, backbone, config)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    training = Training(model, *loaders, config, device=device, precision=precision, group=group)
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.fit_into(available_memory())
     training.restore(checkpoints)
-    training.step.notes += _changes(before, record)
+    training.step.notes += changes(before, record)
     group.wait()  # nobody replaces a checkpoint that another process is still reading
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
     if group.leads:
@@ -219,15 +215,15 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
-def _changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
-    """Say what a run is gone on with that it was not begun with, and that may change its last bits."""
-    if not before:
-        return []
-    names = ("device", "precision", "threads", "versions")
-    changed = [
-        f"{name} was {before.get(name)} and is {record[name]}" for name in names if before.get(name) != record[name]
-    ]
-    return [f"not bit for bit as an unbroken run: {change}" for change in changed]
+def _choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
+    """Freeze what the settings say, and return the factors on the learning rate where they are not all 1."""
+    if config.freeze == "backbone":
+        head = head_parameters(model, backbone)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in head)
+    if config.freeze_groups:
+        freeze(model, backbone, config.freeze_groups)
+    return lr_scales(model, backbone, config.layer_decay) if config.layer_decay != 1 else None
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:
@@ -265,64 +261,6 @@ def _loaders(
     )
 
 
-def _before(output: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of the run found in `output`, after checking that it is this one; empty where there is none."""
-    path = output / "run.json"
-    if not path.exists():
-        return {}
-    found = _read_record(path)
-    keys = {key for key in record["config"] if key not in PLACE}
-    wanted = {key: record["config"][key] for key in keys} | {"data": record["data"]["fingerprint"]}
-    wanted["processes"] = record["processes"]
-    before = {key: found["config"].get(key) for key in keys} | {"data": found["data"]["fingerprint"]}
-    before["processes"] = found.get("processes", 1)
-    require_same(before, wanted, output)
-    return found
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = read_json(path)
-        _ = found["config"].keys(), found["data"]["fingerprint"]
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            "a run goes on from its own record",
-            given=f"{path}: damaged, or not written by automl-pt",
-            remedy="name another --output, or delete the folder to begin anew",
-        ) from error
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
-    packages = ("automl-pt", "torch", "torchvision", "timm")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
-
-
-def _record(
-    config: TrainConfig, data: Data, plugins: Plugins, device: torch.device, precision: NumberFormat
-) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "config": config.model_dump(mode="json"),
-        "versions": versions(),
-        "device": describe(device),
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "data": {
-            "source": data.manifest.source,
-            "fingerprint": data.manifest.fingerprint(),
-            "counts": data.manifest.counts(),
-            "left_out": len(data.manifest.left_out),
-        },
-        "plugins": [asdict(plugin) for plugin in plugins.loaded if plugin.origin != "built in"],
-        "command": shlex.join(sys.argv),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "reason": None,
-        "error": None,
-    }
-
-
 def _info(
     record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
 ) -> ModelInfo:
@@ -339,6 +277,7 @@ def _info(
         plugins=record["plugins"],
         recipe=backbone.recipe(classes, size) if backbone.recipe else None,
         weights_license=backbone.weights_license if record["config"]["pretrained"] else None,
+        weights_sha256=backbone.weights_sha256 if record["config"]["pretrained"] else None,
         precision=record["precision"],
         device=device.type,
     )

@@ -17,7 +17,7 @@ from tiny_runs import command, finished, record, weights, write_plugin
 from automl_pt.data.loader import Loader, batch_sizes
 from automl_pt.data.prepare import Pixels
 from automl_pt.dataset import Hints
-from automl_pt.run import history
+from automl_pt.run_directory import history
 from automl_pt.training.distributed import ALONE, joined, local_device
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")

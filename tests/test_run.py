@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from conftest import write_folder
-from tiny_runs import equal, record, write_plugin
+from tiny_runs import command, equal, finished, record, write_plugin
 
 from automl_pt import run
-from automl_pt.errors import CheckpointError, ConfigError, DeviceError, OutputError, StudyError
+from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DeviceError, OutputError, StudyError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run_directory import finish, history
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
@@ -52,7 +53,7 @@ def test_a_finished_run_tells_what_made_it(tiny_folder: Path, tmp_path: Path, pl
     names = {path.name for path in output.iterdir()}
     assert {"run.json", "manifest.json", "history.jsonl", "model.json", "README.md", "checkpoints"} <= names
     assert list((output / "checkpoints").iterdir()) == []
-    assert run.history(output) == results
+    assert history(output) == results
 
 
 def test_history_has_one_line_an_epoch_with_all_figures(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
@@ -158,10 +159,10 @@ def test_an_outer_end_is_recorded_and_gone_on_from(
     generator = start(tiny_folder, tmp_path / "out", plugins)
     next(generator)
     generator.close()  # type: ignore[attr-defined]
-    run.finish(tmp_path / "out", reason)
+    finish(tmp_path / "out", reason)
     assert record(tmp_path / "out")["reason"] == reason
     assert len(list(start(tiny_folder, tmp_path / "out", plugins))) == 2
-    run.finish(tmp_path / "out", reason)
+    finish(tmp_path / "out", reason)
     assert record(tmp_path / "out")["reason"] == "completed"
 
 
@@ -196,7 +197,7 @@ def test_a_damaged_checkpoint_is_told_in_the_history(tiny_folder: Path, tmp_path
     results = list(start(tiny_folder, output, plugins))
     assert [result.epoch for result in results] == [2, 3]
     assert newest.name in results[0].notes[0]
-    assert [result.epoch for result in run.history(output)] == [1, 2, 3]
+    assert [result.epoch for result in history(output)] == [1, 2, 3]
     assert equal(output, tmp_path / "whole")
 
 
@@ -221,9 +222,43 @@ def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, 
     assert results[1].notes == ()
 
 
-def test_a_split_left_by_a_refused_call_is_not_used_for_other_settings(tmp_path: Path) -> None:
+def test_a_split_left_by_a_killed_call_is_not_used_for_other_settings(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "photos", {"": 10})
-    with pytest.raises(ConfigError, match="at most the number of training images"):
-        list(run.train(str(folder), output=tmp_path / "run", batch_size=1000, image_size=16))
-    with pytest.raises(StudyError, match="val_fraction was 0.2 and is 0.4"):
+    run.train(str(folder), output=tmp_path / "run", image_size=16)  # never begun, as by a kill while it was prepared
+    with pytest.raises(StudyError, match=r"val_fraction was 0.2 and is 0.4"):
         run.train(str(folder), output=tmp_path / "run", val_fraction=0.4, image_size=16)
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1000}, {"device": "cuda:77"}, {"weights": "absent.safetensors"}, {"val_fraction": 0.99}]
+)
+def test_a_refused_call_leaves_nothing(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = write_folder(tmp_path / "photos", {"": 3})
+    with pytest.raises(AutomlError):
+        list(run.train(str(folder), output=tmp_path / "runs" / "one", image_size=16, **settings))
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "manifest.txt").write_text("mine")
+    with pytest.raises(AutomlError):
+        list(run.train(str(folder), output=tmp_path / "notes", image_size=16, **settings))
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["manifest.txt"]
+
+
+@pytest.mark.parametrize("inside", ["", "train/cat/run", "../photos/run"])
+def test_results_are_not_written_among_the_images(tmp_path: Path, inside: str) -> None:
+    folder = write_folder(tmp_path / "photos", {"train": 3})
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(OutputError, match=r"(?s)outside the folder of images.*lies in .*photos.*with --output"):
+        run.train(str(folder), output=folder / inside, image_size=16)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_another_run_is_refused_before_its_epochs_are_shown(tiny_folder: Path, tmp_path: Path, plugin: Path) -> None:
+    first = finished(command(tiny_folder, tmp_path / "out", plugin, epochs=1), tmp_path / "cache")
+    assert (first[0], "epoch 1:" in first[1]) == (0, True)
+    code, output, errors = finished(
+        command(tiny_folder, tmp_path / "out", plugin, epochs=1, lr=0.5), tmp_path / "cache"
+    )
+    assert (code, output) == (1, "")
+    assert "lr was 0.01 and is 0.5" in errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +27,34 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import stopping
-    from automl_pt.files import make_folder, read_json
+    from automl_pt.files import read_json
     from automl_pt.plugins import load_plugins
-    from automl_pt.run import default_output, execute, history, open_data
+    from automl_pt.run import execute, open_data
+    from automl_pt.run_directory import Tidied, default_output, history, require_plugins
+    from automl_pt.tracking import Trackers, follow
     from automl_pt.training.distributed import joined
 
     plugins = load_plugins(settings.plugins)
-    plugins.backbone(settings.backbone)
-    output = make_folder(output or default_output(settings))
+    require_plugins(output or default_output(settings), plugins)
+    plugins.backbone(settings.backbone, settings.backbone_options)
+    trackers = Trackers(plugins, settings.trackers)
+    output = output or default_output(settings)
     with (
         joined() as group,
+        Tidied(output) if group.leads else nullcontext(),
         stopping() as stop,
         train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
     ):
         with group.leader_first():
-            data = open_data(settings, output, plugins, progress=display.preparing)
+            data = open_data(settings, output, plugins, progress=display.preparing, processes=group.size)
         display.started(settings, data, done=history(output))
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
             return stop.signal is not None
 
-        for result in execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group):
+        results = execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group)
+        for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))

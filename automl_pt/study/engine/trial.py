@@ -11,6 +11,7 @@ from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run_directory import history
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.probe import probe
 from automl_pt.study.engine.ranking import rank_loss
@@ -28,7 +29,7 @@ def epochs(
 ) -> Iterator[EpochResult | Probe]:
     """Yield what the run's history tells of, then what is still to do."""
     seen = 0
-    past = run.history(spec.output)
+    past = history(spec.output)
     for result in past:
         # only of the last epoch the weights are still there; what earlier ones were ranked by is in the ledger
         yield _ranked(result, spec, data, plugins) if result is past[-1] else result
@@ -60,7 +61,7 @@ def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) 
 
 def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:
     """Return epochs that were in the checkpoint but not yet in the history when the run was killed."""
-    return [result for result in run.history(output) if seen < result.epoch < before]
+    return [result for result in history(output) if seen < result.epoch < before]
 
 
 def _shared(config: TrainConfig) -> TrainConfig:

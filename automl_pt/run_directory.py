@@ -1,0 +1,196 @@
+"""What a run directory tells: what made the run, how far it came, how it ended; and which calls it is for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from automl_pt.config import TrainConfig
+from automl_pt.data.prepare import Data
+from automl_pt.errors import CheckpointError, OutputError
+from automl_pt.files import read_json, to_json, write_json
+from automl_pt.plugins import Plugins
+from automl_pt.text import printable
+from automl_pt.training.checkpoint import require_same
+from automl_pt.training.device import NumberFormat, describe
+from automl_pt.training.early_stopping import Reason
+from automl_pt.training.result import EpochResult
+from automl_pt.used_plugins import how_to_get, missing_plugins, told, used_plugins
+
+#: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
+PLACE = (
+    *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
+    "cuda_graph",
+)
+#: reasons after which there is nothing left to do
+ENDED = ("completed", "patience", "diverged")
+#: what a call makes in a run directory before the run has begun
+PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
+
+
+def default_output(config: TrainConfig) -> Path:
+    """Return the run directory used where none is named."""
+    return Path("runs") / f"{Path(config.dataset).stem}-{config.backbone.replace('/', '-')}"
+
+
+def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
+    """Raise OutputError when the run directory lies in the folder of images: the next look would find it there."""
+    folder = Path(config.dataset)
+    if config.dataset in plugins.datasets() or not folder.is_dir():
+        return
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(
+            "results are written outside the folder of images",
+            given=f"{printable(output)} lies in {printable(folder)}",
+            remedy="name another folder with --output, or start the command elsewhere",
+        )
+
+
+class Tidied:
+    """Where a call is refused before its run has begun, leave no more in and of `output` than there was before it.
+
+    What is there is noted when this is made; the blocks in which the call may be refused are entered with it.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self._folders = [folder for folder in (output, *output.parents) if not folder.exists()]
+        self._own = [output / name for name in PRELIMINARY if not (output / name).exists()]
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is not None and not (self.output / "run.json").exists():
+            for path in self._own:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that was never made, or that somebody has put something into meanwhile
+                for folder in self._folders:
+                    folder.rmdir()
+
+
+def history(output: Path) -> list[EpochResult]:
+    """Return the epochs that a run directory's history.jsonl tells of; none when there is no run."""
+    path = output / "history.jsonl"
+    if not path.exists():
+        return []
+    return [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
+    """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
+    path = output / "run.json"
+    record = read_json(path)
+    if record["reason"] in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
+        return
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
+
+
+def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1) -> dict[str, Any]:
+    """Return the record of the run found in `output`; empty where there is none.
+
+    Raises CheckpointError when that run is not this one: other settings, other images, another number of processes.
+    """
+    path = output / "run.json"
+    if not path.exists():
+        return {}
+    found = _read_record(path)
+    settings = config.model_dump(mode="json")
+    keys = {key for key in settings if key not in PLACE}
+    wanted = {key: settings[key] for key in keys} | {"data": data.manifest.fingerprint(), "processes": processes}
+    # a run made before a setting existed was made with its default
+    before = {key: found["config"].get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
+    require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
+    return found
+
+
+def _default(setting: str) -> Any:
+    field = TrainConfig.model_fields.get(setting)
+    return None if field is None else json.loads(to_json(field.default))
+
+
+def require_plugins(output: Path, plugins: Plugins) -> None:
+    """Raise CheckpointError, with the line that installs them, where the run in `output` used plugins not here."""
+    path = output / "run.json"
+    if missing := missing_plugins(_read_record(path).get("plugins", []) if path.exists() else [], plugins):
+        raise CheckpointError(
+            "a run goes on with the plugins it was begun with",
+            given=f"{printable(output)}: without {told(missing)}",
+            remedy=how_to_get(missing),
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_json(path)
+        _ = found["config"].keys(), found["data"]["fingerprint"]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            "a run goes on from its own record",
+            given=f"{path}: damaged, or not written by automl-pt",
+            remedy="name another --output, or delete the folder to begin anew",
+        ) from error
+    return found
+
+
+def changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Say what a run is gone on with that it was not begun with, and that may change its last bits."""
+    if not before:
+        return []
+    names = ("device", "precision", "threads", "versions")
+    changed = [
+        f"{name} was {before.get(name)} and is {record[name]}" for name in names if before.get(name) != record[name]
+    ]
+    return [f"not bit for bit as an unbroken run: {change}" for change in changed]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    packages = ("automl-pt", "torch", "torchvision", "timm")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def new_record(
+    config: TrainConfig,
+    data: Data,
+    plugins: Plugins,
+    device: torch.device,
+    precision: NumberFormat,
+    *,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Return what run.json says of a run that begins now."""
+    return {
+        "format": 1,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "device": describe(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "data": {
+            "source": data.manifest.source,
+            "fingerprint": data.manifest.fingerprint(),
+            "counts": data.manifest.counts(),
+            "left_out": len(data.manifest.left_out),
+        },
+        "plugins": used_plugins(plugins, [config.backbone], config.dataset),
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reason": None,
+        "error": None,
+        "processes": processes,
+    }
