@@ -63,7 +63,7 @@ def make_app(model: Model, limits: Limits | None = None, *, hosts: tuple[str, ..
         Route("/health", health),
         *(Route(path, _static(*which)) for path, which in _PAGE.items()),
     ]
-    handlers: dict[Any, Any] = {HTTPException: _refused, UnreadableImage: _unreadable}
+    handlers: dict[Any, Any] = {HTTPException: _refused, UnreadableImage: _unreadable, Exception: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), hosts)
 
 
@@ -116,6 +116,11 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, UnreadableImage)
     return _json({"error": printable(error.reason)}, 413 if error.kind == "huge" else 422)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer in the server's own form; the error itself is raised on, to where the server is watched."""
+    return _json({"error": "the server failed; what it printed says why"}, 500)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
