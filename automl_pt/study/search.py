@@ -20,7 +20,7 @@ from automl_pt.config import SearchConfig, make
 from automl_pt.errors import StudyError
 from automl_pt.files import make_folder, write_json
 from automl_pt.locks import locked
-from automl_pt.plugins import Plugins
+from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study import resume
 from automl_pt.study.budget import Budget
 from automl_pt.study.coordinator import Coordinator
@@ -39,6 +39,8 @@ from automl_pt.study.space import make_space
 from automl_pt.study.storage import close_storage, default_url, is_shared, open_storage, server_engine, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Material, Subject
+from automl_pt.study.tracking import StudyFollower, follow_study
+from automl_pt.tracking import Trackers
 
 #: seconds in which running trials may save when a search is interrupted
 GRACE = 5.0
@@ -96,18 +98,30 @@ def steps(
     does the same. Raises StudyError when the study there was made with other data or settings.
     """
     subject = subject or _images()
+    config, notices = _with_plugin_files(config, plugins), list[str]()
+    trackers = _trackers(config, plugins, notices)
     directory = make_folder(Path(directory).absolute())
-    config = _with_plugin_files(config, plugins)
     with ExitStack() as stack:
         study = _open(config, directory, subject, plugins, stop, stack)
-        yield study.started()
-        with translated(study.storage):
-            try:
-                yield from study.coordinator.run()
-                yield from study.coordinator.leave(study.grace(stop))
-            finally:
-                study.coordinator.engine.close()
-            yield Finished(study.conclude(plugins, stop()))
+        yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
+
+
+def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:
+    yield study.started()
+    with translated(study.storage):
+        try:
+            yield from study.coordinator.run()
+            yield from study.coordinator.leave(study.grace(stop))
+        finally:
+            study.coordinator.engine.close()
+        yield Finished(study.conclude(plugins, stop()))
+
+
+def _trackers(config: SearchConfig, plugins: Plugins | None, notices: list[str]) -> Trackers | None:
+    """Look the trackers up, before anything is done; no search asks for any unless told to."""
+    if not config.trackers:
+        return None
+    return Trackers(plugins or load_plugins(config.plugins), config.trackers, report=notices.append)
 
 
 @dataclass
@@ -135,6 +149,13 @@ class OpenStudy:
             workers=0 if isinstance(engine, InlineEngine) else engine.slots,
             epochs=self.config.epochs,
         )
+
+    def follower(self, trackers: Trackers | None) -> StudyFollower | None:
+        """Return what turns this search's events into what its trackers are told; None without any."""
+        ledger = self.coordinator.ledger
+        if trackers is None:
+            return None
+        return StudyFollower(trackers, self.config, ledger.name, self.directory, ledger.records)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
         """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
