@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,16 +13,35 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class Trial(Protocol):
+    """What `search_space` is given: Optuna's trial, of which these three are asked."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Search a number from `low` to `high`."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Search a whole number from `low` to `high`, both included."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Search among `choices`: texts, numbers or truth values."""
+        ...
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A named network builder.
 
     `build(num_classes, pretrained)` returns a new `nn.Module` from float[B, 3, S, S] to logits float[B, num_classes].
-    With `pretrained` it loads weights or raises; it never falls back to random ones.
+    With `pretrained` it loads weights or raises; it never falls back to random ones. Further arguments of `build`, each
+    with a default, are the backbone's options: set by `backbone_options`, and searched where `search_space` says so.
     """
 
     name: str
-    build: Callable[[int, bool], nn.Module]
+    build: Callable[..., nn.Module]
     #: side S of the images in pixels, where the user names none
     image_size: int = 224
     #: smallest side the network accepts, if it takes other sizes than `image_size`; None: nothing is promised of others
@@ -34,6 +53,8 @@ class Backbone:
     has_pretrained: bool = False
     #: licence of those weights, shown in listings and kept with the model
     weights_license: str | None = None
+    #: SHA-256 of their file in hexadecimal digits, where it is known: shown in listings and kept with the model
+    weights_sha256: str | None = None
     #: called after `build` with the model and the image size: a place for a stem that suits small images
     adapt: Callable[[nn.Module, int], nn.Module] | None = None
     #: name, or names, of the head's modules; found as the last linear layer when None
@@ -45,6 +66,17 @@ class Backbone:
     convert_weights: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     #: True where the channels_last layout was measured to be faster on a CPU in float32 too
     channels_last: bool = False
+    #: of (model): names of its modules or parameters, in groups from the input to the head, for `layer_decay` and
+    #: `freeze_groups`; None: a group for each of the model's children that has parameters, in their own order
+    param_groups: Callable[[nn.Module], Sequence[Sequence[str]]] | None = None
+    #: of (trial): asks it, by `trial.suggest_...`, for each option of `build` that a search shall search too
+    search_space: Callable[[Trial], object] | None = None
+    #: for listings; None: not known. `parameters` and `gflops` (of one image of `image_size`, a multiplication with
+    #: its addition counted as two) are those of the network with its published head
+    parameters: int | None = None
+    gflops: float | None = None
+    #: whether it normalises by batch, for listings; a run looks at the model itself
+    batch_norm: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,15 @@ class Settings(BaseModel):
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
     weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
+    freeze_groups: CountOrZero = Field(
+        0, description="parameter groups, counted from the input, that do not train; the last group always trains"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
+    )
+    backbone_options: tuple[str, ...] = Field(
+        (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
+    )
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
     weight_decay: NotNegative = Field(1e-4, description="L2 penalty of SGD")
@@ -124,9 +133,20 @@ class Settings(BaseModel):
         if self.pretrained and self.weights:
             rule = "give pretrained or weights, not both: each says where the weights come from"
             yield {"pretrained", "weights"}, rule
+        if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
+            rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
+            yield {"freeze", "freeze_groups", "layer_decay"}, rule
         if self.group_column and self.group_by:
             rule = "give group_column or group_by, not both: each says which images belong together"
             yield {"group_column", "group_by"}, rule
+
+    @field_validator("backbone_options")
+    @classmethod
+    def _name_values(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        names = [option.partition("=")[0] for option in options if option.partition("=")[1]]
+        if len(set(names)) < len(options) or not all(name.isidentifier() for name in names):
+            raise ValueError("must be NAME=VALUE, each name once")
+        return options
 
     @field_validator("group_by")
     @classmethod
@@ -181,10 +201,13 @@ class SearchConfig(Settings):
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
 
-    def trial(self, *, backbone: str, lr: float, batch_size: int, seed: int) -> TrainConfig:
-        """Fix the searched settings and the seed: the run that one trial is."""
+    def trial(
+        self, *, backbone: str, lr: float, batch_size: int, seed: int, backbone_options: tuple[str, ...] = ()
+    ) -> TrainConfig:
+        """Fix the searched settings and the seed: the run that one trial is; its options come after those given."""
         shared = {name: getattr(self, name) for name in Settings.model_fields}
-        return TrainConfig(**{**shared, "backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed})
+        own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
+        return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pluggy
 
 from automl_pt import hookspecs
 from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.backbone_options import with_options
 from automl_pt.dataset import Dataset
 from automl_pt.errors import PluginError, UnknownNameError
 from automl_pt.installation import explain
@@ -61,9 +62,13 @@ class Plugins:
         """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_datasets", Dataset, (Dataset,))
 
-    def backbone(self, name: str) -> Backbone:
-        """Return the backbone called `name`, or raise UnknownNameError with near names."""
-        return self._find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
+    def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
+        """Return the backbone called `name`, with `options` (NAME=VALUE) set.
+
+        Raises UnknownNameError with near names, ConfigError for an option that it has not.
+        """
+        found = self._find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
+        return with_options(found, options)
 
     def dataset(self, name: str) -> Dataset:
         """Return the dataset called `name`, or raise UnknownNameError with near names."""

@@ -15,7 +15,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
 
 #: settings whose option has another name, because it is given several times or as a list
-NAMES = {"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"}
+NAMES = {
+    **{"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"},
+    "backbone_options": "backbone-option",
+}
 
 
 class Range(click.ParamType[Any]):

@@ -36,6 +36,8 @@ class ModelInfo:
     recipe: str | None = None
     #: licence of the pretrained weights the training started from, where it did
     weights_license: str | None = None
+    #: SHA-256 of their file, where the backbone tells it
+    weights_sha256: str | None = None
     #: number format of the validation's forward pass, and the type of device it ran on
     precision: str = "fp32"
     device: str = "cpu"
@@ -84,6 +86,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "plugins": list,
     "recipe": (str, type(None)),
     "weights_license": (str, type(None)),
+    "weights_sha256": (str, type(None)),
     "precision": str,
     "device": str,
 }

@@ -15,7 +15,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.info import ModelInfo
@@ -23,6 +23,7 @@ from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
+from automl_pt.used_plugins import how_to_get, told
 
 __all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
 
@@ -153,9 +154,11 @@ def _finite(tensor: Tensor) -> bool:
 
 def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
     try:
-        backbone = plugins.backbone(info.backbone)
+        backbone = plugins.backbone(info.backbone, _options(directory, info))
     except UnknownNameError as error:
         refuse(directory, f"its backbone {info.backbone!r} is not registered", remedy=_plugin_needed(info, error))
+    except ConfigError as error:
+        refuse(directory, error.given.strip(), remedy="install the version of the plugin that it was trained with")
     try:
         # the seed only fills weights that are replaced; the caller's random state is put back
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -164,11 +167,17 @@ def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
 
 
+def _options(directory: Path, info: ModelInfo) -> list[str]:
+    options = info.config.get("backbone_options") or []
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        refuse(directory, f"{INFO}: backbone_options is no list of texts")
+    return options
+
+
 def _plugin_needed(info: ModelInfo, error: UnknownNameError) -> str:
-    used = few(f"{plugin.get('name')} {plugin.get('version')} ({plugin.get('origin')})" for plugin in info.plugins)
-    if not used:
+    if not info.plugins:
         return error.remedy
-    return f"install the plugin that registers it, or name its file with --plugin; the model was trained with {used}"
+    return f"the model was trained with {told(info.plugins)}: {how_to_get(info.plugins)}"
 
 
 def _load(directory: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -17,11 +17,13 @@ from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size
+from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
 from automl_pt.training.result import EpochResult
+from automl_pt.used_plugins import used_plugins
 
 BATCH = 64
 
@@ -32,8 +34,10 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
     data = prepare(config, plugins, manifest=manifest)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    for name in config.backbones:
-        backbone = plugins.backbone(name)
+    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    extra = dimensions(nets, config.backbone_options)
+    for backbone in nets:
+        name = backbone.name
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
         _prove(config, backbone, len(data.manifest.classes), size)
         for split in ("train", "val"):
@@ -49,6 +53,8 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
+        plugins=used_plugins(plugins, config.backbones, config.dataset),
+        dimensions=extra,
     )
 
 

@@ -163,7 +163,7 @@ class Coordinator:
             seed=self.config.seed,
             number=len(trials),
         )
-        return self.ledger.add(params, self.space.distributions())
+        return self.ledger.add(params, self.space.distributions(params.get("backbone", self.space.backbones[0])))
 
     def _start(self, number: int, done: float, until: float) -> Event:
         trial = self.ledger.trials()[number]
@@ -173,6 +173,7 @@ class Coordinator:
             lr=trial.params["lr"],
             batch_size=trial.params["batch_size"],
             seed=derive_seed(self.config.seed, "trial", number),
+            backbone_options=self.space.options(trial.params),
         )
         self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
+from automl_pt.used_plugins import how_to_get, missing_plugins, told
+
+if TYPE_CHECKING:
+    from automl_pt.plugins import Plugins
+    from automl_pt.study.subject import Material
 
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
@@ -27,12 +32,49 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
     }
 
 
+def describe_material(material: Material) -> dict[str, Any]:
+    """Return what is kept of the plugins a study uses, and of the options of backbones it searches."""
+    from optuna.distributions import distribution_to_json
+
+    searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in material.dimensions}
+    return {"plugins": [dict(plugin) for plugin in material.plugins], "options": searched}
+
+
+def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, where: str) -> None:
+    """Raise StudyError, with the line that installs them, where plugins that a study uses are not loaded."""
+    missing = missing_plugins(used, plugins)
+    if missing:
+        raise StudyError(
+            "a study goes on with the plugins it was made with",
+            given=f"{where}: without {told(missing)}",
+            remedy=how_to_get(missing),
+        )
+
+
+def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which plugins have another version than when the study was made."""
+    versions = {plugin["name"]: plugin["version"] for plugin in now}
+    return [
+        f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}"
+        for plugin in used
+        if versions.get(plugin["name"], plugin["version"]) != plugin["version"]
+    ]
+
+
 def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
     """Raise StudyError, naming each difference, where results would not be comparable with those that are there."""
     differences = [
         f"{key} was {found['settings'].get(key)!r} and is {wanted['settings'].get(key)!r}"
         for key in sorted({*found["settings"], *wanted["settings"]})
-        if found["settings"].get(key) != wanted["settings"].get(key)
+        # a study made before a setting existed was made with its default
+        if found["settings"].get(key, _default(key)) != wanted["settings"].get(key)
+    ]
+    options = {**found.get("options", {})}, {**wanted.get("options", {})}
+    differences += [
+        f"the searched option {name} was {options[0].get(name, 'not searched')} and is "
+        f"{options[1].get(name, 'not searched')}"
+        for name in sorted({*options[0], *options[1]})
+        if options[0].get(name) != options[1].get(name)
     ]
     if found["fingerprint"] != wanted["fingerprint"]:
         differences.insert(0, "the training or validation images, or their split, are others")
@@ -48,3 +90,10 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
+
+
+def _default(setting: str) -> Any:
+    field = SearchConfig.model_fields.get(setting)
+    if field is None or field.is_required():
+        return None
+    return list(field.default) if isinstance(field.default, tuple) else field.default

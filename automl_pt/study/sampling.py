@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,18 @@ def suggest(
     if number == 0:
         return space.default()
     if number < STARTUP or not ranking:
-        return space.at(_filling(seed, number))
+        return space.at(_filling(seed, number, 3 + len(space.extra)))
     return _ask_tpe(space, params, ranking, derive_seed(seed, "sampler", number))
 
 
-def _filling(seed: int, number: int) -> tuple[float, float, float]:
-    """Return point `number` of a Halton sequence, shifted at random as a whole (Cranley and Patterson, 1976)."""
-    shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(3)
-    lr, size, backbone = (
-        (_radical_inverse(number, base) + shift) % 1 for base, shift in zip((2, 3, 5), shifts, strict=True)
-    )
-    return lr, size, backbone
+def _filling(seed: int, number: int, axes: int) -> list[float]:
+    """Return `axes` coordinates of point `number` of a Halton sequence, shifted as a whole (Cranley, Patterson, 1976)."""
+    shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(axes)
+    return [(_radical_inverse(number, base) + shift) % 1 for base, shift in zip(_primes(), shifts, strict=False)]
+
+
+def _primes() -> Iterator[int]:
+    return (n for n in count(2) if all(n % divisor for divisor in range(2, int(n**0.5) + 1)))
 
 
 def _radical_inverse(number: int, base: int) -> float:
@@ -68,7 +70,10 @@ def _ask_tpe(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
-            seed=seed % 2**32, n_startup_trials=0, multivariate=True, constant_liar=True
+            seed=seed % 2**32,
+            n_startup_trials=0,
+            multivariate=True,
+            constant_liar=True,
         )
     with quiet():
         study = optuna.create_study(sampler=sampler)
@@ -91,7 +96,7 @@ def _coordinates(space: Space) -> dict[str, BaseDistribution]:
     }
     if len(space.backbones) > 1:
         found["backbone"] = CategoricalDistribution(space.backbones)
-    return found
+    return found | {dimension.name: dimension.distribution for dimension in space.extra}
 
 
 def _told(
@@ -102,15 +107,19 @@ def _told(
     rate = values["lr"] / (values["batch_size"] / DEFAULT_BATCH_SIZE) ** EXPONENT
     bounds = distributions["rate"]
     assert isinstance(bounds, FloatDistribution)
-    known = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
+    known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
     if len(space.backbones) > 1:
         known["backbone"] = values["backbone"]
+    known |= {dimension.name: values[dimension.name] for dimension in space.extra if dimension.name in values}
+    own = {name: distributions[name] for name in known}
     state = TrialState.RUNNING if place is None else TrialState.COMPLETE
-    return create_trial(state=state, value=place, params=known, distributions=distributions)
+    return create_trial(state=state, value=place, params=known, distributions=own)
 
 
 def _plain(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
     batch_size = space.batch_sizes[found["size"]]
     lr = found["rate"] * (batch_size / DEFAULT_BATCH_SIZE) ** EXPONENT
     plain = {"lr": lr, "batch_size": batch_size}
-    return {**plain, "backbone": found["backbone"]} if "backbone" in found else plain
+    plain |= {"backbone": found["backbone"]} if "backbone" in found else {}
+    own = space.own(found.get("backbone", space.backbones[0]))
+    return plain | {dimension.name: found[dimension.name] for dimension in own}

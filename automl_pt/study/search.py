@@ -18,7 +18,7 @@ from typing import Any
 from automl_pt import __version__
 from automl_pt.config import SearchConfig, make
 from automl_pt.errors import StudyError
-from automl_pt.files import make_folder, write_json
+from automl_pt.files import make_folder, read_json, write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study import resume
@@ -231,6 +231,7 @@ def _open(
     if not is_shared(url):
         stack.enter_context(locked(directory / ".lock", wait=False))
     budget = Budget(config.timeout)
+    before = _plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
     budget.images = (material.train_images, 2 * material.val_images + material.test_images)
     ledger = _open_ledger(config, url, directory, material, stack)
@@ -242,12 +243,22 @@ def _open(
         shelf=Shelf(directory, config.keep_models, subject.publish),
         engine=engine,
         rule=make_rule(config.pruner, config.epochs, ledger.study),
-        space=make_space(config, material.train_images),
+        space=make_space(config, material.train_images, material.dimensions),
         budget=budget,
         stop=stop,
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
-    return OpenStudy(config, directory, shown(url), subject, coordinator)
+    notes = resume.other_versions(before, material.plugins)
+    return OpenStudy(config, directory, shown(url), subject, coordinator, notes)
+
+
+def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
+    """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
+    path = directory / "study.json"
+    used: list[dict[str, Any]] = read_json(path).get("plugins", []) if path.exists() else []
+    if used:
+        resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
+    return used
 
 
 def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: Plugins | None) -> Flatness:
@@ -269,13 +280,14 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
         presence = Among(server_engine(url), name)
         stack.callback(presence.close)
     ledger = Ledger(storage, name, presence, shown(url))
-    wanted = resume.describe(config, material.fingerprint, __version__)
+    wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
     with ledger.turn():
         found = ledger.about()
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
         ledger.set_about({**wanted, "version": found.get("version", __version__)})
-    write_json(directory / "study.json", {"name": name, "storage": shown(url) if config.storage else "study.db"})
+    where = shown(url) if config.storage else "study.db"
+    write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"]})
     return ledger
 
 

@@ -1,17 +1,20 @@
-"""What is searched: learning rate, batch size, and the backbone where several are given."""
+"""What is searched: learning rate, batch size, the backbone where several are given, and backbones' own options."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from automl_pt.backbone_options import told
 from automl_pt.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from automl_pt.config import SearchConfig
+    from automl_pt.study.dimensions import Dimension
 
 DEFAULT_LR = 0.001
 DEFAULT_BATCH_SIZE = 16
@@ -20,32 +23,48 @@ OFFERED = tuple(2**power for power in range(3, 9))
 
 @dataclass(frozen=True)
 class Space:
-    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given."""
+    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given.
+
+    `extra` are options of the backbones; a trial has those of its own.
+    """
 
     lr: tuple[float, float]
     batch_sizes: tuple[int, ...]
     backbones: tuple[str, ...]
+    extra: tuple[Dimension, ...] = ()
 
     def default(self) -> dict[str, Any]:
         """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
         low, high = self.lr
         batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
-        return self._params(min(high, max(low, DEFAULT_LR)), batch_size, self.backbones[0])
+        return self._params(
+            min(high, max(low, DEFAULT_LR)), batch_size, self.backbones[0], [d.default for d in self.extra]
+        )
 
-    def at(self, unit: tuple[float, float, float]) -> dict[str, Any]:
-        """Map a point of the unit cube to parameters, evenly in log lr, batch sizes and backbones."""
+    def at(self, unit: Sequence[float]) -> dict[str, Any]:
+        """Map a point of the unit cube to parameters, evenly in log lr, batch sizes, backbones and options."""
         low, high = (math.log(bound) for bound in self.lr)
         lr = min(self.lr[1], max(self.lr[0], math.exp(low + unit[0] * (high - low))))
         batch_size = self.batch_sizes[int(unit[1] * len(self.batch_sizes))]
-        return self._params(lr, batch_size, self.backbones[int(unit[2] * len(self.backbones))])
+        backbone = self.backbones[int(unit[2] * len(self.backbones))]
+        options = [dimension.at(place) for dimension, place in zip(self.extra, unit[3:], strict=True)]
+        return self._params(lr, batch_size, backbone, options)
 
     def without(self, batch_size: int) -> Space:
         """Leave out batch sizes from `batch_size` up, which did not fit in memory; the smallest always stays."""
         fitting = tuple(size for size in self.batch_sizes if size < batch_size)
-        return Space(self.lr, fitting or self.batch_sizes[:1], self.backbones)
+        return replace(self, batch_sizes=fitting or self.batch_sizes[:1])
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Describe the parameters to Optuna's storage.
+    def own(self, backbone: str) -> list[Dimension]:
+        """Return the dimensions of one backbone."""
+        return [dimension for dimension in self.extra if dimension.backbone == backbone]
+
+    def options(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a trial's options as the setting `backbone_options` holds them."""
+        return tuple(told(d.option, params[d.name]) for d in self.extra if d.name in params)
+
+    def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
+        """Describe the parameters, of a trial of one backbone or of all, to Optuna's storage.
 
         Batch sizes are told as a range of integers: Optuna lets a range grow within a study, but not a set of choices.
         """
@@ -57,14 +76,16 @@ class Space:
         }
         if len(self.backbones) > 1:
             found["backbone"] = CategoricalDistribution(self.backbones)
-        return found
+        asked = self.extra if backbone is None else self.own(backbone)
+        return found | {dimension.name: dimension.distribution for dimension in asked}
 
-    def _params(self, lr: float, batch_size: int, backbone: str) -> dict[str, Any]:
+    def _params(self, lr: float, batch_size: int, backbone: str, options: Sequence[Any]) -> dict[str, Any]:
         plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
-        return {**plain, "backbone": backbone} if len(self.backbones) > 1 else plain
+        own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone == backbone}
+        return {**plain, **({"backbone": backbone} if len(self.backbones) > 1 else {}), **own}
 
 
-def make_space(config: SearchConfig, train_images: int) -> Space:
+def make_space(config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = ()) -> Space:
     """Return the study's ranges; batch sizes that leave an epoch fewer than four steps are not offered unasked.
 
     Raises ConfigError when a batch size asked for is above the number of training images.
@@ -76,4 +97,4 @@ def make_space(config: SearchConfig, train_images: int) -> Space:
         sizes = tuple(sorted(set(config.batch_sizes)))
         if sizes[-1] > train_images:
             raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {sizes[-1]}"])
-    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)))
+    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)

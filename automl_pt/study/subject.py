@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.study.engine.base import MakeTrial
@@ -13,13 +13,15 @@ from automl_pt.study.records import Comparison, TrialRecord
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
+    from automl_pt.study.dimensions import Dimension
 
 
 @dataclass(frozen=True)
 class Material:
     """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
 
-    `make` makes a trial's iterator in this process.
+    `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
+    what the backbones add to the search.
     """
 
     train_images: int
@@ -27,6 +29,8 @@ class Material:
     test_images: int
     fingerprint: str
     make: MakeTrial
+    plugins: Sequence[Mapping[str, Any]] = ()
+    dimensions: tuple[Dimension, ...] = ()
 
 
 @dataclass(frozen=True)

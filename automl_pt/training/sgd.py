@@ -17,14 +17,24 @@ class SGD:
     """Nesterov momentum with L2 penalty, as `torch.optim.SGD` computes it; parameters without a gradient are left out.
 
     All memory is taken when it is made, so that a step cannot run out of it. `lr` may be set before each step, to a
-    number or, inside a captured graph, to a tensor. `param_groups`, and taking the scale and the
-    verdict on infinities from attributes set by it, is what `torch.amp.GradScaler` asks of an optimiser.
+    number or, inside a captured graph, to a tensor; `scales` are factors on it, one for each parameter. `param_groups`,
+    and taking the scale and the verdict on infinities from attributes set by it, is what `torch.amp.GradScaler` asks of
+    an optimiser.
     """
 
     _step_supports_amp_scaling = True
 
-    def __init__(self, parameters: Sequence[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        scales: Sequence[float] = (),
+    ) -> None:
         self.parameters = list(parameters)
+        self.scales = list(scales) or [1.0] * len(self.parameters)
         self.lr: float | Tensor = lr
         self.momentum, self.weight_decay = momentum, weight_decay
         self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters] if momentum else []
@@ -34,15 +44,17 @@ class SGD:
     def step(self) -> None:
         """Update the parameters from their gradients; not at all when the scaler found one that is not finite."""
         used = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        if not used:
-            return
+        for scale in sorted({self.scales[index] for index in used}):
+            self._step([index for index in used if self.scales[index] == scale], scale)
+
+    def _step(self, used: list[int], scale: float) -> None:
         torch._fused_sgd_(
             [self.parameters[index] for index in used],
             [grad for index in used if (grad := self.parameters[index].grad) is not None],
             [self.buffers[index] for index in used] if self.buffers else [],
             weight_decay=self.weight_decay,
             momentum=self.momentum,
-            lr=self.lr,
+            lr=self.lr if scale == 1 else self.lr * scale,
             dampening=0.0,
             nesterov=self.momentum > 0,
             maximize=False,

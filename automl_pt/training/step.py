@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,11 +37,19 @@ class Step:
         precision: NumberFormat,
         class_weights: Tensor | None = None,
         group: Group = ALONE,
+        lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.class_weights, self.group = class_weights, group
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = SGD(self.parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.parameters = list(trained.values())
+        self.optimizer = SGD(
+            self.parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            scales=[lr_scales[name] for name in trained] if lr_scales else (),
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []

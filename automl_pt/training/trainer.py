@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,12 +77,15 @@ class Training:
         device: torch.device,
         precision: NumberFormat,
         group: Group = ALONE,
+        lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
-        self.step = Step(model, config, device=device, precision=precision, class_weights=weights, group=group)
+        self.step = Step(
+            model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
+        )
         self.take_step = recorded(self.step, train_loader.batch_sizes[0], wanted=config.cuda_graph)
         self.ema = _moving_average(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
@@ -181,6 +184,12 @@ class Training:
             history=[*self.progress.history, result.to_dict()],
         )
 
+    def saved(self, result: EpochResult, seconds: float) -> EpochResult:
+        """Add to an epoch's record what saving it took, the longest of all processes; all must call it together."""
+        result = replace(result, save_seconds=self.group.highest(round(1000 * seconds)) / 1000)
+        self.progress.history[-1] = result.to_dict()
+        return result
+
     def _evaluate(self, module: nn.Module) -> Evaluation:
         return evaluate(module, self.val_loader, device=self.device, precision=self.precision, group=self.group)
 
@@ -253,11 +262,12 @@ def train(
             save()
             return
         result, module = training.finish_epoch(training.progress.seconds, training.train_loader.wait_seconds - waited)
+        saving = time.perf_counter()
         if save_model is not None and training.group.leads and (result.is_best or config.keep == "last"):
             history = [EpochResult.from_dict(entry) for entry in training.progress.history]
             save_model((module if config.keep == "best" else training.model).state_dict(), result, history)
         save()
-        yield result
+        yield training.saved(result, time.perf_counter() - saving)
 
 
 def train_mode(model: nn.Module) -> None:

@@ -35,7 +35,7 @@ def rank_loss(config: TrainConfig, output: Path, data: Data, plugins: Plugins, *
     state, _ = Checkpoints(output / "checkpoints").load()
     if state is None:
         return None
-    backbone, device = plugins.backbone(config.backbone), choose_device(config.device)
+    backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
     model = build_model(backbone, len(data.manifest.classes), size, seed=config.seed)
     model.load_state_dict(state["model"])

@@ -1,0 +1,60 @@
+"""Which third parties' plugins a run or study uses, kept with it, and what to do where one is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from automl_pt.plugins import Plugins
+from automl_pt.text import printable
+
+BUILT_IN = "built in"
+
+
+def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> list[dict[str, Any]]:
+    """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
+
+    A name that nobody registered, such as a dataset's path, is nobody's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    datasets, nets = plugins.datasets(), plugins.backbones()
+    asked = [(nets, name) for name in backbones if name in nets]
+    asked += [(datasets, dataset)] if dataset in datasets else []  # type: ignore[list-item]
+    for registry, name in asked:
+        plugin = plugins.provider(registry, name)
+        if plugin.origin != BUILT_IN:
+            found[plugin.name] = asdict(plugin)
+    return [found[name] for name in sorted(found)]
+
+
+def missing_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Mapping[str, Any]]:
+    """Return those of `used` that are not loaded here."""
+    loaded = {name for name, _ in plugins.manager.list_name_plugin()}
+    return [plugin for plugin in used if plugin.get("name") not in loaded]
+
+
+def told(used: Iterable[Mapping[str, Any]]) -> str:
+    """Name plugins with version and origin."""
+    return ", ".join(
+        f"{printable(plugin.get('name'))} ({' '.join(filter(None, map(printable, _where(plugin))))})" for plugin in used
+    )
+
+
+def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
+    """Return what to type to have `used` again: a `pip install` line for distributions, --plugin for files."""
+    distributions, files = [], []
+    for plugin in used:
+        origin, version = _where(plugin)
+        if origin.endswith(".py"):
+            files.append(f"--plugin {printable(origin)}")
+        elif origin != "registered by hand":
+            distributions.append(f"{printable(origin)}=={printable(version)}" if version else printable(origin))
+    steps = [f"`pip install {' '.join(distributions)}`"] if distributions else []
+    steps += [f"name the file, where it is now: `{' '.join(files)}`"] if files else []
+    steps = steps or ["register the plugin by hand, as the program did that began this"]
+    return "; ".join([*steps, "`automl-pt doctor` says which plugins were left out, and why"])
+
+
+def _where(plugin: Mapping[str, Any]) -> tuple[str, str]:
+    return str(plugin.get("origin") or ""), str(plugin.get("version") or "")
