@@ -45,7 +45,7 @@ def suggest(
 
 
 def _filling(seed: int, number: int, axes: int) -> list[float]:
-    """Return `axes` coordinates of point `number` of a Halton sequence, shifted as a whole (Cranley, Patterson, 1976)."""
+    """Return `axes` coordinates of point `number` of a randomly shifted Halton sequence (Cranley, Patterson, 1976)."""
     shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(axes)
     return [(_radical_inverse(number, base) + shift) % 1 for base, shift in zip(_primes(), shifts, strict=False)]
 
