@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from automl_pt.errors import UnknownNameError
 from automl_pt.plugins import Plugins
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
+from automl_pt.testing.trackers import check_tracker
+from automl_pt.tracking import tracker_names
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
-    """Check the backbone, the dataset, or all that the plugin of that name registers; yield each name that passed.
+    """Check the backbone, the dataset, or all that the plugin of that name offers; yield each name that passed.
 
     `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
     UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
@@ -23,7 +26,8 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
     if not nets and name in backbones:
         nets = [name]
-    if not nets and not sets:
+    tracks = name in tracker_names(plugins)
+    if not nets and not sets and not tracks:
         known = [*backbones, *datasets, *(plugin.name for plugin in plugins.loaded)]
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
         raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
@@ -33,3 +37,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     for found in sets:
         check_dataset(datasets[found], root=root)
         yield f"dataset {found}"
+    if tracks:
+        with TemporaryDirectory() as folder:
+            check_tracker(name, Path(folder), plugins=plugins)
+        yield f"tracker {name}"
