@@ -165,8 +165,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+CACHE_VARIABLE = "AUTOML_PT_CACHE"
+
+
 def cache_folder() -> Path:
     """Return the folder for what can be made again: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
-    if chosen := os.environ.get("AUTOML_PT_CACHE"):
+    if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "automl_pt"

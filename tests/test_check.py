@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from automl_pt.check import Report, check, quick_check, refuse
-from automl_pt.check.alike import MAX_BITS, near_copies
+from automl_pt.check.alike import near_copies
 from automl_pt.check.facts import Facts
 from automl_pt.check.findings import KINDS
 from automl_pt.check.memory import Memory, stamp
 from automl_pt.check.page import contact_sheet
+from automl_pt.check.pairs import MAX_BITS
 from automl_pt.check.survey import Seen, survey
 from automl_pt.cli.check import command
 from automl_pt.dataset import LabeledImages
@@ -215,6 +216,28 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
         Memory()
 
 
+def test_without_a_default_cache_nothing_is_remembered_and_it_is_said(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.delenv("AUTOML_PT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    reports = [check(open_path(clean)) for _ in range(2)]
+    assert [(report.ok, report.read) for report in reports] == [(True, 18)] * 2
+    assert "nothing is remembered for the next check" in reports[0].notes[-1]
+    assert str(tmp_path / "file") in reports[0].notes[-1]
+
+
+def test_pairs_are_remembered_by_what_all_images_show(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(1, 96).save(clean / "val/a/near.png")
+    first = check(open_path(clean))
+    calls: list[int] = []
+    monkeypatch.setattr("automl_pt.check.pairs.near_pairs", lambda facts: calls.append(len(facts)) or iter(()))
+    assert check(open_path(clean)).findings == first.findings
+    assert calls == []
+    assert any(found.kind.startswith("alike") for found in first.findings)
+
+
 def test_a_memory_damaged_inside_is_said(clean: Path, cache: Path) -> None:
     check(open_path(clean))
     path = cache / "check/facts.sqlite"
@@ -291,7 +314,8 @@ def test_arrays_are_compared_too() -> None:
 
 def test_progress_is_told(clean: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    survey(open_path(clean), lambda *call: calls.append(call))
+    with Memory() as memory:
+        survey(open_path(clean), memory, lambda *call: calls.append(call))
     assert calls == [("looking at images", count, 18) for count in range(1, 19)]
 
 
@@ -324,7 +348,9 @@ def test_pictures_of_one_make_are_not_taken_for_one_picture() -> None:
         return pixels
 
     data = LabeledImages([look(10), look(12)], [0, 0], ("a",))
-    assert near_copies(data, survey(data)[0]) == []
+    with Memory() as memory:
+        seen, _ = survey(data, memory)
+    assert near_copies(data, seen) == []
 
 
 def test_ten_thousand_images_are_compared_within_seconds() -> None:

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from automl_pt.images import decode as images
 from automl_pt.images import resize
 from automl_pt.images.decode import BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
 from automl_pt.images.modes import BACKGROUND
+from automl_pt.images.read import MAX_BYTES
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
@@ -236,7 +236,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int) -> None:
 def test_a_file_beyond_the_byte_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     with open(path, "wb") as stream:
-        stream.truncate(images.MAX_BYTES + 1)
+        stream.truncate(MAX_BYTES + 1)
     with pytest.raises(UnreadableImage, match="more than the limit"):
         read(path)
 

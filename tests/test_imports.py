@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_a_run_imports_only_what_it_computes_with(tmp_path: Path) -> None:
     words = ["train", folder, "--plugin", plugin, "--output", tmp_path / "run", "--backbone", "tiny"]
     settings = ["--epochs", "1", "--batch-size", "4", "--quiet"]
     assert imported_by(command(*map(str, words), *settings)) - DISPLAY == {"torch"}
+
+
+def test_a_second_check_imports_nothing_that_decodes_or_compares(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images", {"train": 3}) / "train"
+    for path in folder.rglob("*.png"):
+        os.utime(path, ns=(10**18, 10**18))  # what is new may change unnoticed, and is looked at again
+    code = command("check", str(folder))
+    show = "\nprint('|' + ' '.join(name for name in ('numpy', 'PIL.Image', 'imagehash') if name in sys.modules))"
+    for wanted in ("numpy PIL.Image imagehash", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys\n{code}{show}"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.rpartition("|")[2].strip() == wanted
 
 
 def test_a_worker_imports_only_what_its_trial_computes_with(tmp_path: Path) -> None:

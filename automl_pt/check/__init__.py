@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from automl_pt.check.alike import copies, near_copies
 from automl_pt.check.findings import Finding, Item, Level, finding, refuse
+from automl_pt.check.memory import open_memory
 from automl_pt.check.quick import quick_check
 from automl_pt.check.survey import Progress, Seen, survey
 from automl_pt.dataset import LabeledImages
-from automl_pt.images.decode import SUFFIXES
+from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.scan import suffix
 
 __all__ = ["Finding", "Item", "Level", "Report", "check", "quick_check", "refuse"]
@@ -45,15 +46,19 @@ def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | Non
 
     Images that cannot be decoded are a note, rather than a stop, while their share of the training images (and of
     those that are in no split yet) is at most `max_bad`. `progress(stage, done, total)` is called as it goes on.
-    Raises OutputError when the cache folder cannot be written.
+    What was found is remembered in the cache folder. Raises OutputError when AUTOML_PT_CACHE names one that cannot be
+    written; the default folder is done without, and `notes` says so.
     """
-    seen, read = survey(data, progress)
+    memory, notes = open_memory()
+    with memory:
+        seen, read = survey(data, memory, progress)
+        alike = near_copies(data, seen, memory)
     findings = [
         *(found for found in quick_check(data) if found.kind != "empty"),
         *_faults(data, seen, max_bad),
         *_lost_classes(data, seen),
         *copies(data, seen),
-        *near_copies(data, seen),
+        *alike,
         *_forms(seen),
         *_sizes(seen),
     ]
@@ -66,7 +71,7 @@ def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | Non
         splits=dict(sorted(Counter(split or "unsplit" for split in data.splits or [None] * len(data)).items())),
         formats=dict(sorted(Counter(one.facts.format for one in seen if one.facts.format).items())),
         findings=tuple(findings),
-        notes=tuple(data.notes),
+        notes=(*data.notes, *notes),
     )
 
 

@@ -1,25 +1,18 @@
-"""What one image file is found to be: examined once per content."""
+"""What one image file is found to be."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import PIL
-from PIL import Image
 
-from automl_pt.images.decode import RULE, UnreadableImage, decode_rgb, open_header, orientation
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from automl_pt.images.read import RULE
 
 #: facts found by another version are found again
 VERSION = f"3 {RULE} {PIL.__version__}"
 #: side in pixels of the picture kept to compare alike images by
 THUMB = 16
-#: side from which the perceptual hash is made; its own 32 px fit in twice
-_LOOK = 64
 
 
 @dataclass(frozen=True)
@@ -49,54 +42,3 @@ class Facts:
 
 
 _NONE = Facts()
-
-
-def examine(content: bytes, name: object) -> Facts:
-    """Decode an image file whole and say what it is; never raises for bad content."""
-    complaints: list[str] = []
-    try:
-        header = open_header(content, name)
-        pixels = decode_rgb(content, name, at_least=_LOOK, complaints=complaints)
-    except UnreadableImage as error:
-        return Facts(fault=error.kind, reason=error.reason)
-    look, thumb = fingerprints(pixels)
-    return Facts(
-        format="JPEG" if header.format == "MPO" else header.format or "",
-        mode=header.mode,
-        width=header.size[0],
-        height=header.size[1],
-        orientation=orientation(header),
-        animated=_is_animated(header),
-        alpha=header.has_transparency_data and _shines_through(content, name),
-        sixteen_bit=header.mode.startswith("I") or (header.format == "PNG" and content[24] == 16),
-        complaint="; ".join(complaints),
-        look=look,
-        thumb=thumb,
-    )
-
-
-def fingerprints(pixels: NDArray[np.uint8]) -> tuple[str, str]:
-    """Return the fields `look` and `thumb` of uint8[H, W, 3]."""
-    import imagehash
-
-    image = Image.fromarray(pixels)
-    if (factor := min(image.size) // _LOOK) > 1:
-        image = image.reduce(factor)
-    thumb = image.convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
-    return str(imagehash.phash(image)), np.asarray(thumb).tobytes().hex()
-
-
-def _is_animated(image: Image.Image) -> bool:
-    """Return whether there is a second frame; an MPO file's second picture is a preview or another eye's view."""
-    if image.format == "MPO":
-        return False
-    try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:  # what follows the first frame is damaged, and never used
-        return True
-
-
-def _shines_through(content: bytes, name: object) -> bool:
-    """Return whether any pixel is transparent, rather than whether there might be one."""
-    alpha = open_header(content, name).convert("RGBA").getchannel("A")
-    return int(np.asarray(alpha).min()) < 255

@@ -7,30 +7,46 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from automl_pt.check.facts import VERSION, Facts
 from automl_pt.errors import OutputError
-from automl_pt.files import cache_folder
+from automl_pt.files import CACHE_VARIABLE, cache_folder
 
 #: path, size in bytes, modification time in nanoseconds, inode: while these stay, so does the content
 Stamp = tuple[bytes, int, int, int]
 
 #: a file changed less than this long ago may change again without its time stamp telling
 _SETTLED_NS = 2_000_000_000
+#: paths asked for in one query; SQLite takes 999 values everywhere
+_AT_ONCE = 900
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, inode INTEGER, sha256 TEXT);
 CREATE TABLE IF NOT EXISTS facts (sha256 TEXT, version TEXT, facts TEXT, PRIMARY KEY (sha256, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alike (looks TEXT, version TEXT, pairs TEXT, PRIMARY KEY (looks, version)) WITHOUT ROWID;
 """
 
 
 def stamp(path: Path, status: os.stat_result) -> Stamp:
     """Return what tells a file's content without reading it."""
     return os.fsencode(path), status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def open_memory() -> tuple[Memory, list[str]]:
+    """Open the memory in the cache folder; where the default folder cannot be written, one that lasts for this check.
+
+    Returns it with what the user should know. Raises OutputError where the user named the folder.
+    """
+    try:
+        return Memory(), []
+    except OutputError as error:
+        if os.environ.get(CACHE_VARIABLE):
+            raise
+        return Memory(Path(":memory:")), [f"nothing is remembered for the next check ({error.given})"]
 
 
 class Memory:
@@ -57,15 +73,17 @@ class Memory:
 
     def recall(self, stamps: Iterable[Stamp]) -> dict[bytes, tuple[str, Facts]]:
         """Return digest and facts by path, of files that have not changed since they were examined."""
-        known: dict[bytes, tuple[str, Facts]] = {}
-        query = (
-            "SELECT sha256, facts FROM files JOIN facts USING (sha256) "
-            "WHERE path = ? AND size = ? AND mtime = ? AND inode = ? AND version = ?"
-        )
-        for one in stamps:
-            rows = self._execute(query, (*one, VERSION))
-            if rows:
-                known[one[0]] = rows[0][0], Facts(**json.loads(rows[0][1]))
+        wanted = {one[0]: one for one in stamps}
+        every, known = list(wanted), dict[bytes, tuple[str, Facts]]()
+        for start in range(0, len(every), _AT_ONCE):
+            paths = every[start : start + _AT_ONCE]
+            query = (
+                "SELECT path, size, mtime, inode, sha256, facts FROM files JOIN facts USING (sha256) "
+                f"WHERE version = ? AND path IN ({','.join('?' * len(paths))})"
+            )
+            for path, size, mtime, inode, digest, facts in self._execute(query, (VERSION, *paths)):
+                if wanted[path] == (path, size, mtime, inode):
+                    known[path] = digest, Facts(**json.loads(facts))
         return known
 
     def facts(self, digest: str) -> Facts | None:
@@ -81,7 +99,16 @@ class Memory:
         if time.time_ns() - one[2] > _SETTLED_NS:
             self._execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (*one, digest))
 
-    def _execute(self, query: str, values: tuple[object, ...]) -> list[tuple[str, ...]]:
+    def pairs(self, key: str) -> list[tuple[int, int]] | None:
+        """Return what `keep_pairs` was given under this key; None when it was not."""
+        rows = self._execute("SELECT pairs FROM alike WHERE looks = ? AND version = ?", (key, VERSION))
+        return [(one, other) for one, other in json.loads(rows[0][0])] if rows else None
+
+    def keep_pairs(self, key: str, pairs: Sequence[tuple[int, int]]) -> None:
+        """Remember which of some images look alike; `key` tells what they show, in their order."""
+        self._execute("INSERT OR REPLACE INTO alike VALUES (?, ?, ?)", (key, VERSION, json.dumps(pairs)))
+
+    def _execute(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         try:
             with self._one_thread:
                 return self._database.execute(query, values).fetchall()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from automl_pt.check.findings import Finding, Item, finding
 from automl_pt.dataset import LabeledImages
-from automl_pt.images.decode import UnreadableImage
+from automl_pt.images.read import UnreadableImage
 from automl_pt.layouts.scan import HIDDEN, NO_CLASS
 
 #: characters that print as nothing or turn the writing direction

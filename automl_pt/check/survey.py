@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_pt.check.facts import Facts, examine, fingerprints
+from automl_pt.check.facts import Facts
 from automl_pt.check.memory import Memory, Stamp, stamp
 from automl_pt.check.quick import are_files, name_of
 from automl_pt.cores import available_cores
 from automl_pt.dataset import LabeledImages
-from automl_pt.images.decode import UnreadableImage, as_rgb, read
+from automl_pt.images.read import UnreadableImage, read
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,25 +32,24 @@ class Seen:
     facts: Facts
 
 
-def survey(data: LabeledImages, progress: Progress | None = None) -> tuple[list[Seen], int]:
+def survey(data: LabeledImages, memory: Memory, progress: Progress | None = None) -> tuple[list[Seen], int]:
     """Return what is known of every image, in order, and how many files had to be read for it."""
     if not are_files(data):
-        return [_of_array(data, index) for index in range(len(data))], 0
-    with Memory() as memory:
-        stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
-        known = memory.recall(one for one in stamps if one is not None)
-        found: list[Seen | None] = [
-            Seen(index, name_of(data, index), *known[one[0]]) if one is not None and one[0] in known else None
-            for index, one in enumerate(stamps)
-        ]
-        new = [index for index, seen in enumerate(found) if seen is None]
-        for count, (index, digest, facts) in enumerate(_examined(data, new, memory), 1):
-            found[index] = Seen(index, name_of(data, index), digest, facts)
-            one = stamps[index]
-            if one is not None and digest:
-                memory.keep(one, digest, facts)
-            if progress is not None:
-                progress(_STAGE, len(data) - len(new) + count, len(data))
+        return list(_of_arrays(data)), 0
+    stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
+    known = memory.recall(one for one in stamps if one is not None)
+    found: list[Seen | None] = [
+        Seen(index, name_of(data, index), *known[one[0]]) if one is not None and one[0] in known else None
+        for index, one in enumerate(stamps)
+    ]
+    new = [index for index, seen in enumerate(found) if seen is None]
+    for count, (index, digest, facts) in enumerate(_examined(data, new, memory), 1):
+        found[index] = Seen(index, name_of(data, index), digest, facts)
+        one = stamps[index]
+        if one is not None and digest:
+            memory.keep(one, digest, facts)
+        if progress is not None:
+            progress(_STAGE, len(data) - len(new) + count, len(data))
     return [seen for seen in found if seen is not None], len(new)
 
 
@@ -64,6 +63,8 @@ def _stamp(path: Path) -> Stamp | None:
 
 def _examined(data: LabeledImages, indices: list[int], memory: Memory) -> Iterator[tuple[int, str, Facts]]:
     """Examine files with threads: decoders and hashes let other threads run; a bounded number is under way."""
+    if not indices:
+        return
     cores = available_cores()
     with ThreadPoolExecutor(cores) as pool:
         for start in range(0, len(indices), 64 * cores):
@@ -71,6 +72,8 @@ def _examined(data: LabeledImages, indices: list[int], memory: Memory) -> Iterat
 
 
 def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, Facts]:
+    from automl_pt.check.examine import examine
+
     path = data.images[index]
     assert isinstance(path, Path), "arrays are looked at elsewhere"
     try:
@@ -81,13 +84,18 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
     return index, digest, memory.facts(digest) or examine(content, path)
 
 
-def _of_array(data: LabeledImages, index: int) -> Seen:
+def _of_arrays(data: LabeledImages) -> Iterator[Seen]:
     """Look at pixels that need no decoding here: only copies, near copies and sizes can be found."""
-    name = name_of(data, index)
-    try:
-        rgb = as_rgb(data.images[index], name)  # type: ignore[arg-type]  # no path, as the first is none
-    except UnreadableImage as error:
-        return Seen(index, name, "", Facts(fault=error.kind, reason=error.reason))
-    digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
-    look, thumb = fingerprints(rgb)
-    return Seen(index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb))
+    from automl_pt.check.examine import fingerprints
+    from automl_pt.images.decode import as_rgb
+
+    for index in range(len(data)):
+        name = name_of(data, index)
+        try:
+            rgb = as_rgb(data.images[index], name)  # type: ignore[arg-type]  # no path, as the first is none
+        except UnreadableImage as error:
+            yield Seen(index, name, "", Facts(fault=error.kind, reason=error.reason))
+        else:
+            digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+            look, thumb = fingerprints(rgb)
+            yield Seen(index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb))

@@ -42,7 +42,7 @@ def command(as_json: bool, html: Path | None, **options: Any) -> int:
     settings = build_config(TrainConfig, None, options)
 
     from automl_pt.check import check
-    from automl_pt.cli.check_display import progress_bar, show
+    from automl_pt.cli.check_progress import progress_bar
     from automl_pt.data.find import find
     from automl_pt.files import atomic_write, to_json
     from automl_pt.plugins import load_plugins
@@ -57,6 +57,8 @@ def command(as_json: bool, html: Path | None, **options: Any) -> int:
     if as_json:
         click.echo(to_json(_to_dict(report, settings.dataset), indent=2))
     else:
+        from automl_pt.cli.check_display import show
+
         show(report, settings.dataset, html)
     return 0 if report.ok else 1
 

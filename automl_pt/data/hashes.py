@@ -11,7 +11,7 @@ from typing import Any
 
 from automl_pt.data.parallel import in_order
 from automl_pt.files import atomic_write, read_json, to_json
-from automl_pt.images.decode import UnreadableImage, read
+from automl_pt.images.read import UnreadableImage, read
 
 FORMAT = 1
 #: a file changed less than this long ago may change again without `stat` telling: its hash is not remembered

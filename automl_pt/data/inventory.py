@@ -14,7 +14,7 @@ from automl_pt.data.pixels import Originals
 from automl_pt.data.split import names_of
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import OutputError, StudyError
-from automl_pt.images.decode import UnreadableImage
+from automl_pt.images.read import UnreadableImage
 from automl_pt.text import few
 
 Progress = Callable[[str, int, int], None]

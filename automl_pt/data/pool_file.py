@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from automl_pt.files import to_json
-from automl_pt.images.decode import RULE
+from automl_pt.images.read import RULE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

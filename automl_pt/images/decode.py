@@ -8,12 +8,10 @@ decoded at 1/2, 1/4 or 1/8 in the DCT, never below twice S, which keeps the resu
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import (
@@ -26,36 +24,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from automl_pt.errors import InvalidDatasetError
 from automl_pt.images.modes import to_rgb
+from automl_pt.images.read import BOUND as BOUND
+from automl_pt.images.read import FORMATS, JPEGS, MAX_PIXELS
+from automl_pt.images.read import RULE as RULE
+from automl_pt.images.read import UnreadableImage as UnreadableImage
+from automl_pt.images.read import read as read
 from automl_pt.images.resize import fit
 from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-#: JPEG, and JPEG with a second picture behind it
-JPEGS = ("JPEG", "MPO")
-#: endings of files that count as images, and the format each promises
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-}
-MAX_PIXELS = 120_000_000
-MAX_BYTES = 512 * 1024 * 1024
-Fault = Literal["unreadable", "empty", "truncated", "huge"]
-#: names the rule in caches and model files; changes whenever the pixels may
-RULE = "rgb-short-side-bilinear-centre-1"
-#: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
-BOUND = 1.0
 
 #: named here because Pillow knows a format only once its module is imported
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
@@ -73,21 +52,6 @@ _UPRIGHT = {
 _quiet = threading.Lock()
 
 
-class UnreadableImage(InvalidDatasetError):
-    """An image that cannot be decoded whole: `name` says which, `reason` why, `kind` what sort of fault it is."""
-
-    def __init__(self, name: object, reason: str, kind: Fault = "unreadable") -> None:
-        self.name, self.reason, self.kind = str(name), reason, kind
-        super().__init__(
-            "an image must be readable from its first to its last pixel",
-            given=f"{printable(name)}: {reason}",
-            remedy="mend or remove the file, or let a share of such files be left out with --max-bad",
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.name, self.reason, self.kind)
-
-
 def decode(source: Path | bytes | NDArray[np.uint8], image_size: int, *, name: object = None) -> NDArray[np.uint8]:
     """Return the image as uint8[3, S, S], S being `image_size` in pixels; raise UnreadableImage.
 
@@ -100,26 +64,6 @@ def decode(source: Path | bytes | NDArray[np.uint8], image_size: int, *, name: o
     else:
         pixels = decode_rgb(read(source), source if name is None else name, at_least=image_size)
     return fit(pixels, image_size)
-
-
-def read(path: Path) -> bytes:
-    """Return the content of a regular file of at most `MAX_BYTES`; raise UnreadableImage, and never block on a pipe."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:
-        raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImage(path, "not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}", "huge")
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read()
-    except OSError as error:
-        raise UnreadableImage(path, error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
 
 
 def open_header(content: bytes, name: object) -> Image.Image:

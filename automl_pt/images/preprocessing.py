@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.errors import InvalidModelDirectoryError
-from automl_pt.images.decode import RULE
+from automl_pt.images.read import RULE
 
 if TYPE_CHECKING:
     from torch import Tensor

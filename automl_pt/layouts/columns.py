@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from automl_pt.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.images.decode import SUFFIXES
+from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.folders import SPLIT_NAMES
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.scan import suffix

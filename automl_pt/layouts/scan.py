@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl_pt.errors import InvalidDatasetError
-from automl_pt.images.decode import SUFFIXES
+from automl_pt.images.read import SUFFIXES
 from automl_pt.text import printable
 
 HIDDEN = "hidden, or left behind by a system"

@@ -1,0 +1,69 @@
+"""What counts as an image file, and the reading of one; imports nothing that decodes, so that looking is quick."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Literal
+
+from automl_pt.errors import InvalidDatasetError
+from automl_pt.text import printable
+
+#: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+#: JPEG, and JPEG with a second picture behind it
+JPEGS = ("JPEG", "MPO")
+#: endings of files that count as images, and the format each promises
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+MAX_PIXELS = 120_000_000
+MAX_BYTES = 512 * 1024 * 1024
+Fault = Literal["unreadable", "empty", "truncated", "huge"]
+#: names the rule in caches and model files; changes whenever the pixels may
+RULE = "rgb-short-side-bilinear-centre-1"
+#: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
+BOUND = 1.0
+
+
+class UnreadableImage(InvalidDatasetError):
+    """An image that cannot be decoded whole: `name` says which, `reason` why, `kind` what sort of fault it is."""
+
+    def __init__(self, name: object, reason: str, kind: Fault = "unreadable") -> None:
+        self.name, self.reason, self.kind = str(name), reason, kind
+        super().__init__(
+            "an image must be readable from its first to its last pixel",
+            given=f"{printable(name)}: {reason}",
+            remedy="mend or remove the file, or let a share of such files be left out with --max-bad",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.reason, self.kind)
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file of at most `MAX_BYTES`; raise UnreadableImage, and never block on a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(path, getattr(error, "strerror", None) or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(path, "not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(path, f"{status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}", "huge")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read()
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
