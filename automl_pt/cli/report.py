@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
 @click.command("report")
 @click.argument("study")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs nothing else.")
 @click.option("--storage", help="The storage's URL, where it has a password.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(study: str, storage: str | None, as_json: bool) -> None:
+@click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda[:n] or mps.")
+@click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every figure of the page.")
+def command(
+    study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
+) -> None:
     """Show what STUDY found, or has found so far: its trials, best first. Of a single run, its epochs.
 
-    STUDY is a name in studies/, a study's folder, or a run directory.
+    STUDY is a name in studies/, a study's folder, or a run directory. For --html and --json the model is run on the
+    validation images, so that mistakes, confusions and calibration are told, too.
     """
-    from pathlib import Path
-
     from automl_pt.cli.report_display import print_run, print_study
-    from automl_pt.files import to_json
     from automl_pt.study.report import read_study
     from automl_pt.study.run_report import is_run, read_run
 
-    if is_run(Path(study)):
-        run = read_run(Path(study))
-        click.echo(to_json(run.to_dict())) if as_json else print_run(run)
+    if html is not None or as_json:
+        _whole(study, html, storage, device, plugins, as_json)
+    elif is_run(Path(study)):
+        print_run(read_run(Path(study)))
     else:
-        report = read_study(study, storage=storage)
-        click.echo(to_json(report.to_dict())) if as_json else print_study(report)
+        print_study(read_study(study, storage=storage))
+
+
+def _whole(
+    study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
+) -> None:
+    """Gather every section, write the page where it is asked for, and print the values or where the page is."""
+    from automl_pt.files import to_json
+    from automl_pt.plugins import load_plugins
+    from automl_pt.study.sections.write import read_content, write_page
+
+    registered = load_plugins(plugins) if plugins else None
+    report, content = read_content(study, storage=storage, device=device, plugins=registered)
+    if html is not None:
+        write_page(content, html)
+    if as_json:
+        click.echo(to_json({**report.to_dict(), "sections": content.values}))
+    else:
+        click.echo(f"{html}: open it in a browser")

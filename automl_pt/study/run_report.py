@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,27 @@ def is_run(path: Path) -> bool:
 
 def read_run(directory: Path) -> RunReport:
     """Return what is known of the run in `directory`; raise StudyError for damaged files."""
+    return replace(read_head(directory), history=tuple(read_history(directory / "history.jsonl")))
+
+
+def read_head(directory: Path) -> RunReport:
+    """Return what run.json says, without the epochs; raise StudyError when it is damaged."""
     record = read_object(directory / "run.json")
     # a run that is gone on with keeps the reason of its last end until the next
     status = "running" if is_in_use(directory) else record.get("reason") or "interrupted"
-    return RunReport(str(directory), str(status), record, tuple(_history(directory / "history.jsonl")))
+    return RunReport(str(directory), str(status), record, ())
 
 
-def _history(path: Path) -> list[EpochResult]:
+def wall_seconds(record: Mapping[str, Any]) -> float | None:
+    """Return the seconds from a run's first start to its end, pauses included; None where its record lacks either."""
+    try:
+        return (datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_history(path: Path) -> list[EpochResult]:
+    """Return the epochs a history.jsonl tells of, none where there is no such file; raise StudyError for damage."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [EpochResult.from_dict(json.loads(line)) for line in lines]

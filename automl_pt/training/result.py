@@ -40,6 +40,8 @@ class EpochResult:
     notes: tuple[str, ...] = ()
     #: by what a search compares trials after this epoch, where that is not `val_loss`
     rank_loss: float | None = None
+    #: seconds of saving the model and the checkpoint after this epoch; None where that was not recorded
+    save_seconds: float | None = None
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:

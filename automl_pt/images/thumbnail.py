@@ -1,0 +1,53 @@
+"""Small pictures for pages: bounded in side and bytes, as JPEG in a data URI, so that a page needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from automl_pt.errors import DatasetError
+from automl_pt.images.decode import as_rgb, decode_rgb, read
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: longest side in pixels
+SIDE = 112
+QUALITY = 80
+#: how much of a heat map's colour covers the picture where the map is 1
+COVER = 0.6
+_HOT = np.array([255, 60, 0], np.float32)
+
+
+def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
+    """Return a picture of at most `side` pixels; None for an image that cannot be decoded (any more)."""
+    try:
+        pixels = decode_rgb(read(source), source, at_least=side) if isinstance(source, Path) else as_rgb(source, "")
+    except DatasetError:
+        return None
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((side, side))
+    return _data_uri(image)
+
+
+def view(pixels: NDArray[np.uint8], heat: NDArray[np.float32] | None = None, side: int = SIDE) -> str:
+    """Return pixels uint8[3, S, S] as the network saw them, under a heat map float32[h, w] from 0 to 1 if given."""
+    resampling = Image.Resampling.NEAREST if pixels.shape[-1] < side else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize((side, side), resampling)
+    if heat is None:
+        return _data_uri(image)
+    grey = np.asarray(image.convert("L"), np.float32)[..., None].repeat(3, axis=2)
+    large = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    share = COVER * np.clip(np.asarray(large, np.float32), 0, 1)[..., None]
+    return _data_uri(Image.fromarray((grey * (1 - share) + _HOT * share).astype(np.uint8)))
+
+
+def _data_uri(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

@@ -1,0 +1,99 @@
+"""Where a network looked: Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391).
+
+The last feature map is averaged over its channels, each weighted by how much the class's logit gains with it; what
+speaks against the class is cut off. The map is the last one that is at least `MIN_SIDE` wide: at small image sizes the
+very last ones have shrunk to a point, which shows nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from automl_pt.model.load import Model
+
+MIN_SIDE = 4
+
+
+@dataclass(frozen=True)
+class GradCam:
+    """Maps float32[B, h, w] from 0 to 1, one an image; `layer` is the module that gave the feature map."""
+
+    maps: NDArray[np.float32]
+    layer: str
+
+
+def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> GradCam | str:
+    """Show what in pixels uint8[B, 3, S, S] speaks for classes int64[B]; say why where the network gives no map."""
+    with _Recorder(model.network) as recorder, torch.enable_grad():
+        images = model.info.preprocessing.normalise(torch.from_numpy(pixels).to(model.device))
+        # a network whose parameters are frozen still has a gradient with respect to its input
+        logits = model.network(images.requires_grad_())
+    found = recorder.found
+    if found is None:
+        return recorder.reason
+    layer, features = found
+    score = logits[torch.arange(len(classes)), torch.from_numpy(classes).to(model.device)].sum()
+    try:
+        (gradient,) = torch.autograd.grad(score, features)
+    except RuntimeError as error:
+        return f"the gradient does not reach the feature map of {layer}: {error}"
+    return GradCam(_maps(features.detach().float(), gradient.float()), layer)
+
+
+class _Recorder:
+    """Keeps the last feature map that passes through a network while the block is open."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.found: tuple[str, Tensor] | None = None
+        self.reason = f"the network has no feature map of {MIN_SIDE} x {MIN_SIDE} or more"
+
+    def __enter__(self) -> _Recorder:
+        modules = [(name, module) for name, module in self.network.named_modules() if name]
+        self.hooks = [module.register_forward_hook(self._hook(name)) for name, module in modules]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _hook(self, name: str):  # type: ignore[no-untyped-def]  # torch's own type of a hook is no help
+        def keep(module: nn.Module, inputs: object, output: object) -> None:
+            if not isinstance(output, Tensor) or not output.requires_grad:
+                return
+            if output.ndim == 3 and output.shape[1] > 1:
+                # what comes before tokens is the cutting into patches, not what the network made of them
+                self.found, self.reason = None, f"the network works on tokens ({name}), not on a map of features"
+            elif output.ndim == 4 and min(_sides(output)) >= MIN_SIDE:
+                self.found = (name, output)
+
+        return keep
+
+
+def _sides(features: Tensor) -> tuple[int, int]:
+    return (
+        (features.shape[1], features.shape[2]) if _channels_last(features) else (features.shape[2], features.shape[3])
+    )
+
+
+def _channels_last(features: Tensor) -> bool:
+    """Say whether features are [B, h, w, C], as in some transformers: images are square, so that h equals w."""
+    return features.shape[1] == features.shape[2] != features.shape[3]
+
+
+def _maps(features: Tensor, gradient: Tensor) -> NDArray[np.float32]:
+    if _channels_last(features):
+        features, gradient = features.permute(0, 3, 1, 2), gradient.permute(0, 3, 1, 2)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    maps = (weights * features).sum(dim=1).clamp(min=0)
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    result: NDArray[np.float32] = (maps / highest.clamp(min=torch.finfo(maps.dtype).tiny)).cpu().numpy()
+    return result

@@ -1,0 +1,36 @@
+"""A report in its two forms: plain values for `--json`, and one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl_pt.files import atomic_write
+from automl_pt.plugins import Plugins
+from automl_pt.report.page import render
+from automl_pt.study.report import StudyReport, read_study
+from automl_pt.study.run_report import RunReport, is_run, read_head
+from automl_pt.study.sections import Content
+from automl_pt.study.sections.content import run_content, study_content
+
+#: the name a search gives its report, in the study's folder
+NAME = "report.html"
+
+
+def read_content(
+    subject: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
+) -> tuple[StudyReport | RunReport, Content]:
+    """Return what is known of a study or a run directory, and all sections of its report.
+
+    Raises as `read_study`, and StudyError where a run's run.json is damaged; damage elsewhere is a section that says so.
+    """
+    if is_run(Path(subject)):
+        run = read_head(Path(subject))
+        return run, run_content(run, device=device, plugins=plugins)
+    report = read_study(subject, storage=storage)
+    return report, study_content(report, device=device, plugins=plugins)
+
+
+def write_page(content: Content, path: Path) -> Path:
+    """Write the page of a report as one file that needs nothing else; raise OutputError when that fails."""
+    atomic_write(path, render(content.values, content.pictures))
+    return path
