@@ -2,6 +2,7 @@
 resized crops from images cached larger. The same budget for each, several seeds, validation at the training side.
 
     python benchmarks/augmentation.py DATA        # a folder with {train,val}/CLASS/*
+    python benchmarks/augmentation.py DATA --arms 0 1 --side 32 --epochs 15     # is augmenting worth it at all?
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
 from automl_pt.training.trainer import Training, train
 
-SIDE = 64
 CPU = torch.device("cpu")
-#: name: cached side, smallest share of the area a crop keeps (None: shifts and flips as the package does them)
-ARMS: dict[str, tuple[int, float | None]] = {
-    "none": (SIDE, None),
-    "shift + flip, cached at 64": (SIDE, None),
-    "crops of 35-100 %, cached at 96": (96, 0.35),
-    "crops of 8-100 %, cached at 96": (96, 0.08),
-    "crops of 35-100 %, cached at 128": (128, 0.35),
+#: name: cached side as a multiple of the training side, smallest share of the area a crop keeps (None: shifts and
+#: flips as the package does them)
+ARMS: dict[str, tuple[float, float | None]] = {
+    "none": (1, None),
+    "shift + flip": (1, None),
+    "crops of 35-100 %, cached at 1.5": (1.5, 0.35),
+    "crops of 8-100 %, cached at 1.5": (1.5, 0.08),
+    "crops of 35-100 %, cached at 2": (2, 0.35),
 }
 
 
 class CropLoader(Loader):
     """Cuts a random part, of random shape, out of each image and resizes it; then mirrors every second one."""
 
-    smallest = 0.35
+    smallest, side = 0.35, 64
 
     def _gather(self, plan: Plan, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         crops = [self._crop(torch.from_numpy(self.images[int(index)].copy()), plan, int(index)) for index in indices]
@@ -55,7 +56,7 @@ class CropLoader(Loader):
         height, width = (min(cached, round(float(side))) for side in ((area / ratio) ** 0.5, (area * ratio) ** 0.5))
         top, left = random.integers(0, cached - height + 1), random.integers(0, cached - width + 1)
         part = image[None, :, top : top + height, left : left + width]
-        result = interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True)[0]
+        result = interpolate(part, (self.side, self.side), mode="bilinear", antialias=True)[0]
         return result.flip(-1) if plan.flips[index] else result
 
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--backbone", default="timm/test_resnet")
+    parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--seeds", type=int, default=3)
@@ -75,8 +77,9 @@ def main() -> None:
         for arm in [list(ARMS)[index] for index in arguments.arms]:
             runs.append({"arm": arm, "seed": seed, **one_run(arguments, arm, seed)})
             print(runs[-1], flush=True)
-            name = "augmentation-" + arguments.backbone.rpartition("/")[2]
-            record.write(name, data=arguments.data.name, side=SIDE, settings=settings(arguments), runs=runs)
+            parts = (arguments.backbone.rpartition("/")[2], arguments.data.name, arguments.side, arguments.epochs)
+            name = "-".join(map(str, ("augmentation", *parts)))
+            record.write(name, data=arguments.data.name, side=arguments.side, settings=settings(arguments), runs=runs)
     table(runs)
 
 
@@ -85,10 +88,11 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_run(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
-    cached, smallest = ARMS[arm]
+    factor, smallest = ARMS[arm]
+    side, cached = arguments.side, int(factor * arguments.side)
     plugins = load_plugins()
     config = TrainConfig(
-        dataset=str(arguments.data), image_size=SIDE, seed=seed, patience=arguments.epochs, **settings(arguments)
+        dataset=str(arguments.data), image_size=side, seed=seed, patience=arguments.epochs, **settings(arguments)
     )
     data, backbone = prepare(config, plugins), plugins.backbone(config.backbone)
     shared: dict[str, Any] = {
@@ -101,9 +105,9 @@ def one_run(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any
     kind = Loader if smallest is None else CropLoader
     loader = kind(data.pixels("train", cached), batch_size=32, augment=arm != "none", shuffle=True, **shared)
     if isinstance(loader, CropLoader) and smallest is not None:
-        loader.smallest = smallest
-    val = Loader(data.pixels("val", SIDE), batch_size=64, augment=False, shuffle=False, **shared)
-    model = build_model(backbone, len(data.manifest.classes), SIDE, seed=seed)
+        loader.smallest, loader.side = smallest, side
+    val = Loader(data.pixels("val", side), batch_size=64, augment=False, shuffle=False, **shared)
+    model = build_model(backbone, len(data.manifest.classes), side, seed=seed)
     began = time.process_time()
     results = list(train(Training(model, loader, val, config, device=CPU, precision="fp32")))
     best = min(results, key=lambda result: result.val_loss)

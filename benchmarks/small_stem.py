@@ -5,6 +5,7 @@ with one thread, on a machine that others used too. Digits are also trained at t
 dataset's hint of 8 px is measured against.
 
     python benchmarks/small_stem.py DATA        # DATA holds fashion_mnist_small/ with {train,val}/CLASS/
+    python benchmarks/small_stem.py DATA --photos 32 48       # and trashnet/: photographs at the sides named
 """
 
 from __future__ import annotations
@@ -36,20 +37,25 @@ CPU = torch.device("cpu")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    fashion = str(parser.parse_args().data / "fashion_mnist_small")
+    parser.add_argument("--photos", type=int, nargs="+", metavar="SIDE")
+    arguments = parser.parse_args()
+    fashion, photos = str(arguments.data / "fashion_mnist_small"), str(arguments.data / "trashnet")
     torch.set_num_threads(1)
     plugins = load_plugins()
     # DenseNets are not among them: with their own stem they take no images below 29 px at all
-    cases = [("digits", 8, "resnet18"), ("digits", 16, "resnet18"), (fashion, 28, "resnet18")]
+    cases, seeds = [("digits", 8, "resnet18"), ("digits", 16, "resnet18"), (fashion, 28, "resnet18")], SEEDS
+    if arguments.photos:
+        cases, seeds = [(photos, side, "resnet18") for side in arguments.photos], SEEDS[:2]
+    result = "small_stem_photos" if arguments.photos else "small_stem"
     runs: list[dict[str, Any]] = []
     for dataset, size, name in cases:
-        data = prepare(TrainConfig(dataset=dataset), plugins)
-        for seed in SEEDS:
+        data = prepare(TrainConfig(dataset=dataset, image_size=size), plugins)
+        for seed in seeds:
             for rate in RATES:
                 for stem, backbone in stems(plugins.backbone(name)).items():
                     case = {"dataset": Path(dataset).name, "size": size, "backbone": name, "stem": stem}
                     runs.append({**case, "seed": seed, "lr": rate, **one_run(data, size, backbone, rate, seed)})
-                    record.write("small_stem", epochs=EPOCHS, train_images=TRAIN_IMAGES, table=table(runs), runs=runs)
+                    record.write(result, epochs=EPOCHS, train_images=TRAIN_IMAGES, table=table(runs), runs=runs)
         for row in table(runs):
             print(row, flush=True)
 
