@@ -125,9 +125,7 @@ def bomb(width: int, height: int) -> bytes:
     return start + struct.pack(">I", 4) + b"IDAT" + b"xxxx" + bytes(4)
 
 
-def test_an_answer_is_what_predict_says_of_the_file_however_it_is_sent(
-    tmp_path: Path, port: int, model: Model
-) -> None:
+def test_an_answer_is_what_predict_says_of_the_file_however_it_is_sent(tmp_path: Path, port: int, model: Model) -> None:
     (path,) = noise_files(tmp_path / "x", 1)
     (wanted,) = predict_files(model, [path])
     assert wanted.probabilities is not None

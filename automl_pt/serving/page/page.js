@@ -1,5 +1,6 @@
 "use strict";
-// Names of classes and files are anybody's text: they are only ever given to textContent.
+// Names of classes and files are anybody's text: they are only ever given to textContent, with what would
+// hide or reverse them shown as an escape.
 
 const TOP = 5;
 const KEPT = 50;
@@ -8,9 +9,13 @@ const find = (id) => document.getElementById(id);
 let limits = null;
 let queue = Promise.resolve();
 
+function printable(text) {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
+}
+
 function element(tag, text, kind) {
   const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined) made.textContent = printable(text);
   if (kind) made.className = kind;
   return made;
 }
@@ -42,10 +47,10 @@ function bars(top) {
   for (const { class: name, probability } of top) {
     const item = element("li");
     const bar = element("i");
-    bar.style.width = percent(probability);
+    bar.style.width = `${100 * probability}%`;
     const label = element("span");
     label.append(element("bdi", name));
-    label.title = name;
+    label.title = printable(name);
     item.append(bar, label, element("b", percent(probability)));
     list.append(item);
   }
@@ -57,7 +62,12 @@ function card(file) {
   const image = element("img");
   image.alt = "";
   const address = URL.createObjectURL(file);
-  image.onload = image.onerror = () => URL.revokeObjectURL(address);
+  image.onload = () => URL.revokeObjectURL(address);
+  image.onerror = () => {
+    URL.revokeObjectURL(address);
+    image.remove();
+    item.classList.add("bare");
+  };
   image.src = address;
   const side = element("div");
   const title = element("h2");
@@ -92,7 +102,7 @@ function take(files) {
   // one after the other, so that many dropped files are one request at a time
   for (const file of files) {
     queue = queue.then(() => {
-      find("status").textContent = `Classifying ${file.name}`;
+      find("status").textContent = `Classifying ${printable(file.name)}`;
       return classify(file);
     });
   }
