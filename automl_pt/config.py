@@ -61,6 +61,9 @@ class Settings(BaseModel):
         None,
         description="regular expression on relative paths; images with the same first group (or match) stay together",
     )
+    follow_links: Flag = Field(
+        False, description="take images outside the folder or table's folder that links within it lead to"
+    )
 
     epochs: Count = Field(5, description="passes over the whole training split")
     patience: Count = Field(3, description="epochs without a lower validation loss, in a row, after which a run stops")
@@ -191,6 +194,7 @@ class SearchConfig(Settings):
     )
     trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
+    report: Flag = Field(True, description="write report.html into the study's folder at the end")
     stop_when_flat: Flag = Field(
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )

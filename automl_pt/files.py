@@ -168,6 +168,19 @@ def sha256_file(path: Path) -> str:
 CACHE_VARIABLE = "AUTOML_PT_CACHE"
 
 
+@contextmanager
+def naming_the_variable(option: str | None = None) -> Iterator[None]:
+    """Add to an OutputError about the cache how another cache folder is named: by the variable, or an `option`."""
+    try:
+        yield
+    except OutputError as error:
+        how = CACHE_VARIABLE if option is None else f"{option} or {CACHE_VARIABLE}"
+        if CACHE_VARIABLE in error.remedy:
+            raise
+        remedy = f"{error.remedy}, or name another cache folder with {how}"
+        raise OutputError(error.rule, given=error.given, remedy=remedy) from error
+
+
 def cache_folder() -> Path:
     """Return the folder for what can be made again: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
     if chosen := os.environ.get(CACHE_VARIABLE):

@@ -224,3 +224,14 @@ def test_a_killed_builders_remains_are_removed(files: list[Path], tmp_path: Path
     originals, digests = originals_of(files)
     Cache(folder).images(originals, digests, SIDE, unreadable={})
     assert not remains.exists()
+
+
+def test_a_cache_folder_that_cannot_be_used_is_told_with_the_ways_to_name_another(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    files = noise_files(tmp_path / "images", 2)
+    digests = [sha256_file(path) for path in files]
+    originals = Originals(files, list(map(str, files)), {digest: at for at, digest in enumerate(digests)})
+    with pytest.raises(
+        OutputError, match=r"(?s)file/pixels.*name another cache folder with --cache-dir or AUTOML_PT_CACHE"
+    ):
+        Cache(tmp_path / "file" / "pixels", required=True).images(originals, digests, 8, unreadable={})

@@ -119,6 +119,35 @@ def test_links_count_no_file_twice_and_lead_nowhere_else(tmp_path: Path) -> None
     assert reasons["a/again.png"] == reasons["a/other.png"] == reasons["a/twice.png"]
 
 
+def test_links_are_followed_on_request_and_nothing_counts_twice(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", "cat/1.png", "cat/deep/2.png", "cat/notes.txt", "dog/3.png")
+    root = plant(tmp_path / "data", "b/1.png")
+    for name, target in {
+        "a": store / "cat",
+        "again": store / "cat",
+        "b/3.png": store / "dog/3.png",
+        "b/4.png": store / "dog/3.png",
+        "b/up": tmp_path,
+        "c.png": tmp_path / "nowhere.png",
+    }.items():
+        os.symlink(target, root / name)
+    os.symlink(root, store / "cat/deep/back")
+    data = open_path(root, follow_links=True)
+    assert list(data.names or ()) == ["a/1.png", "a/deep/2.png", "b/1.png", "b/3.png"]
+    assert list(data.classes) == ["a", "b"]
+    assert all(Path(image).read_bytes() for image in data.images)  # type: ignore[arg-type]
+    assert dict(data.left_out) == {
+        "a/deep/back": "a link to a folder; its files are counted where they are",
+        "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
+        "again": "a link to a folder that is counted already",
+        "b/4.png": "a link to a file that is counted already",
+        "b/up/data": "a folder that is counted already, through a link",
+        "b/up/store/cat": "a folder that is counted already, through a link",
+        "b/up/store/dog/3.png": "a file that is counted already, through a link",
+        "c.png": "a link that leads nowhere, or in a circle",
+    }
+
+
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     plant(tmp_path / "data", "a/1.png", "b/1.png")
     os.symlink(tmp_path / "data", tmp_path / "link")

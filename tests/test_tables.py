@@ -174,3 +174,19 @@ def test_a_row_that_repeats_an_image_counts_once(tmp_path: Path) -> None:
 def test_a_named_column_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="label_column: t.csv has no column 'kind'; it has path, label"):
         open_path(write(tmp_path, "path,label\n" + BODY), label_column="kind")
+
+
+def test_a_path_may_lead_out_through_a_link_where_links_are_followed(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "data"
+    for folder in (outside, root):
+        folder.mkdir()
+    (outside / "1.png").write_bytes(b"x")
+    (root / "2.png").write_bytes(b"y")
+    os.symlink(outside, root / "linked")
+    (root / "t.csv").write_text("path,label\nlinked/1.png,a\n2.png,b\n")
+    with pytest.raises(InvalidDatasetError, match="leads out of the table's folder"):
+        open_path(root / "t.csv")
+    assert open_path(root / "t.csv", follow_links=True).names == ("2.png", "linked/1.png")
+    (root / "t.csv").write_text("path,label\n../outside/1.png,a\n2.png,b\n")
+    with pytest.raises(InvalidDatasetError, match="leads out of the table's folder"):
+        open_path(root / "t.csv", follow_links=True)

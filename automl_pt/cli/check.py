@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: the settings that say what the data are; the others have no say in a check
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "group_by")
-SETTINGS = ("root", "download", *COLUMNS, "max_bad", "plugins")
+SETTINGS = ("root", "download", *COLUMNS, "follow_links", "max_bad", "plugins")
 
 
 def _settings_options(function: F) -> F:

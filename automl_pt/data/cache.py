@@ -17,7 +17,7 @@ from automl_pt.data.memory import available_memory
 from automl_pt.data.pixels import Images, Originals, Rows, Undecoded
 from automl_pt.data.pool_file import FORMAT, DamagedPool, Pool, PoolWriter, file_size, open_pool
 from automl_pt.errors import OutputError
-from automl_pt.files import atomic_file, make_folder, read_json, write_json
+from automl_pt.files import atomic_file, make_folder, naming_the_variable, read_json, write_json
 from automl_pt.images.decode import RULE, UnreadableImage
 from automl_pt.locks import locked
 
@@ -61,7 +61,8 @@ class Cache:
         """
         wanted = list(dict.fromkeys(digests))
         try:
-            return _as_decoded(self._pool(originals, wanted, image_size, unreadable))
+            with naming_the_variable("--cache-dir"):
+                return _as_decoded(self._pool(originals, wanted, image_size, unreadable))
         except OutputError as error:
             if self.required:
                 raise

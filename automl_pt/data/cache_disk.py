@@ -144,7 +144,7 @@ def _no_room(folder: Path, needed: int, *, free: int, left: int, limited: bool) 
     return OutputError(
         "decoded images need room in the cache folder",
         given=given,
-        remedy=f"{remedy} name a folder on another disk with --cache-dir",
+        remedy=f"{remedy} name a folder on another disk with --cache-dir or AUTOML_PT_CACHE",
     )
 
 

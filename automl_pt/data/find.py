@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from automl_pt.config import Settings
     from automl_pt.plugins import Plugins
 
-_COLUMNS = ("image_column", "label_column", "split_column", "group_column", "group_by")
+_LAYOUT = ("image_column", "label_column", "split_column", "group_column", "group_by", "follow_links")
 
 
 def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
@@ -35,7 +35,7 @@ def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     path = Path(settings.dataset)
     if not path.exists():
         raise _not_found(settings.dataset, list(datasets))
-    return open_path(path, **{name: getattr(settings, name) for name in _COLUMNS}), Hints()
+    return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
 
 
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:

@@ -14,7 +14,15 @@ from typing import IO, NoReturn
 from unicodedata import normalize
 
 from automl_pt.errors import InvalidDatasetError
-from automl_pt.files import atomic_folder, cache_folder, read_json, sha256_file, write_json, write_new
+from automl_pt.files import (
+    atomic_folder,
+    cache_folder,
+    naming_the_variable,
+    read_json,
+    sha256_file,
+    write_json,
+    write_new,
+)
 from automl_pt.layouts.scan import is_ignored
 from automl_pt.layouts.tar import members, open_tar
 from automl_pt.locks import locked
@@ -40,19 +48,27 @@ def extract(archive: Path) -> Path:
     """
     digest = sha256_file(archive)
     folder = cache_folder() / "archives" / digest
-    with locked(folder.with_name(f"{digest}.lock")):
+    with naming_the_variable(), locked(folder.with_name(f"{digest}.lock")):
         record = folder.with_name(f"{digest}.json")
         if not _is_intact(folder, record):
             with atomic_folder(folder) as temporary:
-                sizes = _Unpacking(archive, temporary).run()
-            write_json(record, {"archive": archive.name, "sizes": sizes})
+                unpacking = _Unpacking(archive, temporary)
+                sizes = unpacking.run()
+            write_json(record, {"archive": archive.name, "sizes": sizes, "ignored": sorted(unpacking.ignored)})
     return folder
+
+
+def ignored(folder: Path) -> list[str]:
+    """Name the hidden files, and those that systems leave behind, that `extract` left out of the folder it made."""
+    names: list[str] = read_json(folder.with_name(f"{folder.name}.json"))["ignored"]
+    return names
 
 
 def _is_intact(folder: Path, record: Path) -> bool:
     """Return whether every file unpacked before is still there with its size."""
     try:
-        sizes = read_json(record)["sizes"]
+        told = read_json(record)
+        sizes, _ = told["sizes"], told["ignored"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
@@ -66,6 +82,8 @@ class _Unpacking:
     folder: Path
     total: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    #: names of hidden and junk files, which are not unpacked
+    ignored: list[str] = field(default_factory=list)
     #: names as systems without case and with another Unicode normal form see them
     seen: dict[str, str] = field(default_factory=dict)
 
@@ -120,6 +138,7 @@ class _Unpacking:
         if size > MAX_MEMBER_BYTES:
             self._unsafe(name, f"{size:,} bytes, more than the limit of {MAX_MEMBER_BYTES:,} for one file")
         if any(is_ignored(part) for part in parts):
+            self.ignored.append("/".join(parts))
             return
         stream = open_member()
         assert stream is not None, "a regular file has content"

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.layouts.scan import NO_CLASS, NO_IMAGE, Scan, scan
+from automl_pt.layouts.scan import HIDDEN, NO_CLASS, NO_IMAGE, Scan, scan
 from automl_pt.text import few, printable
 
 #: how people call the three splits
@@ -29,12 +29,16 @@ WANTED = (
 )
 
 
-def open_folder(root: Path, shown: Path | None = None) -> LabeledImages:
+def open_folder(
+    root: Path, shown: Path | None = None, *, ignored: Sequence[str] = (), follow_links: bool = False
+) -> LabeledImages:
     """Open class folders, or class folders within folders for splits; one wrapping folder around them is allowed.
 
-    `shown` is what notes call the folder, where it was unpacked from something else.
+    `shown` is what notes call the folder, where it was unpacked from something else, and `ignored` names the files of
+    that which were not unpacked. With `follow_links` images elsewhere count too, where links lead to them.
     """
-    found = scan(root)
+    found = scan(root, follow_links=follow_links)
+    found.left_out += [(name, HIDDEN) for name in ignored]
     if not found.names:
         _refuse_empty(found)
     notes: list[str] = []
@@ -66,6 +70,7 @@ def _unwrapped(found: Scan, wrapper: str) -> Scan:
         {name[cut:]: target for name, target in found.targets.items()},
         [name[cut:] for name in found.folders if name.startswith(f"{wrapper}/")],
         [(name[cut:] if name.startswith(f"{wrapper}/") else f"../{name}", why) for name, why in found.left_out],
+        found.seen,
     )
 
 

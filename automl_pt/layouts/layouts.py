@@ -25,11 +25,13 @@ def open_path(
     split_column: str | None = None,
     group_column: str | None = None,
     group_by: str | None = None,
+    follow_links: bool = False,
 ) -> LabeledImages:
     """Open a folder, an archive or a table of labelled images; decode nothing.
 
     `group_by` is a regular expression searched in each image's name, its relative path: images with the same first
     group of it (or the same match, where it has no group) form one group; an image it does not match stands alone.
+    With `follow_links` a folder's or table's links may lead out of it.
     Raises NotLabeledDatasetError for images without labels, InvalidDatasetError for other data that cannot be trained
     on, ConfigError for column options with something that is no table.
     """
@@ -40,15 +42,16 @@ def open_path(
     if path.is_file() and lower.endswith(TABLE_SUFFIXES):
         from automl_pt.layouts.tables import open_table
 
-        data = open_table(path, columns)
+        data = open_table(path, columns, follow_links=follow_links)
     elif columns != Columns():
         raise ConfigError(["image, label, split and group columns belong to a table (CSV, parquet)"], source=str(path))
     elif path.is_dir():
-        data = open_folder(path)
+        data = open_folder(path, follow_links=follow_links)
     elif path.is_file() and lower.endswith(ARCHIVE_SUFFIXES):
-        from automl_pt.layouts.archives import extract
+        from automl_pt.layouts.archives import extract, ignored
 
-        data = open_folder(extract(path), shown=path)
+        folder = extract(path)
+        data = open_folder(folder, shown=path, ignored=ignored(folder))
     else:
         raise InvalidDatasetError(
             "data are a folder, a zip or tar archive, or a CSV or parquet table", given=printable(path), remedy=WANTED

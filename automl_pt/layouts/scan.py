@@ -1,4 +1,4 @@
-"""Lists a folder's image files: each once, sorted, never through a link that leaves the folder."""
+"""Lists a folder's image files: each once, sorted; through a link that leaves the folder only where that is asked."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Scan:
     #: every folder that is not ignored
     folders: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    #: devices and inodes of the files and folders that are taken
+    seen: set[tuple[int, int]] = field(default_factory=set)
 
     def path(self, name: str) -> Path:
         """Return the file called `name`."""
@@ -40,29 +42,37 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _JUNK
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path, *, follow_links: bool = False) -> Scan:
     """List the images under `root`; raise InvalidDatasetError when a folder cannot be read.
 
-    Links to folders are not followed: what they lead to is counted where it is. A link to a file counts when the file
-    is within `root` and not counted itself. Pipes, sockets and devices are never opened.
+    What links to folders within `root` lead to is counted where it is. A link to a file counts when the file is within
+    `root` and not counted itself. With `follow_links` files and folders elsewhere count too, under the link's name, and
+    each once. Pipes, sockets and devices are never opened.
     """
     found = Scan(Path(os.path.realpath(root)))
-    links: list[str] = []
-    seen = _walk(found, links)
-    for name in sorted(links):
-        _take_link(found, name, seen)
+    links = sorted(_walk(found, ""))
+    while links:
+        links = sorted(new for name in links for new in _take_link(found, name, follow_links))
     found.names.sort()
     found.folders.sort()
     found.left_out.sort()
     return found
 
 
-def _walk(found: Scan, links: list[str]) -> set[tuple[int, int]]:
-    """Collect files, without recursion (folders may be nested deeper than Python's stack); return their identities."""
-    seen: set[tuple[int, int]] = set()
-    folders = [""]
+def _walk(found: Scan, start: str) -> list[str]:
+    """Collect files, without recursion (folders may be nested deeper than Python's stack); return the links among them.
+
+    `start` is the name of a folder with a slash behind it, or nothing for the root.
+    """
+    links: list[str] = []
+    folders = [start]
     while folders:
         folder = folders.pop()
+        identity = _identity(os.stat(found.root / folder))
+        if identity in found.seen:
+            found.left_out.append((folder.rstrip("/"), "a folder that is counted already, through a link"))
+            continue
+        found.seen.add(identity)
         for entry in _entries(found.root, folder):
             name = f"{folder}{entry.name}"
             if is_ignored(entry.name):
@@ -73,8 +83,12 @@ def _walk(found: Scan, links: list[str]) -> set[tuple[int, int]]:
                 folders.append(f"{name}/")
                 found.folders.append(name)
             else:
-                _take_file(found, name, entry, seen)
-    return seen
+                _take_file(found, name, entry, through_link=bool(start))
+    return links
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
@@ -89,34 +103,44 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
         ) from error
 
 
-def _take_file(found: Scan, name: str, entry: os.DirEntry[str], seen: set[tuple[int, int]]) -> None:
+def _take_file(found: Scan, name: str, entry: os.DirEntry[str], *, through_link: bool) -> None:
     if not entry.is_file(follow_symlinks=False):
         found.left_out.append((name, "a pipe, socket or device"))
     elif suffix(name) not in SUFFIXES:
         found.left_out.append((name, _not_an_image(name)))
     else:
-        status = entry.stat(follow_symlinks=False)
-        seen.add((status.st_dev, status.st_ino))
-        found.names.append(name)
+        identity = _identity(entry.stat(follow_symlinks=False))
+        if through_link and identity in found.seen:
+            found.left_out.append((name, "a file that is counted already, through a link"))
+        else:
+            found.seen.add(identity)
+            found.names.append(name)
 
 
-def _take_link(found: Scan, name: str, seen: set[tuple[int, int]]) -> None:
-    link = found.root / name
-    target = Path(os.path.realpath(link))
+def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
+    """Take what a link leads to, or say why not; return the links found in a folder that it leads to."""
+    target = Path(os.path.realpath(found.root / name))
     if not target.exists():
         found.left_out.append((name, "a link that leads nowhere, or in a circle"))
-    elif not target.is_relative_to(found.root):
+        return []
+    outside = not target.is_relative_to(found.root)
+    identity = _identity(target.stat())
+    if outside and not follow:
         found.left_out.append((name, "a link that leaves the dataset"))
-    elif target.is_dir():
+    elif target.is_dir() and not outside:
         found.left_out.append((name, "a link to a folder; its files are counted where they are"))
-    elif not target.is_file() or suffix(name) not in SUFFIXES:
+    elif target.is_dir() and identity not in found.seen:
+        found.folders.append(name)
+        return _walk(found, f"{name}/")
+    elif not target.is_dir() and (not target.is_file() or suffix(name) not in SUFFIXES):
         found.left_out.append((name, _not_an_image(name)))
-    elif (identity := (target.stat().st_dev, target.stat().st_ino)) in seen:
-        found.left_out.append((name, "a link to a file that is counted already"))
+    elif identity in found.seen:
+        found.left_out.append((name, f"a link to a {'folder' if target.is_dir() else 'file'} that is counted already"))
     else:
-        seen.add(identity)
+        found.seen.add(identity)
         found.names.append(name)
         found.targets[name] = target
+    return []
 
 
 def suffix(name: str) -> str:

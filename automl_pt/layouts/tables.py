@@ -25,11 +25,12 @@ class _Item:
     group: str | None
 
 
-def open_table(path: Path, columns: Columns) -> LabeledImages:
+def open_table(path: Path, columns: Columns, *, follow_links: bool = False) -> LabeledImages:
     """Open a table whose paths are relative to the table's own folder; columns not named are guessed, and said.
 
-    An absolute path is taken when it leads into that folder. Labels are text, without space around them. Raises
-    NotLabeledDatasetError without a label column, InvalidDatasetError naming the lines for whatever else is wrong.
+    An absolute path is taken when it leads into that folder; with `follow_links` links may lead out of it. Labels
+    are text, without space around them. Raises NotLabeledDatasetError without a label column, InvalidDatasetError
+    naming the lines for whatever else is wrong.
     """
     header, rows = read_rows(path)
     chosen, notes = find_columns(path, header, rows, columns)
@@ -38,7 +39,7 @@ def open_table(path: Path, columns: Columns) -> LabeledImages:
             "a dataset must hold images", given=f"{printable(path)}: no row", remedy="give a table with images"
         )
     root = Path(os.path.realpath(path.parent))
-    items, repeated = _once(path, _items(path, root, rows, chosen))
+    items, repeated = _once(path, _items(path, root, rows, chosen, follow_links))
     _refuse_missing(path, root, items)
     data = assemble(
         Scan(root),
@@ -51,14 +52,14 @@ def open_table(path: Path, columns: Columns) -> LabeledImages:
     return replace(data, notes=(*notes, *([f"{len(repeated)} rows repeat an image"] if repeated else [])))
 
 
-def _items(path: Path, root: Path, rows: Sequence[Row], columns: Columns) -> Iterator[_Item]:
+def _items(path: Path, root: Path, rows: Sequence[Row], columns: Columns, follow_links: bool) -> Iterator[_Item]:
     assert columns.image is not None, "find_columns has chosen"
     assert columns.label is not None, "find_columns has chosen"
     _refuse_blank(path, rows, columns.image, columns.label)
     for line, cells in rows:
         yield _Item(
             line,
-            _relative(path, root, cells[columns.image], line),
+            _relative(path, root, cells[columns.image], line, follow_links),
             cells[columns.label],
             _split(path, cells[columns.split], line) if columns.split else None,
             f"group:{cells[columns.group]}" if columns.group and cells[columns.group] else None,
@@ -82,14 +83,14 @@ def _refuse_blank(path: Path, rows: Sequence[Row], image: str, label: str) -> No
         )
 
 
-def _relative(path: Path, root: Path, text: str, line: int) -> str:
+def _relative(path: Path, root: Path, text: str, line: int, follow_links: bool) -> str:
     """Return an image's name: its path relative to `root`, with slashes and without dots."""
     if "://" in text or "\0" in text or text.startswith("data:"):
         raise _refused(path, line, text, "is an address, not a file")
     joined = os.path.normpath(root / text)
     name = os.path.relpath(joined, root)
-    # both the spelling and what links make of it must stay within the folder
-    inside = Path(os.path.realpath(joined)).is_relative_to(root)
+    # the spelling must stay within the folder, and what links make of it too unless they may be followed
+    inside = follow_links or Path(os.path.realpath(joined)).is_relative_to(root)
     if not inside or name.startswith(".."):
         raise _refused(path, line, text, "leads out of the table's folder")
     return Path(name).as_posix()
