@@ -13,15 +13,12 @@ from automl_pt.files import atomic_write
 PARTS = {
     "backbone": {"tiny", "register_backbones", "test_the_backbone_keeps_the_contract"},
     "dataset": {"stripes", "register_datasets", "test_the_dataset_keeps_the_contract"},
+    "tracker": {"epoch_finished", "test_the_tracker_writes_every_epoch_down"},
 }
-BOTH = frozenset(PARTS)
-_TITLES = {BOTH: "backbone and a dataset", frozenset({"backbone"}): "backbone", frozenset({"dataset"}): "dataset"}
+ALL = frozenset(PARTS)
+#: what a new plugin has where nothing is said
+BOTH = frozenset({"backbone", "dataset"})
 _INVITATION = "To start your own, copy this folder, or let `automl-pt plugins new NAME` do it.\n\n"
-_RUNS = {
-    BOTH: "example/stripes --backbone example/tiny",
-    frozenset({"backbone"}): "digits --backbone example/tiny",
-    frozenset({"dataset"}): "example/stripes",
-}
 
 
 def new_plugin(name: str, folder: Path, kinds: frozenset[str] = BOTH) -> list[Path]:
@@ -56,6 +53,7 @@ def renamed(text: str, name: str) -> str:
     """Put the new plugin's names where the example's are."""
     text = text.replace("automl-pt-example", name).replace("automl_pt_example", name.replace("-", "_"))
     text = re.sub(r"\bexample/", f"{name}/", text)
+    text = re.sub(r"(--tracker |check_tracker\(\")example\b", rf"\g<1>{name}", text)
     return re.sub(r"^example = ", f"{name} = ", text, flags=re.MULTILINE)
 
 
@@ -63,9 +61,22 @@ def chosen(text: str, suffix: str, kinds: frozenset[str]) -> str:
     """Leave out what belongs to another kind of plugin."""
     if suffix == ".py":
         text = without(text, set().union(*(names for kind, names in PARTS.items() if kind not in kinds)))
-    text = text.replace(_TITLES[BOTH], _TITLES[kinds]).replace(_RUNS[BOTH], _RUNS[kinds])
+    text = text.replace(_title(ALL), _title(kinds)).replace(_run(ALL), _run(kinds))
     # the example says that it is there to be copied; a copy does not
     return text.replace(_INVITATION, "").replace(": copy this folder to start your own", "")
+
+
+def _title(kinds: frozenset[str]) -> str:
+    """Name the kinds, as after "A": "backbone, a dataset and a tracker"."""
+    *before, last = (kind for kind in PARTS if kind in kinds)
+    return " and a ".join([", a ".join(before), last]) if before else last
+
+
+def _run(kinds: frozenset[str]) -> str:
+    """Return what `automl-pt train` is given to try the plugin out."""
+    backbone = " --backbone example/tiny" if "backbone" in kinds else ""
+    tracker = " --tracker example" if "tracker" in kinds else ""
+    return f"{'example/stripes' if 'dataset' in kinds else 'digits'}{backbone}{tracker}"
 
 
 def without(source: str, functions: set[str]) -> str:
@@ -80,7 +91,8 @@ def without(source: str, functions: set[str]) -> str:
             del lines[first - 1 : node.end_lineno]
         elif isinstance(node, ast.Import | ast.ImportFrom):
             lines[node.lineno - 1 : node.end_lineno] = _needed(node, used)
-    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip() + "\n"
+    text = re.sub(r"\n{3,}(?=from |import )", "\n\n", "\n".join(lines))
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
 
 
 def _needed(node: ast.Import | ast.ImportFrom, used: set[str]) -> list[str]:

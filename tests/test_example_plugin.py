@@ -59,7 +59,7 @@ def test_its_backbone_and_dataset_are_found(python, tmp_path):
         "name": "example",
         "version": "0.1.0",
         "origin": "automl-pt-example",
-        "hooks": ["register_backbones", "register_datasets"],
+        "hooks": ["epoch_finished", "register_backbones", "register_datasets"],
     }
     assert "example/tiny" in automl(python, "backbones", "example", folder=tmp_path)
     assert "example/stripes" in automl(python, "datasets", folder=tmp_path)
@@ -69,7 +69,7 @@ def test_its_own_tests_pass(python, tmp_path):
     tests = shutil.copytree(EXAMPLE / "tests", tmp_path / "tests")
     done = subprocess.run([python, "-m", "pytest", "-q", tests], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "3 passed" in done.stdout
 
 
 def test_it_trains_and_predicts(python, tmp_path):

@@ -8,14 +8,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from fresh_environment import make_environment, own_tests
 
 from automl_pt.cli.plugins import command
 from automl_pt.errors import OutputError, UsageError
 from automl_pt.plugins import load_plugins
-from automl_pt.scaffold import BOTH, new_plugin, template
+from automl_pt.scaffold import ALL, BOTH, new_plugin, template
 from automl_pt.testing.names import check_name
 
-KINDS = [BOTH, frozenset({"backbone"}), frozenset({"dataset"})]
+KINDS = [ALL, BOTH, *(frozenset({kind}) for kind in sorted(ALL))]
 
 
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: "-".join(sorted(kinds)))
@@ -28,7 +29,11 @@ def test_what_is_written_keeps_the_contract(kinds, tmp_path):
         "tests/test_contract.py",
     ]
     plugins = load_plugins([str(tmp_path / "acme-nets" / "acme_nets.py")])
-    passed = {"backbone": "backbone acme-nets/tiny", "dataset": "dataset acme-nets/stripes"}
+    passed = {
+        "backbone": "backbone acme-nets/tiny",
+        "dataset": "dataset acme-nets/stripes",
+        "tracker": "tracker acme_nets",
+    }
     assert list(check_name("acme_nets", plugins)) == [passed[kind] for kind in sorted(kinds)]
 
 
@@ -38,7 +43,7 @@ def test_nothing_of_the_example_is_left(kinds, tmp_path):
         text = path.read_text()
         assert "example" not in text
         assert "copy this folder" not in text
-        others = {"backbone": "tiny", "dataset": "stripes"}
+        others = {"backbone": "tiny", "dataset": "stripes", "tracker": "tracker"}
         assert not [word for kind, word in others.items() if kind not in kinds and word in text], path
     lint = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I", "--line-length", "120", tmp_path]
     done = subprocess.run(lint, capture_output=True, text=True)
@@ -48,11 +53,17 @@ def test_nothing_of_the_example_is_left(kinds, tmp_path):
     assert (project["name"], project["entry-points"]["automl_pt"]) == ("acme-nets", {"acme-nets": "acme_nets"})
 
 
-def test_both_kinds_are_the_example_itself():
+def test_all_kinds_are_the_example_itself():
     module = (template() / "automl_pt_example.py").read_text()
     from automl_pt.scaffold import chosen
 
-    assert chosen(module, ".py", BOTH) == module
+    assert chosen(module, ".py", ALL) == module
+
+
+def test_a_new_tracker_installs_and_its_tests_pass_as_written(tmp_path):
+    new_plugin("acme-log", tmp_path, frozenset({"tracker"}))
+    python = make_environment(tmp_path / "environment", tmp_path / "acme-log")
+    assert "1 passed" in own_tests(python, tmp_path / "acme-log", tmp_path)
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(runner, tmp_path):

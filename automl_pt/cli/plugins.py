@@ -43,7 +43,7 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of a dataset's files.")
 @plugin_option
 def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
-    """Check a backbone, a dataset, or all that a plugin registers, against the contract.
+    """Check a backbone, a dataset, a tracker, or all that a plugin offers, against the contract.
 
     The same checks as automl_pt.testing gives a plugin's own tests. Needs no network and no GPU.
     """
@@ -58,15 +58,17 @@ def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--backbone", "backbone", is_flag=True, help="With a backbone.")
 @click.option("--dataset", "dataset", is_flag=True, help="With a dataset.")
+@click.option("--tracker", "tracker", is_flag=True, help="With a tracker.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="Where to write it.  [here]")
-def new(name: str, backbone: bool, dataset: bool, folder: Path) -> None:
+def new(name: str, backbone: bool, dataset: bool, tracker: bool, folder: Path) -> None:
     """Write a new plugin: an installable distribution with module, test and README.
 
-    NAME is the distribution's, such as acme-nets. Without --backbone and --dataset it has both.
+    NAME is the distribution's, such as acme-nets. Where none of the three is asked for it has a backbone and a dataset.
     """
     from automl_pt.scaffold import BOTH, new_plugin
 
-    kinds = frozenset(kind for kind, wanted in (("backbone", backbone), ("dataset", dataset)) if wanted)
+    asked = {"backbone": backbone, "dataset": dataset, "tracker": tracker}
+    kinds = frozenset(kind for kind, wanted in asked.items() if wanted)
     for path in new_plugin(name, folder, kinds or BOTH):
         click.echo(f"wrote {path}")
     click.echo(f"next: pip install {folder / name}, then automl-pt plugins check {name}")

@@ -1,4 +1,6 @@
-"""A backbone and a dataset of one's own."""
+"""A backbone, a dataset and a tracker of one's own."""
+
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -29,3 +31,11 @@ def register_backbones():
 def register_datasets():
     """Register `example/stripes`."""
     return [Dataset("example/stripes", stripes, description="60 drawn images of stripes, 2 classes")]
+
+
+@hookimpl
+def epoch_finished(event):
+    """Add the epoch's number and losses to `curve.csv` in the run directory; asked for by `--tracker example`."""
+    figures = [event.figures.get(name, "") for name in ("train_loss", "val_loss")]
+    with Path(event.run.directory, "curve.csv").open("a") as stream:
+        print(event.epoch, *figures, sep=",", file=stream)
