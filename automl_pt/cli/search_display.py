@@ -106,6 +106,8 @@ def result_lines(event: events.Finished) -> list[str]:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
     lines += [f"note: {note}" for note in result.notes]
     lines.append(f"model: {result.model}" if result.model else "no trial left a model")
+    if result.report is not None:
+        lines.append(f"report: {result.report}")
     return [escape(line) for line in lines]
 
 

@@ -32,6 +32,9 @@ def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
         return None
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((side, side))
+    factor = side // max(image.size)
+    if factor > 2:  # so few pixels are shown as they are: a browser would blur them
+        image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
     return _data_uri(image)
 
 

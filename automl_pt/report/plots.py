@@ -10,6 +10,7 @@ from automl_pt.report.theme import ACCENT, BAD, FAINT, INK, LINE, plot, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 #: a curve's axis ends at so many times the median loss: one exploded trial shall not flatten all others
 CEILING = 4.0
@@ -17,14 +18,14 @@ CEILING = 4.0
 
 def curves(section: Mapping[str, Any]) -> str:
     """Draw each trial's validation loss over the epochs; where it was only compared, a dot at its ranking loss."""
-    with plot(6.4, 3.4) as (figure, axes):
+    with plot(4.8, 2.9) as (figure, axes):
         shown = [loss for curve in section["curves"] for _, loss in (*curve["points"], *curve["ranks"])]
         _limit(axes, [loss for loss in shown if loss is not None])
         for curve in sorted(section["curves"], key=lambda curve: (curve["best"], curve["complete"])):
             _curve(axes, curve)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes.xaxis)
         return to_svg(figure, "curves")
 
 
@@ -44,7 +45,7 @@ def _curve(axes: Axes, curve: Mapping[str, Any]) -> None:
 
 def run_curves(section: Mapping[str, Any]) -> str:
     """Draw one run's training and validation loss over the epochs, and mark the epoch whose weights were kept."""
-    with plot(6.4, 3.0) as (figure, axes):
+    with plot(4.8, 2.8) as (figure, axes):
         epochs = section["epochs"]
         for name, label, colour, style in (
             ("train_loss", "training", FAINT, "--"),
@@ -59,7 +60,7 @@ def run_curves(section: Mapping[str, Any]) -> str:
             axes.plot(best["epoch"], best["val_loss"], "o", markersize=9, markerfacecolor="none", color=INK)
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes.xaxis)
         axes.legend(frameon=False)
         return to_svg(figure, "curves")
 
@@ -95,14 +96,14 @@ def space(section: Mapping[str, Any]) -> str:
             losses = sorted(point["loss"] for point in points)
             low, high = losses[0], min(losses[-1], CEILING * losses[len(losses) // 2])
             norm = LogNorm(low, high) if 0 < low < high else Normalize(low, high)
-            where = [[point[name] for point in points] for name in ("lr", "batch_size")]
+            x, y = ([point[name] for point in points] for name in ("lr", "batch_size"))
             drawn = axes.scatter(
-                *where, c=[p["loss"] for p in points], cmap="viridis", norm=norm, s=62, edgecolors=LINE, linewidths=0.8
+                x, y, c=[p["loss"] for p in points], cmap="viridis", norm=norm, s=62, edgecolors=LINE, linewidths=0.8
             )
             bar = figure.colorbar(
                 drawn, ax=axes, label=section["measure"], extend="max" if high < losses[-1] else "neither"
             )
-            bar.outline.set_visible(False)  # type: ignore[operator]  # typed as a spine or its container
+            bar.outline.set_visible(False)
             _plain_ticks(bar.ax, "y", values=[low, math.sqrt(low * high) if low > 0 else (low + high) / 2, high])
         for point in section["points"]:
             if point["best"]:
@@ -120,6 +121,12 @@ def space(section: Mapping[str, Any]) -> str:
         axes.set_xlabel("learning rate")
         axes.set_ylabel("batch size")
         return to_svg(figure, "space")
+
+
+def _whole_numbers(axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
 def _plain_ticks(axes: Axes, which: str, *, values: Sequence[float] | None = None) -> None:
@@ -142,8 +149,8 @@ def reliability(section: Mapping[str, Any]) -> str:
         for one in bins:
             axes.plot([one["confidence"]] * 2, one["interval"], color=ACCENT, linewidth=1.2, alpha=0.55)
         sizes = [18 + 160 * one["images"] / images for one in bins]
-        where = [[one[name] for one in bins] for name in ("confidence", "accuracy")]
-        axes.scatter(*where, s=sizes, color=ACCENT, edgecolors=LINE, zorder=3)
+        x, y = ([one[name] for one in bins] for name in ("confidence", "accuracy"))
+        axes.scatter(x, y, s=sizes, color=ACCENT, edgecolors=LINE, zorder=3)
         axes.set_xlim(-0.02, 1.04)
         axes.set_ylim(-0.02, 1.04)
         axes.set_aspect("equal")
@@ -153,7 +160,7 @@ def reliability(section: Mapping[str, Any]) -> str:
 
 
 def matrix(counts: Sequence[Sequence[int]], *, normalised: bool) -> str:
-    """Draw a large confusion matrix, true classes down, predicted across, by their numbers; blue is right, red wrong."""
+    """Draw a large confusion matrix, true classes down, predicted across, by number; blue is right, red wrong."""
     import numpy as np
 
     values = np.asarray(counts, np.float64)
@@ -172,6 +179,6 @@ def matrix(counts: Sequence[Sequence[int]], *, normalised: bool) -> str:
         axes.grid(visible=False)
         axes.set_xlabel("predicted class, by number")
         axes.set_ylabel("true class, by number")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes.xaxis)
+        _whole_numbers(axes.yaxis)
         return to_svg(figure, name)

@@ -1,4 +1,4 @@
-"""How plots look: drawn by matplotlib as SVG, in the colours of the page, so that dark mode and print reach them too."""
+"""How plots look: SVG by matplotlib, in the colours of the page, so that dark mode and print reach them too."""
 
 from __future__ import annotations
 

@@ -19,6 +19,10 @@ class Budget:
     #: when the first trial was begun; what was done before is not part of an epoch's cost
     begun: float | None = None
     longest_epoch: float = 0.0
+    #: seconds of epochs, and of saving after them, of all slots together
+    busy: float = 0.0
+    #: seconds at the end that belong to the report
+    report: float = 0.0
     started: float = field(init=False)
     #: whole time as estimated when half of the work was done
     estimate: float | None = None
@@ -45,15 +49,15 @@ class Budget:
         if self.epochs == 0:  # starting processes is no part of an epoch's cost
             self.begun = max(self.begun or self.started, self.clock() - seconds)
         self.epochs += epochs
+        self.busy += seconds
         self.longest_epoch = max(self.longest_epoch, seconds / epochs)
 
     @property
     def reserve(self) -> float:
         """Return the seconds at the end that belong to saving, publishing and measuring the model."""
         train, last = self.images
-        return 0.5 + self.wall_per_epoch * self.slots * last / max(
-            1, train
-        )  # looking at an image takes at most as long as learning from it
+        # looking at an image takes at most as long as learning from it
+        return self.report + 0.5 + self.wall_per_epoch * self.slots * last / max(1, train)
 
     def left(self) -> float:
         """Return the seconds left for trials; infinite without a timeout."""

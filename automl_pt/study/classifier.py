@@ -107,4 +107,11 @@ def _losses(
     return np.log(np.exp(scores).sum(axis=1)) - own, logits.argmax(axis=1) == pixels.labels
 
 
-IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test)
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+    """Write report.html into the folder of a study whose search has ended here."""
+    from automl_pt.study.sections.write import write_report
+
+    return write_report(config, directory, plugins)
+
+
+IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report)

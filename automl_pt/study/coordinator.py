@@ -228,6 +228,7 @@ class Coordinator:
         """Count an epoch; of the first one, only what came after the probe."""
         share = 1 - max(self._points(trial.number), default=0.0) if result.epoch == 1 else 1.0
         self.budget.count(share * result.seconds, share)
+        self.budget.busy += result.save_seconds or 0.0
 
     def _points(self, number: int) -> list[float]:
         """Return the points within its first epoch at which a trial has been ranked."""

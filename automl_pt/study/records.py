@@ -90,6 +90,11 @@ class StudyResult:
     #: what a person should read of how the search ended
     notes: tuple[str, ...] = ()
     signal: int | None = None
+    #: trials run at a time, and the seconds of their epochs, all of them together, in this search
+    slots: int = 1
+    busy_seconds: float = 0.0
+    #: the page that tells all of this; None where none was asked for, or time or the disk did not allow it
+    report: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

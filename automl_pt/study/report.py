@@ -59,10 +59,11 @@ class StudyReport:
         return {**plain, "best": self.best.to_dict() if self.best else None, "states": self.states()}
 
 
-def read_study(study: str | Path, *, storage: str | None = None) -> StudyReport:
+def read_study(study: str | Path, *, storage: str | None = None, ours: bool = False) -> StudyReport:
     """Return what is known of a study: a name in `studies/` or a folder's path.
 
-    `storage` is needed only for a database whose password the folder does not keep. Raises UnknownNameError, StudyError
+    `storage` is needed only for a database whose password the folder does not keep. `ours` says that this process holds
+    the study's lock and has ended its search. Raises UnknownNameError, StudyError
     for damaged files, StorageError when the storage cannot be read.
     """
     directory = find_study(study)
@@ -73,7 +74,7 @@ def read_study(study: str | Path, *, storage: str | None = None) -> StudyReport:
         raise _damaged(directory / "study.json", "it names no study and storage")
     url = _url(directory, found, storage)
     about, judgement, trials = _from_storage(url, found["name"])
-    result, running = read_object(directory / "result.json"), is_in_use(directory)
+    result, running = read_object(directory / "result.json"), not ours and is_in_use(directory)
     if not running:
         trials = tuple(replace(trial, reason="interrupted") if _cut_off(trial) else trial for trial in trials)
     best = _best(trials)

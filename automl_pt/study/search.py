@@ -11,13 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from automl_pt import __version__
 from automl_pt.config import SearchConfig, make
-from automl_pt.errors import StudyError
+from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import make_folder, read_json, write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
@@ -44,6 +44,9 @@ from automl_pt.tracking import Trackers
 
 #: seconds in which running trials may save when a search is interrupted
 GRACE = 5.0
+#: seconds that a report takes besides running the model on the validation images; shorter searches than ten times
+#: this have none unless time is left
+REPORT_SECONDS = 4.0
 
 
 def search(
@@ -114,7 +117,7 @@ def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | 
             yield from study.coordinator.leave(study.grace(stop))
         finally:
             study.coordinator.engine.close()
-        yield Finished(study.conclude(plugins, stop()))
+        yield Finished(study.report(study.conclude(plugins, stop()), plugins))
 
 
 def _trackers(config: SearchConfig, plugins: Plugins | None, notices: list[str]) -> Trackers | None:
@@ -185,9 +188,30 @@ class OpenStudy:
             estimate_error=coordinator.budget.estimate_error(),
             signal=signal,
             notes=tuple(self.notes),
+            slots=coordinator.engine.slots,
+            busy_seconds=coordinator.budget.busy,
         )
         write_json(self.directory / "result.json", result.to_dict())
         return result
+
+    def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
+        """Write the page, where there is time; whatever keeps it from being written is a note in the result.
+
+        The search is over and its model stands, so that nothing a page meets may end it with an error.
+        """
+        if self.subject.report is None or not self.config.report or result.signal is not None:
+            return result
+        budget = self.coordinator.budget
+        if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
+            note = f"no time was left for report.html; `automl-pt report {result.directory} --html FILE` writes it"
+            return replace(result, notes=(*result.notes, note))
+        try:
+            path = self.subject.report(self.config, self.directory, plugins)
+        except Exception as error:
+            reason = error.given if isinstance(error, AutomlError) else error
+            note = f"report.html was not written: {type(error).__name__}: {reason}"
+            return replace(result, notes=(*result.notes, note))
+        return replace(result, report=str(path))
 
     def _test(self, plugins: Plugins | None) -> dict[str, float] | None:
         """Measure the finished model on the test split; say so where its images are not those of the manifest any more.
@@ -233,7 +257,10 @@ def _open(
     budget = Budget(config.timeout)
     before = _plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
-    budget.images = (material.train_images, 2 * material.val_images + material.test_images)
+    looks = 2 + (subject.report is not None and config.report)
+    budget.images = (material.train_images, looks * material.val_images + material.test_images)
+    if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
+        budget.report = REPORT_SECONDS
     ledger = _open_ledger(config, url, directory, material, stack)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
@@ -287,7 +314,8 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
             resume.require_comparable(found, wanted, where=str(directory))
         ledger.set_about({**wanted, "version": found.get("version", __version__)})
     where = shown(url) if config.storage else "study.db"
-    write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"]})
+    asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
+    write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"], "asked": asked})
     return ledger
 
 

@@ -41,6 +41,7 @@ class Subject:
     iterator in a worker process. `publish(source, target)` makes a run directory's model the finished one.
     `compare(config, best, runner_up, trials folder, plugins)` measures whether the best is better than the noise;
     `test(config, model, manifest, plugins)` measures the finished model on the test split.
+    `report(config, directory, plugins)` writes the page of the ended study and returns its path; None: there is none.
     """
 
     prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
@@ -48,3 +49,4 @@ class Subject:
     publish: Callable[[Path, Path], None]
     compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None], Comparison | None]
     test: Callable[[SearchConfig, Path, Path, Plugins | None], dict[str, float] | None]
+    report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None

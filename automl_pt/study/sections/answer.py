@@ -44,13 +44,11 @@ def _which(report: StudyReport, best: TrialRecord) -> str:
 
 
 def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> str:
-    if isinstance(judged, Judged):
-        seen = _seen(judged)
-    else:
-        seen = f"Its validation loss is {loss(best.value)}"
-    if report.test and isinstance(report.test.get("accuracy"), float):
-        figures = report.test
-        return f"{seen}; on the test images, by which nothing was chosen, on {percent(figures['accuracy'])} (loss {loss(figures['loss'])})."
+    seen = _seen(judged) if isinstance(judged, Judged) else f"Its validation loss is {loss(best.value)}"
+    figures = report.test
+    if figures and isinstance(figures.get("accuracy"), float):
+        tested = f"{percent(figures['accuracy'])} (loss {loss(figures.get('loss'))})"
+        return f"{seen}; on the test images, by which nothing was chosen, on {tested}."
     return f"{seen}; it was chosen by these images, and there is no test split to show what that is worth."
 
 
@@ -69,9 +67,10 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
             return "Whether its lead is more than noise is measured when the search has ended."
         return "There was no second complete trial whose weights were kept, so that its lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
+    over = f"Its lead over trial {lead['runner_up']}"
     if lead["inside_noise"]:
-        return f"Its lead over trial {lead['runner_up']} is inside the noise ({gap}): another seed could turn the order round."
-    return f"Its lead over trial {lead['runner_up']} is more than noise ({gap}), on images that it was chosen by."
+        return f"{over} is inside the noise ({gap}): another seed could turn the order round."
+    return f"{over} is more than noise ({gap}), on images that it was chosen by."
 
 
 def _nothing(report: StudyReport) -> list[str]:

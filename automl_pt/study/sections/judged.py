@@ -69,7 +69,7 @@ def classes_section(judged: Judged) -> Section:
     rows = [{"index": index, **vars(entry)} for index, entry in enumerate(scores.per_class)]
     rows.sort(key=lambda row: (row["recall"] is None, row["recall"], row["index"]))
     note = (
-        f"On the {split}, the worst found class first. The search and the choice of the epoch saw these images, so that "
+        f"On the {split}, the worst found class first. The search and the choice of the epoch saw these images: "
         "new ones may do a little worse. The intervals hold 95 % (Wilson); those of classes with few images are wide."
     )
     figures = {name: getattr(scores, name) for name in ("images", "loss", "accuracy", "accuracy_interval", "top5")}
@@ -116,7 +116,8 @@ def calibration_section(judged: Judged) -> Section:
     if abs(drift) >= 0.01:
         verdict = f"{'surer' if drift > 0 else 'less sure'} than it is right: by {100 * abs(drift):.1f} points"
     note = (
-        f"On average the model says {100 * mean:.1f} % and is right on {100 * judged.scores.accuracy:.1f} %: it is {verdict}. "
+        f"On average the model says {100 * mean:.1f} % and is right on {100 * judged.scores.accuracy:.1f} %: it is "
+        f"{verdict}. "
         f"The expected calibration error over {len(bins)} bins is {found.ece:.4f}. On the dashed line its word can be "
         "taken as it is; below the line it is too sure of itself. A larger dot stands for more images; the lines are "
         "95 % intervals, long where there are few."

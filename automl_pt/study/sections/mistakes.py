@@ -43,8 +43,8 @@ def _labels_note(suspects: int, images: int) -> str:
     if not suspects:
         return f"None of the {images:,} validation images, by confident learning."
     return (
-        f"{counted(suspects, 'image')} of {images:,}, by confident learning: another class is as likely as it is on that "
-        "class's own images, and likelier than the label. Some of these labels are right, and the model is wrong: look."
+        f"{counted(suspects, 'image')} of {images:,}, by confident learning: another class is as likely as it is on "
+        "that class's own images, and likelier than the label. Some of these labels are right: look."
     )
 
 

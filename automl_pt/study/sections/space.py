@@ -60,7 +60,8 @@ def importance(trials: Sequence[TrialRecord], losses: Mapping[int, float]) -> Se
     varied = [name for name in sorted({n for trial in counting for n in trial.params}) if _varies(counting, name)]
     if len(counting) < MIN_TRIALS:
         return missing(
-            f"{len(counting)} trials can be compared; with fewer than {MIN_TRIALS}, chance decides which setting seems to matter."
+            f"{len(counting)} trials can be compared; with fewer than {MIN_TRIALS}, chance decides which setting seems "
+            "to matter."
         )
     if len(varied) < 2:
         return missing("Only one setting was varied.")

@@ -73,13 +73,13 @@ def study_time(report: StudyReport) -> Section:
         reason = f"; damaged: {few(spent.damaged)}" if spent.damaged else ""
         return missing(f"No trial has written the record of an epoch{reason}.")
     result = read_object(directory / "result.json")
-    slots, wall, busy = (result.get(name) for name in ("slots", "seconds", "busy_seconds"))
-    known = all(isinstance(value, int | float) for value in (slots, wall, busy))
+    slots, wall, busy = (result.get(name, 0) for name in ("slots", "seconds", "busy_seconds"))
+    known = bool(slots)  # studies of earlier versions do not say
     note = f"{counted(spent.epochs, 'epoch')} of all trials."
     if known:
         note += (
-            f" The last search took {wall:.0f} s with {counted(slots, 'trial')} at a time; what is not an epoch of it is "
-            "starting, decoding, comparing trials within an epoch, and waiting for others."
+            f" The last search took {wall:.0f} s with {counted(slots, 'trial')} at a time; what is not an epoch of it "
+            "is starting, decoding, comparing trials within an epoch, and waiting for others."
         )
     if spent.damaged:
         note += f" Left out, for their records are damaged: {few(spent.damaged)}."

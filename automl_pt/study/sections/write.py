@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from automl_pt.config import SearchConfig
 from automl_pt.files import atomic_write
 from automl_pt.plugins import Plugins
 from automl_pt.report.page import render
@@ -21,13 +22,20 @@ def read_content(
 ) -> tuple[StudyReport | RunReport, Content]:
     """Return what is known of a study or a run directory, and all sections of its report.
 
-    Raises as `read_study`, and StudyError where a run's run.json is damaged; damage elsewhere is a section that says so.
+    Raises as `read_study`, and StudyError where a run.json is damaged; damage elsewhere is a section that says so.
     """
     if is_run(Path(subject)):
         run = read_head(Path(subject))
         return run, run_content(run, device=device, plugins=plugins)
     report = read_study(subject, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
+
+
+def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+    """Write the page of a study whose search has just ended in this process; return its path."""
+    report = read_study(directory, storage=config.storage, ours=True)
+    content = study_content(report, device=config.device, plugins=plugins)
+    return write_page(content, directory / NAME)
 
 
 def write_page(content: Content, path: Path) -> Path:
