@@ -36,8 +36,9 @@ class Backbone:
     """A named network builder.
 
     `build(num_classes, pretrained)` returns a new `nn.Module` from float[B, 3, S, S] to logits float[B, num_classes].
-    With `pretrained` it loads weights or raises; it never falls back to random ones. Further arguments of `build`, each
-    with a default, are the backbone's options: set by `backbone_options`, and searched where `search_space` says so.
+    A model may also return an object that holds them as `logits`. With `pretrained` it loads weights or raises; it
+    never falls back to random ones. An argument of `build` called `image_size` is given the side of the images. Any
+    other has a default and is an option: set by `backbone_options`, and searched where `search_space` says so.
     """
 
     name: str

@@ -14,6 +14,8 @@ from automl_pt.backbone import Backbone
 from automl_pt.errors import ConfigError
 from automl_pt.text import printable
 
+SIZE = "image_size"
+
 
 def parse(text: str) -> tuple[str, Any]:
     """Return an option's name and value: a number, true, false or null as JSON writes them, else the text itself."""
@@ -37,7 +39,16 @@ def defaults(backbone: Backbone) -> dict[str, Any]:
     except (TypeError, ValueError):  # a builder in C, or one that hides its arguments
         return {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: p.default for p in parameters if p.kind in kinds and p.default is not inspect.Parameter.empty}
+    empty = inspect.Parameter.empty
+    return {p.name: p.default for p in parameters if p.kind in kinds and p.default is not empty and p.name != SIZE}
+
+
+def takes_image_size(backbone: Backbone) -> bool:
+    """Say whether `build` has an argument `image_size`: then it is given the side of the images."""
+    try:
+        return SIZE in inspect.signature(backbone.build).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def with_options(backbone: Backbone, options: Sequence[str]) -> Backbone:

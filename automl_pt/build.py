@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from automl_pt.backbone import Backbone
+from automl_pt.backbone_options import SIZE, takes_image_size
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
 from automl_pt.installation import explain
 from automl_pt.seeds import derive_seed
@@ -31,7 +33,7 @@ def build_model(
     """
     _check(backbone, image_size, pretrained)
     torch.manual_seed(derive_seed(seed, "model"))
-    model = _built(backbone, num_classes, pretrained)
+    model = _built(backbone, num_classes, image_size, pretrained)
     model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
     _prove(model, backbone, num_classes, image_size)
     return model.train()
@@ -92,9 +94,10 @@ def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> 
     return model
 
 
-def _built(backbone: Backbone, num_classes: int, pretrained: bool) -> nn.Module:
+def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:
+    size = {SIZE: image_size} if takes_image_size(backbone) else {}
     try:
-        model = backbone.build(num_classes, pretrained)
+        model = backbone.build(num_classes, pretrained, **size)
     except AutomlError:
         raise
     except Exception as error:
@@ -117,6 +120,9 @@ def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: i
     try:
         with torch.no_grad():
             logits = model.eval()(torch.zeros(1, 3, image_size, image_size))
+            if isinstance(getattr(logits, "logits", None), torch.Tensor):
+                model.register_forward_hook(_take_logits)
+                logits = logits.logits
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             [
@@ -131,3 +137,9 @@ def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: i
             given=f"{backbone.name}: {shape} for 1 image and {num_classes} classes",
             remedy="return one number for each class and image",
         )
+
+
+def _take_logits(model: nn.Module, images: object, output: Any) -> torch.Tensor:
+    """Return the logits of a model that returns them within an object, as those of transformers do."""
+    logits: torch.Tensor = output.logits
+    return logits

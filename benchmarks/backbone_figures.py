@@ -30,11 +30,21 @@ CLASSES = 1000
 
 def measured(model: nn.Module, image_size: int) -> list[Any]:
     """Return [parameters, GFLOPs, whether it normalises by batch] of a model on the meta device."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # with gradients, as the counter's own tracker of modules fails on some models without
+    with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, image_size, image_size, device="meta"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     return [parameters, round(counter.get_total_flops() / 1e9, 3), norm]
+
+
+def family(key: str, name: str) -> str:
+    """Return the module of its library that a network comes from."""
+    from timm.models import model_entrypoint
+
+    if key.startswith("timm/"):
+        return str(model_entrypoint(name).__module__).rpartition(".")[2]
+    return "densenet" if name in DENSENETS else "resnet"
 
 
 def torchvision_models() -> dict[str, tuple[str, int]]:
@@ -76,7 +86,7 @@ def main() -> None:
     for number, (key, (name, size)) in enumerate(wanted.items()):
         if key not in figures:
             try:
-                figures[key] = measured(build(key, name, size), size)
+                figures[key] = [*measured(build(key, name, size), size), family(key, name)]
             except Exception as error:  # whatever a network says of the meta device: it is named below
                 failed[key] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
         if number % 100 == 99:

@@ -6,13 +6,14 @@ version of timm.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.builtin.figures import figures
 from automl_pt.errors import OutputError
 from automl_pt.files import atomic_write, cache_folder, read_json, to_json
 from automl_pt.hookspecs import hookimpl
@@ -25,6 +26,7 @@ PREFIX = "timm/"
 FORMAT = 2
 
 Record = dict[str, Any]
+_log = logging.getLogger("automl_pt")
 
 
 @hookimpl
@@ -42,6 +44,7 @@ def make(name: str) -> Backbone:
     """Return the backbone of the timm model `name` ("timm/..."); raise KeyError when there is none."""
     record = _records()[name.removeprefix(PREFIX)]
     model, native = name.removeprefix(PREFIX), record["image_size"]
+    known = figures(name, native)
     return Backbone(
         name,
         partial(build, model),
@@ -54,6 +57,10 @@ def make(name: str) -> Backbone:
         adapt=partial(adapt, native),
         head=tuple(record["head"]) or None,
         recipe=partial(recipe, model, native),
+        param_groups=param_groups,
+        parameters=known.parameters if known else None,
+        gflops=known.gflops if known else None,
+        batch_norm=known.batch_norm if known else None,
     )
 
 
@@ -75,6 +82,17 @@ def adapt(native: int, model: nn.Module, image_size: int) -> nn.Module:
     if image_size != native and set_input_size is not None:
         set_input_size(img_size=(image_size, image_size))
     return model
+
+
+def param_groups(model: nn.Module) -> list[list[str]]:
+    """Return timm's own groups, a block each where the model has blocks; its parameters' names from input to head."""
+    from timm.models import group_parameters
+
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        return [[name for name, _ in model.named_parameters()]]
+    groups: dict[object, list[str]] = group_parameters(model, matcher(coarse=False))
+    return [names for _, names in sorted(groups.items())]  # type: ignore[call-overload, no-any-return]
 
 
 def recipe(name: str, native: int, num_classes: int, image_size: int) -> str:
@@ -104,7 +122,7 @@ def _write(path: Path, records: dict[str, Record]) -> dict[str, Record]:
     try:
         atomic_write(path, to_json(records))
     except OutputError as error:
-        warnings.warn(f"names of timm models are not kept, each command imports timm: {error.given}", stacklevel=2)
+        _log.warning("names of timm models are not kept, and each command imports timm: %s", error.given)
     return records
 
 

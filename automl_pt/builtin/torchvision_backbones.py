@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone
+from automl_pt.builtin.figures import figures
 from automl_pt.builtin.small_images import SMALL, adapt_densenet, adapt_resnet
 from automl_pt.hookspecs import hookimpl
 
@@ -48,6 +49,8 @@ def _resnet(name: str) -> Backbone:
         adapt=adapt_resnet,
         head="fc",
         recipe=partial(recipe, name, "model.conv1", "model.maxpool"),
+        param_groups=param_groups,
+        **_figures(name),
     )
 
 
@@ -62,8 +65,29 @@ def _densenet(name: str) -> Backbone:
         head="classifier",
         recipe=partial(recipe, name, "model.features.conv0", "model.features.pool0"),
         convert_weights=modern_densenet_names,
+        param_groups=param_groups,
+        **_figures(name),
         channels_last=True,  # DenseNet-121: 24 to 28 % faster at 64 and 224 px (benchmarks/trainer.py)
     )
+
+
+def _figures(name: str) -> dict[str, Any]:
+    known = figures(name, 224)
+    if known is None:
+        return {}
+    return {"parameters": known.parameters, "gflops": known.gflops, "batch_norm": known.batch_norm}
+
+
+def param_groups(model: nn.Module) -> list[list[str]]:
+    """Return the stem, each stage of blocks, and the head; a DenseNet's transitions go with the block before them."""
+    groups: list[list[str]] = [[]]
+    features = getattr(model, "features", model)
+    prefix = "" if features is model else "features."
+    for name, _ in features.named_children():
+        if name.startswith(("layer", "denseblock")):
+            groups.append([])
+        groups[-1].append(prefix + name)
+    return groups
 
 
 def build(name: str, head: str, num_classes: int, pretrained: bool) -> nn.Module:
