@@ -42,6 +42,9 @@ class Presence(Protocol):
     #: whether others may write to the same study
     has_company: bool
 
+    def join(self, storage: BaseStorage, study_id: int) -> None:
+        """Take part in a study: what is written to it from here on is known to be ours."""
+
     def turn(self) -> AbstractContextManager[None]:
         """Hold the right to hand out trials."""
 
@@ -77,6 +80,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.study_id = _open_study(self.storage, self.name)
+        self.presence.join(self.storage, self.study_id)
         self.refresh()
 
     def refresh(self) -> None:
