@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, fiel
 from automl_pt.errors import ConfigError
 
 Count = Annotated[int, Strict(), Field(gt=0)]
+Several = Annotated[int, Strict(), Field(ge=2, le=100)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Seed = Annotated[int, Strict()]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -108,6 +109,9 @@ class Settings(BaseModel):
     checkpoint_minutes: Rate = Field(10.0, description="an epoch longer than this is also saved on the way")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
+    compile: Literal["auto", "never"] = Field(
+        "never", description="on CUDA, 'auto' compiles the network if a few timed steps predict that it pays"
+    )
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="a plugin file to load")
@@ -195,6 +199,17 @@ class SearchConfig(Settings):
     trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
+    refit: Flag = Field(
+        False, description="at the end, train the winner's settings on training and validation images: model-refit"
+    )
+    ensemble: Several | None = Field(
+        None, description="at the end, average the probabilities of so many of the best trials: model-ensemble"
+    )
+    average: Several | None = Field(
+        None,
+        description="at the end, average the weights of up to so many of the best trials, which started from the same "
+        "pretrained weights, where the validation loss falls: model-average",
+    )
     stop_when_flat: Flag = Field(
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
@@ -204,6 +219,14 @@ class SearchConfig(Settings):
         yield from super().contradictions()
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
+        if self.average and not self.pretrained and not self.weights:
+            rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
+            yield {"average", "pretrained", "weights"}, rule
+
+    @property
+    def models_kept(self) -> int:
+        """Return how many of the best trials keep their weights, those that are to be joined among them."""
+        return max(self.keep_models, self.ensemble or 1, self.average or 1)
 
     def trial(
         self, *, backbone: str, lr: float, batch_size: int, seed: int, backbone_options: tuple[str, ...] = ()

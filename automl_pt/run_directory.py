@@ -30,7 +30,7 @@ from automl_pt.used_plugins import how_to_get, missing_plugins, told, used_plugi
 #: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
 PLACE = (
     *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
-    "cuda_graph",
+    *("cuda_graph", "compile"),
 )
 #: reasons after which there is nothing left to do
 ENDED = ("completed", "patience", "diverged")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from test_trainer import figures, network, same, settings, training
+from test_trainer import MEAN, STD, figures, network, same, settings, training
 
+from automl_pt.data.device_split import DeviceSplit
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.graph import WARM_UP, GraphedStep, why_not
 from automl_pt.training.trainer import train
@@ -42,6 +44,45 @@ def test_static_tensors_change_nothing(changes: dict[str, Any]) -> None:
     ]
     for name, value in plain.model.state_dict().items():
         assert torch.allclose(ours.model.state_dict()[name], value, atol=1e-6), name
+
+
+def by_index(*, channels_last: bool = False, static: bool = True, **changes: Any) -> Any:
+    """Return a training whose batches are made from indices by tensors alone, within the step where it is `static`."""
+    ours = training(settings(augment="auto", **changes), network(dropout=0.3))
+    loader = ours.train_loader
+    images = torch.from_numpy(np.asarray(loader.images))
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    shuffled = torch.empty_like(images)
+    shuffled[rows] = images
+    split = DeviceSplit(shuffled, rows, loader.labels, mean=MEAN, std=STD, channels_last=channels_last)
+    loader.resident = split
+    if static:
+        ours.by_index, ours.take_step = True, GraphedStep(ours.step, 4, run_again, split.batch)
+    return ours
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batches_made_within_the_step_change_nothing(channels_last: bool) -> None:
+    expected = training(settings(augment="auto"), network(dropout=0.3))
+    outside = by_index(channels_last=channels_last, static=False)
+    inside = by_index(channels_last=channels_last)
+    results = [list(train(one)) for one in (expected, outside, inside)]
+    for result in results[1:]:
+        assert [figures(one)[1] for one in result] == pytest.approx([figures(one)[1] for one in results[0]], rel=1e-4)
+    for name, value in expected.model.state_dict().items():
+        for ours in (outside, inside):
+            assert torch.allclose(ours.model.state_dict()[name], value, atol=1e-5), name
+
+
+def test_a_run_by_index_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    whole, checkpoints = by_index(), Checkpoints(tmp_path)
+    list(train(whole))
+    list(train(by_index(), checkpoints=checkpoints, after_step=lambda done, batches: done == 2))
+    second = by_index()
+    second.restore(checkpoints)
+    assert second.progress.batches_done == 2
+    list(train(second, checkpoints=checkpoints))
+    assert same(second.model, whole.model)
 
 
 def test_a_recorded_run_is_resumed(tmp_path: Path) -> None:
@@ -99,7 +140,7 @@ def test_what_keeps_a_step_from_being_recorded(change: dict[str, Any], reason: s
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_recorded_step_equals_the_plain_one_on_cuda() -> None:
-    from test_trainer import MEAN, STD, pixels
+    from test_trainer import pixels
 
     from automl_pt.data.loader import Loader
     from automl_pt.dataset import Hints

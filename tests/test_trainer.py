@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
@@ -281,3 +282,31 @@ def test_a_batch_of_one_pixel_says_what_to_change() -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 3))
     with pytest.raises(ConfigError, match="use a batch size above 1, or larger images"):
         list(train(training(settings(batch_size=1), model)))
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the CPU wait for a device: a tensor's value asked for, or copied to the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        moved = name == "_to_copy" and str((kwargs or {}).get("device")) == "cpu"
+        if moved or name in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"):
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"clip_grad_norm": 0.1}, {"ema_decay": 0.9}, {"class_weights": "balanced", "label_smoothing": 0.1}]
+)
+def test_nothing_waits_for_the_device_within_an_epoch(changes: dict[str, Any]) -> None:
+    ours = training(settings(augment="auto", **changes), network(dropout=0.3))
+    with Waits() as waits:
+        assert ours.train_epoch(lambda done, batches: False, lambda: None)
+    assert waits.asked == []
+    with waits:
+        ours.finish_epoch(1.0, 0.0)
+    assert waits.asked  # so that the test above can fail

@@ -77,9 +77,14 @@ def gather(
     batch = np.empty((len(places), 3, side, side), np.uint8)
     if channels_last:
         batch = np.empty((len(places), side, side, 3), np.uint8).transpose(0, 3, 1, 2)
+    moved = np.empty((3, side, side), np.uint8)
     moves = zip(places.tolist(), shifts.tolist(), flips.tolist(), strict=True)
     for target, (place, (down, right), flip) in zip(batch, moves, strict=True):
-        shift_into(target[:, :, ::-1] if flip else target, array[place], down, right)
+        image = moved if channels_last else target
+        shift_into(image[:, :, ::-1] if flip else image, array[place], down, right)
+        if channels_last:  # a channel at a time: numpy writes three interleaved ones at a third of the speed
+            for channel in range(3):
+                target[channel] = moved[channel]
     return batch
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from automl_pt.data.augmentation import SHIFT, Plan, gather, make_batch, make_plan
+from automl_pt.data.device_split import DeviceSplit
 from automl_pt.data.parallel import in_order
 from automl_pt.data.pixels import Undecoded
 from automl_pt.data.resident import upload
@@ -74,9 +75,11 @@ class Loader:
         self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
         self.max_shift = pixels.images.shape[-1] // SHIFT if augment and hints.shift else 0
         self.flip = augment and hints.horizontal_flip
-        self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
         self.scale, self.offset = scale_and_offset(mean, std, device)
-        self.resident = upload(pixels.images, device)
+        #: the split on the device, where it is kept there
+        self.resident: DeviceSplit | None = None
+        if (found := upload(pixels.images, device)) is not None:
+            self.resident = DeviceSplit(*found, self.labels, mean=mean, std=std, channels_last=channels_last)
         self.wait_seconds = 0.0
 
     def plan(self, epoch: int) -> Plan:
@@ -93,15 +96,31 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of `epoch`, leaving out the first `start` of them."""
         began = time.perf_counter()
-        for batch in self._batches(self.plan(epoch), start):
+        for batch in self._batches(epoch, start):
             self.wait_seconds += time.perf_counter() - began
             yield batch
             began = time.perf_counter()
 
-    def _batches(self, plan: Plan, start: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def indices(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor]]:
+        """Yield, for a split on the device, int64[B] in place of each batch of `epoch`, for `resident.batch`.
+
+        The plan goes to the device once, and nothing waits for the device.
+        """
+        assert self.resident is not None, "only a split on the device is told by indices"
+        plan = self.plan(epoch)
+        self.resident.follow(plan)
         chosen = self._chosen(plan)[start:]
+        if chosen:
+            order = torch.from_numpy(np.concatenate(chosen)).to(self.device)
+            for part in torch.split(order, [len(part) for part in chosen]):
+                yield (part,)
+
+    def _batches(self, epoch: int, start: int) -> Iterable[tuple[Tensor, Tensor]]:
         if self.resident is not None:
-            return self._on_device(plan, chosen)
+            resident = self.resident
+            return (resident.batch(indices) for (indices,) in self.indices(epoch, start))
+        plan = self.plan(epoch)
+        chosen = self._chosen(plan)[start:]
         gathered = partial(self._gather, plan)
         if isinstance(self.images, Undecoded) or self.device.type == "cuda":
             return map(self._finish, in_order(gathered, chosen, threads=1))
@@ -127,23 +146,3 @@ class Loader:
     def _finish(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
         return normalise(images, self.scale, self.offset), labels
-
-    def _on_device(self, plan: Plan, chosen: list[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Make batches from the images on the device; the plan goes there once, and nothing waits for the device."""
-        assert self.resident is not None
-        images, rows = self.resident
-        labels = torch.from_numpy(self.labels).to(self.device)
-        shifts, flips = (torch.from_numpy(part).to(self.device) for part in (plan.shifts, plan.flips))
-        order = torch.from_numpy(np.concatenate(chosen)).to(self.device) if chosen else rows[:0]
-        for indices in torch.split(order, [len(part) for part in chosen]):
-            batch, _ = make_batch(
-                images,
-                labels,
-                rows[indices],
-                shifts[indices],
-                flips[indices],
-                self.mean,
-                self.std,
-                channels_last=self.channels_last,
-            )
-            yield batch, labels[indices]

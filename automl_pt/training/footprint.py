@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from automl_pt.training.step import Step
 
 #: share of the free memory that a step may take
 SHARE = 0.8
@@ -34,6 +39,24 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
     return BACKWARD * sum(kept.values()) / len(images)
+
+
+def try_out(step: Step, batch_size: int, image_size: int) -> int:
+    """Take a step with `batch_size` blank images and undo it; return the device's peak memory in bytes, 0 on a CPU.
+
+    A step that runs out of memory halves its micro-batch and tries again: so a batch is cut here, and not in an epoch.
+    """
+    device = step.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    images = torch.zeros(batch_size, 3, image_size, image_size, device=device)
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    training = step.model.training
+    with step.undone():
+        step.model.train()
+        step(images, labels, 0.0)
+    step.model.train(training)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def images_that_fit(model: nn.Module, image_size: int, free: int) -> int:

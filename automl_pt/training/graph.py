@@ -1,6 +1,7 @@
 """A training step recorded once as a CUDA graph and replayed: one launch instead of hundreds.
 
-Forward, loss, backward, clipping and optimiser are recorded for a full batch; the learning rate is a device tensor.
+Forward, loss, backward, clipping and optimiser are recorded for a full batch, and the making of the batch before them
+where the images lie on the device; the learning rate is a device tensor.
 Batches of another size, as the odd last one, are taken by the ordinary step on the same tensors. Where recording
 is not possible the ordinary step takes all, and the run's notes say why.
 """
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: takes what a step does and returns what repeats it on the same tensors
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
+#: makes float[B, 3, S, S] and int64[B] of indices int64[B]
+Make = Callable[[Tensor], tuple[Tensor, Tensor]]
+#: takes a batch, as images and labels or as what makes them, and the learning rate; returns the mean loss
+TakeStep = Callable[..., Tensor]
 #: runs before recording, in which libraries choose kernels and allocate their workspaces
 WARM_UP = 3
 
@@ -37,50 +42,53 @@ def capture_cuda(work: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphedStep:
-    """Takes batches as `step` does; those of `batch_size` images by replaying what `capture` recorded."""
+    """Takes batches as `step` does; those of `batch_size` images by replaying what `capture` recorded.
 
-    def __init__(self, step: Step, batch_size: int, capture: Capture = capture_cuda) -> None:
-        self.step, self.batch_size, self.capture = step, batch_size, capture
+    With `make`, which makes images and labels of indices on the device, a batch is given by its indices int64[B] alone,
+    and the gathering and augmenting of its images are recorded too.
+    """
+
+    def __init__(self, step: Step, batch_size: int, capture: Capture | None = None, make: Make | None = None) -> None:
+        self.step, self.batch_size, self.capture, self.make = step, batch_size, capture or capture_cuda, make
         self.replay: Callable[[], None] | None = None
         self.gave_up = False
 
-    def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
+    def __call__(self, *batch: Tensor, lr: float) -> Tensor:
         """Update the weights; return the mean loss, in a tensor that the next step overwrites."""
-        if self.gave_up or len(images) != self.batch_size:
-            return self.step(images, labels, lr)
-        if self.replay is None and not self._record(images, labels):
-            return self.step(images, labels, lr)
+        plain = self.gave_up or self.step.micro_batch_size is not None or len(batch[0]) != self.batch_size
+        if plain or (self.replay is None and not self._record(batch)):
+            return self.step(*self._made(batch), lr=lr)
         assert self.replay is not None
-        self.images.copy_(images)
-        self.labels.copy_(labels)
+        for target, source in zip(self.batch, batch, strict=True):
+            target.copy_(source)
         self.lr.fill_(lr)
         self.replay()
         return self.loss
 
-    def _record(self, images: Tensor, labels: Tensor) -> bool:
+    def _made(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        if self.make is not None:
+            return self.make(*batch)
+        images, labels = batch
+        return images, labels
+
+    def _record(self, batch: tuple[Tensor, ...]) -> bool:
         """Record a step and put everything back that its trial runs changed; return False where that is impossible."""
         step = self.step
-        self.images, self.labels = images.clone(), labels.clone()
+        self.batch = [part.clone() for part in batch]
         self.lr = torch.zeros((), device=step.device)
         self.loss = torch.zeros((), device=step.device)
-        tensors = [*step.parameters, *step.optimizer.buffers, *step.model.buffers()]
-        saved = [tensor.detach().clone() for tensor in tensors]
-        cuda = [step.device] if step.device.type == "cuda" else []
-        with torch.random.fork_rng(cuda):
+        with step.undone():
             try:
                 self.replay = self.capture(self._work)
             except RuntimeError as error:
                 self.gave_up = True
                 reason = str(error).splitlines()[0]
                 step.notes.append(f"steps are not recorded as a CUDA graph but taken one by one: {reason}")
-        with torch.no_grad():
-            for tensor, before in zip(tensors, saved, strict=True):
-                tensor.copy_(before)
         return not self.gave_up
 
     def _work(self) -> None:
         self.step.optimizer.lr = self.lr
-        self.loss.copy_(self.step.whole(self.images, self.labels))
+        self.loss.copy_(self.step.whole(*self._made(tuple(self.batch))))
 
 
 def why_not(step: Step) -> str | None:
@@ -94,6 +102,6 @@ def why_not(step: Step) -> str | None:
     return "micro-batches are asked for" if step.micro_batch_size is not None else None
 
 
-def recorded(step: Step, batch_size: int, *, wanted: bool) -> Callable[[Tensor, Tensor, float], Tensor]:
+def recorded(step: Step, batch_size: int, *, wanted: bool, make: Make | None = None) -> TakeStep:
     """Return `step`, recorded for `batch_size` images where that is wanted and possible."""
-    return GraphedStep(step, batch_size) if wanted and why_not(step) is None else step
+    return GraphedStep(step, batch_size, make=make) if wanted and why_not(step) is None else step

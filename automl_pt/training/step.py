@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,6 +52,8 @@ class Step:
             scales=[lr_scales[name] for name in trained] if lr_scales else (),
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        #: what computes the logits: the model, or the model compiled
+        self.forward: Callable[[Tensor], Tensor] = model
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
         self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
@@ -65,6 +68,19 @@ class Step:
         loss = self._gradients(images, labels)
         self._update()
         return loss
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
+        tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
+        saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                yield
+        finally:
+            self.optimizer.zero_grad()
+            self._copy(tensors, saved)
+            self.scaler.load_state_dict(scaler)
 
     def whole(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
@@ -127,7 +143,7 @@ class Step:
     def _loss(self, images: Tensor, labels: Tensor, reduction: str) -> Tensor:
         try:
             with autocast(self.device, self.precision):
-                logits = self.model(images)
+                logits = self.forward(images)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from automl_pt.seeds import derive_seed
+from automl_pt.training.compile import CompiledWhenItPays
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import Evaluation, evaluate
-from automl_pt.training.footprint import images_that_fit
-from automl_pt.training.graph import recorded
+from automl_pt.training.footprint import images_that_fit, try_out
+from automl_pt.training.graph import TakeStep, recorded, why_not
+from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import EpochResult
 from automl_pt.training.schedule import lr_factor
 from automl_pt.training.step import Step
@@ -82,21 +83,48 @@ class Training:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
+        # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
+        self.validates = len(val_loader.labels) > 0
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
         self.step = Step(
             model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
         )
-        self.take_step = recorded(self.step, train_loader.batch_sizes[0], wanted=config.cuda_graph)
-        self.ema = _moving_average(model, config.ema_decay) if config.ema_decay else None
+        self.take_step = self._step_taker()
+        self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
 
+    def _step_taker(self) -> TakeStep:
+        """Choose how steps are taken: one by one, recorded, or recorded of a compiled network."""
+        batch_size, split = self.train_loader.batch_sizes[0], self.train_loader.resident
+        graphed = self.config.cuda_graph and why_not(self.step) is None
+        #: batches come as indices where the recorded step makes them itself
+        self.by_index = graphed and split is not None
+        make = split.batch if split is not None and graphed else None
+
+        def record() -> TakeStep:
+            return recorded(self.step, batch_size, wanted=self.config.cuda_graph, make=make)
+
+        if self.config.compile == "auto" and self.device.type == "cuda" and not self.config.deterministic:
+            return CompiledWhenItPays(self.step, batch_size, record, self.steps_left)
+        return record()
+
+    def steps_left(self) -> int:
+        """Return how many steps the run has still to do, if nothing ends it early."""
+        done = self.progress.epochs_done
+        return (self.config.epochs - done) * len(self.train_loader.batch_sizes) - self.progress.batches_done
+
     def fit_into(self, free: int) -> None:
-        """Cut the batch into micro-batches if it would take more than `free` bytes of main memory (0: unknown)."""
+        """Cut the batch into micro-batches if it would not fit: asked of a GPU by trying, of `free` bytes by counting.
+
+        `free` is main memory, in bytes (0: unknown): a CPU that runs out of it is not told, but killed.
+        """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
+        if self.device.type == "cuda":
+            try_out(self.step, batch, self.train_loader.images.shape[-1])
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
             return
         limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
@@ -115,11 +143,11 @@ class Training:
             )
             self.loss_sum.zero_()
         saved, sizes = time.monotonic(), self.train_loader.batch_sizes
-        for images, labels in self.train_loader.epoch(epoch, start=progress.batches_done):
-            loss = self.take_step(images, labels, self.lr(progress.batches_done))
+        for batch in self._batches(epoch):
+            loss = self.take_step(*batch, lr=self.lr(progress.batches_done))
             self.loss_sum += loss.to(self.loss_sum.dtype) * sizes[progress.batches_done]
             if self.ema is not None:
-                self.ema.update_parameters(self.model)
+                self.ema.update(self.model)
             progress.batches_done += 1
             wish = STOP if after_step(progress.batches_done, len(sizes)) else GO_ON
             if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
@@ -130,6 +158,10 @@ class Training:
             if agreed == SAVE:
                 save()
         return True
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        start = self.progress.batches_done
+        return self.train_loader.indices(epoch, start) if self.by_index else self.train_loader.epoch(epoch, start)
 
     def lr(self, batch: int) -> float:
         """Return the learning rate of the epoch's step `batch`, counted from 0."""
@@ -149,14 +181,15 @@ class Training:
         raw = self._evaluate(self.model)
         ema = self._evaluate(self.ema.module) if self.ema is not None else None
         chosen, module = raw, self.model
-        if ema is not None and self.ema is not None and ema.loss < raw.loss:
+        if ema is not None and self.ema is not None and (ema.loss < raw.loss or not self.validates):
             chosen, module = ema, self.ema.module
         progress, images = self.progress, sum(self.train_loader.batch_sizes)
-        stop = self.early_stopping.update(raw.loss)
+        train_loss = self.loss_sum.item() / images
+        stop = self.early_stopping.update(raw.loss) if self.validates else _diverged(train_loss)
         last_epoch = progress.epochs_done + 1 == self.config.epochs
         result = EpochResult(
             epoch=progress.epochs_done + 1,
-            train_loss=self.loss_sum.item() / images,
+            train_loss=train_loss,
             val_loss=raw.loss,
             val_accuracy=raw.accuracy,
             val_top5=raw.top5,
@@ -165,7 +198,7 @@ class Training:
             data_wait=min(1.0, wait_seconds / train_seconds),
             peak_memory=peak_memory(self.device),
             seconds=train_seconds + time.perf_counter() - started,
-            is_best=chosen.loss < progress.best_loss,
+            is_best=chosen.loss < progress.best_loss or not self.validates,
             ema_val_loss=None if ema is None else ema.loss,
             ema_val_accuracy=None if ema is None else ema.accuracy,
             reason=stop or ("completed" if last_epoch else None),
@@ -279,10 +312,10 @@ def train_mode(model: nn.Module) -> None:
             module.train(any(parameter.requires_grad for parameter in parameters))
 
 
+def _diverged(loss: float) -> Reason | None:
+    return None if math.isfinite(loss) else "diverged"
+
+
 def _balanced(loader: Loader, device: torch.device) -> Tensor:
     counts = torch.bincount(torch.as_tensor(loader.labels)).float()
     return (counts.sum() / (len(counts) * counts)).to(device)
-
-
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
