@@ -18,12 +18,14 @@ CEILING = 4.0
 
 def curves(section: Mapping[str, Any]) -> str:
     """Draw each trial's validation loss over the epochs; where it was only compared, a dot at its ranking loss."""
-    with plot(4.8, 2.9) as (figure, axes):
+    with plot(5.4, 3.1) as (figure, axes):
         shown = [loss for curve in section["curves"] for _, loss in (*curve["points"], *curve["ranks"])]
         _limit(axes, [loss for loss in shown if loss is not None])
         for curve in sorted(section["curves"], key=lambda curve: (curve["best"], curve["complete"])):
             _curve(axes, curve)
         axes.set_xlabel("epoch")
+        epochs = [epoch for curve in section["curves"] for epoch, _ in curve["points"]]
+        axes.set_xlim(0, 1.03 * max(epochs, default=1))
         axes.set_ylabel("validation loss")
         _whole_numbers(axes.xaxis)
         return to_svg(figure, "curves")
@@ -45,7 +47,7 @@ def _curve(axes: Axes, curve: Mapping[str, Any]) -> None:
 
 def run_curves(section: Mapping[str, Any]) -> str:
     """Draw one run's training and validation loss over the epochs, and mark the epoch whose weights were kept."""
-    with plot(4.8, 2.8) as (figure, axes):
+    with plot(5.4, 3.0) as (figure, axes):
         epochs = section["epochs"]
         for name, label, colour, style in (
             ("train_loss", "training", FAINT, "--"),
@@ -59,6 +61,7 @@ def run_curves(section: Mapping[str, Any]) -> str:
         if best is not None:
             axes.plot(best["epoch"], best["val_loss"], "o", markersize=9, markerfacecolor="none", color=INK)
         axes.set_xlabel("epoch")
+        axes.set_xlim(0, 1.03 * len(epochs))
         axes.set_ylabel("loss")
         _whole_numbers(axes.xaxis)
         axes.legend(frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def run_repeat(run: RunReport) -> Section:
         return missing("The run's record has no settings.")
     commands = [_as_file("train", TrainConfig, config)]
     commands.append(
-        {"what": "The same run again, compared bit for bit:", "command": f"automl-pt reproduce {run.directory}"}
+        {
+            "what": "The same run again, compared bit for bit:",
+            "lines": [shlex.join(["automl-pt", "reproduce", run.directory])],
+        }
     )
     return {
         "commands": commands,
@@ -54,7 +58,7 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> dict[str, str]:
+def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are."""
     lines = [
         f"{name} = {json.dumps(value)}"
@@ -64,7 +68,7 @@ def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> di
     what = (
         f"As a file settings.toml, for `automl-pt {command} --config settings.toml`; what is not in it has its default:"
     )
-    return {"what": what, "command": "\n".join(lines)}
+    return {"what": what, "lines": lines}
 
 
 def _is_default(kind: type[Settings], name: str, value: Any) -> bool:

@@ -31,8 +31,8 @@ def trials_section(report: StudyReport) -> Section:
         "A pruned trial has no final loss; under 'compared at' stands the loss by which it was ranked, after so many "
         "epochs. It is measured with each batch's own statistics, so that it is no validation loss."
     )
-    shown = note if any(trial.ranks for trial in report.trials) else ""
-    return {"params": _params(report.trials), "rows": rows, "note": shown}
+    compared = any(trial.ranks for trial in report.trials)
+    return {"params": _params(report.trials), "rows": rows, "ranked": compared, "note": note if compared else ""}
 
 
 def in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

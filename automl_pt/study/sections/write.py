@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from automl_pt.config import SearchConfig
+from automl_pt.errors import StudyError
 from automl_pt.files import atomic_write
 from automl_pt.plugins import Plugins
 from automl_pt.report.page import render
 from automl_pt.study.report import StudyReport, read_study
-from automl_pt.study.run_report import RunReport, is_run, read_head
+from automl_pt.study.run_report import RunReport, is_run, read_head, read_run
 from automl_pt.study.sections import Content
 from automl_pt.study.sections.content import run_content, study_content
 
@@ -25,7 +26,11 @@ def read_content(
     Raises as `read_study`, and StudyError where a run.json is damaged; damage elsewhere is a section that says so.
     """
     if is_run(Path(subject)):
-        run = read_head(Path(subject))
+        folder = Path(subject)
+        try:
+            run = read_run(folder)
+        except StudyError:
+            run = read_head(folder)  # the page says of the history that it is damaged
         return run, run_content(run, device=device, plugins=plugins)
     report = read_study(subject, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
