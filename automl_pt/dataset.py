@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +27,36 @@ class Hints:
     image_size: int | None = None
 
 
+class LazyImages(Sequence["NDArray[np.uint8]"]):
+    """`count` images, each made by `get(index)` when it is asked for: for sets that no memory holds.
+
+    `get` may be called from any thread, for the same index more than once, and gives the same image each time: a uint8
+    array [H, W, 3] or [H, W]. It may raise `images.decode.UnreadableImage`.
+    """
+
+    def __init__(self, count: int, get: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._count, self._get = count, get
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> LazyImages: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | LazyImages:
+        chosen = range(self._count)[index]  # IndexError beyond the end
+        if isinstance(chosen, range):
+            return LazyImages(len(chosen), lambda position: self._get(chosen[position]))
+        return self._get(chosen)
+
+
 @dataclass(frozen=True)
 class LabeledImages:
     """N images with their labels, as a dataset gives them: nothing decoded that need not be.
 
-    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence is fine: an item is asked
-    for when it is needed, from any thread, and asking may raise `images.UnreadableImage`. `labels` are integers into
+    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence such as LazyImages is fine:
+    an item is asked for when it is needed, from any thread, and not kept. `labels` are integers into
     `classes`. `splits` names each image's split, or None where the tool shall split. `names` identify images for good
     (default: the path relative to `root`, or the index). Images of one of `groups` never end up in two splits.
     `left_out` lists (name, reason) of files that were found and not taken.

@@ -53,7 +53,8 @@ def make(name: str) -> Backbone:
         mean=tuple(record["mean"]),
         std=tuple(record["std"]),
         has_pretrained=record["pretrained"],
-        weights_license=record["license"],
+        # a few of timm's models come without a word on their weights' licence
+        weights_license=record["license"] or ("not stated" if record["pretrained"] else None),
         adapt=partial(adapt, native),
         head=tuple(record["head"]) or None,
         recipe=partial(recipe, model, native),
