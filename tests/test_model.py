@@ -193,6 +193,13 @@ def test_the_card_shows_names_as_text(tmp_path: Path, plugins: Plugins) -> None:
     assert "dataset = 'a\\nb'" in text
 
 
+def test_the_card_gives_the_accuracy_with_its_interval(plugins: Plugins) -> None:
+    data = {"counts": {"val": 100}}
+    assert "val_accuracy: 0.75 (95 %: 0.6570 to 0.8245, 100 images" in card(make_info(data=data))
+    for odd in ({"counts": {"val": "100"}}, {"counts": [100]}, {"counts": {"val": 0}}, {}):
+        assert "val_accuracy: 0.75\n" in card(make_info(data=odd))
+
+
 def test_a_long_list_of_classes_is_cut_short_in_the_card() -> None:
     assert "and 300 more, in model.json" in card(make_info(tuple(f"c{i}" for i in range(500))))
 

@@ -13,16 +13,20 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 from tiny import load_tiny, make_model
 
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.evaluate_display import print_scores
 from automl_pt.errors import InvalidDatasetError
 from automl_pt.model.calibration import calibrate
+from automl_pt.model.intervals import f1_intervals
 from automl_pt.model.labelled import Scored, open_labelled, run_model
 from automl_pt.model.load import load_model
 from automl_pt.model.paired import compare
 from automl_pt.model.scoring import Scores, interval, score
+from automl_pt.model.thresholds import class_thresholds, thresholds
 from automl_pt.plugins import Plugins
 
 
@@ -31,7 +35,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
     return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 40), st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_figures_equal_their_definitions(images: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -57,6 +61,11 @@ def test_figures_equal_their_definitions(images: int, classes: int, seed: int) -
         assert entry.precision == (pytest.approx(hit / taken) if taken else None)
         assert entry.f1 == (pytest.approx(2 * hit / (true + taken)) if true + taken else None)
         assert (entry.recall_interval is None) == (true == 0)
+        if entry.f1_interval is not None and entry.f1 is not None:
+            assert 0 <= entry.f1_interval[0] <= entry.f1_interval[1] <= 1
+    assert found.confusion_normalised is not None
+    for counts, shares in zip(found.confusion, found.confusion_normalised, strict=True):
+        assert shares == pytest.approx([count / sum(counts) if sum(counts) else 0 for count in counts])
     present = [entry for entry in found.per_class if entry.images]
     assert found.macro["recall"] == pytest.approx(np.mean([entry.recall for entry in present]))
     assert found.weighted["recall"] == pytest.approx(found.accuracy)
@@ -68,6 +77,57 @@ def test_wilsons_interval_is_known_for_ten_of_ten() -> None:
     z = 1.959963984540054
     assert low == pytest.approx(1 / (1 + z * z / 10))
     assert high == pytest.approx(1)
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_the_intervals_of_shares_are_scipys(count: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, count))
+    wanted = binomtest(hits, count).proportion_ci(confidence_level=0.95, method="wilson")
+    assert interval(hits, count) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_the_bootstrap_of_f1_is_that_over_images() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, 200)
+    predicted = np.where(rng.random(200) < 0.7, labels, rng.integers(0, 3, 200))
+    hits, taken, images = (np.bincount(one, minlength=3) for one in (labels[labels == predicted], predicted, labels))
+    found = f1_intervals(hits, taken, images, 200)
+    drawn = []
+    for _ in range(500):
+        chosen = rng.integers(0, 200, 200)
+        drawn.append(f1_score(labels[chosen], predicted[chosen], average=None))
+    wanted = np.percentile(np.array(drawn), [2.5, 97.5], axis=0).T
+    assert np.allclose(np.array(found), wanted, atol=0.03)
+    assert f1_intervals(hits, taken, images, 200) == found
+
+
+def test_nothing_right_or_everything_has_no_bootstrap() -> None:
+    one = np.array([0, 5, 3])
+    assert f1_intervals(one, np.array([2, 5, 4]), np.array([4, 5, 3]), 12)[:2] == [None, None]
+
+
+def test_thresholds_are_their_definition() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]], np.float32)
+    found = {entry.probability: entry for entry in thresholds(probabilities, np.array([0, 1, 1, 0]))}
+    assert (found[0.5].images, found[0.5].coverage, found[0.5].accuracy) == (4, 1.0, 0.75)
+    assert (found[0.6].images, found[0.6].accuracy) == (3, pytest.approx(2 / 3))
+    assert (found[0.9].images, found[0.9].coverage, found[0.9].accuracy) == (1, 0.25, 1.0)
+    assert (found[0.95].images, found[0.95].accuracy, found[0.95].accuracy_interval) == (0, None, None)
+
+
+def test_the_threshold_of_a_class_is_the_lowest_that_is_precise_enough() -> None:
+    own = np.linspace(0, 1, 101, dtype=np.float32)
+    probabilities = np.stack([own, 1 - own], axis=1)
+    labels = np.where(own > 0.5, 0, 1)
+    labels[70] = 1
+    first, second = class_thresholds(probabilities, labels, "ab")
+    taken = own >= first.probability
+    assert (labels[taken] == 0).mean() >= 0.95
+    assert (labels[own >= own[np.flatnonzero(taken)[0] - 1]] == 0).mean() < 0.95
+    assert (first.images, first.precision) == (taken.sum(), pytest.approx((labels[taken] == 0).mean()))
+    assert second.recall is not None
+    few = class_thresholds(probabilities[:9], labels[:9], "ab")
+    assert [entry.probability for entry in few] == [None, None]
 
 
 def test_of_equal_logits_the_first_class_is_predicted() -> None:
@@ -152,8 +212,13 @@ def test_evaluate_prints_tables_or_json(tiny_folder: Path, tmp_path: Path, plugi
     assert done.return_value == 0
     assert "split test" in done.stdout
     assert "confusion matrix" in done.stdout
+    assert "answers only from a probability on" in done.stdout
+    assert "how often a probability is right" in done.stdout
+    shares = runner.invoke(evaluate, [*words, "--normalised"], standalone_mode=False).stdout
+    assert "confusion matrix, shares of the true class" in shares
     found = json.loads(runner.invoke(evaluate, [*words, "--json"], standalone_mode=False).stdout)
     assert found["images"] == 12
+    assert len(found["thresholds"]) == 7
     assert [entry["name"] for entry in found["per_class"]] == ["blue", "green", "red"]
     assert np.array(found["confusion"]).sum() == 12
     (tiny_folder / "test" / "red" / "bad.png").write_text("no image")

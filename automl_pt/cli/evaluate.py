@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from automl_pt.model.labelled import Labelled, Scored
-    from automl_pt.model.paired import Paired
-    from automl_pt.model.scoring import Scores
 
 
 @click.command("evaluate")
@@ -18,6 +13,9 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="[test, else val, else all]")
 @click.option("--compare", "other", type=click.Path(path_type=Path), help="Another model, for a paired test.")
+@click.option("--calibrate", is_flag=True, help="Fit a temperature on these images and keep it beside the model.")
+@click.option("--no-temperature", "raw", is_flag=True, help="Leave out the temperature that is kept with a model.")
+@click.option("--normalised", is_flag=True, help="Show the confusion matrix as shares of the true class.")
 @click.option("--root", help="Folder of a named dataset's files.")
 @click.option("--image-column", help="A table's column of image paths.")
 @click.option("--label-column", help="A table's column of labels.")
@@ -31,6 +29,9 @@ def command(
     dataset: str,
     split: Any,
     other: Path | None,
+    calibrate: bool,
+    raw: bool,
+    normalised: bool,
     device: str,
     plugins: tuple[str, ...],
     as_json: bool,
@@ -41,47 +42,36 @@ def command(
 
     MODEL is a model directory, or a run or study that holds one. DATASET is a folder, archive or table of labelled
     images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are left out.
+
+    --calibrate fits one number, the temperature, on the validation split (or on all of data without splits, with
+    --split all), never on test images. From then on probabilities are those at that temperature; predictions stay.
     """
+    from automl_pt.cli.evaluate_display import print_paired, print_scores, print_temperature
     from automl_pt.cli.predict_display import progress
-    from automl_pt.model.labelled import manifest_of, open_labelled, run_model
-    from automl_pt.model.load import find_model, load_model
-    from automl_pt.model.paired import compare
-    from automl_pt.model.scoring import score
+    from automl_pt.files import to_json
+    from automl_pt.model.evaluate import evaluate
     from automl_pt.plugins import load_plugins
 
-    registered = load_plugins(plugins)
-    loaded = load_model(model, device=device, plugins=registered)
     given = {name: value for name, value in settings.items() if value is not None}
-    manifest = manifest_of(find_model(model))
-    data = open_labelled(dataset, loaded.classes, registered, split=split, manifest=manifest, **given)
-    with progress(len(data.labels), quiet=quiet or as_json) as advance:
-        scored = run_model(loaded, data, advance)
-    scores = score(scored.logits, scored.labels, loaded.classes)
-    paired = None
-    if other is not None:
-        second = load_model(other, device=device, plugins=registered)
-        paired = compare(scored, run_model(second, data.for_model(loaded.classes, second.classes)))
-    (_print_json if as_json else _print_tables)((str(model), dataset, data.split), data, scored, scores, paired)
-    return 1 if scored.unreadable else 0
-
-
-def _print_json(
-    what: tuple[str, str, str], data: Labelled, scored: Scored, scores: Scores, paired: Paired | None
-) -> None:
-    from automl_pt.files import to_json
-
-    head = {**dict(zip(("model", "dataset", "split"), what, strict=True)), "notes": list(data.notes)}
-    unreadable = [{"name": name, "reason": reason} for name, reason in scored.unreadable]
-    comparison = paired.to_dict() if paired is not None else None
-    click.echo(to_json({**head, **scores.to_dict(), "unreadable": unreadable, "comparison": comparison}))
-
-
-def _print_tables(
-    what: tuple[str, str, str], data: Labelled, scored: Scored, scores: Scores, paired: Paired | None
-) -> None:
-    from automl_pt.cli.evaluate_display import print_paired, print_scores
-
-    model, dataset, split = what
-    print_scores(f"{model} on {dataset}, split {split}", scores, data.notes, scored.unreadable)
-    if paired is not None:
-        print_paired(paired)
+    found = evaluate(
+        model,
+        dataset,
+        load_plugins(plugins),
+        split=split,
+        other=other,
+        calibrate=calibrate,
+        with_temperature=not raw,
+        device=device,
+        progress=lambda total: progress(total, quiet=quiet or as_json),
+        **given,
+    )
+    if as_json:
+        click.echo(to_json({"model": str(model), "dataset": dataset, **found.to_dict()}))
+    else:
+        title = f"{model} on {dataset}, split {found.split}"
+        print_scores(title, found.scores, found.notes, found.unreadable, normalised=normalised)
+        if found.paired is not None:
+            print_paired(found.paired)
+        if found.fitted is not None:
+            print_temperature(found.fitted)
+    return 1 if found.unreadable else 0

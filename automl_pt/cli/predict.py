@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV, .jsonl or .parquet file.  [CSV on stdout]")
 @click.option("--top", type=click.IntRange(min=1), help="The K likeliest classes instead of a column for each class.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input (-) end in NUL bytes, not line breaks.")
+@click.option("--no-temperature", "raw", is_flag=True, help="Leave out the temperature that is kept with a model.")
 @click.option("--force", is_flag=True, help="Replace an output file that is there already.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per forward pass."
@@ -34,6 +35,7 @@ def command(
     output: Path | None,
     top: int | None,
     nul: bool,
+    raw: bool,
     force: bool,
     batch_size: int,
     threads: int | None,
@@ -55,7 +57,7 @@ def command(
 
     if output is not None:
         check_output(output, force=force)
-    loaded = load_model(model, device=device, plugins=load_plugins(plugins))
+    loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
     paths = list_images(named)
     columns = Columns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
@@ -66,7 +68,8 @@ def command(
             unreadable += prediction.error is not None
             advance()
     if not quiet:
-        click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable", err=True)
+        at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
+        click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
     return 1 if unreadable else 0
 
 

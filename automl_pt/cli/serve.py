@@ -14,6 +14,7 @@ import click
 @click.option("--allow-host", "names", multiple=True, help="A further name that requests may call this server by.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest body of a request.  [16 MiB]")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image, width times height.  [50 million]")
+@click.option("--no-temperature", "raw", is_flag=True, help="Leave out the temperature that is kept with a model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 def command(
@@ -23,6 +24,7 @@ def command(
     names: tuple[str, ...],
     max_bytes: int | None,
     max_pixels: int | None,
+    raw: bool,
     device: str,
     plugins: tuple[str, ...],
 ) -> int:
@@ -43,7 +45,9 @@ def command(
     require_packages()
     given = {"bytes": max_bytes, "pixels": max_pixels}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    loaded = load_model(model, device=device, plugins=load_plugins(plugins))
+    loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)
+    if loaded.temperature != 1:
+        click.echo(f"probabilities are those at temperature {loaded.temperature:.4g}", err=True)
     with (
         bound(host, port) as listener,
         stopping("stopping: answering what has come; once more to leave at once") as stop,

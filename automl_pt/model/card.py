@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from automl_pt.model.directory import TEMPERATURE
 from automl_pt.model.info import ModelInfo
+from automl_pt.model.intervals import wilson
 from automl_pt.text import printable
 
 #: as many classes as the card lists; model.json holds all
@@ -53,14 +55,32 @@ def _preprocessing(info: ModelInfo) -> str:
         f"The model takes float32[B, 3, {size}, {size}]: the image upright as its EXIF data say, as RGB; short side "
         f"resized to {size} px (bilinear, antialiased), centre cropped; divided by 255, less the mean "
         f"{list(rule.mean)}, divided by the standard deviation {list(rule.std)}. It returns logits "
-        f"float32[B, {len(info.classes)}]."
+        f"float32[B, {len(info.classes)}]. Their softmax are the probabilities; where there is a `{TEMPERATURE}`, "
+        "divide the logits by its `temperature` first."
     )
 
 
 def _figures(info: ModelInfo) -> Iterable[str]:
-    yield f"network: {info.backbone}"
-    yield from (f"{name}: {value}" for name, value in info.metrics.items())
+    if info.members:
+        yield f"an ensemble: the mean probabilities of {len(info.members)} networks"
+        yield from (
+            f"{one['title']}: {one['backbone']}, val_loss {one['metrics'].get('val_loss')}" for one in info.members
+        )
+    else:
+        yield f"network: {info.backbone}"
+    yield from (f"{name}: {value}{_spread(info, name, value)}" for name, value in info.metrics.items())
     yield f"epochs trained: {len(info.history)}"
+
+
+def _spread(info: ModelInfo, name: str, value: object) -> str:
+    """Return the 95 % interval of a share of the validation images, as text; nothing for other figures."""
+    counts = info.data.get("counts")
+    images = counts.get("val") if isinstance(counts, dict) else None
+    is_share = isinstance(value, float | int) and 0 <= value <= 1
+    if name != "val_accuracy" or not is_share or not isinstance(images, int) or images < 1:
+        return ""
+    low, high = wilson(round(float(value) * images), images)  # type: ignore[arg-type]
+    return f" (95 %: {low:.4f} to {high:.4f}, {images} images that training chose its epoch by)"
 
 
 def _classes(info: ModelInfo) -> Iterable[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INFO = "model.json"
+#: what the model's probabilities were calibrated with, where they were
+TEMPERATURE = "temperature.json"
 MAX_INFO_BYTES = 64 * 1024 * 1024
 #: what other programs leave models in; none of it is opened here
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".npz", ".distcp", ".tar")
@@ -87,7 +89,7 @@ def read_model(directory: Path) -> tuple[ModelInfo, WeightsFile, bytes]:
 
 def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     """Return what model.json says, checked; raise InvalidModelDirectoryError."""
-    text = _read_file(directory, INFO, MAX_INFO_BYTES)
+    text = read_file(directory, INFO, MAX_INFO_BYTES)
     try:
         record = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -135,9 +137,11 @@ def _commit(directory: Path, content: bytes, info: ModelInfo, weights: WeightsFi
 
 
 def _remove_other_weights(directory: Path, kept: str) -> None:
+    """Remove the weights that were the model's before, and the temperature that was fitted for them."""
     try:
         for path in sorted(directory.glob("weights-*.safetensors")):
             if path.name != kept and _WEIGHTS.fullmatch(path.name):
+                (directory / TEMPERATURE).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(error, directory) from error
@@ -171,7 +175,7 @@ def _weights_file(value: Any, directory: Path) -> WeightsFile:
 
 
 def _read_weights(directory: Path, weights: WeightsFile) -> bytes:
-    content = _read_file(directory, weights.file, weights.size)
+    content = read_file(directory, weights.file, weights.size)
     if len(content) != weights.size:
         refuse(directory, f"{weights.file} has {len(content):,} bytes, not the {weights.size:,} that were written")
     if hashlib.sha256(content).hexdigest() != weights.sha256:
@@ -179,7 +183,7 @@ def _read_weights(directory: Path, weights: WeightsFile) -> bytes:
     return content
 
 
-def _read_file(directory: Path, name: str, limit: int) -> bytes:
+def read_file(directory: Path, name: str, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; links, pipes and devices are refused without being read."""
     _require_directory(directory)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -41,6 +41,8 @@ class Labelled:
     labels: NDArray[np.int64]
     split: Choice
     notes: tuple[str, ...]
+    #: the splits that the data have, as they say themselves or as the model's own training drew them
+    present: tuple[str, ...] = ()
 
     def sources(self) -> Iterator[Path | NDArray[np.uint8] | UnreadableImage]:
         """Yield the images that count, or in place of one the error that a lazy sequence met when asked for it."""
@@ -66,6 +68,10 @@ class Scored:
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     unreadable: tuple[tuple[str, str], ...]
+
+    def at(self, temperature: float) -> Scored:
+        """Return the same with logits divided by `temperature`."""
+        return replace(self, logits=self.logits / np.float32(temperature)) if temperature != 1 else self
 
 
 def manifest_of(directory: Path) -> Manifest | None:
@@ -113,6 +119,7 @@ def open_labelled(
         np.array([index_of[title] for title in titles], np.int64),
         chosen,
         (*data.notes, *_notes(data, chosen, absent, sum(known[index] == "train" for index in taken))),
+        tuple(sorted({own for own in splits if own is not None})),
     )
 
 

@@ -18,7 +18,9 @@ from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
+from automl_pt.model.ensemble import Ensemble
 from automl_pt.model.info import ModelInfo
+from automl_pt.model.temperature import read_temperature
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
@@ -87,14 +89,20 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
 
 
 def load_model(
-    path: str | Path, *, device: str = "auto", plugins: Plugins | None = None, allow_not_finite: bool = False
+    path: str | Path,
+    *,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    allow_not_finite: bool = False,
+    calibrated: bool = True,
 ) -> Model:
     """Load a model directory, or the one inside a study or run directory.
 
     Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins` (default:
     those installed). On the type of device it was validated on the model computes in the same number format, elsewhere
-    in fp32. Raises InvalidModelDirectoryError for what is no model directory, damaged or hostile, for a backbone that
-    no plugin knows, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
+    in fp32. A temperature kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError
+    for what is no model directory, damaged or hostile, for a backbone that no plugin knows, and, unless
+    `allow_not_finite`, for weights that hold NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
     info, weights, content = read_model(directory)
@@ -105,7 +113,9 @@ def load_model(
     _load(directory, network, tensors)
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
-    return Model(info, network.eval().to(chosen).to(memory_format=layout), chosen, precision)
+    kept = read_temperature(directory, weights.sha256) if calibrated else None
+    network = network.eval().to(chosen).to(memory_format=layout)
+    return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
 
 
 def find_model(path: str | Path) -> Path:

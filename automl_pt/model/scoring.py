@@ -1,4 +1,4 @@
-"""How good a model's logits are against the labels. The figures are scikit-learn's, scipy's and torch's."""
+"""How good a model's logits are against the labels. The figures are scikit-learn's and torch's."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_pt.model.calibration import Calibration, calibrate
+from automl_pt.model.intervals import Interval, f1_intervals
+from automl_pt.model.intervals import wilson as interval
+from automl_pt.model.load import softmax
+from automl_pt.model.thresholds import ClassThreshold, Threshold, class_thresholds, thresholds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["ClassScore", "Interval", "Scores", "cross_entropy", "interval", "losses_of", "score"]
+
 #: beyond so many classes a confusion matrix is left out
 MAX_CONFUSION = 2_000
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class ClassScore:
     #: Wilson's, 95 %
     precision_interval: Interval | None
     recall_interval: Interval | None
+    #: by a bootstrap over the images, 95 %
+    f1_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class Scores:
     """Figures over all images: `loss` is the mean cross-entropy (log loss), `top5` is None for five classes or fewer.
 
     `macro` and `weighted` hold precision, recall and F1 over the classes that have images. `confusion[true][predicted]`
-    counts images; None where there are more than `MAX_CONFUSION` classes.
+    counts images, `confusion_normalised` gives shares of the true class (0 for one without images); None where there
+    are more than `MAX_CONFUSION` classes. Loss, calibration and thresholds are at `temperature`.
     """
 
     images: int
@@ -51,34 +59,54 @@ class Scores:
     weighted: dict[str, float]
     per_class: tuple[ClassScore, ...]
     confusion: list[list[int]] | None
+    confusion_normalised: list[list[float]] | None
     calibration: Calibration
+    thresholds: tuple[Threshold, ...]
+    class_thresholds: tuple[ClassThreshold, ...]
+    temperature: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
         return asdict(self)
 
 
-def score(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> Scores:
+def score(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str], *, temperature: float = 1.0
+) -> Scores:
     """Score logits float32[N, C] against labels int64[N], N > 0; `classes` names the columns.
 
-    Of equal logits the first column counts as the predicted one, as in validation.
+    Of equal logits the first column counts as the predicted one, as in validation. What depends on probabilities is
+    told of logits / `temperature`; no prediction depends on it.
     """
-    from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+    from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
     predicted, every = logits.argmax(axis=1), np.arange(len(classes))
-    small = len(classes) <= MAX_CONFUSION
+    scaled = logits if temperature == 1 else logits / np.float32(temperature)
+    probabilities = softmax(scaled)
     return Scores(
         images=len(labels),
-        loss=cross_entropy(logits, labels),
+        loss=cross_entropy(scaled, labels),
         accuracy=float(accuracy_score(labels, predicted)),
         accuracy_interval=interval(int((predicted == labels).sum()), len(labels)),
         top5=float(top_k_accuracy_score(labels, logits, k=5, labels=every)) if len(classes) > 5 else None,
         macro=_average(labels, predicted, "macro"),
         weighted=_average(labels, predicted, "weighted"),
         per_class=_per_class(labels, predicted, classes),
-        confusion=confusion_matrix(labels, predicted, labels=every).tolist() if small else None,
-        calibration=calibrate(logits, labels),
+        confusion=_confusion(labels, predicted, len(classes), None),
+        confusion_normalised=_confusion(labels, predicted, len(classes), "true"),
+        calibration=calibrate(scaled, labels),
+        thresholds=thresholds(probabilities, labels),
+        class_thresholds=class_thresholds(probabilities, labels, classes),
+        temperature=temperature,
     )
+
+
+def _confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, share: str | None) -> Any:
+    from sklearn.metrics import confusion_matrix
+
+    if classes > MAX_CONFUSION:
+        return None
+    return confusion_matrix(labels, predicted, labels=np.arange(classes), normalize=share).tolist()
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -96,14 +124,6 @@ def losses_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray
     losses = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), reduction="none")
     result: NDArray[np.float64] = losses.double().numpy()
     return result
-
-
-def interval(hits: int, count: int) -> Interval:
-    """Return Wilson's 95 % interval of a share of `count` > 0 images."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, count).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _average(labels: NDArray[np.int64], predicted: NDArray[np.int64], average: str) -> dict[str, float]:
@@ -125,6 +145,7 @@ def _per_class(
     precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
     images, taken = np.bincount(labels, minlength=count), np.bincount(predicted, minlength=count)
     hits = np.bincount(labels[labels == predicted], minlength=count)
+    spreads = f1_intervals(hits, taken, images, len(labels))
     return tuple(
         ClassScore(
             name,
@@ -135,6 +156,7 @@ def _per_class(
             _defined(f1[index]),
             interval(int(hits[index]), int(taken[index])) if taken[index] else None,
             interval(int(hits[index]), int(images[index])) if images[index] else None,
+            spreads[index],
         )
         for index, name in enumerate(classes)
     )

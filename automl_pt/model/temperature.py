@@ -1,0 +1,118 @@
+"""One temperature that makes a model's probabilities mean what they say, kept beside the model.
+
+Logits are divided by it before the softmax. It is fitted on validation images by the lowest cross-entropy, as in Guo,
+Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. No prediction changes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automl_pt.files import write_json
+from automl_pt.model.directory import TEMPERATURE, read_file, read_info, refuse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+MAX_BYTES = 64 * 1024
+#: a temperature beyond these was fitted to nothing, or is made up
+LOWEST, HIGHEST = 0.01, 100.0
+_REMEDY = (
+    f"remove {TEMPERATURE} to use the model without it, or fit another: `automl-pt evaluate MODEL DATA --calibrate`"
+)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature, the weights it was fitted for (their SHA-256), and what it did on the `images` it was fitted on.
+
+    `loss` is the mean cross-entropy and `ece` the expected calibration error, each before and after.
+    """
+
+    temperature: float
+    weights: str
+    images: int
+    data: str
+    loss: tuple[float, float]
+    ece: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return asdict(self)
+
+
+def fit(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the temperature with the lowest cross-entropy of logits float32[N, C] for labels int64[N].
+
+    The cross-entropy is convex in its inverse, so the one found is the best. Where every image is right the best would
+    be 0, and none where every image is wrong: what is returned is never beyond `LOWEST` and `HIGHEST`.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    values = logits.astype(np.float64)
+
+    def loss(log_inverse: float) -> float:
+        return float(-log_softmax(values * math.exp(log_inverse), axis=1)[np.arange(len(labels)), labels].mean())
+
+    found = minimize_scalar(
+        loss, bounds=(-math.log(HIGHEST), -math.log(LOWEST)), method="bounded", options={"xatol": 1e-6}
+    )
+    return min(max(math.exp(-found.x), LOWEST), HIGHEST)
+
+
+def calibrated(directory: Path, logits: NDArray[np.float32], labels: NDArray[np.int64], data: str) -> Temperature:
+    """Fit a temperature for the model in `directory` on its logits float32[N, C] for labels int64[N]; write nothing."""
+    from automl_pt.model.calibration import calibrate
+    from automl_pt.model.scoring import cross_entropy
+
+    temperature = fit(logits, labels)
+    both = (logits, (logits / np.float32(temperature)).astype(np.float32))
+    before, after = ((cross_entropy(one, labels), calibrate(one, labels).ece) for one in both)
+    weights = read_info(directory)[1].sha256
+    return Temperature(temperature, weights, len(labels), data, (before[0], after[0]), (before[1], after[1]))
+
+
+def save_temperature(directory: Path, found: Temperature) -> None:
+    """Keep a temperature beside the model, whole or not at all; raise OutputError."""
+    write_json(directory / TEMPERATURE, {"format": FORMAT, **found.to_dict()})
+
+
+def read_temperature(directory: Path, weights: str) -> Temperature | None:
+    """Return the temperature kept beside the model, None where there is none for the weights of this SHA-256.
+
+    One that was fitted for other weights counts for nothing. Raises InvalidModelDirectoryError for a damaged file.
+    """
+    if not (directory / TEMPERATURE).exists():
+        return None
+    text = read_file(directory, TEMPERATURE, MAX_BYTES)
+    try:
+        found = _checked(json.loads(text))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        refuse(directory, f"{TEMPERATURE} is damaged: {error}", remedy=_REMEDY)
+    return found if found.weights == weights else None
+
+
+def _checked(values: Any) -> Temperature:
+    if values["format"] != FORMAT:
+        raise ValueError(f"format {values['format']!r}, this version reads {FORMAT}")
+    loss, ece = (tuple(values[name]) for name in ("loss", "ece"))
+    found = Temperature(values["temperature"], values["weights"], values["images"], values["data"], loss, ece)
+    if not all(_is_number(value) for value in (found.temperature, *loss, *ece)) or len(loss) != 2 or len(ece) != 2:
+        raise ValueError("a figure is no number")
+    if not LOWEST <= found.temperature <= HIGHEST:
+        raise ValueError(f"a temperature of {found.temperature:g}, not from {LOWEST:g} to {HIGHEST:g}")
+    if type(found.images) is not int or not isinstance(found.weights, str) or not isinstance(found.data, str):
+        raise ValueError("images, weights or data are of another kind")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
