@@ -16,6 +16,7 @@ from rich.table import Table
 
 from automl_pt.files import to_json
 from automl_pt.study import events
+from automl_pt.study.made import made_lines
 from automl_pt.text import counted
 
 Show = Callable[[events.Event], None]
@@ -104,6 +105,7 @@ def result_lines(event: events.Finished) -> list[str]:
         )
     if result.test is not None:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
+    lines += made_lines(result.made)
     lines += [f"note: {note}" for note in result.notes]
     lines.append(f"model: {result.model}" if result.model else "no trial left a model")
     if result.report is not None:

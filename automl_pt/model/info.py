@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from automl_pt.images.preprocessing import Preprocessing
 
 MAX_CLASSES = 100_000
+MAX_MEMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,17 @@ class ModelInfo:
     #: number format of the validation's forward pass, and the type of device it ran on
     precision: str = "fp32"
     device: str = "cpu"
+    #: of an ensemble, each network's `title`, `backbone`, `config` and `metrics`; its own are then those of the first
+    members: list[dict[str, Any]] = field(default_factory=list)
+
+    def each(self) -> list[ModelInfo]:
+        """Return what is known of each network of an ensemble; of any other model, itself."""
+        own = ({key: member[key] for key in ("backbone", "config", "metrics")} for member in self.members)
+        return [replace(self, **values, members=[]) for values in own] or [self]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "classes": list(self.classes), "preprocessing": self.preprocessing.to_dict()}
 
     @staticmethod
@@ -53,7 +61,7 @@ class ModelInfo:
 
         An unusable `preprocessing` raises InvalidModelDirectoryError.
         """
-        given = {field.name: values[field.name] for field in fields(ModelInfo) if field.name in values}
+        given = {one.name: values[one.name] for one in fields(ModelInfo) if one.name in values}
         for name, kind in _KINDS.items():
             if name in given and not isinstance(given[name], kind):
                 raise ValueError(f"{name} is {type(given[name]).__name__}, not {_said(kind)}")
@@ -65,6 +73,7 @@ class ModelInfo:
         for name in ("history", "plugins"):
             if not all(isinstance(entry, dict) for entry in given[name]):
                 raise ValueError(f"{name} holds something else than objects")
+        _check_members(given.get("members", []))
         return ModelInfo(
             **{
                 **given,
@@ -89,8 +98,19 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "weights_sha256": (str, type(None)),
     "precision": str,
     "device": str,
+    "members": list,
 }
 _REQUIRED = {"backbone", "classes", "preprocessing", "config", "metrics", "history", "versions", "data", "plugins"}
+
+
+def _check_members(members: list[Any]) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"members has {len(members):,} entries; {MAX_MEMBERS} are allowed")
+    wanted = {"title": str, "backbone": str, "config": dict, "metrics": dict}
+    if not all(isinstance(member, dict) for member in members) or not all(
+        isinstance(member.get(name), kind) for member in members for name, kind in wanted.items()
+    ):
+        raise ValueError("members holds an entry without title, backbone, config and metrics")
 
 
 def _classes(names: list[Any]) -> tuple[str, ...]:

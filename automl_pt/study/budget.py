@@ -23,6 +23,8 @@ class Budget:
     busy: float = 0.0
     #: seconds at the end that belong to the report
     report: float = 0.0
+    #: images to be learned from once more after the trials; they have at most half of the time
+    later: int = 0
     started: float = field(init=False)
     #: whole time as estimated when half of the work was done
     estimate: float | None = None
@@ -54,10 +56,20 @@ class Budget:
 
     @property
     def reserve(self) -> float:
-        """Return the seconds at the end that belong to saving, publishing and measuring the model."""
-        train, last = self.images
+        """Return the seconds at the end that belong to all that is done after the trials."""
+        later = self.later * self.per_image
+        return self.end + (later if self.timeout is None else min(later, self.timeout / 2))
+
+    @property
+    def end(self) -> float:
+        """Return the seconds at the very end that belong to saving, publishing, measuring and telling of the model."""
         # looking at an image takes at most as long as learning from it
-        return self.report + 0.5 + self.wall_per_epoch * self.slots * last / max(1, train)
+        return self.report + 0.5 + self.images[1] * self.per_image
+
+    @property
+    def per_image(self) -> float:
+        """Return the seconds that a trial takes to learn from an image."""
+        return self.wall_per_epoch * self.slots / max(1, self.images[0])
 
     def left(self) -> float:
         """Return the seconds left for trials; infinite without a timeout."""

@@ -17,6 +17,7 @@ from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size
+from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.trial import epochs
@@ -114,4 +115,13 @@ def report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Pa
     return write_report(config, directory, plugins)
 
 
-IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report)
+def makers() -> dict[str, Maker]:
+    """Return what makes more of ended trials than the best one's model."""
+    from automl_pt.study.averaging import make_average
+    from automl_pt.study.ensemble import make_ensemble
+    from automl_pt.study.refit import make_refit
+
+    return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
+
+
+IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers)

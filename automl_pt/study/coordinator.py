@@ -66,7 +66,7 @@ class Coordinator:
 
     def run(self) -> Iterator[Event]:
         """Yield what happens until all trials have ended or the search has to stop."""
-        self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
+        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
         yield from self.keep_best()
         self.budget.begin()
         while not self._must_stop():
@@ -284,7 +284,7 @@ class Coordinator:
         self.ledger.end(number, state, ended)
         yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
         yield from self.keep_best()
-        self.shelf.tidy(self.ledger.records(), self.config.keep_models + 1)
+        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, unless it is published already or its trial is writing to it at the moment."""

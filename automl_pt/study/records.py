@@ -95,6 +95,8 @@ class StudyResult:
     busy_seconds: float = 0.0
     #: the page that tells all of this; None where none was asked for, or time or the disk did not allow it
     report: str | None = None
+    #: what was made of the trials beside the best one's model, `refit`, `ensemble`, `average`: its `model` and figures
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

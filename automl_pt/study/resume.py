@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
+    + ["refit", "ensemble", "average"]
     + ["lr", "batch_sizes", "backbones", "report"]
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from automl_pt.files import make_folder, read_json, write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study import resume
+from automl_pt.study.after import Ended, after_search, asked, images_to_learn
 from automl_pt.study.budget import Budget
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.base import Engine
@@ -117,7 +118,9 @@ def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | 
             yield from study.coordinator.leave(study.grace(stop))
         finally:
             study.coordinator.engine.close()
-        yield Finished(study.report(study.conclude(plugins, stop()), plugins))
+        result = study.conclude(plugins, stop())
+        result = yield from study.make_more(result, plugins, stop)
+        yield Finished(study.report(result, plugins))
 
 
 def _trackers(config: SearchConfig, plugins: Plugins | None, notices: list[str]) -> Trackers | None:
@@ -172,7 +175,7 @@ class OpenStudy:
         _require_some_success(records, coordinator.ledger.name)
         best, runner_up = [*ranked(records)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
-        shelf.tidy(records, self.config.keep_models)
+        shelf.tidy(records, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
             directory=str(self.directory),
@@ -212,6 +215,24 @@ class OpenStudy:
             note = f"report.html was not written: {type(error).__name__}: {reason}"
             return replace(result, notes=(*result.notes, note))
         return replace(result, report=str(path))
+
+    def make_more(
+        self, result: StudyResult, plugins: Plugins | None, stop: Callable[[], int | None]
+    ) -> Generator[Event, None, StudyResult]:
+        """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
+        shelf, budget = self.coordinator.shelf, self.coordinator.budget
+        if self.subject.makers is None or result.best is None or not asked(self.config):
+            return result
+        limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
+        held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
+
+        def done() -> bool:
+            return stop() is not None or budget.seconds() > limit
+
+        made = yield from after_search(Ended(self.config, self.directory, held, plugins, done), self.subject.makers())
+        result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
+        write_json(self.directory / "result.json", result.to_dict())
+        return result
 
     def _test(self, plugins: Plugins | None) -> dict[str, float] | None:
         """Measure the finished model on the test split; say so where its images are not those of the manifest any more.
@@ -261,13 +282,14 @@ def _open(
     budget.images = (material.train_images, looks * material.val_images + material.test_images)
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
+    budget.later = images_to_learn(config, material.train_images, material.val_images)
     ledger = _open_ledger(config, url, directory, material, stack)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
-        shelf=Shelf(directory, config.keep_models, subject.publish),
+        shelf=Shelf(directory, config.models_kept, subject.publish),
         engine=engine,
         rule=make_rule(config.pruner, config.epochs, ledger.study),
         space=make_space(config, material.train_images, material.dimensions),

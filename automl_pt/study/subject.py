@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
+from automl_pt.study.after import Maker
 from automl_pt.study.engine.base import MakeTrial
 from automl_pt.study.records import Comparison, TrialRecord
 
@@ -42,6 +43,7 @@ class Subject:
     `compare(config, best, runner_up, trials folder, plugins)` measures whether the best is better than the noise;
     `test(config, model, manifest, plugins)` measures the finished model on the test split.
     `report(config, directory, plugins)` writes the page of the ended study and returns its path; None: there is none.
+    `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
     """
 
     prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
@@ -50,3 +52,4 @@ class Subject:
     compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None], Comparison | None]
     test: Callable[[SearchConfig, Path, Path, Plugins | None], dict[str, float] | None]
     report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None
+    makers: Callable[[], Mapping[str, Maker]] | None = None

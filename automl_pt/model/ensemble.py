@@ -1,0 +1,43 @@
+"""Several networks as one: the average of their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from automl_pt.model.info import ModelInfo
+
+
+class Ensemble(nn.Module):
+    """Takes what each member takes, float32[B, 3, S, S], and returns the logarithm of their mean probabilities.
+
+    These serve as logits, float32[B, C]: their softmax is the mean of the members' probabilities.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logarithm of the mean probabilities."""
+        logs = torch.stack([member(images).float().log_softmax(-1) for member in self.members])
+        return logs.logsumexp(0) - math.log(len(self.members))
+
+
+def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the members' tensors under the names they have in an Ensemble."""
+    return {f"members.{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
+
+
+def join_infos(infos: Sequence[ModelInfo], titles: Sequence[str]) -> ModelInfo:
+    """Describe an ensemble of models that share classes and preprocessing; `titles` say which they are."""
+    members = [
+        {"title": title, "backbone": info.backbone, "config": info.config, "metrics": info.metrics}
+        for title, info in zip(titles, infos, strict=True)
+    ]
+    first = infos[0]
+    return replace(first, metrics={}, history=[], recipe=None, members=members)
