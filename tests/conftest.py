@@ -70,3 +70,11 @@ def tiny_folder(tmp_path: Path) -> Path:
 def runner() -> CliRunner:
     """Return a runner for click commands."""
     return CliRunner()
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a finished search over hostile names: `images`, and `studies/hostile`."""
+    from hostile import search_hostile
+
+    return search_hostile(tmp_path_factory.mktemp("hostile"))
