@@ -7,16 +7,19 @@ from pathlib import Path
 import click
 
 
-@click.command("studies")
+@click.group("studies", invoke_without_command=True)
 @click.option(
     "--root", type=click.Path(path_type=Path), default="studies", show_default=True, help="Folder to look in."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a table.")
-def command(root: Path, as_json: bool) -> int:
+@click.pass_context
+def command(context: click.Context, root: Path, as_json: bool) -> int:
     """List the studies in studies/: what each searches, how far it is, its best loss.
 
     Exit code 1 says that some could not be read.
     """
+    if context.invoked_subcommand is not None:
+        return 0
     from automl_pt.cli.report_display import print_studies
     from automl_pt.study.report import StudyReport, list_studies
 
@@ -32,3 +35,28 @@ def command(root: Path, as_json: bool) -> int:
     for error in errors:
         click.echo(f"error: {error}", err=True)
     return 1 if errors else 0
+
+
+@command.command("compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def compare(first: str, second: str, device: str, as_json: bool) -> int:
+    """Put two studies side by side: data, space, trials, cost, best losses, test figures.
+
+    FIRST and SECOND are names in studies/ or folders. On the same images their models are compared image by image.
+    Exit code 1 says that their data differ, so that their figures cannot be compared.
+    """
+    from automl_pt.study.side_by_side import compare_studies
+
+    found = compare_studies(first, second, device=device)
+    if as_json:
+        from automl_pt.files import to_json
+
+        click.echo(to_json(found.to_dict()))
+    else:
+        from automl_pt.cli.studies_display import print_side_by_side
+
+        print_side_by_side(found)
+    return 0 if found.same_data else 1

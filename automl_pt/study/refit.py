@@ -1,7 +1,8 @@
 """The winner's settings once more, on training and validation images together.
 
-It trains as many epochs as the winner had done when its loss was lowest, along the winner's own learning rates. There
-is nothing left to validate on: no epoch is chosen, nothing stops it early, and how good it is only a test split can say.
+It trains as many epochs as the winner had done when its loss was lowest, along the winner's own learning rates.
+There is nothing left to validate on: no epoch is chosen, nothing stops it early, and only a test split can say how good
+it is.
 """
 
 from __future__ import annotations
