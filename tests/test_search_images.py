@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,28 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     logits = torch.from_numpy(model.forward(np.asarray(pixels.images)))
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(pixels.labels)).item()
     assert loss == pytest.approx(result.best.value, abs=1e-5)
+
+
+def test_deleting_the_test_split_changes_nothing_but_the_final_figure(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    (tiny_folder / "test" / "red" / "broken.png").write_bytes(b"no image, and in no search's way")
+    tested = search(tiny_folder, tmp_path / "with" / "study", max_bad=0.1)
+    shutil.rmtree(tiny_folder / "test")
+    untested = search(tiny_folder, tmp_path / "without" / "study", max_bad=0.1)
+    assert (tested.test is not None, untested.test) == (True, None)
+
+    def told(result: StudyResult) -> list[Any]:
+        return [(one.number, one.params, one.state, one.value, one.losses, one.reason) for one in result.trials]
+
+    assert told(tested) == told(untested)
+    assert tested.best is not None
+    assert untested.best is not None
+    assert tested.best.number == untested.best.number
+    assert tested.comparison == untested.comparison
+    # a weights file is named after its content
+    weights = [[path.name for path in Path(str(one.model)).glob("weights-*")] for one in (tested, untested)]
+    assert weights[0] == weights[1] != []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
