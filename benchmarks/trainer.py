@@ -1,6 +1,7 @@
 """The trainer against a plain run (P) and a bare loop with the same kernels (B); what saving and starting cost.
 
-    python benchmarks/trainer.py DATA [ROW ...] [--device cuda]     # DATA: a folder of photos, {train,val}/CLASS/*
+    python benchmarks/trainer.py DATA [ROW ...]         # DATA: a folder of photos, {train,val}/CLASS/*
+    python benchmarks/trainer.py DATA --device cuda     # the row `gpu`: eager, graph, compile, P, ceilings
 
 P is torchvision's ImageFolder and DataLoader with an eager float32 loop; B is a loop written out here over our loader,
 network and optimiser. Sides take turns in one process with one CPU thread. On a shared machine CPU seconds are the
@@ -20,146 +21,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import record
 import torch
+from sides import BATCH, Sides, bare, in_turns, plain, plain_evaluation
 from torch import nn
 from torch.nn import functional as F
 
 from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
-from automl_pt.data.loader import Loader
-from automl_pt.data.pixels import Pixels
-from automl_pt.data.prepare import prepare
 from automl_pt.plugins import load_plugins
 from automl_pt.run import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
-from automl_pt.training.device import choose_device, choose_precision
-from automl_pt.training.evaluation import autocast, evaluate
+from automl_pt.training.device import choose_device
+from automl_pt.training.evaluation import evaluate
 from automl_pt.training.sgd import SGD
 from automl_pt.training.trainer import Training, train
 
-BATCH = 16
 #: network, side, batches a repeat, repeats
 CASES = [("resnet18", 64, 8, 5), ("densenet121", 64, 4, 4), ("resnet18", 224, 2, 3), ("densenet121", 224, 2, 2)]
-
-
-class Sides:
-    """The same images, network and settings for every side of a comparison."""
-
-    def __init__(self, data: str, name: str, side: int, images: int, device: torch.device) -> None:
-        self.plugins, self.name, self.side, self.device = load_plugins(), name, side, device
-        self.backbone = self.plugins.backbone(name)
-        self.config = TrainConfig(dataset=data, batch_size=BATCH, epochs=1, lr=0.01)
-        self.precision = choose_precision("auto", device)
-        self.channels_last = self.precision != "fp32" or (self.backbone.channels_last and device.type == "cpu")
-        self.data = prepare(self.config, self.plugins)
-        self.classes = len(self.data.manifest.classes)
-        self.train, self.val = (self._some(split, images) for split in ("train", "val"))
-
-    def _some(self, split: Any, images: int) -> Pixels:
-        found = self.data.pixels(split, self.side)
-        rows = np.linspace(0, len(found.labels) - 1, min(images, len(found.labels))).astype(int)
-        return Pixels(found.images[rows], found.labels[rows], tuple(found.names[row] for row in rows))
-
-    def loader(self, pixels: Pixels, batch: int, *, training: bool) -> Loader:
-        return Loader(
-            pixels,
-            batch_size=batch,
-            mean=self.backbone.mean,
-            std=self.backbone.std,
-            seed=self.config.seed,
-            device=self.device,
-            hints=self.data.hints,
-            augment=training,
-            shuffle=training,
-            channels_last=self.channels_last,
-        )
-
-    def model(self) -> nn.Module:
-        model = build_model(self.backbone, self.classes, self.side, seed=self.config.seed)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-
-    def ours(self) -> Training:
-        loaders = (
-            self.loader(self.train, BATCH, training=True),
-            self.loader(self.val, EVALUATION_BATCH, training=False),
-        )
-        return Training(self.model(), *loaders, self.config, device=self.device, precision=self.precision)
-
-    def plain(self, folder: Path, *, training: bool, shift: bool = False) -> Any:
-        """Return P's loader: the usual transforms on every image, every epoch."""
-        from torch.utils.data import DataLoader, Subset
-        from torchvision import transforms as T
-        from torchvision.datasets import ImageFolder
-
-        steps = [T.Resize(self.side), T.CenterCrop(self.side)]
-        steps += [T.RandomCrop(self.side, self.side // 8, padding_mode="reflect")] if shift else []
-        steps += [T.RandomHorizontalFlip()] if training else []
-        steps += [T.ToTensor(), T.Normalize(self.backbone.mean, self.backbone.std)]
-        whole = ImageFolder(str(folder), T.Compose(steps))
-        count = len(self.train.labels if training else self.val.labels)
-        rows = np.linspace(0, len(whole) - 1, count).astype(int).tolist()
-        workers = 0 if self.device.type == "cpu" else 12
-        return DataLoader(Subset(whole, rows), BATCH, shuffle=training, num_workers=workers, pin_memory=workers > 0)
-
-
-def bare(sides: Sides, model: nn.Module, optimizer: Any, loader: Loader) -> None:
-    """B: what the trainer must do, and nothing else."""
-    model.train()
-    for images, labels in loader.epoch(1):
-        optimizer.zero_grad()
-        with autocast(sides.device, sides.precision):
-            logits = model(images)
-        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-
-def plain(sides: Sides, model: nn.Module, optimizer: Any, loader: Any) -> None:
-    """P: the loop everybody writes."""
-    model.train()
-    total = 0.0
-    for images, labels in loader:
-        images, labels = images.to(sides.device), labels.to(sides.device)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.item()
-
-
-def plain_evaluation(sides: Sides, model: nn.Module, loader: Any) -> None:
-    model.eval()
-    with torch.no_grad():
-        for images, labels in loader:
-            F.cross_entropy(model(images.to(sides.device)), labels.to(sides.device)).item()
-
-
-def timed(device: torch.device, work: Callable[[], object]) -> tuple[float, float]:
-    """Return CPU and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def in_turns(device: torch.device, sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
-    """Run the sides one after the other, `repeats` times after one that does not count."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, work in sides.items():
-            found = timed(device, work)
-            if turn:
-                times[name].append(found)
-    # others' work on the machine only ever adds to a time: the lowest of the turns is the figure, all are kept
-    figure = 1 if device.type == "cuda" else 0
-    return {
-        name: {"cpu": record.summary([t[0] for t in pairs]), "wall": record.summary([t[1] for t in pairs])}
-        | {"seconds": min(pair[figure] for pair in pairs)}
-        for name, pairs in times.items()
-    }
 
 
 def against_plain(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -347,7 +226,48 @@ def _quality(sides: Sides, dataset: Path, seed: int) -> dict[str, float]:
     }
 
 
+def profile(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Where the CPU time of an epoch goes, part by part, batches and validation and saving included."""
+    for name, side in (("resnet18", 64), ("densenet121", 64)):
+        sides = Sides(str(data), name, side, 8 * BATCH, device)
+        ours = sides.ours()
+        step, parts = ours.step, dict.fromkeys(("batch", "forward", "backward", "update"), 0.0)
+        ours.train_epoch(lambda done, batches: False, lambda: None)  # kernels are chosen, memory is taken
+        last = time.process_time()
+
+        def mark(part: str, parts: dict[str, float] = parts) -> None:
+            nonlocal last
+            now = time.process_time()
+            parts[part], last = parts.get(part, 0.0) + now - last, now
+
+        for images, labels in ours.train_loader.epoch(2):
+            mark("batch")
+            step.optimizer.zero_grad()
+            loss = F.cross_entropy(step.forward(images).float(), labels)
+            mark("forward")
+            loss.backward()  # type: ignore[no-untyped-call]
+            mark("backward")
+            step.optimizer.step()
+            mark("update")
+        evaluate(ours.model, ours.val_loader, device=device, precision=sides.precision)
+        mark(f"validation of {len(sides.val.labels)} images")
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            Checkpoints(Path(folder)).save(ours.state_dict(), epoch=1, step=0)
+        mark("saving")
+        whole = sum(parts.values())
+        shares = {part: 100 * seconds / whole for part, seconds in parts.items()}
+        yield {"network": name, "side": side, "images": len(sides.train.labels), "seconds": parts, "percent": shares}
+
+
+def gpu(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Images per second of the ways a GPU takes steps, against P with its best number of workers and the ceilings."""
+    from trainer_gpu import cases
+
+    yield from cases(data, device)
+
+
 ROWS = {
+    "gpu": gpu,
     "small_steps": small_steps,
     "saving": saving,
     "starting": starting,
@@ -355,6 +275,7 @@ ROWS = {
     "layouts": layouts,
     "against_plain": against_plain,
     "quality": quality,
+    "profile": profile,
 }
 
 
@@ -374,7 +295,7 @@ def main() -> None:
     name = "trainer" if device.type == "cpu" else f"trainer_{device.type}"
     path = record.RESULTS / f"{name}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
-    for row in chosen.rows or ROWS:
+    for row in chosen.rows or [row for row in ROWS if (row == "gpu") == (device.type == "cuda")]:
         rows[row] = []
         for found in ROWS[row](chosen.data, device):
             rows[row].append({key: value for key, value in found.items()})
