@@ -331,3 +331,26 @@ def test_a_planted_fault_of_a_dataset_is_named(fault):
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(PluginError, match=r"(?s)images are readable.*image 0: .*broken\.png"):
         check_dataset(dataset(images=broken_file(tmp_path)))
+
+
+class ZeroHead(Network):
+    def __init__(self, classes):
+        super().__init__(classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+
+class ZeroBranch(Network):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.norm = nn.Identity()
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def features(self, images):
+        features = self.conv(images).relu().mean((2, 3))
+        return features + self.scale * self.dropout(features)
+
+
+@pytest.mark.parametrize("kind", [ZeroHead, ZeroBranch])
+def test_what_begins_at_zero_is_no_fault(kind):
+    check_backbone(backbone(kind))

@@ -101,7 +101,7 @@ def check_seed(case: Case) -> None:
 
 def check_gradients(case: Case) -> None:
     """Check that a training step reaches the first and the last parameter."""
-    model = copy.deepcopy(case.model).train()
+    model = _without_zeros(case.model).train()
     labels = torch.arange(BATCH) % MANY
     torch.autograd.backward(nn.functional.cross_entropy(model(case.images), labels))
     named = list(model.named_parameters())
@@ -124,7 +124,7 @@ def check_eval(case: Case) -> None:
 
 def check_train(case: Case) -> None:
     """Check that train mode does what eval mode leaves: batch statistics, or else dropout."""
-    model = copy.deepcopy(case.model).train()
+    model = _without_zeros(case.model).train()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     dropouts = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     first, second = case.logits(model), case.logits(model)
@@ -213,6 +213,19 @@ def _run(check: Callable[[Case], None], case: Case) -> None:
         what = (check.__doc__ or "").partition("\n")[0].removeprefix("Check ")
         came = f"{type(error).__name__} at {case.size} px: {error}"
         expect(False, what, came=came, look=f"{_FORWARD}: pytest shows where the error arose")
+
+
+def _without_zeros(model: nn.Module) -> nn.Module:
+    """Return a copy in which parameters of nothing but zeros have small random ones.
+
+    A head or a branch that begins at zero is a common choice of initialisation, and hides all behind it.
+    """
+    twin, random = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02, generator=random)
+    return twin
 
 
 def _near(logits: Tensor, expected: Tensor) -> bool:
