@@ -12,7 +12,7 @@ from conftest import write_folder
 from tiny_runs import write_plugin
 
 HEAVY = (
-    *("torch", "optuna", "torchvision", "timm", "sklearn", "scipy", "pandas", "matplotlib", "sqlalchemy"),
+    *("torch", "optuna", "torchvision", "timm", "sklearn", "scipy", "pandas", "matplotlib", "jinja2", "sqlalchemy"),
     *("click", "rich"),
 )
 #: what the command line itself is made of

@@ -171,11 +171,11 @@ def matrix(counts: Sequence[Sequence[int]], *, normalised: bool) -> str:
     shares = np.divide(values, rows, out=np.zeros_like(values), where=rows > 0)
     strength = shares if normalised else values / max(1.0, values.max())
     pixels = np.zeros((*values.shape, 4), np.float32)
-    pixels[..., :3] = np.array([200, 40, 30]) / 255
+    pixels[..., :3] = np.array([224, 72, 48]) / 255
     diagonal = np.arange(len(values))
-    pixels[diagonal, diagonal, :3] = np.array([50, 110, 220]) / 255
-    # the root keeps a single mistake among many images visible
-    pixels[..., 3] = np.sqrt(strength)
+    pixels[diagonal, diagonal, :3] = np.array([64, 124, 230]) / 255
+    # a single mistake among many images must be seen, too
+    pixels[..., 3] = np.where(values > 0, 0.3 + 0.7 * np.sqrt(strength), 0)
     name = "shares" if normalised else "counts"
     with plot(4.8, 4.6) as (figure, axes):
         axes.imshow(pixels, interpolation="none")
