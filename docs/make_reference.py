@@ -14,10 +14,11 @@ from typing import Any
 import click
 
 from automl_pt import errors, hookspecs
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, Catalogue, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
-from automl_pt.dataset import Dataset, Hints, LabeledImages
+from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
 TARGET = Path(__file__).parent / "reference.md"
 
@@ -33,10 +34,15 @@ def reference() -> str:
         settings_text("Shared by `train` and `search`", Settings, ()),
         settings_text("`train` alone", TrainConfig, tuple(Settings.model_fields)),
         settings_text("`search` alone", SearchConfig, tuple(Settings.model_fields)),
-        "## Hooks\n\nA plugin implements any of these and marks them with `automl_pt.hookimpl`.\n",
-        *(hook_text(name) for name in sorted(vars(hookspecs)) if name.startswith(("register_", "on_"))),
-        "## What hooks return\n",
-        *(class_text(kind) for kind in (Backbone, Dataset, Hints, LabeledImages)),
+        "## Hooks\n\nA plugin implements any of these and marks them with `automl_pt.hookimpl`; [hooks.md](hooks.md) has "
+        "an example of each, and who implements it.\n",
+        *(hook_text(name) for name in (*hookspecs.REGISTERING, *hookspecs.TRACKING)),
+        "## What hooks return and are told\n",
+        *(class_text(kind) for kind in (Backbone, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)),
+        *(
+            class_text(kind)
+            for kind in (TrackedRun, RunStarted, EpochFinished, RunFinished, TrialFinished, StudyFinished)
+        ),
         "## Errors\n\nEach has three parts: the rule, what was given, what to do next.\n",
         "```text\n" + inspect.cleandoc(errors.__doc__ or "").split("\n\n", 1)[1].rsplit("\n\n", 1)[0] + "\n```\n",
     ]

@@ -1,0 +1,6 @@
+from automl_pt import hookimpl
+
+
+@hookimpl
+def run_finished(event):
+    print("run_finished:", event.run.name, event.reason, event.epochs)

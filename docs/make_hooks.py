@@ -1,0 +1,64 @@
+"""Write docs/hooks.md from the code: every hook with its signature, an example that is run, and who implements it.
+
+python docs/make_hooks.py          writes the file
+python docs/make_hooks.py --check  exits 1 when the file is not what the code says
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+from automl_pt import hookspecs
+from automl_pt.sources import BUILTIN, declared_hooks
+
+DOCS = Path(__file__).parent
+TARGET = DOCS / "hooks.md"
+EXAMPLES = DOCS / "hooks"
+#: what an example is used with
+USES = {
+    "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
+    "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
+}
+HEAD = """# Hooks
+
+Made from the code by `python docs/make_hooks.py`; a test says when it is out of date, and runs every example.
+
+A plugin is a module that implements any of these and marks them with `automl_pt.hookimpl`. A `register_` hook returns
+values, and is asked once in a process. The others are a tracker's: it is told one value, returns nothing, and is asked
+for by `--tracker NAME`. What the values hold is in [reference.md](reference.md#what-hooks-return-and-are-told);
+[plugins.md](plugins.md) says how a plugin is found and checked.
+"""
+
+
+def hooks_page() -> str:
+    """Return the whole page."""
+    return "\n".join([HEAD, *map(hook_text, (*hookspecs.REGISTERING, *hookspecs.TRACKING))])
+
+
+def hook_text(name: str) -> str:
+    """Show a hook: signature, sentence, example, implementations."""
+    hook = getattr(hookspecs, name)
+    example = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    use = USES.get(name, f"automl-pt train digits --plugin {name}.py --tracker {name}")
+    return (
+        f"## `{name}{inspect.signature(hook)}`\n\n{inspect.cleandoc(hook.__doc__ or '')}\n\n"
+        f"```python\n{example}```\n\nUsed with `{use}`.\n\nImplemented by {', '.join(implementers(name))}.\n"
+    )
+
+
+def implementers(name: str) -> list[str]:
+    """Name the built-in modules and the distributions under plugins/ whose source implements a hook."""
+    root = DOCS.parent
+    found = [f"`{module}`" for module in BUILTIN if name in declared_hooks(root / f"{module.replace('.', '/')}.py")]
+    for path in sorted((root / "plugins").glob("*/*.py")):
+        if name in declared_hooks(path):
+            found.append(f"[{path.parent.name}](../plugins/{path.parent.name})")
+    return found or ["nobody here"]
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(0 if TARGET.read_text() == hooks_page() else 1)
+    TARGET.write_text(hooks_page())
