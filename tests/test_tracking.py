@@ -272,8 +272,8 @@ def test_a_run_killed_and_gone_on_with_tells_no_epoch_twice(tiny_folder: Path, t
 
 
 def test_a_run_that_has_ended_tells_nothing_more(tiny_folder: Path, tmp_path: Path) -> None:
-    files = (str(write_plugin(tmp_path)), str(write_tracker(tmp_path)))
-    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 2, "batch_size": 4, "plugins": files, "threads": 1}
+    plugins = load_plugins([str(write_plugin(tmp_path)), str(write_tracker(tmp_path))])
+    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 2, "batch_size": 4, "plugins": plugins, "threads": 1}
     settings |= {"trackers": ("scribe",), "output": tmp_path / "run"}
     for result in train(str(tiny_folder), **settings):
         assert result.epoch == 1
