@@ -114,7 +114,7 @@ def _kill_until_done(forks: Forks, words: list[str], output: Path, kills: int, d
 
 def _same_run(whole: Path, broken: Path) -> None:
     assert equal(whole, broken)
-    times = dict.fromkeys(("seconds", "images_per_second", "data_wait", "peak_memory"))
+    times = dict.fromkeys(("seconds", "images_per_second", "data_wait", "peak_memory", "save_seconds"))
     histories = [
         [{**json.loads(line), **times} for line in (output / "history.jsonl").read_text().splitlines()]
         for output in (whole, broken)

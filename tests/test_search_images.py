@@ -158,7 +158,7 @@ def test_a_trial_ranked_within_its_first_epoch_goes_on_bit_for_bit(
 def plain(result: EpochResult | Probe) -> EpochResult:
     """Leave out what is timed."""
     assert isinstance(result, EpochResult)
-    return replace(result, seconds=0, images_per_second=0, data_wait=0, peak_memory=0)
+    return replace(result, seconds=0, images_per_second=0, data_wait=0, peak_memory=0, save_seconds=0)
 
 
 def test_a_trial_stopped_before_its_probe_gives_none_and_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
