@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
+from automl_pt.study.made import made_lines
 from automl_pt.text import counted
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
         console.print(_trial_table(report))
     for line in _answer(report):
         console.print(line)
+    for line in made_lines(report.made):
+        console.print(text(line))
 
 
 def print_run(report: RunReport, console: Console | None = None) -> None:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from automl_pt.config import SearchConfig, make, read_toml
 from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.files import read_json
 from automl_pt.locks import locked
+from automl_pt.study.after import MADE
 from automl_pt.study.records import TrialRecord
 from automl_pt.text import printable
 
@@ -46,6 +47,8 @@ class StudyReport:
     stopped: str | None
     #: wall time of the last search
     seconds: float | None
+    #: what was made of the trials beside the best one's model: figures by `refit`, `ensemble`, `average`
+    made: dict[str, Any] = field(default_factory=dict)
 
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
@@ -94,6 +97,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         test=judgement.get("test"),
         stopped=result.get("stopped") if is_current else None,
         seconds=result.get("seconds") if is_current else None,
+        made=read_object(directory / MADE),
     )
 
 

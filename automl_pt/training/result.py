@@ -9,9 +9,15 @@ from typing import Any
 from automl_pt.training.early_stopping import Reason
 
 
+_MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
+
+
 @dataclass(frozen=True)
 class EpochResult:
-    """The figures of one epoch. Losses and accuracies are means per image; `epoch` counts from 1."""
+    """The figures of one epoch. Losses and accuracies are means per image; `epoch` counts from 1.
+
+    Where no images are left to validate on, as in a search's refit, the figures of validation are NaN.
+    """
 
     epoch: int
     train_loss: float
@@ -46,7 +52,7 @@ class EpochResult:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:
         """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN)."""
-        losses = {key: math.nan if values[key] is None else values[key] for key in ("train_loss", "val_loss")}
+        losses = {key: math.nan if values[key] is None else values[key] for key in _MAY_BE_NAN}
         return EpochResult(**{**values, **losses, "notes": tuple(values["notes"])})
 
     def to_dict(self) -> dict[str, Any]:
