@@ -80,7 +80,15 @@ def compare_studies(first: str | Path, second: str | Path, *, device: str = "aut
         notes += said
     if tests[0] != tests[1]:
         notes.append("their test splits hold other images: the test figures cannot be compared")
-    return SideBySide(*sides, same_data, tests[0] == tests[1], _differing(*asked), paired, tuple(notes))
+    return SideBySide(
+        first=sides[0],
+        second=sides[1],
+        same_data=same_data,
+        same_test=tests[0] == tests[1],
+        other_settings=_differing(*asked),
+        paired=paired,
+        notes=tuple(notes),
+    )
 
 
 def _asked(report: StudyReport) -> SearchConfig:

@@ -8,7 +8,6 @@ from typing import Any
 
 from automl_pt.training.early_stopping import Reason
 
-
 _MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
 
 
