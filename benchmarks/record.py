@@ -6,6 +6,9 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +39,14 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
+
+
+@contextmanager
+def bytecode() -> Iterator[dict[str, str]]:
+    """Give an environment in which Python keeps its bytecode, as it does for people, even where this one must not."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        yield {**kept, "PYTHONPYCACHEPREFIX": folder}
 
 
 def cpu_model() -> str:
