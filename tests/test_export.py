@@ -14,16 +14,25 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import draw_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import safe_open
 from tiny import load_tiny, make_model
 
+from automl_pt import run
 from automl_pt.cli.export import command
 from automl_pt.errors import ExportError, InstallationError, UsageError
+from automl_pt.images.resize import fit
 from automl_pt.layouts.listing import list_images
-from automl_pt.model.export import BOUND, ENDINGS, Format, export_model
+from automl_pt.model.export import ENDINGS, Format, export_model
 from automl_pt.model.load import Model, load_model
+from automl_pt.model.own_images import validation_images
+from automl_pt.model.parity import BOUND, Images
+from automl_pt.model.preprocessed import Stage, resize
 from automl_pt.plugins import Plugins
+from automl_pt.training.result import EpochResult
 
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "safetensors")
 
@@ -39,55 +48,59 @@ def model(tmp_path: Path, plugins: Plugins) -> Model:
 
 
 @pytest.fixture
-def pixels(model: Model, tiny_folder: Path) -> NDArray[np.uint8]:
-    return model.pixels(list_images([tiny_folder / "val"]))
+def images(tiny_folder: Path) -> Images:
+    return Images(list_images([tiny_folder / "val"]), "drawn images")
 
 
-@pytest.mark.parametrize("preprocessing", [False, True])
+@pytest.fixture
+def pixels(model: Model, images: Images) -> NDArray[np.uint8]:
+    return model.pixels(images.sources)
+
+
+@pytest.mark.parametrize("preprocessing", ["none", "normalise"])
 def test_onnx_computes_the_same_elsewhere(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8], preprocessing: bool
+    tmp_path: Path, model: Model, images: Images, pixels: NDArray[np.uint8], preprocessing: Stage
 ) -> None:
-    parity = export_model(model, tmp_path / "m.onnx", "onnx", pixels, preprocessing=preprocessing)
+    parity = export_model(model, tmp_path / "m.onnx", "onnx", images, preprocessing=preprocessing)
+    assert parity.model_largest_difference == parity.largest_difference
     assert (parity.images, parity.same_class) == (12, 12)
     assert parity.largest_difference <= BOUND
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 5):
         some = torch.from_numpy(pixels[:count])
-        images = some if preprocessing else model.info.preprocessing.normalise(some)
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        given = some if preprocessing == "normalise" else model.info.preprocessing.normalise(some)
+        (logits,) = session.run(["logits"], {"images": given.numpy()})
         assert np.abs(logits - model.forward(pixels[:count])).max() <= BOUND
     held = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
     assert json.loads(held["classes"]) == list(model.classes)
     assert json.loads(held["preprocessing"])["image_size"] == 8
 
 
-@pytest.mark.parametrize("preprocessing", [False, True])
+@pytest.mark.parametrize("preprocessing", ["none", "normalise"])
 def test_torch_export_computes_the_same(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8], preprocessing: bool
+    tmp_path: Path, model: Model, images: Images, pixels: NDArray[np.uint8], preprocessing: Stage
 ) -> None:
-    export_model(model, tmp_path / "m.pt2", "torch-export", pixels, preprocessing=preprocessing)
+    export_model(model, tmp_path / "m.pt2", "torch-export", images, preprocessing=preprocessing)
     files = {"classes": ""}
     loaded = torch.export.load(io.BytesIO((tmp_path / "m.pt2").read_bytes()), extra_files=files).module()
     some = torch.from_numpy(pixels[:3])
-    images = some if preprocessing else model.info.preprocessing.normalise(some)
-    assert np.abs(loaded(images).detach().numpy() - model.forward(pixels[:3])).max() <= BOUND
+    given = some if preprocessing == "normalise" else model.info.preprocessing.normalise(some)
+    assert np.abs(loaded(given).detach().numpy() - model.forward(pixels[:3])).max() <= BOUND
     held = files["classes"]
     assert json.loads(held) == list(model.classes)
 
 
-def test_safetensors_hold_the_weights_and_what_they_are(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8]
-) -> None:
-    parity = export_model(model, tmp_path / "m.safetensors", "safetensors", pixels)
+def test_safetensors_hold_the_weights_and_what_they_are(tmp_path: Path, model: Model, images: Images) -> None:
+    parity = export_model(model, tmp_path / "m.safetensors", "safetensors", images)
     assert parity.largest_difference == 0
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         assert set(file.keys()) == set(model.network.state_dict())
         assert json.loads(file.metadata()["classes"]) == list(model.classes)
 
 
-def test_safetensors_cannot_preprocess(tmp_path: Path, model: Model, pixels: NDArray[np.uint8]) -> None:
+def test_safetensors_cannot_preprocess(tmp_path: Path, model: Model, images: Images) -> None:
     with pytest.raises(ExportError, match="hold weights, which compute nothing"):
-        export_model(model, tmp_path / "m", "safetensors", pixels, preprocessing=True)
+        export_model(model, tmp_path / "m", "safetensors", images, preprocessing="normalise")
 
 
 class Contrary(torch.nn.Module):
@@ -106,11 +119,9 @@ def changed(model: Model, network: torch.nn.Module) -> Model:
     return Model(model.info, network.eval(), model.device, model.precision)
 
 
-def test_an_export_that_computes_something_else_is_not_written(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8]
-) -> None:
+def test_an_export_that_computes_something_else_is_not_written(tmp_path: Path, model: Model, images: Images) -> None:
     with pytest.raises(ExportError, match=r"to 0.0001\n  given: torch-export of tiny: 1 on 12 images"):
-        export_model(changed(model, Contrary(model.network)), tmp_path / "m.pt2", "torch-export", pixels)
+        export_model(changed(model, Contrary(model.network)), tmp_path / "m.pt2", "torch-export", images)
     assert not (tmp_path / "m.pt2").exists()
 
 
@@ -121,19 +132,17 @@ class Untraceable(torch.nn.Module):
         return images.flatten(1)[:, :3] * (2 if images.sum().item() > 0 else 1)
 
 
-def test_a_network_that_cannot_be_traced_says_what_to_do(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8]
-) -> None:
+def test_a_network_that_cannot_be_traced_says_what_to_do(tmp_path: Path, model: Model, images: Images) -> None:
     with pytest.raises(ExportError, match="use the model directory itself"):
-        export_model(changed(model, Untraceable()), tmp_path / "m.pt2", "torch-export", pixels)
+        export_model(changed(model, Untraceable()), tmp_path / "m.pt2", "torch-export", images)
 
 
 def test_onnx_without_its_packages_names_the_extra(
-    tmp_path: Path, model: Model, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InstallationError, match=r"pip install 'automl-pt\[onnx\]'"):
-        export_model(model, tmp_path / "m.onnx", "onnx", pixels)
+        export_model(model, tmp_path / "m.onnx", "onnx", images)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -149,3 +158,85 @@ def test_the_command_writes_and_tells(
     assert output.stat().st_size > 1000
     with pytest.raises(UsageError, match="not overwritten unasked"):
         command.main(given, standalone_mode=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 90), st.integers(2, 90), st.integers(1, 24), st.integers(0, 9))
+def test_resizing_in_the_network_is_the_decoders_within_one_level(h: int, w: int, size: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+    found = resize(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None], size)[0].numpy()
+    assert found.shape == (3, size, size)
+    assert np.abs(found - fit(pixels, size)).max() <= 1
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Images:
+    """Return smooth pictures of several sizes, as files."""
+    paths = [tmp_path / "photographs" / f"{index}.png" for index in range(5)]
+    paths[0].parent.mkdir()
+    for index, (path, side) in enumerate(zip(paths, [(16, 16), (8, 8), (40, 24), (17, 90), (9, 10)], strict=True)):
+        draw_image(index % 3, index).resize(side).save(path)
+    return Images(paths, "pictures", [0, 1, 2, 0, 1])
+
+
+def test_a_network_that_resizes_takes_images_of_any_size(tmp_path: Path, model: Model, photographs: Images) -> None:
+    for kind in ("onnx", "torch-export"):
+        output = tmp_path / f"m{ENDINGS[kind]}"
+        parity = export_model(model, output, kind, photographs, preprocessing="resize")
+        assert (parity.images, parity.same_class) == (5, 5)
+        assert parity.largest_difference <= BOUND
+        assert parity.model_largest_difference < 0.2
+        assert parity.accuracy == parity.model_accuracy
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    loaded = torch.export.load(io.BytesIO((tmp_path / "m.pt2").read_bytes())).module()
+    for count, height, width in ((1, 2, 2), (3, 30, 11), (2, 11, 30)):
+        several = np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+        wanted = model.logits(list(several))
+        given = np.ascontiguousarray(several.transpose(0, 3, 1, 2))
+        for found in (session.run(["logits"], {"images": given})[0], loaded(torch.from_numpy(given)).detach().numpy()):
+            assert np.abs(found - wanted).max() < 0.2
+
+
+def trained(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> tuple[Path, EpochResult]:
+    """Train for three epochs on the folder's own splits; return the run and its kept epoch."""
+    settings: dict[str, Any] = {"backbone": "tiny", "epochs": 3, "batch_size": 4, "lr": 0.001, "threads": 1}
+    results = list(run.train(str(tiny_folder), output=tmp_path / "run", plugins=plugins, device="cpu", **settings))
+    return tmp_path / "run", next(result for result in reversed(results) if result.is_best)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_export_has_the_validation_accuracy_of_the_run(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner, kind: Format
+) -> None:
+    directory, kept = trained(tiny_folder, tmp_path, plugins)
+    words = [directory, "--format", kind, "-o", tmp_path / f"m{ENDINGS[kind]}", "--plugin", plugins.files[0]]
+    found = json.loads(runner.invoke(command, [*map(str, words), "--json"], standalone_mode=False).stdout)
+    # no images are named: the validation images of the run are found again
+    assert (found["images"], found["said"]) == (12, f"validation images of {tiny_folder}")
+    assert found["accuracy"] == found["model_accuracy"] == kept.val_accuracy
+    assert found["largest_difference"] <= BOUND
+    shown = runner.invoke(command, [*map(str, words), "--force"], standalone_mode=False).stdout
+    assert f"(bound 0.0001); 12 have the same class\n  accuracy on them: export {kept.val_accuracy:.4f}" in shown
+    if kind == "onnx":
+        shown = runner.invoke(command, [*map(str, words), "--force", "--preprocessing", "resize"]).stdout
+        assert "resized in the network, not by the decoder: from the model's own logits they differ by" in shown
+
+
+def test_a_model_whose_images_have_gone_wants_some_named(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    directory, _ = trained(tiny_folder, tmp_path, plugins)
+    loaded = load_model(directory, device="cpu", plugins=plugins)
+    (tiny_folder / "val" / "red" / "000.png").write_text("no image any more")
+    assert len(validation_images(loaded, directory, plugins).sources) == 11
+    assert len(validation_images(loaded, directory, plugins, most=5).sources) <= 5
+    for path in (tiny_folder / "val").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UsageError, match="none of the validation images can be read(.|\n)*name some after the model"):
+        validation_images(loaded, directory, plugins)
+    tiny_folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="name some after the model: files, folders or patterns"):
+        validation_images(loaded, directory, plugins)
+
+
+def test_a_model_that_names_no_data_wants_images_named(model: Model, tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(UsageError, match="model.json names no data"):
+        validation_images(model, tmp_path / "model", plugins)

@@ -116,7 +116,7 @@ def test_leaving_a_prediction_early_stops_its_threads(tmp_path: Path, model: Mod
     predictions.close()  # type: ignore[attr-defined]  # a generator
     import threading
 
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]
 
 
 def test_unreadable_files_become_rows_with_their_reason(

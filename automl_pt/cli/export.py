@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from automl_pt.model.parity import Parity
 
 
 @click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
 @click.option("--format", "kind", type=click.Choice(["onnx", "torch-export", "safetensors"]), required=True)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [the model's name with an ending]"
 )
-@click.option("--preprocessing", is_flag=True, help="Let the exported network take bytes and normalise them itself.")
+@click.option(
+    "--preprocessing",
+    type=click.Choice(["none", "normalise", "resize"]),
+    default="none",
+    show_default=True,
+    help="What the exported network does itself: normalise bytes; or also resize and crop images of any size.",
+)
 @click.option("--force", is_flag=True, help="Replace an output file that is there already.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -24,22 +33,24 @@ def command(
     images: tuple[str, ...],
     kind: Any,
     output: Path | None,
-    preprocessing: bool,
+    preprocessing: Any,
     force: bool,
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write MODEL as one file for other programs, checked on IMAGES first.
+    """Write MODEL as one file for other programs, checked on real images first.
 
-    MODEL is a model directory, or a run or study that holds one. IMAGES are real images, such as those of the
-    validation split: files, folders or patterns. The exported network must give the model's logits on them, within
-    1e-4.
+    MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders or patterns; without them
+    256 of the validation images are taken, where the data that MODEL was trained on are still there. The exported
+    network must give the logits that it gives in PyTorch, within 1e-4.
     """
     from automl_pt.errors import UsageError
     from automl_pt.files import to_json
     from automl_pt.layouts.listing import list_images
     from automl_pt.model.export import ENDINGS, export_model
     from automl_pt.model.load import find_model, load_model
+    from automl_pt.model.own_images import validation_images
+    from automl_pt.model.parity import Images
     from automl_pt.plugins import load_plugins
     from automl_pt.text import printable
 
@@ -50,12 +61,28 @@ def command(
             given=f"{printable(target)} is there already",
             remedy="choose another name with --output, or give --force",
         )
-    loaded = load_model(model, device="cpu", plugins=load_plugins(plugins))
-    parity = export_model(loaded, target, kind, loaded.pixels(list_images(images)), preprocessing=preprocessing)
+    registered = load_plugins(plugins)
+    loaded = load_model(model, device="cpu", plugins=registered)
+    named = Images(list_images(images), "images named") if images else None
+    checked = named or validation_images(loaded, model, registered)
+    parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
     if as_json:
-        click.echo(to_json({"output": str(target), "format": kind, **parity.to_dict()}))
+        click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
     else:
-        click.echo(
-            f"{printable(target)}: on {parity.images} images the logits differ by at most "
-            f"{parity.largest_difference:.2g} (bound {parity.bound:g}); {parity.same_class} have the same class"
+        click.echo(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
+
+
+def told(parity: Parity, *, resized: bool) -> str:
+    """Say how an export compares: the bound, and what resizing in the network makes of it."""
+    lines = [
+        f"on {parity.images} {parity.said} the logits differ by at most {parity.largest_difference:.2g} from PyTorch's "
+        f"(bound {parity.bound:g}); {parity.same_class} have the same class"
+    ]
+    if resized:
+        lines.append(
+            "resized in the network, not by the decoder: from the model's own logits they differ by at most "
+            f"{parity.model_largest_difference:.2g}; {parity.model_same_class} have the same class"
         )
+    if parity.accuracy is not None:
+        lines.append(f"accuracy on them: export {parity.accuracy:.4f}, model {parity.model_accuracy:.4f}")
+    return "\n  ".join(lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,70 +13,28 @@ from torch import Tensor, nn
 
 from automl_pt.errors import ExportError, InstallationError
 from automl_pt.files import atomic_write, to_json
-from automl_pt.images.preprocessing import Preprocessing, normalise, scale_and_offset
 from automl_pt.model.load import Model
+from automl_pt.model.parity import BOUND, Images, Parity, Run, compare
+from automl_pt.model.preprocessed import TAKES, Stage, preprocessed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
-#: largest absolute difference of one logit, in fp32 on the CPU
-BOUND = 1e-4
-BATCH_SIZE = 32
-
-Run = Callable[[Tensor], "NDArray[np.float32]"]
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How an export compares with its model on `images` images: both on the CPU, in fp32."""
+def export_model(model: Model, path: Path, kind: Format, images: Images, *, preprocessing: Stage = "none") -> Parity:
+    """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `images`.
 
-    images: int
-    largest_difference: float
-    same_class: int
-    bound: float = BOUND
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON."""
-        return asdict(self)
-
-
-class WithPreprocessing(nn.Module):
-    """A network that takes bytes, uint8[B, 3, S, S], and normalises them itself."""
-
-    scale: Tensor
-    offset: Tensor
-
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.network = network
-        scale, offset = scale_and_offset(preprocessing.mean, preprocessing.std)
-        self.register_buffer("scale", scale.clone(), persistent=False)
-        self.register_buffer("offset", offset.clone(), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits float32[B, C]."""
-        logits: Tensor = self.network(images.float() * self.scale + self.offset)
-        return logits
-
-
-def export_model(
-    model: Model, path: Path, kind: Format, pixels: NDArray[np.uint8], *, preprocessing: bool = False
-) -> Parity:
-    """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `pixels` uint8[N, 3, S, S].
-
-    The exported network takes any number of images, float32[B, 3, S, S] normalised, or with `preprocessing`
-    uint8[B, 3, S, S]; it returns logits. Raises ExportError when a logit differs by more than `BOUND` or the network
-    cannot be exported, InstallationError where a package is missing, OutputError when the file cannot be written.
+    The exported network takes any number of images, as `TAKES` says for `preprocessing`; it returns logits. Raises
+    ExportError when a logit differs by more than `BOUND` or the network cannot be exported, InstallationError where a
+    package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be written.
     """
-    network = WithPreprocessing(model.network, model.info.preprocessing) if preprocessing else model.network
-    network = network.cpu().float().eval()
-    size = model.info.preprocessing.image_size
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8 if preprocessing else torch.float32)
-    makers = {"onnx": _to_onnx, "torch-export": _to_torch_export, "safetensors": _to_safetensors}
+    model.network.cpu().float().eval()
+    network = preprocessed(model.network, model.info.preprocessing, preprocessing).eval()
     try:
-        content, run = makers[kind](network, example, _metadata(model, preprocessing=preprocessing))
+        content, run = _MAKERS[kind](network, *_example(model, preprocessing), _metadata(model, preprocessing))
     except (InstallationError, ExportError):
         raise
     except Exception as error:  # exporters raise many types for networks they cannot trace
@@ -86,7 +43,7 @@ def export_model(
             given=f"{model.info.backbone}: {type(error).__name__}: {str(error)[:300]}",
             remedy="export another format, or use the model directory itself: its README.md says how to load it",
         ) from error
-    parity = _compare(network, run, model.info.preprocessing, pixels, as_bytes=preprocessing)
+    parity = compare(model, network, run, images, preprocessing)
     if not parity.largest_difference <= BOUND:
         raise ExportError(
             f"an export computes the model's logits, to {BOUND:g}",
@@ -97,18 +54,30 @@ def export_model(
     return parity
 
 
-def _metadata(model: Model, *, preprocessing: bool) -> dict[str, str]:
+def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:
+    """Return an input to trace with, and which of its sizes may be others."""
+    size, batch = model.info.preprocessing.image_size, torch.export.Dim("batch")
+    if stage == "none":
+        return torch.zeros(2, 3, size, size), {0: batch}
+    if stage == "normalise":
+        return torch.zeros(2, 3, size, size, dtype=torch.uint8), {0: batch}
+    sides = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    return torch.zeros(2, 3, size + 9, size + 21, dtype=torch.uint8), {0: batch, **sides}
+
+
+def _metadata(model: Model, stage: Stage) -> dict[str, str]:
     info = model.info
     return {
         "backbone": info.backbone,
         "classes": to_json(info.classes),
         "preprocessing": to_json(info.preprocessing.to_dict()),
-        "takes": "uint8[B, 3, S, S]" if preprocessing else "float32[B, 3, S, S], normalised",
+        "takes": TAKES[stage],
         "gives": "logits float32[B, C]",
+        "temperature": repr(model.temperature),
     }
 
 
-def _to_onnx(network: nn.Module, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Run]:
+def _to_onnx(network: nn.Module, example: Tensor, sizes: dict[int, Any], metadata: dict[str, str]) -> tuple[bytes, Run]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # the exporter needs it
@@ -118,9 +87,8 @@ def _to_onnx(network: nn.Module, example: Tensor, metadata: dict[str, str]) -> t
             given=str(error),
             remedy="pip install 'automl-pt[onnx]', or export torch-export or safetensors",
         ) from error
-    batch = torch.export.Dim("batch")
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
-    program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: batch},), **names)
+    program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, dynamic_shapes=(sizes,), **names)
     assert program is not None
     proto = program.model_proto
     for key, value in metadata.items():
@@ -130,8 +98,10 @@ def _to_onnx(network: nn.Module, example: Tensor, metadata: dict[str, str]) -> t
     return content, lambda images: np.asarray(session.run(["logits"], {"images": images.numpy()})[0], np.float32)
 
 
-def _to_torch_export(network: nn.Module, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Run]:
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+def _to_torch_export(
+    network: nn.Module, example: Tensor, sizes: dict[int, Any], metadata: dict[str, str]
+) -> tuple[bytes, Run]:
+    program = torch.export.export(network, (example,), dynamic_shapes=(sizes,))
     stream = io.BytesIO()
     torch.export.save(program, stream, extra_files=dict(metadata))
     content = stream.getvalue()
@@ -139,10 +109,12 @@ def _to_torch_export(network: nn.Module, example: Tensor, metadata: dict[str, st
     return content, lambda images: np.asarray(loaded(images).detach().numpy(), np.float32)
 
 
-def _to_safetensors(network: nn.Module, example: Tensor, metadata: dict[str, str]) -> tuple[bytes, Run]:
+def _to_safetensors(
+    network: nn.Module, example: Tensor, sizes: dict[int, Any], metadata: dict[str, str]
+) -> tuple[bytes, Run]:
     from safetensors.torch import load, save
 
-    if isinstance(network, WithPreprocessing):
+    if example.dtype == torch.uint8:
         raise ExportError(
             "safetensors hold weights, which compute nothing",
             given="safetensors with preprocessing",
@@ -158,19 +130,8 @@ def _to_safetensors(network: nn.Module, example: Tensor, metadata: dict[str, str
     return content, run
 
 
-def _compare(
-    network: nn.Module, run: Run, preprocessing: Preprocessing, pixels: NDArray[np.uint8], *, as_bytes: bool
-) -> Parity:
-    scale, offset = scale_and_offset(preprocessing.mean, preprocessing.std)
-    largest, same = 0.0, 0
-    for start in range(0, len(pixels), BATCH_SIZE):
-        raw = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE]))
-        images = raw if as_bytes else normalise(raw, scale, offset)
-        with torch.inference_mode():
-            wanted = network(images).numpy()
-        found = run(images)
-        difference = np.abs(found.astype(np.float64) - wanted)
-        # not a number differs from everything, and max() would pass over it
-        largest = max(largest, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
-        same += int((found.argmax(1) == wanted.argmax(1)).sum())
-    return Parity(len(pixels), largest, same)
+_MAKERS: dict[Format, Callable[..., tuple[bytes, Run]]] = {
+    "onnx": _to_onnx,
+    "torch-export": _to_torch_export,
+    "safetensors": _to_safetensors,
+}

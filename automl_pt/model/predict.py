@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from automl_pt.images.decode import UnreadableImage, decode
@@ -20,7 +22,10 @@ from automl_pt.training.device import available_cores
 
 #: batches decoded or being decoded before the one the network works on
 AHEAD = 3
+#: forward passes at a time on a CPU, each with its share of the threads: no core waits while others end a layer
+PASSES = 2
 Pixels = NDArray[np.uint8] | UnreadableImage
+Outcome = NDArray[np.float32] | UnreadableImage
 #: a path, an array uint8[H, W, 3] or [H, W], or the error that getting it met
 S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
 
@@ -53,37 +58,44 @@ def outcomes(
     Holds the pixels of a few batches at a time, whatever the number of sources. `threads` decode images (default: one
     for each core this process may use).
     """
-    for batch, decoded in _decoded(sources, model.info.preprocessing.image_size, batch_size, threads):
-        readable = [image for image in decoded if not isinstance(image, UnreadableImage)]
-        rows = iter(model.forward(np.stack(readable))) if readable else iter(())
-        for source, image in zip(batch, decoded, strict=True):
-            yield source, image if isinstance(image, UnreadableImage) else next(rows)
-
-
-def _decoded(
-    sources: Iterable[S], image_size: int, batch_size: int, threads: int | None
-) -> Iterator[tuple[tuple[S, ...], list[Pixels]]]:
-    """Yield batches with their pixels, decoded by threads at most `AHEAD` batches before they are wanted."""
-    waiting: deque[tuple[tuple[S, ...], list[Future[Pixels]]]] = deque()
-    rest = iter(sources)
-    with _pool(threads or available_cores()) as pool:
+    waiting: deque[tuple[tuple[S, ...], Future[list[Outcome]]]] = deque()
+    rest, cores = iter(sources), available_cores()
+    passes = PASSES if model.device.type == "cpu" and cores >= PASSES else 1
+    with _pool("decode", threads or cores, 1) as decoders, _pool("network", passes, _share(passes)) as networks:
         while batch := tuple(islice(rest, batch_size)):
-            waiting.append((batch, [pool.submit(_decode, source, image_size) for source in batch]))
+            pixels = [decoders.submit(_decode, source, model.info.preprocessing.image_size) for source in batch]
+            waiting.append((batch, networks.submit(_outcomes, model, pixels)))
             if len(waiting) > AHEAD:
-                yield _finished(waiting)
+                yield from _finished(waiting)
         while waiting:
-            yield _finished(waiting)
+            yield from _finished(waiting)
 
 
-def _finished(waiting: deque[tuple[tuple[S, ...], list[Future[Pixels]]]]) -> tuple[tuple[S, ...], list[Pixels]]:
-    batch, futures = waiting.popleft()
-    return batch, [future.result() for future in futures]
+def _finished(
+    waiting: deque[tuple[tuple[S, ...], Future[list[Outcome]]]],
+) -> Iterator[tuple[S, NDArray[np.float32] | UnreadableImage]]:
+    batch, found = waiting.popleft()
+    return zip(batch, found.result(), strict=True)
+
+
+def _outcomes(model: Model, pixels: list[Future[Pixels]]) -> list[Outcome]:
+    """Run the network on what of a batch can be read."""
+    decoded = [future.result() for future in pixels]
+    readable = [image for image in decoded if not isinstance(image, UnreadableImage)]
+    rows = iter(model.forward(np.stack(readable))) if readable else iter(())
+    return [image if isinstance(image, UnreadableImage) else next(rows) for image in decoded]
+
+
+def _share(passes: int) -> int | None:
+    """Return the threads of one of so many forward passes at a time; None leaves them as they are."""
+    return max(1, torch.get_num_threads() // passes) if passes > 1 else None
 
 
 @contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool that is left at once, without decoding what nobody will read, when its user is."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+def _pool(name: str, workers: int, share: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that compute with `share` threads each; left at once, without what nobody will read."""
+    begin = partial(torch.set_num_threads, share) if share is not None else None
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=name, initializer=begin)
     try:
         yield pool
     finally:

@@ -1,0 +1,72 @@
+"""The validation images that a model was trained beside, found again by what its directory says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automl_pt.errors import AutomlError, UsageError
+from automl_pt.images.decode import UnreadableImage
+from automl_pt.model.labelled import Labelled, manifest_of, open_labelled
+from automl_pt.model.load import find_model
+from automl_pt.model.parity import Images
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.model.load import Model
+    from automl_pt.plugins import Plugins
+
+#: more of them would say no more of an export
+MOST = 256
+#: settings of a run that say how its data are read
+_READ = ("root", "image_column", "label_column", "split_column")
+
+
+def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int = MOST) -> Images:
+    """Return at most `most` readable images of the validation split, spread evenly over it, with their classes.
+
+    Where the data bring no split, that of the manifest beside the model counts. Raises UsageError where the data are
+    not there any more.
+    """
+    data = _validation(model, path, plugins)
+    dataset = printable(model.info.config["dataset"])
+    spread = np.linspace(0, len(data.labels) - 1, min(most, len(data.labels))).round().astype(int)
+    pairs = list(zip(data.sources(), data.labels.tolist(), strict=True))
+    readable = [pair for pair in (pairs[index] for index in np.unique(spread)) if _is_readable(pair[0], model)]
+    if not readable:
+        raise _gone(f"{dataset}: none of the validation images can be read")
+    sources, labels = zip(*readable, strict=True)
+    return Images(sources, f"validation images of {dataset}", labels)
+
+
+def _validation(model: Model, path: Path, plugins: Plugins) -> Labelled:
+    config = model.info.config
+    dataset = config.get("dataset")
+    if not isinstance(dataset, str):
+        raise _gone("model.json names no data")
+    settings: dict[str, Any] = {name: config[name] for name in _READ if isinstance(config.get(name), str)}
+    try:
+        manifest = manifest_of(find_model(path))
+        return open_labelled(dataset, model.classes, plugins, split="val", manifest=manifest, **settings)
+    except AutomlError as error:
+        raise _gone(f"{error.rule}: {error.given}") from error
+
+
+def _is_readable(source: Any, model: Model) -> bool:
+    if isinstance(source, UnreadableImage):
+        return False
+    try:
+        model.pixels([source])
+    except UnreadableImage:
+        return False  # the run that trained the model has told of it
+    return True
+
+
+def _gone(what: str) -> UsageError:
+    return UsageError(
+        "an export is checked on real images: those of the model's validation split, or those that are named",
+        given=what,
+        remedy="name some after the model: files, folders or patterns",
+    )

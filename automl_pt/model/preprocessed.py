@@ -1,0 +1,84 @@
+"""Networks that take bytes: the preprocessing as a part of the network itself, so that an export carries it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import SymInt, Tensor, nn
+
+from automl_pt.images.preprocessing import scale_and_offset
+
+if TYPE_CHECKING:
+    from automl_pt.images.preprocessing import Preprocessing
+
+#: how much of the preprocessing a network does itself: nothing; bytes to normalised floats; resizing and cropping too
+Stage = Literal["none", "normalise", "resize"]
+TAKES: dict[Stage, str] = {
+    "none": "float32[B, 3, S, S], normalised",
+    "normalise": "uint8[B, 3, S, S]",
+    "resize": "uint8[B, 3, H, W], upright RGB of any size from 2 x 2",
+}
+#: half a level, and so much more that sums which are halves up to rounding go up in every runtime, as they do here
+_HALF = 0.5 + 2**-12
+
+
+def preprocessed(network: nn.Module, preprocessing: Preprocessing, stage: Stage) -> nn.Module:
+    """Return `network` with as much of the preprocessing before it as `stage` says."""
+    if stage == "none":
+        return network
+    return _Preprocessed(network, preprocessing, resizes=stage == "resize")
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Return uint8[B, 3, H, W] with the short side at S = `size`, its centre, as float32[B, 3, S, S] of whole levels.
+
+    The antialiased bilinear filter of `automl_pt.images.resize`, as two products with matrices of weights, rounded
+    after each as that is. Its fixed-point weights are not repeated, so that a byte may be one level off. Nothing here
+    depends on a number that is only known when it runs, which is what exporters need.
+    """
+    height, width = images.shape[2], images.shape[3]
+    short = torch.sym_min(height, width)
+    rows = _weights(height, size * height // short, size, images.device)
+    columns = _weights(width, size * width // short, size, images.device)
+    return _levels(_levels(rows @ images.float()) @ columns.T)
+
+
+class _Preprocessed(nn.Module):
+    """A network that normalises bytes itself, and resizes and crops them first where it `resizes`."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, resizes: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.size = preprocessing.image_size if resizes else None
+        scale, offset = scale_and_offset(preprocessing.mean, preprocessing.std)
+        self.register_buffer("scale", scale.clone(), persistent=False)
+        self.register_buffer("offset", offset.clone(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits float32[B, C]."""
+        levels = images.float() if self.size is None else resize(images, self.size)
+        logits: Tensor = self.network(levels * self.scale + self.offset)
+        return logits
+
+
+def _weights(length: int, resized: int | SymInt, size: int, device: torch.device) -> Tensor:
+    """Return float32[size, length]: what each pixel of a side gives to each of the centre's once it is `resized`."""
+    over = resized - size
+    # half of what the crop drops, a half going to the even side, by whole numbers alone
+    first = over // 2 + (over % 2) * (over // 2 % 2)
+    factor = length / resized
+    inside = torch.arange(size, dtype=torch.float32, device=device) + (first + 0.5)
+    centres: Tensor = inside * factor  # type: ignore[assignment]
+    places = torch.arange(length, dtype=torch.float32, device=device) + 0.5
+    reach = torch.sym_max(factor, 1.0)
+    distances: Tensor = (places[None] - centres[:, None]).abs() / reach  # type: ignore[assignment]
+    weights = (1 - distances).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _levels(values: Tensor) -> Tensor:
+    return torch.floor(values + _HALF).clamp(0, 255)
