@@ -23,7 +23,7 @@ class Budget:
     busy: float = 0.0
     #: seconds at the end that belong to the report
     report: float = 0.0
-    #: images to be learned from once more after the trials; they have at most half of the time
+    #: images to be learned from once more after the trials; they are given no more time than the trials had
     later: int = 0
     started: float = field(init=False)
     #: whole time as estimated when half of the work was done
@@ -57,8 +57,8 @@ class Budget:
     @property
     def reserve(self) -> float:
         """Return the seconds at the end that belong to all that is done after the trials."""
-        later = self.later * self.per_image
-        return self.end + (later if self.timeout is None else min(later, self.timeout / 2))
+        spent = 0.0 if self.begun is None else self.clock() - self.begun
+        return self.end + min(self.later * self.per_image, spent)
 
     @property
     def end(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from automl_pt.training.early_stopping import Reason
 
+#: JSON has no word for it, so that null stands for it there
 _MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
 
 
