@@ -203,6 +203,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     )
     scales = _choose_parameters(model, backbone, config)
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    # PyTorch's annotations know no memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.fit_into(available_memory())

@@ -65,7 +65,7 @@ def scale_and_offset(mean: Channels, std: Channels, device: object = "cpu") -> t
 
     scale = [1 / (255 * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
-    both = torch.tensor([scale, offset], dtype=torch.float32)[:, :, None, None].to(device)  # type: ignore[call-overload]
+    both = torch.tensor([scale, offset], dtype=torch.float32, device=torch.device(str(device)))[:, :, None, None]
     return both[0], both[1]
 
 

@@ -24,6 +24,7 @@ def open_tar(path: Path, *, limit: int) -> Iterator[tarfile.TarFile]:
     """
     with _unpacked(path) as stream:
         guard = _Guard(stream, limit)
+        # `tarfile` asks a file to be read and no more; its annotations ask for a writable one
         with tarfile.open(fileobj=guard, mode="r:", errors="surrogateescape") as content:  # type: ignore[call-overload]
             yield content
         if guard.tail[-_BLOCK:] != bytes(_BLOCK):
@@ -35,7 +36,7 @@ def open_tar(path: Path, *, limit: int) -> Iterator[tarfile.TarFile]:
 def members(content: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the members in order, keeping none of them."""
     while (member := content.next()) is not None:
-        content.members = []  # type: ignore[attr-defined]
+        content.members = []  # type: ignore[attr-defined]  # where `tarfile` keeps all it has read
         yield member
 
 
@@ -43,7 +44,7 @@ def _unpacked(path: Path) -> IO[bytes]:
     with open(path, "rb") as stream:
         magic = stream.read(3)
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(path, "rb")  # type: ignore[return-value]  # a stream of bytes in all but its base class
     if magic == b"BZh":
         return bz2.open(path, "rb")
     return open(path, "rb")

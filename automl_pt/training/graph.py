@@ -29,7 +29,7 @@ WARM_UP = 3
 
 def capture_cuda(work: Callable[[], None]) -> Callable[[], None]:
     """Run `work` a few times on a side stream, record it, and return the replay."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):

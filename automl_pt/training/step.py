@@ -115,9 +115,9 @@ class Step:
 
     def _update(self) -> None:
         if self.config.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
+            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # as below
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
-        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # our SGD has what a scaler asks of an optimiser
         self.scaler.update()
 
     def _weight(self, labels: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Step:
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = self._loss(images, labels, "mean")
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
         return loss.detach()
 
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
@@ -136,7 +136,7 @@ class Step:
         total = torch.zeros((), device=self.device)
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             loss = self._loss(some_images, some_labels, "sum") / whole
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
             total += loss.detach()
         return total
 

@@ -16,17 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.seeds import derive_seed
-from automl_pt.training.compile import CompiledWhenItPays
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import Evaluation, evaluate
 from automl_pt.training.footprint import images_that_fit, try_out
-from automl_pt.training.graph import TakeStep, recorded, why_not
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import EpochResult
 from automl_pt.training.schedule import lr_factor
 from automl_pt.training.step import Step
+from automl_pt.training.ways import step_taker
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -89,28 +88,13 @@ class Training:
         self.step = Step(
             model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
         )
-        self.take_step = self._step_taker()
+        self.take_step, self.by_index = step_taker(self.step, train_loader, config, self.steps_left)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
-
-    def _step_taker(self) -> TakeStep:
-        """Choose how steps are taken: one by one, recorded, or recorded of a compiled network."""
-        batch_size, split = self.train_loader.batch_sizes[0], self.train_loader.resident
-        graphed = self.config.cuda_graph and why_not(self.step) is None
-        #: batches come as indices where the recorded step makes them itself
-        self.by_index = graphed and split is not None
-        make = split.batch if split is not None and graphed else None
-
-        def record() -> TakeStep:
-            return recorded(self.step, batch_size, wanted=self.config.cuda_graph, make=make)
-
-        if self.config.compile == "auto" and self.device.type == "cuda" and not self.config.deterministic:
-            return CompiledWhenItPays(self.step, batch_size, record, self.steps_left)
-        return record()
 
     def steps_left(self) -> int:
         """Return how many steps the run has still to do, if nothing ends it early."""
