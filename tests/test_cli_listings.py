@@ -40,13 +40,57 @@ def test_backbones_in_columns(runner):
     lines = runner.invoke(backbones, ["densenet1?1"]).output.splitlines()
     assert lines[0].split("  ")[0] == "name"
     assert [line.split() for line in lines[1:]] == [
-        [name, "224", "yes", "BSD-3-Clause"] for name in ("densenet121", "densenet161")
+        ["densenet121", "8+", "(224)", "8.0", "M", "5.7", "yes", "BSD-3-Clause"],
+        ["densenet161", "8+", "(224)", "28.7", "M", "15.5", "yes", "BSD-3-Clause"],
     ]
 
 
 def test_backbones_as_json(runner, file):
     [row] = json.loads(runner.invoke(backbones, ["mine", "--json", "--plugin", file]).output)
-    assert row == {"name": "mine/net", "image_size": 48, "pretrained": False, "license": None}
+    known = {"name": "mine/net", "image_size": 48, "pretrained": False, "license": None}
+    unknown = dict.fromkeys(("min_image_size", "parameters", "gflops", "batch_norm", "sha256"))
+    assert row == {**known, **unknown}
+
+
+def listed(runner, *options):
+    result = runner.invoke(backbones, ["--json", *options], catch_exceptions=False)
+    return {row["name"]: row for row in json.loads(result.output)}
+
+
+def test_backbones_by_filter(runner, file):
+    small = listed(runner, "--max-params", "3M", "--pretrained")
+    assert len(small) > 10
+    assert all(r["parameters"] <= 3e6 and r["pretrained"] for r in small.values())
+    low = listed(runner, "--min-size", "64")
+    assert {"resnet18", "densenet121"} <= set(low)
+    assert all((r["min_image_size"] or r["image_size"]) <= 64 for r in low.values())
+    assert set(listed(runner, "mine", "--plugin", file, "--min-size", "48")) == {"mine/net"}
+    assert "resnet18" in listed(runner, "resnet", "--max-params", "11700000")
+    error = runner.invoke(backbones, ["mine", "--plugin", file, "--max-params", "1G"]).exception
+    assert isinstance(error, UnknownNameError)  # what is not known passes no filter
+    assert "leave a filter out" in str(error)
+
+
+@pytest.mark.parametrize("number", ["many", "3X", ""])
+def test_a_number_of_parameters_that_is_none(runner, number):
+    result = runner.invoke(backbones, ["--max-params", number])
+    assert result.exit_code == 2
+    assert "is not a number of parameters, such as 5M or 300000" in result.output
+
+
+def test_figures_of_the_built_in_backbones(runner):
+    rows = listed(runner, "resnet18")
+    assert (rows["resnet18"]["parameters"], rows["resnet18"]["batch_norm"]) == (11_689_512, True)
+    assert 3.6 < rows["resnet18"]["gflops"] < 3.7
+    assert rows["timm/resnet18.a3_in1k"]["gflops"] < rows["timm/resnet18.a1_in1k"]["gflops"]
+
+
+def test_all_of_timm_has_figures():
+    from automl_pt.builtin.figures import table
+    from automl_pt.builtin.timm_backbones import make, names
+
+    assert [name for name in names() if make(name).parameters is None] == []
+    assert len(table()) > 1000
 
 
 def test_datasets(runner, file):
@@ -116,7 +160,7 @@ def test_a_plugin_is_checked(runner):
     for name, passed in {
         "example/tiny": ["backbone example/tiny"],
         "example/stripes": ["dataset example/stripes"],
-        "automl_pt_example": ["backbone example/tiny", "dataset example/stripes"],
+        "automl_pt_example": ["backbone example/tiny", "dataset example/stripes", "tracker automl_pt_example"],
         "timm/test_resnet": ["backbone timm/test_resnet"],
     }.items():
         result = runner.invoke(plugins, ["check", name, "--plugin", example])

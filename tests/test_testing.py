@@ -202,6 +202,7 @@ def test_a_layout_that_is_not_taken_is_told():
         ({"std": (0.5, 0.5, float("nan"))}, "std is three numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "std is above 0"),
         ({"has_pretrained": True}, "pretrained weights have a licence"),
+        ({"weights_sha256": "abc"}, "weights_sha256 is 64 hexadecimal digits"),
     ],
 )
 def test_what_a_backbone_says_of_itself_is_checked(fields, said):
@@ -285,6 +286,8 @@ def broken_file(folder: Path) -> list[Path]:
     return [folder / "broken.png"] * 6
 
 
+#: two classes, of which one is the other's mirror image
+MIRRORED = [np.tile(np.arange(0, 80, 10, np.uint8), (8, 1))[:, :: (1, -1)[index % 2]] for index in range(6)]
 THREE = ["train", "val", "test"]
 DATA_FAULTS = {
     "no images": (lambda: dataset(images=[], labels=[]), "as many labels"),
@@ -308,6 +311,14 @@ DATA_FAULTS = {
     "floats": (lambda: dataset(images=[np.zeros((8, 8))] * 6), r"a Path or a uint8 array(.|\n)*ndarray float64"),
     "four channels": (lambda: dataset(images=[np.zeros((8, 8, 4), np.uint8)] * 6), "images are readable"),
     "hint of 0": (lambda: dataset(hints=Hints(image_size=0)), r"hinted image size is above 0(.|\n)*Hints\(image_size"),
+    "mirrored into another class": (
+        lambda: dataset(images=MIRRORED),
+        r"a mirrored image belongs to its class(.|\n)*image 0 mirrored is image 5, (.|\n)*horizontal_flip=False",
+    ),
+    "hint of another type": (
+        lambda: dataset(hints=Hints(shift="no")),
+        r"hints are True or False(.|\n)*shift='no'(.|\n)*Hints\(shift=",
+    ),
     "nothing returned": (lambda: Dataset("mine", lambda root: None), r"returns LabeledImages(.|\n)*mine: NoneType"),
     "load fails": (lambda: Dataset("mine", lambda root: 1 / 0), r"mine: ZeroDivisionError(.|\n)*Dataset\(load="),
 }
@@ -354,3 +365,19 @@ class ZeroBranch(Network):
 @pytest.mark.parametrize("kind", [ZeroHead, ZeroBranch])
 def test_what_begins_at_zero_is_no_fault(kind):
     check_backbone(backbone(kind))
+
+
+def test_hints_that_fit_the_images_pass():
+    check_dataset(dataset(images=MIRRORED, hints=Hints(horizontal_flip=False, shift=False)))
+    check_dataset(dataset(images=MIRRORED, hints=Hints(horizontal_flip=False)))
+
+
+def test_a_head_of_the_wrong_size_is_named():
+    with pytest.raises(
+        PluginError, match=r"(?s)must return logits \[images, classes\].*mine: \[1, 5\] for 1 image and 7"
+    ):
+        check_backbone(replace(backbone(), build=lambda classes, pretrained: Network(5)))
+
+
+def test_at_least_fifteen_faults_are_planted():
+    assert len(FAULTS) + len(DATA_FAULTS) >= 38

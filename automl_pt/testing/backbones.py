@@ -60,6 +60,9 @@ def check_fields(backbone: Backbone) -> None:
         right = len(values) == 3 and all(math.isfinite(value) for value in values)
         expect(right, f"{name} is three numbers, of pixels in [0, 1]", came=repr(values), look=look)
     expect(min(backbone.std) > 0, "std is above 0", came=repr(backbone.std), look=look)
+    digest = backbone.weights_sha256
+    right = digest is None or (len(digest) == 64 and set(digest) <= set("0123456789abcdef"))
+    expect(right, "weights_sha256 is 64 hexadecimal digits, in small letters", came=repr(digest), look=look)
     licensed = not backbone.has_pretrained or bool(backbone.weights_license)
     expect(licensed, "pretrained weights have a licence", came="weights_license=None", look=look)
 

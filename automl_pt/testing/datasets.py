@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from automl_pt.dataset import SPLITS, Dataset, LabeledImages
+from automl_pt.data.loader import Loader
+from automl_pt.data.pixels import Pixels
+from automl_pt.dataset import SPLITS, Dataset, Hints, LabeledImages
 from automl_pt.errors import AutomlError
 from automl_pt.images.decode import decode
 from automl_pt.testing.contract import expect
@@ -145,11 +148,61 @@ def check_images(case: Case) -> None:
 
 
 def check_hints(case: Case) -> None:
-    """Check that hints make sense, and that augmentation heeds them on these images."""
+    """Check that hints are of their types, that these images do not contradict them, and that batches heed them."""
     hints = case.dataset.hints
-    right = hints.image_size is None or hints.image_size > 0
+    right = hints.image_size is None or (isinstance(hints.image_size, int) and hints.image_size > 0)
     look = "Dataset(hints=Hints(image_size=...))"
     expect(right, "the hinted image size is above 0", came=f"{hints.image_size}", look=look)
+    for name in ("horizontal_flip", "shift"):
+        value = getattr(hints, name)
+        came = f"{name}={value!r}"
+        expect(isinstance(value, bool), "hints are True or False", came=came, look=f"Dataset(hints=Hints({name}=...))")
+    sample = case.sample()
+    pixels = np.stack([decode(case.data.images[index], SIDE) for index in sample])
+    labels = np.asarray(case.data.labels)[sample]
+    if hints.horizontal_flip:
+        _check_mirrored(pixels, labels, sample)
+    _check_batches(hints, pixels, labels)
+
+
+def _check_mirrored(pixels: NDArray[np.uint8], labels: NDArray[np.int64], sample: NDArray[np.int64]) -> None:
+    """Find an image of one class that is, mirrored, an image of another: then mirroring teaches what is wrong."""
+    seen = {image.tobytes(): place for place, image in enumerate(pixels)}
+    for place, image in enumerate(pixels):
+        twin = seen.get(np.ascontiguousarray(image[:, :, ::-1]).tobytes(), place)
+        came = f"image {sample[place]} mirrored is image {sample[twin]}, of another class"
+        expect(
+            labels[twin] == labels[place],
+            "a mirrored image belongs to its class, where hints allow mirroring",
+            came=came,
+            look="Dataset(hints=Hints(horizontal_flip=False))",
+        )
+
+
+def _check_batches(hints: Hints, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Pass the images through the loader that training uses: what hints forbid must not be done to them."""
+    loader = Loader(
+        Pixels(pixels, labels, ()),
+        batch_size=len(labels),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        seed=1,
+        device=torch.device("cpu"),
+        hints=hints,
+        augment=True,
+        shuffle=False,
+    )
+    plans = [loader.plan(epoch) for epoch in (1, 2, 3)]
+    done = {
+        "horizontal_flip": any(plan.flips.any() for plan in plans),
+        "shift": any(plan.shifts.any() for plan in plans),
+    }
+    wrong = [name for name, was in done.items() if was and not getattr(hints, name)]
+    expect(not wrong, "augmentation heeds the hints", came=f"{wrong} was done", look="automl_pt/data/augmentation.py")
+    if not any(done.values()):
+        images = torch.cat([images for images, _ in loader.epoch(1)])
+        same = torch.equal((images * 255).round().to(torch.uint8), torch.from_numpy(pixels))
+        expect(same, "augmentation heeds the hints", came="images were changed", look="automl_pt/data/augmentation.py")
 
 
 def _loaded(dataset: Dataset, root: Path | None) -> LabeledImages:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from automl_pt.errors import UnknownNameError
+from automl_pt.errors import PluginError, UnknownNameError
 from automl_pt.plugins import Plugins
+from automl_pt.registry import Registry
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.trackers import check_tracker
@@ -32,12 +35,26 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
         raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
     for found in nets:
-        check_backbone(backbones[found])
+        with _named(plugins, backbones, found):
+            check_backbone(backbones[found])
         yield f"backbone {found}"
     for found in sets:
-        check_dataset(datasets[found], root=root)
+        with _named(plugins, datasets, found):
+            check_dataset(datasets[found], root=root)
         yield f"dataset {found}"
     if tracks:
         with TemporaryDirectory() as folder:
             check_tracker(name, Path(folder), plugins=plugins)
         yield f"tracker {name}"
+
+
+@contextmanager
+def _named(plugins: Plugins, registry: Registry[Any], name: str) -> Iterator[None]:
+    """Say of a failure which plugin's name it is, with its distribution and version."""
+    try:
+        yield
+    except PluginError as error:
+        plugin = plugins.provider(registry, name)
+        origin = f"{plugin.origin} {plugin.version}".strip()
+        given = f"{name} of {plugin.name} ({origin}): {error.given}"
+        raise PluginError(error.rule, given=given, remedy=error.remedy) from error
