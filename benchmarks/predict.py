@@ -1,6 +1,6 @@
 """`predict` against a plain DataLoader script, same model, same JPEGs: whole processes, interleaved; peak memory.
 
-python benchmarks/predict.py FOLDER [--images 5000]
+python benchmarks/predict.py FOLDER [--images 5000] [--repeats 3]
 
 The model is a ResNet-18 for 64 px with random weights. The plain script is what one would write with torchvision:
 Image.open, Resize, CenterCrop, ToTensor, Normalize, DataLoader with a worker per core, softmax, one CSV row an image.
@@ -21,7 +21,6 @@ from typing import Any
 
 import record
 
-REPEATS = 3
 SIZE = 64
 
 
@@ -29,6 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="Write no results file.")
     parser.add_argument("--plain", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.plain:
@@ -37,12 +38,12 @@ def main() -> None:
     files = sorted(arguments.folder.rglob("*.jpg"))
     paths = [str(files[index % len(files)].resolve()) for index in range(arguments.images)]
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), paths)
+        compare(Path(folder), paths, arguments.repeats, dry=arguments.dry)
 
 
-def compare(folder: Path, paths: list[str]) -> None:
+def compare(folder: Path, paths: list[str], repeats: int, *, dry: bool) -> None:
     save(folder / "model")
-    runs: dict[str, list[dict[str, float]]] = {"predict": [], "plain": [], "predict, a fifth": []}
+    runs: dict[str, list[dict[str, float]]] = {"predict": [], "plain": [], "predict, a tenth": []}
     # links, so that every path is another: a path given twice is predicted once
     links = [folder / "images" / f"{index:05}.jpg" for index in range(len(paths))]
     (folder / "images").mkdir()
@@ -50,20 +51,22 @@ def compare(folder: Path, paths: list[str]) -> None:
         os.link(path, link) if os.stat(path).st_dev == os.stat(folder).st_dev else link.write_bytes(
             Path(path).read_bytes()
         )
-    for name, count in (("all", len(links)), ("fifth", len(links) // 5)):
+    for name, count in (("all", len(links)), ("tenth", len(links) // 10)):
         (folder / name).write_text("\n".join(map(str, links[:count])))
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for side in runs:
-            listed = folder / ("fifth" if "fifth" in side else "all")
+            listed = folder / ("tenth" if "tenth" in side else "all")
             runs[side].append(timed(side, folder, listed))
     agree = same_classes(folder)
     for side, found in runs.items():
         median = record.summary([one["wall"] for one in found])["median"]
-        images = len(paths) // (5 if "fifth" in side else 1)
+        images = len(paths) // (10 if "tenth" in side else 1)
         peak = max(one["peak_mib"] for one in found)
-        print(f"{side:18} {images / median:7.0f} images/s   {median:6.2f} s   peak {peak:.0f} MiB")
+        used = record.summary([one["cpu"] for one in found])["median"]
+        print(f"{side:18} {images / median:7.0f} images/s   {median:6.2f} s, {used:6.2f} of CPU   peak {peak:.0f} MiB")
     print(f"same class for {agree:.2%} of the images")
-    print(record.write("predict", images=len(paths), runs=runs, same_class=agree))
+    if not dry:
+        print(record.write("predict", images=len(paths), runs=runs, same_class=agree))
 
 
 def timed(side: str, folder: Path, listed: Path) -> dict[str, float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from automl_pt.cores import available_cores
 from automl_pt.serving.limits import Limits, pixels_of
@@ -33,8 +35,10 @@ class Batcher:
         self.model, self.limits = model, limits
         self.waiting: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
-        self.decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
-        self.network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        cores = available_cores()
+        # half of the cores compute: on all of them, each would wait, spinning, for those that decode
+        self.decoders = _threads("decode", cores, 1)
+        self.network = _threads("network", 1, max(1, cores // 2))
         #: so far: forward passes, and images in them
         self.passes = self.images = 0
 
@@ -77,3 +81,8 @@ class Batcher:
         for (_, row), values in zip(batch, rows, strict=True):
             if not row.done():
                 row.set_result(values)
+
+
+def _threads(name: str, workers: int, share: int) -> ThreadPoolExecutor:
+    """Return threads that compute with `share` threads each."""
+    return ThreadPoolExecutor(workers, thread_name_prefix=name, initializer=partial(torch.set_num_threads, share))
