@@ -98,10 +98,10 @@ class Sides:
         )
 
 
-def bare(sides: Sides, model: nn.Module, optimizer: Any, loader: Loader) -> None:
+def bare(sides: Sides, model: nn.Module, optimizer: Any, loader: Loader | list[Any]) -> None:
     """B: what the trainer must do, and nothing else."""
     model.train()
-    for images, labels in loader.epoch(1):
+    for images, labels in loader if isinstance(loader, list) else loader.epoch(1):
         optimizer.zero_grad()
         with autocast(sides.device, sides.precision):
             logits = model(images)
