@@ -34,8 +34,8 @@ def reference() -> str:
         settings_text("Shared by `train` and `search`", Settings, ()),
         settings_text("`train` alone", TrainConfig, tuple(Settings.model_fields)),
         settings_text("`search` alone", SearchConfig, tuple(Settings.model_fields)),
-        "## Hooks\n\nA plugin implements any of these and marks them with `automl_pt.hookimpl`; [hooks.md](hooks.md) has "
-        "an example of each, and who implements it.\n",
+        "## Hooks\n\nA plugin implements any of these and marks them with `automl_pt.hookimpl`; [hooks.md](hooks.md) "
+        "has an example of each, and who implements it.\n",
         *(hook_text(name) for name in (*hookspecs.REGISTERING, *hookspecs.TRACKING)),
         "## What hooks return and are told\n",
         *(class_text(kind) for kind in (Backbone, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)),
