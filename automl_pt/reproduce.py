@@ -17,6 +17,7 @@ from automl_pt.model.directory import read_info
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import execute
 from automl_pt.run_directory import ENDED, history, require_plugins, versions
+from automl_pt.text import printable
 from automl_pt.training.device import choose_device, choose_precision, describe
 from automl_pt.training.result import EpochResult
 
@@ -95,15 +96,33 @@ class Reproduction:
 
 
 def _finished(original: Path) -> dict[str, Any]:
-    path = original / "run.json"
-    record = read_json(path) if path.exists() else {}
+    record = _read(original / "run.json")
     if record.get("reason") not in ENDED:
         raise CheckpointError(
             "only a run that ended by itself can be compared with",
-            given=f"{original}: {'it ended with ' + repr(record['reason']) if record else 'it holds no run.json'}",
+            given=f"{original}: {'it ended with ' + repr(record.get('reason')) if record else 'it holds no run.json'}",
             remedy="name a run directory of `automl-pt train`, or let that run go on to its end first",
         )
-    return dict(record)
+    return record
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a run's record, empty where there is none; raise CheckpointError for one that is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, Any] = read_json(path)
+        _ = record["config"].keys(), record["versions"].keys(), record["data"]["fingerprint"].lower()
+        if type(record["threads"]) is not int or record["threads"] < 1:
+            raise ValueError(f"threads is {record['threads']!r}")
+        _ = record["device"].lower(), record["precision"].lower(), record["reason"] in ENDED
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            "a run is repeated from its own record",
+            given=printable(f"{path}: damaged, or not written by automl-pt: {type(error).__name__}: {error}")[:300],
+            remedy="put the file back from a copy, or train again",
+        ) from error
+    return record
 
 
 def _differing(before: EpochResult, now: EpochResult) -> list[str]:

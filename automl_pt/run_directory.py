@@ -83,11 +83,21 @@ class Tidied:
 
 
 def history(output: Path) -> list[EpochResult]:
-    """Return the epochs that a run directory's history.jsonl tells of; none when there is no run."""
+    """Return the epochs that a run directory's history.jsonl tells of; none when there is no run.
+
+    Raises CheckpointError for a damaged file.
+    """
     path = output / "history.jsonl"
     if not path.exists():
         return []
-    return [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+    try:
+        return [EpochResult.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            "a run's epochs are read as they were written",
+            given=printable(f"{path}: {type(error).__name__}: {error}")[:300],
+            remedy="put the file back from a copy, or train again",
+        ) from error
 
 
 def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:

@@ -18,8 +18,9 @@ from automl_pt.cli.report import command as report
 from automl_pt.cli.report_display import print_study
 from automl_pt.cli.studies import command as studies
 from automl_pt.config import SearchConfig
-from automl_pt.errors import StorageError, StudyError, UnknownNameError
+from automl_pt.errors import CheckpointError, StorageError, StudyError, UnknownNameError
 from automl_pt.locks import locked
+from automl_pt.run_directory import history
 from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Alone
 from automl_pt.study.records import TrialRecord
@@ -229,8 +230,25 @@ def test_a_single_run_is_reported(one_run: Path, runner: CliRunner) -> None:
     assert "boom" in runner.invoke(report, [str(one_run)], standalone_mode=False).stdout
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"epoch": 1}', "\udcff"])
-def test_a_damaged_history_is_named(one_run: Path, line: str) -> None:
-    (one_run / "history.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StudyError, match="history.jsonl"):
+@pytest.mark.parametrize("line", ["{", "[1]", "1", "null", '{"epoch": 1}', "\udcff", "[" * 99_999, "text for lr"])
+def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner) -> None:
+    path = one_run / "history.jsonl"
+    if line == "text for lr":
+        line = json.dumps({**json.loads(path.read_text().splitlines()[0]), "lr": "0.1"})
+    path.write_bytes(line.encode("utf-8", "surrogateescape"))
+    message = (
+        r"a run's files are read as they were written\n  given: .*history.jsonl(.|\n)*put the file back from a copy"
+    )
+    with pytest.raises(StudyError, match=message):
         read_run(one_run)
+    with pytest.raises(StudyError, match=message):
+        runner.invoke(report, [str(one_run)], standalone_mode=False, catch_exceptions=False)
+    with pytest.raises(CheckpointError, match=r"a run's epochs are read as they were written(.|\n)*put the file back"):
+        history(one_run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\udcff", "[" * 99_999, '{"config": 1}'])
+def test_a_damaged_run_is_named(one_run: Path, content: str, runner: CliRunner) -> None:
+    (one_run / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StudyError, match=r"files are read as they were written(.|\n)*put the file back from a copy"):
+        runner.invoke(report, [str(one_run)], standalone_mode=False, catch_exceptions=False)

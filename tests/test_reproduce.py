@@ -79,3 +79,31 @@ def test_a_record_with_unknown_settings_is_refused(original: Path) -> None:
     (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "bogus": 1}}))
     with pytest.raises(ConfigError, match="bogus: unknown setting"):
         Reproduction(original)
+
+
+DAMAGED: dict[str, str | dict[str, Any]] = {
+    "nonsense": "{",
+    "a list": "[1]",
+    "deep": "[" * 99_999,
+    "no settings": {"config": None},
+    "no versions": {"versions": []},
+    "no data": {"data": {}},
+    "text for threads": {"threads": "2"},
+    "no threads": {"threads": 0},
+    "no device": {"device": 1},
+    "a list of reasons": {"reason": ["completed"]},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_record_is_named(tmp_path: Path, runner: CliRunner, name: str) -> None:
+    path, change = tmp_path / "run" / "run.json", DAMAGED[name]
+    path.parent.mkdir()
+    whole = {
+        **{"config": {}, "versions": {}, "data": {"fingerprint": "a"}, "threads": 1, "reason": "completed"},
+        **{"device": "cpu", "precision": "fp32"},
+    }
+    path.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))
+    message = r"run.json: damaged, or not written by automl-pt|it ended with \['completed'\]"
+    with pytest.raises(CheckpointError, match=message):
+        runner.invoke(cli, ["reproduce", str(path.parent)], standalone_mode=False, catch_exceptions=False)

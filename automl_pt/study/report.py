@@ -244,7 +244,7 @@ def read_object(path: Path) -> dict[str, Any]:
         value = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(value, dict):
         raise _damaged(path, "it holds no object")

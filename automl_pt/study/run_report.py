@@ -54,6 +54,8 @@ def read_run(directory: Path) -> RunReport:
 def read_head(directory: Path) -> RunReport:
     """Return what run.json says, without the epochs; raise StudyError when it is damaged."""
     record = read_object(directory / "run.json")
+    if not isinstance(record.get("config", {}), dict):
+        raise _damaged(directory / "run.json", "config is no object")
     # a run that is gone on with keeps the reason of its last end until the next
     status = "running" if is_in_use(directory) else record.get("reason") or "interrupted"
     return RunReport(str(directory), str(status), record, ())
@@ -74,9 +76,13 @@ def read_history(path: Path) -> list[EpochResult]:
         return [EpochResult.from_dict(json.loads(line)) for line in lines]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StudyError(
-            "a run's files are read as they were written",
-            given=printable(f"{path}: {type(error).__name__}: {error}"),
-            remedy="put the file back from a copy, or train again",
-        ) from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def _damaged(path: Path, what: str) -> StudyError:
+    return StudyError(
+        "a run's files are read as they were written",
+        given=printable(f"{path}: {what}")[:300],
+        remedy="put the file back from a copy, or train again",
+    )

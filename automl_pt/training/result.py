@@ -10,6 +10,7 @@ from automl_pt.training.early_stopping import Reason
 
 #: JSON has no word for it, so that null stands for it there
 _MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
+_NUMBERS = ("epoch", "lr", "images_per_second", "data_wait", "peak_memory", "seconds")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ class EpochResult:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:
-        """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN)."""
+        """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN).
+
+        Raises ValueError, KeyError or TypeError for anything else.
+        """
+        for name in (*_MAY_BE_NAN, *_NUMBERS):
+            if type(values[name]) not in (int, float) and not (values[name] is None and name in _MAY_BE_NAN):
+                raise ValueError(f"{name} is {str(values[name])[:40]!r}, not a number")
         losses = {key: math.nan if values[key] is None else values[key] for key in _MAY_BE_NAN}
         return EpochResult(**{**values, **losses, "notes": tuple(values["notes"])})
 
