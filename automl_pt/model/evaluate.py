@@ -14,6 +14,7 @@ from automl_pt.model.load import Model, find_model, load_model
 from automl_pt.model.paired import Paired, compare
 from automl_pt.model.scoring import Scores, score
 from automl_pt.model.temperature import Temperature, calibrated, save_temperature
+from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
@@ -99,7 +100,7 @@ def _require_own(data: Labelled, dataset: str) -> None:
     if "test" in data.present and data.split == "all":
         raise UsageError(
             "a temperature is fitted on validation images: test images judge, and fit nothing",
-            given=f"--split all of {dataset}, which has a test split",
+            given=f"--split all of {printable(dataset)}, which has a test split",
             remedy="leave --split out",
         )
 
