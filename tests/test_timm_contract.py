@@ -12,9 +12,11 @@ from automl_pt.testing import check_backbone
 
 #: of the sample's models: what a single core checks in less than a minute
 MOST_PARAMETERS, MOST_GFLOPS = 12_000_000, 3.0
+#: a family whose cheapest model takes more is left to the night
+MOST_OF_A_FAMILY = 45.0
 SEED = 7
 
-#: what does not keep the contract, and why (docs/backbones.md says more)
+#: what does not keep the contract, and why
 KNOWN: dict[str, str] = {}
 
 
@@ -29,12 +31,15 @@ def by_family() -> dict[str, dict[str, Figures]]:
 
 
 def sample() -> list[str]:
-    """Draw one model of each family among those within the bounds, else take the family's cheapest."""
+    """Draw one model of each family among those within the bounds, else take the family's cheapest, if it is cheap."""
     chosen = []
     for family, models in sorted(by_family().items()):
         small = [n for n, f in models.items() if f.parameters <= MOST_PARAMETERS and f.gflops <= MOST_GFLOPS]
         cheapest = min(models, key=lambda name: models[name].gflops)
-        chosen.append(random.Random(f"{SEED} {family}").choice(small) if small else cheapest)
+        if small:
+            chosen.append(random.Random(f"{SEED} {family}").choice(small))
+        elif models[cheapest].gflops <= MOST_OF_A_FAMILY:
+            chosen.append(cheapest)
     return chosen
 
 
@@ -45,7 +50,8 @@ def marked(names: list[str], mark: pytest.MarkDecorator) -> list[object]:
 
 def test_the_sample_is_drawn_over_all_families():
     names = sample()
-    assert len(names) == len(set(names)) == len(by_family()) >= 60
+    assert len(names) == len(set(names)) >= 60
+    assert len(by_family()) - len(names) <= 6
 
 
 @pytest.mark.parametrize("name", marked(sample(), pytest.mark.slow))
