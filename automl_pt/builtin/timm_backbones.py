@@ -93,7 +93,7 @@ def param_groups(model: nn.Module) -> list[list[str]]:
     if matcher is None:
         return [[name for name, _ in model.named_parameters()]]
     groups: dict[object, list[str]] = group_parameters(model, matcher(coarse=False))
-    return [names for _, names in sorted(groups.items())]  # type: ignore[call-overload, no-any-return]
+    return [names for _, names in sorted(groups.items())]
 
 
 def recipe(name: str, native: int, num_classes: int, image_size: int) -> str:
