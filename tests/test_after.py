@@ -17,6 +17,7 @@ from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.errors import ConfigError
 from automl_pt.model.ensemble import Ensemble
+from automl_pt.model.info import ModelInfo
 from automl_pt.model.labelled import manifest_of
 from automl_pt.model.load import read_info
 from automl_pt.plugins import Plugins, load_plugins
@@ -115,7 +116,10 @@ def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_pat
     search(tiny_folder, tmp_path / "study", trials=2)
     result, said = search(tiny_folder, tmp_path / "study", trials=2, ensemble=3)
     assert result.made["ensemble"]["model"] is None
-    assert said == ["ensemble: the weights of 1 trials are there, not of 3"]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "ensemble: the weights of 1 trial are there, not of 3: one dropped within its first epoch"
+    )
     assert made_lines(result.made) == [
         "ensemble: none, for the weights of one trial alone are there; keep more with --keep-models"
     ]
@@ -283,3 +287,21 @@ def test_time_for_what_comes_after_is_kept_free() -> None:
     now[0] = 20.0
     budget.count(18.0, epochs=9.0)
     assert budget.reserve == pytest.approx(budget.end + 12)
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ([{"title": "trial 1"}], "members holds an entry without title, backbone, config and metrics"),
+        (["trial 1"], "members holds an entry without title, backbone, config and metrics"),
+        ([{}] * 101, "members has 101 entries; 100 are allowed"),
+        ({}, "members is dict, not a list"),
+    ],
+)
+def test_a_forged_list_of_members_is_refused(members: Any, text: str) -> None:
+    from tiny import make_info
+
+    values = make_info().to_dict()
+    assert ModelInfo.from_dict(values).members == []
+    with pytest.raises(ValueError, match=text):
+        ModelInfo.from_dict({**values, "members": members})
