@@ -1,13 +1,13 @@
 """Measure full learning curves on real sets, from which pruning rules and samplers are compared without training again.
 
-    python benchmarks/search_curves.py SET DATA_FOLDER [probes] [SEED ...]
+    python benchmarks/search_curves.py SET DATA_FOLDER EPOCHS [SEED ...]
 
 Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos). For every seed a subset of the
 images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own trainer, without
 any pruning. Kept per trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life
-a quarter of an epoch), and with the batch's own statistics in place of the running ones; and the raw loss after a third
-and two thirds of the first epoch. One thread; the network is a narrow residual one, so that 3 sets x 3 seeds fit into
-about 20 core-minutes.
+a quarter of an epoch), and with the batch's own statistics in place of the running ones; the first and the last of these
+also at fractions of the first epoch. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to
+65 core-seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import math
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,16 @@ from automl_pt.data.prepare import Pixels, prepare
 from automl_pt.locks import locked
 from automl_pt.plugins import load_plugins
 from automl_pt.seeds import derive_seed
+from automl_pt.study.engine.probe import due_after
 from automl_pt.study.sampling import _filling
 from automl_pt.study.space import Space
 from automl_pt.training.evaluation import evaluate
 from automl_pt.training.trainer import Training, train
 
 RESULTS = Path(__file__).parent / "results" / "search_curves.json"
-EPOCHS, TRIALS = 9, 16
+#: one study a line, named SET-SEED-EPOCHS
+TRIALS = 16
+FRACTIONS = {"1/6": 1 / 6, "1/4": 1 / 4, "1/3": 1 / 3, "1/2": 1 / 2, "2/3": 2 / 3}
 #: side in pixels, training and validation images
 SETS = {"digits": (8, 500, 300), "fashion": (20, 320, 200), "trashnet": (20, 320, 200)}
 SPACE = Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",))
@@ -88,44 +90,48 @@ def batch_statistics_loss(training: Training) -> float:
 def curve(train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
     steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
     config = SearchConfig(
-        dataset="subset", epochs=EPOCHS, patience=EPOCHS, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
+        dataset="subset", epochs=epochs, patience=epochs, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
     ).trial(backbone="narrow", lr=params["lr"], batch_size=params["batch_size"], seed=seed)
     shared = {"mean": MEAN, "std": STD, "seed": seed, "device": torch.device("cpu"), "hints": hints}
     loaders = (
         Loader(train_pixels, batch_size=config.batch_size, augment=True, shuffle=True, **shared),
-        Loader(val_pixels, batch_size=100, augment=False, shuffle=False, **shared),
+        Loader(val_pixels, batch_size=64, augment=False, shuffle=False, **shared),
     )
     model = network(int(train_pixels.labels.max()) + 1, seed)
     training = Training(model, *loaders, config, device=torch.device("cpu"), precision="fp32")
-    probes: list[float] = []
-    batch_probes: list[float] = []
+    probes: dict[str, float] = {}
+    batch_probes: dict[str, float] = {}
 
     def after_step(done: int, batches: int) -> bool:
-        thirds = {max(1, round(batches / 3)), max(1, round(2 * batches / 3))}
-        if training.progress.epochs_done == 0 and done in thirds:
-            probes.append(evaluate(training.model, training.val_loader, device=torch.device("cpu")).loss)
-            batch_probes.append(batch_statistics_loss(training))
+        due = [name for name, part in FRACTIONS.items() if due_after(part, batches) == done]
+        if training.progress.epochs_done == 0 and due:
+            plain = evaluate(training.model, training.val_loader, device=torch.device("cpu")).loss
+            probes.update(dict.fromkeys(due, plain))
+            batch_probes.update(dict.fromkeys(due, batch_statistics_loss(training)))
             training.model.train()
         return False
 
     raw, ema, batch, accuracy = [], [], [], []
-    for result in islice(train(training, after_step=after_step), epochs):
+    for result in train(training, after_step=after_step):
         raw.append(result.val_loss)
         ema.append(result.ema_val_loss)
         accuracy.append(result.val_accuracy)
         batch.append(batch_statistics_loss(training))
-    kept = {"raw": raw, "ema": ema, "batch": batch, "accuracy": accuracy, "probes": probes}
-    kept["batch_probes"] = batch_probes
-    plain = {
-        name: [round(value, 4) if math.isfinite(value) else None for value in values] for name, values in kept.items()
+    kept = {"raw": raw, "ema": ema, "batch": batch, "accuracy": accuracy}
+    plain = {name: [_rounded(value) for value in values] for name, values in kept.items()}
+    within = {
+        name: {part: _rounded(value) for part, value in values.items()}
+        for name, values in (("probes", probes), ("batch_probes", batch_probes))
     }
-    return {"lr": params["lr"], "batch_size": params["batch_size"], **plain}
+    return {"lr": params["lr"], "batch_size": params["batch_size"], **plain, **within}
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def main() -> None:
-    name, folder, *seeds = sys.argv[1:]
-    epochs = 1 if "probes" in seeds else EPOCHS
-    seeds = [seed for seed in seeds if seed != "probes"]
+    name, folder, epochs, *seeds = sys.argv[1:]
     torch.set_num_threads(1)
     side, train_images, val_images = SETS[name]
     data = prepare(SearchConfig(dataset=folder, seed=1), load_plugins())
@@ -135,23 +141,18 @@ def main() -> None:
         parts = (subset(pixels["train"], train_images, seed), subset(pixels["val"], val_images, seed))
         trials = []
         for number in range(TRIALS):
-            params = SPACE.default() if number == 0 else SPACE.at(_filling(seed, number))
-            trials.append(curve(*parts, data.hints, params, derive_seed(seed, "trial", number), epochs))
+            params = SPACE.default() if number == 0 else SPACE.at(_filling(seed, number, 3))
+            trials.append(curve(*parts, data.hints, params, derive_seed(seed, "trial", number), int(epochs)))
         seconds = round(time.process_time() - began, 1)
         with locked(RESULTS.with_name(".search_curves.lock")):
             found = {"images": [len(part.labels) for part in parts], "seconds": seconds, "trials": trials}
-            keep(f"{name}-{seed}", found, epochs)
-        print(name, seed, f"{seconds} CPU s", flush=True)
+            keep(f"{name}-{seed}-{epochs}", found)
+        print(name, seed, epochs, f"{seconds} CPU s", flush=True)
 
 
-def keep(key: str, value: dict, epochs: int) -> None:
+def keep(key: str, value: dict) -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if epochs < EPOCHS:  # measured again for its probes alone: the beginning must be the same, digit for digit
-        for old, new in zip(results[key]["trials"], value["trials"], strict=True):
-            assert old["raw"][:epochs] == new["raw"], (key, old["raw"], new["raw"])
-            old["batch_probes"] = new["batch_probes"]
-    else:
-        results[key] = value
+    results[key] = value
     lines = ",\n".join(f"{json.dumps(one)}: {json.dumps(results[one])}" for one in sorted(results))
     RESULTS.write_text(f"{{{lines}}}\n")
 

@@ -2,18 +2,21 @@
 
     python benchmarks/search_efficiency.py
 
-For every set and seed 16 trials were trained in full. A rule is replayed on their curves in the order of their numbers.
-Cost is in full runs (epochs given to all trials over the epochs of one); regret is the kept validation loss of the best
-trial that ran to its end over the best of all 16, less one; "worse than trial 0" counts studies that end behind the
-documented default. Rank correlations (Spearman) compare the order at a rung with the order of the kept losses.
+For every set, seed and number of epochs 16 trials were trained in full. Rules of rungs are replayed through the
+project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. Cost is in full runs: the epochs given to all
+trials, and LOOK of an epoch for every look at the validation images at a rung, over the epochs of one run. Regret is
+the kept validation loss of the best trial that ran to its end over the best of all 16, less one. "Behind" counts
+studies that end behind trial 0; "roles" the same with each of the 16 trials as trial 0 in turn, for the documented
+default is a bad setting on most of these sets, and so no hard case. Rank correlations (Spearman) compare the order at a
+rung with the order of the kept losses.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
@@ -21,75 +24,68 @@ import numpy as np
 import optuna
 import record
 
+from automl_pt.study.pruning.base import Standing
 from automl_pt.study.pruning.optuna_rules import PRUNERS
+from automl_pt.study.pruning.rungs import Rungs
 
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
-#: scores a trial by its curves and an epoch; epochs 1/3 and 2/3 are the probes within the first epoch
-Score = Callable[[dict, float], float]
-#: the epochs a rule gives to each trial
-Replay = Callable[[list[dict]], list[float]]
+#: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
+LOOK = 0.2 / 3.2
+SIXTH, QUARTER, THIRD = 1 / 6, 1 / 4, 1 / 3
+PARTS = {"1/6": SIXTH, "1/4": QUARTER, "1/3": THIRD, "1/2": 1 / 2, "2/3": 2 / 3}
+#: the epochs a rule gives to each trial, and how often it looks
+Given = tuple[list[float], int]
+IN_FULL = math.inf
 
 
 def finite(value: float | None) -> float:
     return math.inf if value is None or not math.isfinite(value) else value
 
 
-def score_by(name: str) -> Score:
-    def score(trial: dict, epoch: float) -> float:
-        if epoch < 1:
-            probes = trial["batch_probes" if name == "batch" else "probes"]
-            return finite(probes[0 if epoch < 0.5 else 1])
-        return finite(trial[name][: int(epoch)][-1]) if len(trial[name]) >= epoch else math.inf
-
-    return score
+def score(trial: dict, epoch: float, kind: str = "batch") -> float:
+    if epoch < 1:
+        part = next(name for name, point in PARTS.items() if point == epoch)
+        return finite(trial["batch_probes" if kind == "batch" else "probes"].get(part))
+    return finite(trial[kind][int(epoch) - 1]) if len(trial[kind]) >= epoch else math.inf
 
 
-def best_raw(trial: dict, epoch: float) -> float:
-    return (
-        min((finite(loss) for loss in trial["raw"][: int(epoch)]), default=math.inf)
-        if epoch >= 1
-        else finite(trial["probes"][0])
+def kept(trial: dict) -> float:
+    return min(finite(loss) for loss in trial["raw"])
+
+
+def climb(rule: Rungs, trials: list[dict]) -> Given:
+    """Let the rule itself decide; a trial whose loss is not finite at its rung is lost there."""
+    standings = [Standing(number, {}) for number in range(len(trials))]
+    looks, moved = 0, True
+    while moved:
+        moved = False
+        for number, one in enumerate(standings):
+            verdict = "promote" if one.epoch == 0 else rule.verdict(number, standings, len(trials))
+            if one.end is not None or verdict == "wait":
+                continue
+            moved = True
+            if verdict == "prune":
+                standings[number] = replace(one, end="pruned")
+                continue
+            level = rule.until(one.epoch)
+            if level == rule.levels[-1]:
+                standings[number] = replace(one, losses={int(level): kept(trials[number])}, end="finished")
+                continue
+            looks += 1
+            loss = score(trials[number], level)
+            ranks = {**one.ranks, level: loss}
+            standings[number] = replace(one, ranks=ranks, end=None if math.isfinite(loss) else "lost")
+    return [min(one.epoch, len(trial["raw"])) for one, trial in zip(standings, trials, strict=True)], looks
+
+
+def of_optuna(name: str, trials: list[dict]) -> Given:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    epochs = max(len(trial["raw"]) for trial in trials)
+    # Hyperband draws a trial's bracket from the study's name: a fixed one makes the replay repeatable
+    study = optuna.create_study(
+        pruner=PRUNERS[name](epochs), sampler=optuna.samplers.RandomSampler(seed=1), study_name="replay"
     )
-
-
-def lower_of_both(trial: dict, epoch: float) -> float:
-    return min(score_by("raw")(trial, epoch), score_by("ema")(trial, epoch))
-
-
-def climb(levels: tuple[float, ...], reduction: float, keep: int, score: Score) -> Replay:
-    """Return a rule's replay: the epochs it gives each trial (a diverged one ends where it diverged)."""
-
-    def replay(trials: list[dict]) -> list[float]:
-        given = [0.0] * len(trials)
-        there = list(range(len(trials)))
-        for rung, level in enumerate(levels):
-            for number in there:
-                given[number] = min(level, len(trials[number]["raw"]))
-            if rung + 1 < len(levels):
-                quota = min(len(there), max(keep, int(len(there) / reduction)))
-                there = sorted(there, key=lambda number: (score(trials[number], level), number))[:quota]
-        return given
-
-    return replay
-
-
-def default_in_full(levels: tuple[float, ...], reduction: float, keep: int, score: Score) -> Replay:
-    """Replay the rule as it is built: trial 0 runs in full, the others climb among themselves."""
-    rule = climb(levels, reduction, keep, score)
-    return lambda trials: [float(len(trials[0]["raw"])), *rule(trials[1:])]
-
-
-def of_optuna(name: str) -> Replay:
-    def replay(trials: list[dict]) -> list[float]:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        epochs = max(len(trial["raw"]) for trial in trials)
-        # Hyperband draws a trial's bracket from the study's name: a fixed one makes the replay repeatable
-        study = optuna.create_study(
-            pruner=PRUNERS[name](epochs), sampler=optuna.samplers.RandomSampler(seed=1), study_name="replay"
-        )
-        return [float(_one(study, trial)) for trial in trials]
-
-    return replay
+    return [float(_one(study, trial)) for trial in trials], 0
 
 
 def _one(study: optuna.Study, curves: dict) -> int:
@@ -102,57 +98,67 @@ def _one(study: optuna.Study, curves: dict) -> int:
         if epoch < len(curves["raw"]) and trial.should_prune():
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return epoch
-    study.tell(trial, min(finite(loss) for loss in curves["raw"]))
+    study.tell(trial, kept(curves))
     return len(curves["raw"])
 
 
-RULES: dict[str, Replay] = {
-    "none": climb((9,), 3, 2, best_raw),
-    **{f"optuna {name}": of_optuna(name) for name in sorted(PRUNERS) if name != "none"},
-    "rungs 1-3-9, keep 2, raw": climb((1, 3, 9), 3, 2, score_by("raw")),
-    "rungs 1-3-9, keep 2, best raw": climb((1, 3, 9), 3, 2, best_raw),
-    "rungs 1-3-9, keep 2, moving average": climb((1, 3, 9), 3, 2, score_by("ema")),
-    "rungs 1-3-9, keep 2, lower of both": climb((1, 3, 9), 3, 2, lower_of_both),
-    "rungs 1-3-9, keep 2, batch statistics": climb((1, 3, 9), 3, 2, score_by("batch")),
-    "rungs 1-3-9, keep 1, raw": climb((1, 3, 9), 3, 1, score_by("raw")),
-    "rungs 1-3-9, keep 3, raw": climb((1, 3, 9), 3, 3, score_by("raw")),
-    "rungs 1-9, keep 2, raw": climb((1, 9), 8, 2, score_by("raw")),
-    "rungs 1-9, keep 2, moving average": climb((1, 9), 8, 2, score_by("ema")),
-    "rungs 1-9, keep 2, batch statistics": climb((1, 9), 8, 2, score_by("batch")),
-    "rungs 1-9, keep 3, batch statistics": climb((1, 9), 5, 3, score_by("batch")),
-    "rungs 1-9, keep 1, batch statistics": climb((1, 9), 16, 1, score_by("batch")),
-    "rungs 1-3-9, keep 1, batch statistics": climb((1, 3, 9), 4, 1, score_by("batch")),
-    "rungs 1-2-9, keep 2, raw": climb((1, 2, 9), 3, 2, score_by("raw")),
-    "rungs 1-2-4-9, reduction 2, raw": climb((1, 2, 4, 9), 2, 2, score_by("raw")),
-    "rungs 1-3-6-9, keep 2 then 1, raw": climb((1, 3, 6, 9), 3, 1, score_by("raw")),
-    "rungs 1/3-1-3-9, keep 2, raw": climb((1 / 3, 1, 3, 9), 2.5, 2, score_by("raw")),
-    "rungs 2-9, keep 2, raw": climb((2, 9), 8, 2, score_by("raw")),
-    # rungs within the first epoch, ranked by batch statistics
-    "rungs 1/3-1-3-9, keep 2, batch statistics": climb((1 / 3, 1, 3, 9), 3, 2, score_by("batch")),
-    "rungs 1/3-2-9, keep 2, batch statistics": climb((1 / 3, 2, 9), 3, 2, score_by("batch")),
-    "rungs 1/3-3-9, keep 2, batch statistics": climb((1 / 3, 3, 9), 3, 2, score_by("batch")),
-    "rungs 2/3-3-9, keep 2, batch statistics": climb((2 / 3, 3, 9), 3, 2, score_by("batch")),
-    # trial 0 in full, out of competition; the first of them is the default rule
-    "default + rungs 1/3-3-9, keep 2, batch": default_in_full((1 / 3, 3, 9), 3, 2, score_by("batch")),
-    "default + rungs 1-3-9, keep 2, batch": default_in_full((1, 3, 9), 3, 2, score_by("batch")),
-    "default + rungs 1-3-9, keep 1, batch": default_in_full((1, 3, 9), 3, 1, score_by("batch")),
-    "default + rungs 1/3-1-3-9, keep 2, batch": default_in_full((1 / 3, 1, 3, 9), 3, 2, score_by("batch")),
-    "default + rungs 1/3-1-3-9, keep 1, batch": default_in_full((1 / 3, 1, 3, 9), 3, 1, score_by("batch")),
+def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.1) -> Callable[[list[dict]], Given]:
+    return lambda trials: climb(Rungs(levels, first, later, 2, margin), trials)
+
+
+RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
+    5: {
+        "1/3 2 5, a third goes on, default in full (before)": rungs(THIRD, 2, 5, first=3, later=3, margin=IN_FULL),
+        "1/3 2 5, a third goes on": rungs(THIRD, 2, 5, first=3, later=3),
+        "1/6 2 5, a third goes on": rungs(SIXTH, 2, 5, first=3, later=3),
+        "1/6 2 5, a quarter goes on": rungs(SIXTH, 2, 5, first=4, later=4),
+        "1/6 1 5, a quarter goes on": rungs(SIXTH, 1, 5, first=4, later=4),
+        "1/6 1 2 5, 16-5-3-2": rungs(SIXTH, 1, 2, 5, first=3),
+        "1/6 2 5, 16-3-2, margin 0": rungs(SIXTH, 2, 5, first=5, margin=0.0),
+        "1/6 2 5, 16-3-2, default in full": rungs(SIXTH, 2, 5, first=5, margin=IN_FULL),
+    },
+    9: {
+        "1/3 3 9, a third goes on, default in full (before)": rungs(THIRD, 3, 9, first=3, later=3, margin=IN_FULL),
+        "1/3 3 9, a third goes on": rungs(THIRD, 3, 9, first=3, later=3),
+        "1/6 3 9, a third goes on": rungs(SIXTH, 3, 9, first=3, later=3),
+        "1/3 2 9, a quarter goes on": rungs(THIRD, 2, 9, first=4, later=4),
+        "1/6 3 9, 16-3-2": rungs(SIXTH, 3, 9, first=5),
+        "1/3 1 3 9, 16-5-3-2": rungs(THIRD, 1, 3, 9, first=3),
+        "1/6 1 3 9, 16-5-3-2, margin 0": rungs(SIXTH, 1, 3, 9, first=3, margin=0.0),
+        "1/6 1 3 9, 16-5-3-2, default in full": rungs(SIXTH, 1, 3, 9, first=3, margin=IN_FULL),
+    },
 }
 
 
-def kept(trial: dict, epochs: float) -> float:
-    return best_raw(trial, max(1, epochs)) if epochs >= 1 else math.inf
+def rules(epochs: int) -> dict[str, Callable[[list[dict]], Given]]:
+    offered = {
+        f"optuna {name}": (lambda trials, name=name: of_optuna(name, trials))
+        for name in sorted(PRUNERS)
+        if name != "none"
+    }
+    return {**offered, **RULES[epochs], "the default rule": lambda trials: climb(Rungs.over(epochs), trials)}
 
 
-def judge(replay: Replay, trials: list[dict]) -> dict[str, float]:
+def judge(rule: Callable[[list[dict]], Given], trials: list[dict]) -> dict[str, float]:
     epochs = max(len(trial["raw"]) for trial in trials)
-    given = replay(trials)
-    ended = [trial for trial, done in zip(trials, given, strict=True) if done == epochs]
-    found = min(kept(trial, epochs) for trial in ended)
-    best = min(kept(trial, epochs) for trial in trials)
-    default = kept(trials[0], epochs)
-    return {"cost": sum(given) / epochs, "regret": found / best - 1, "behind_default": float(found > default)}
+    given, looks = rule(trials)
+    found = min(kept(trial) for trial, done in zip(trials, given, strict=True) if done == epochs)
+    cost = (sum(given) + LOOK * looks) / epochs
+    regret = found / min(kept(trial) for trial in trials) - 1
+    return {"cost": round(cost, 3), "regret": round(regret, 4), "behind": float(found > kept(trials[0]))}
+
+
+def roles(trials: list[dict]) -> list[list[dict]]:
+    """Give each trial the part of trial 0 in turn."""
+    return [[trials[one], *trials[:one], *trials[one + 1 :]] for one in range(len(trials))]
+
+
+def summary(judged: list[dict[str, float]]) -> dict[str, float]:
+    regrets = [one["regret"] for one in judged]
+    figures = {"full_runs": mean(one["cost"] for one in judged), "regret_median": median(regrets)}
+    figures |= {"regret_mean": mean(regrets), "regret_worst": max(regrets)}
+    rounded = {key: round(value, 4) for key, value in figures.items()}
+    return {**rounded, "behind": int(sum(one["behind"] for one in judged)), "of": len(judged)}
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:
@@ -160,65 +166,43 @@ def rank_correlation(first: list[float], second: list[float]) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def correlations(studies: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
-    scores: dict[str, Score] = {name: score_by(name) for name in ("raw", "ema", "batch")}
+def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, float]]:
+    points = [point for point in (*PARTS.values(), 1, 2, 3, 5) if point < epochs]
     found: dict[str, dict[str, float]] = {}
-    for name, score in {**scores, "best raw": best_raw}.items():
-        found[name] = {}
-        for epoch in (1 / 3, 2 / 3, 1, 2, 3, 5):
-            if epoch < 1 and name not in ("raw", "batch"):
-                continue
+    for kind in ("raw", "ema", "batch"):
+        for point in (point for point in points if point >= 1 or kind != "ema"):
             values = [
-                rank_correlation([score(one, epoch) for one in trials], [kept(one, 9) for one in trials])
-                for trials in studies.values()
+                rank_correlation([score(one, point, kind) for one in trials], [kept(one) for one in trials])
+                for trials in studies
             ]
-            found[name][f"{epoch:.2g}"] = round(mean(values), 2)
-    return found
-
-
-def resample(studies: dict[str, list[dict]], draws: int = 200) -> dict[str, dict[str, float]]:
-    """Replay the rules that run trial 0 in full on random 12 of each study's 16 trials, trial 0 among them."""
-    found: dict[str, dict[str, float]] = {}
-    for name in (name for name in RULES if name.startswith("default")):
-        draw = random.Random(1)
-        samples = [[one[0], *draw.sample(one[1:], 11)] for one in studies.values() for _ in range(draws)]
-        judged = [judge(RULES[name], trials) for trials in samples]
-        regrets = [one["regret"] for one in judged]
-        figures = {"full_runs": mean(one["cost"] for one in judged), "regret_mean": mean(regrets)}
-        figures |= {"regret_90_percent": float(np.quantile(regrets, 0.9)), "regret_worst": max(regrets)}
-        found[name] = {key: round(value, 4) for key, value in figures.items()}
+            found.setdefault(kind, {})[f"{point:.2g}"] = round(mean(values), 2)
     return found
 
 
 def main() -> None:
-    studies = {key: value["trials"] for key, value in json.loads(CURVES.read_text()).items()}
-    print(f"{len(studies)} studies: {', '.join(sorted(studies))}\n")
-    print(f"{'rule':42} {'full runs':>9} {'regret median':>13} {'worst':>7} {'behind default':>14}")
-    figures = {}
-    for name, replay in RULES.items():
-        each = {key: judge(replay, trials) for key, trials in sorted(studies.items())}
-        regrets = [one["regret"] for one in each.values()]
-        cost, behind = (
-            mean(one["cost"] for one in each.values()),
-            int(sum(one["behind_default"] for one in each.values())),
-        )
-        print(f"{name:42} {cost:9.2f} {median(regrets):13.1%} {max(regrets):7.1%} {behind:>10} of {len(each)}")
-        figures[name] = {
-            "full_runs": round(cost, 3),
-            "regret_median": round(median(regrets), 4),
-            "regret_worst": round(max(regrets), 4),
-            "behind_default": behind,
-            "each": each,
-        }
-    table = correlations(studies)
-    print("\nrank correlation with the final order after so many epochs")
-    for name, row in table.items():
-        print(f"{name:12}", "  ".join(f"{epoch}: {value:5.2f}" for epoch, value in row.items()))
-    resampled = resample(studies)
-    print("\nrandom 12 of the 16 trials")
-    for name, row in resampled.items():
-        print(f"{name:42}", "  ".join(f"{key} {value}" for key, value in row.items()))
-    record.write("search_efficiency", rules=figures, rank_correlations=table, random_12_of_16=resampled)
+    curves = {key: value["trials"] for key, value in sorted(json.loads(CURVES.read_text()).items())}
+    results: dict[str, dict] = {}
+    for epochs in RULES:
+        studies = {key: trials for key, trials in curves.items() if key.endswith(f"-{epochs}")}
+        print(f"\n{epochs} epochs, {len(studies)} studies: {', '.join(studies)}")
+        print(f"{'rule':52} {'full runs':>9} {'regret median':>13} {'mean':>6} {'worst':>7} {'behind':>8} {'roles':>9}")
+        for name, rule in rules(epochs).items():
+            each = {key: judge(rule, trials) for key, trials in studies.items()}
+            played = [judge(rule, cast) for trials in studies.values() for cast in roles(trials)]
+            told, cast_told = summary(list(each.values())), summary(played)
+            seeds = {part: [each[key] for key in each if key.split("-")[1] in part] for part in ("123", "456")}
+            print(
+                f"{name:52} {told['full_runs']:9.2f} {told['regret_median']:13.1%} {told['regret_mean']:6.1%} "
+                f"{told['regret_worst']:7.1%} {told['behind']:3} of {told['of']:2} "
+                f"{cast_told['behind']:3} of {cast_told['of']:3}"
+            )
+            by_seeds = {part: summary(found) for part, found in seeds.items() if found}
+            results.setdefault(str(epochs), {})[name] = {**told, "roles": cast_told, "seeds": by_seeds, "each": each}
+        table = correlations(list(studies.values()), epochs)
+        for kind, row in table.items():
+            print(f"rank correlation {kind:6}", "  ".join(f"{point}: {value:5.2f}" for point, value in row.items()))
+        results[str(epochs)]["rank correlations"] = table
+    record.write("search_efficiency", look=LOOK, epochs=results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The default rule: trials climb rungs, the better part of each rung goes on, the others are paused, then dropped.
 
-All trials run to the first rung. Of those that come to a rung, the best `1 / reduction`, and at least `keep`, go on to
-the next; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016) with paused trials:
-nobody is ranked against trials that have had more epochs, and no epoch is run twice.
+All trials run to the first rung. The best `1 / reduction` go on from there, from later rungs the best `1 / later`, and
+always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016), with
+paused trials: nobody is ranked against trials that have had more epochs, and no epoch is run twice.
 
-Trial 0, the documented default, takes no part in that: it is always run in full, so that a search can compare with it
-and never ends behind it. It takes nobody's place either: the others climb as in a study without it.
+Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
+more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
+nobody's place. So a search hardly ever ends behind its default, and does not pay a full run to know that.
 
 A verdict is given as soon as it is certain, whatever the trials still under way will bring: a trial is promoted when
 it stays within the quota even if all of those beat it, and dropped when the quota is full of better ones. So workers
@@ -20,10 +21,12 @@ from dataclasses import dataclass
 
 from automl_pt.study.pruning.base import Standing, Verdict
 
-#: the trial that runs in full, out of competition: the documented default (`sampling.suggest`)
+#: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
 #: where the first rung stands, in epochs: with the batch's own statistics trials can be told apart that early
-FIRST = 1 / 3
+FIRST = 1 / 6
+#: what share of the trials goes on from the first rung, as its reciprocal: a short run has fewer rungs after it
+REDUCTION_OF_SHORT, REDUCTION_OF_LONG, LONG = 5.0, 3.0, 9
 
 
 @dataclass(frozen=True)
@@ -31,46 +34,72 @@ class Rungs:
     """Rungs at the given `levels` (epochs, rising; the last is the run's end; the first may lie within an epoch)."""
 
     levels: tuple[float, ...]
-    reduction: float = 3.0
+    #: of the first rung, and of those after it
+    reduction: float = REDUCTION_OF_LONG
+    later: float = 1.6
     keep: int = 2
+    margin: float = 0.1
 
     @staticmethod
-    def over(epochs: int, *, reduction: float = 3.0, keep: int = 2, first: float = FIRST) -> Rungs:
-        """Place the rungs for runs of `epochs`: downwards from the end by `reduction`, above epoch 1, and at `first`.
+    def over(epochs: int) -> Rungs:
+        """Place the rungs for runs of `epochs`: the end, downwards from it by thirds to epoch 1, and within the first.
 
         A run of one epoch has none: so short a run is not worth stopping.
         """
-        levels, level = [float(epochs)], epochs / reduction
-        while round(level) > 1:
-            levels.append(round(level))
-            level /= reduction
-        return Rungs(tuple(sorted({first, *levels})) if epochs > 1 else (1,), reduction, keep)
+        if epochs == 1:
+            return Rungs((1,))
+        levels, level = [FIRST], float(epochs)
+        while level >= 1:
+            levels.append(float(round(level)))
+            level /= 3
+        return Rungs(tuple(sorted(levels)), REDUCTION_OF_SHORT if epochs < LONG else REDUCTION_OF_LONG)
 
     def until(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
         return next((level for level in self.levels if level > epoch), self.levels[-1])
 
-    def entrants(self, rung: int, rivals: int) -> int:
-        """Return how many of `rivals`, all trials but the default one, come to a rung, counted from 0."""
-        for _ in range(rung):
-            rivals = min(rivals, max(self.keep, int(rivals / self.reduction)))
-        return rivals
+    def entrants(self, rung: int, trials: int) -> int:
+        """Return how many of `trials` come to a rung, counted from 0, by being better than others."""
+        for cut in range(rung):
+            trials = min(trials, max(self.keep, int(trials / (self.later if cut else self.reduction))))
+        return trials
 
     def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
-        """Promote or prune as soon as no trial still on its way could change that; promote the default trial always."""
+        """Promote or prune as soon as no trial still on its way could change that."""
         trial = next(standing for standing in standings if standing.number == number)
-        if number == DEFAULT_TRIAL or trial.epoch not in self.levels[:-1]:
+        if trial.epoch not in self.levels[:-1]:
             return "promote"
-        rung, rivals = self.levels.index(trial.epoch), _rivals(standings)
+        rung = self.levels.index(trial.epoch)
+        rivals = self._rivals(rung, standings, total)
         scores = self._scores(rung, rivals)
-        mine = (scores[number], number)
+        mine = (trial.rank(trial.epoch), number)
         better = sum((score, other) < mine for other, score in scores.items())
         dropped = sum(_dropped_at(standing, trial.epoch) for standing in rivals)
-        unknown = max(0, self.entrants(rung, total - 1) - len(scores) - dropped)
-        quota = self.entrants(rung + 1, total - 1)
+        unknown = max(0, self.entrants(rung, total) - len(scores) - dropped)
+        quota = self.entrants(rung + 1, total)
+        if number == DEFAULT_TRIAL and (better >= quota or number not in scores):
+            others = sorted(score for other, score in scores.items() if other != number)
+            return self._excuse(mine[0], others[:quota], unknown)
         if better >= quota or not math.isfinite(mine[0]):
             return "prune"
         return "promote" if better + unknown < quota else "wait"
+
+    def _excuse(self, score: float, promoted: Sequence[float], unknown: int) -> Verdict:
+        """Judge the default trial outside the quota; more results can only lower the `promoted` scores, best first."""
+        if not math.isfinite(score) or (promoted and score > (1 + self.margin) * promoted[-1]):
+            return "prune"
+        return "wait" if unknown else "promote"
+
+    def _rivals(self, rung: int, standings: Sequence[Standing], total: int) -> list[Standing]:
+        """Leave out the default trial where it is out of competition: outside the quota at a lower rung."""
+        default = next((trial for trial in standings if trial.number == DEFAULT_TRIAL), None)
+        for lower in range(rung if default is not None else 0):
+            assert default is not None
+            scores = self._scores(lower, standings)
+            mine = (scores.get(DEFAULT_TRIAL, -math.inf), DEFAULT_TRIAL)
+            if sum((score, other) < mine for other, score in scores.items()) >= self.entrants(lower + 1, total):
+                return [trial for trial in standings if trial.number != DEFAULT_TRIAL]
+        return list(standings)
 
     def _scores(self, rung: int, rivals: Sequence[Standing]) -> dict[int, float]:
         """Map the trials known at a rung to the loss they are ranked by there.
@@ -93,7 +122,7 @@ class Rungs:
     def ranking(self, standings: Sequence[Standing]) -> list[int]:
         """Rank by the rung reached first, then by the loss there: more epochs were a reward for being better.
 
-        The default trial's epochs were no reward: it is ranked at the rung to which it would have come.
+        Those that the default trial was given out of competition were none: it is ranked where it came to by merit.
         """
 
         def key(standing: Standing) -> tuple[int, float, int]:
@@ -101,40 +130,40 @@ class Rungs:
                 return (1, math.inf, standing.number)
             reached = [level for level in self.levels if _reached(standing, level)]
             if standing.number == DEFAULT_TRIAL:
-                reached = self._earned(standing, reached, _rivals(standings))
+                reached = self._earned(standing, reached, standings)
             return (-len(reached), standing.rank(reached[-1] if reached else 0), standing.number)
 
         known = [standing for standing in standings if standing.epoch >= self.levels[0] or standing.end]
         return [standing.number for standing in sorted(known, key=key)]
 
-    def _earned(self, default: Standing, reached: list[float], rivals: Sequence[Standing]) -> list[float]:
+    def _earned(self, default: Standing, reached: list[float], standings: Sequence[Standing]) -> list[float]:
         """Cut `reached` after the first level from which only trials better than the default one went on."""
+        others = [trial for trial in standings if trial.number != DEFAULT_TRIAL]
         for count, level in enumerate(reached[:-1], start=1):
-            gone_on = [rival for rival in rivals if rival.epoch > level or rival.end == "finished"]
-            if not any(default.rank(level) <= rival.rank(level) for rival in gone_on):
+            gone_on = [trial for trial in others if trial.epoch > level or trial.end == "finished"]
+            if not any(default.rank(level) <= trial.rank(level) for trial in gone_on):
                 return reached[:count]
         return reached
 
     def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
         """Count the epochs between the rungs for all who will come there, less those that are done or not needed."""
-        left, below, rivals = self._default_left(standings), 0.0, _rivals(standings)
+        left, below = 0.0, 0.0
         for rung, level in enumerate(self.levels):
+            rivals = self._rivals(rung, standings, total)
             entered = [trial for trial in rivals if _entered(trial, below)]
             arrived = sum(trial.epoch >= level or trial.end is not None for trial in entered)
             on_the_way = sum(trial.epoch - below for trial in entered if trial.epoch < level and trial.end is None)
-            left += max(0, self.entrants(rung, total - 1) - arrived) * (level - below) - on_the_way
+            left += max(0, self.entrants(rung, total) - arrived) * (level - below) - on_the_way
+            if len(rivals) < len(standings):
+                left += self._excused(standings, below, level)
             below = level
         return max(0.0, left)
 
-    def _default_left(self, standings: Sequence[Standing]) -> float:
-        """Return the epochs that the default trial still has to do: all that are left to the end of its run."""
-        default = next((trial for trial in standings if trial.number == DEFAULT_TRIAL), Standing(DEFAULT_TRIAL, {}))
-        return 0.0 if default.end is not None else self.levels[-1] - default.epoch
-
-
-def _rivals(standings: Sequence[Standing]) -> list[Standing]:
-    """Leave out the default trial."""
-    return [standing for standing in standings if standing.number != DEFAULT_TRIAL]
+    def _excused(self, standings: Sequence[Standing], below: float, level: float) -> float:
+        """Return the epochs that the default trial, out of competition, still has to do between two rungs."""
+        default = next(trial for trial in standings if trial.number == DEFAULT_TRIAL)
+        on_its_way = default.end is None and below < default.epoch < level
+        return level - default.epoch if on_its_way else 0.0
 
 
 def _reached(trial: Standing, level: float) -> bool:
