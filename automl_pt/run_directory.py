@@ -40,7 +40,8 @@ PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
 
 def default_output(config: TrainConfig) -> Path:
     """Return the run directory used where none is named."""
-    return Path("runs") / f"{Path(config.dataset).stem}-{config.backbone.replace('/', '-')}"
+    dataset = Path(config.dataset).stem or Path(config.dataset).resolve().stem  # "." has no stem
+    return Path("runs") / f"{dataset}-{config.backbone.replace('/', '-')}"
 
 
 def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:

@@ -14,10 +14,11 @@ from conftest import write_folder
 from tiny_runs import command, equal, finished, record, write_plugin
 
 from automl_pt import run
+from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DeviceError, OutputError, StudyError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run_directory import finish, history
+from automl_pt.run_directory import default_output, finish, history
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
@@ -170,7 +171,6 @@ def test_a_failure_is_recorded_with_its_words(tiny_folder: Path, tmp_path: Path,
     def after_step(done: int, batches: int) -> bool:
         raise RuntimeError("the roof fell in")
 
-    from automl_pt.config import TrainConfig
     from automl_pt.data.prepare import prepare
 
     config = TrainConfig(dataset=str(tiny_folder), backbone="tiny", epochs=1, batch_size=4, threads=1, device="cpu")
@@ -262,3 +262,12 @@ def test_another_run_is_refused_before_its_epochs_are_shown(tiny_folder: Path, t
     )
     assert (code, output) == (1, "")
     assert "lr was 0.01 and is 0.5" in errors
+
+
+def test_a_run_is_named_after_its_data_also_where_they_are_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    for dataset in (".", "../photos", "photos.zip"):
+        assert default_output(TrainConfig(dataset=dataset)) == Path("runs/photos-resnet18")

@@ -126,7 +126,7 @@ def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
     outside = not target.is_relative_to(found.root)
     identity = _identity(target.stat())
     if outside and not follow:
-        found.left_out.append((name, "a link that leaves the dataset"))
+        found.left_out.append((name, "a link that leaves the dataset; --follow-links takes it"))
     elif target.is_dir() and not outside:
         found.left_out.append((name, "a link to a folder; its files are counted where they are"))
     elif target.is_dir() and identity not in found.seen:
