@@ -235,3 +235,6 @@ def test_a_cache_folder_that_cannot_be_used_is_told_with_the_ways_to_name_anothe
         OutputError, match=r"(?s)file/pixels.*name another cache folder with --cache-dir or AUTOML_PT_CACHE"
     ):
         Cache(tmp_path / "file" / "pixels", required=True).images(originals, digests, 8, unreadable={})
+    with_notes = Cache(tmp_path / "file" / "pixels")
+    assert with_notes.images(originals, digests, 8, unreadable={}).view(digests).shape == (2, 3, 8, 8)
+    assert with_notes.notes[0].endswith("or name another cache folder with --cache-dir or AUTOML_PT_CACHE")

@@ -139,7 +139,7 @@ class Cache:
         needed = file_size(len(digests), image_size)
         in_memory = needed <= MEMORY_SHARE * available_memory()
         how = "are kept in this process's memory" if in_memory else "are decoded anew whenever a batch needs them"
-        self._note(f"no cache on disk ({error.given}): images {how}. {error.remedy.capitalize()}")
+        self._note(f"no cache on disk ({error.given}): images {how}. {error.remedy[:1].upper()}{error.remedy[1:]}")
         images = np.empty((len(digests) if in_memory else 0, 3, image_size, image_size), np.uint8)
         kept: list[str] = []
         bad: dict[str, str] = {}
