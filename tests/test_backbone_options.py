@@ -161,7 +161,7 @@ def test_points_lie_in_their_ranges(unit):
 
 def test_a_study_searches_records_and_resumes_options(plugin: Path, tiny_folder: Path, tmp_path: Path):
     settings = {"dataset": str(tiny_folder), "plugins": [str(plugin)], "backbones": ["optional"], "epochs": 1}
-    settings |= {"workers": 0, "batch_sizes": [8], "threads": 1, "device": "cpu", "pruner": "none"}
+    settings |= {"report": False, "workers": 0, "batch_sizes": [8], "threads": 1, "device": "cpu", "pruner": "none"}
     first = run_search(make(SearchConfig, {**settings, "trials": 2}), tmp_path / "s")
     params = [trial.params for trial in first.trials]
     assert params[0] == {"lr": 0.001, "batch_size": 8, "width": 4, "dropout": 0.1, "norm": "batch"}

@@ -40,7 +40,9 @@ def test_the_examples_run_together(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
     settings = {"plugins": [str(DOCS / "hooks" / f"{name}.py") for name in NAMES], "trackers": hookspecs.TRACKING}
     settings |= {"dataset": "acme/sides", "backbones": ["acme/flat"], "epochs": 1, "workers": 0, "threads": 1}
-    result = run_search(make(SearchConfig, {**settings, "trials": 1, "batch_sizes": [8]}), tmp_path / "s")
+    result = run_search(
+        make(SearchConfig, {**settings, "trials": 1, "batch_sizes": [8], "report": False}), tmp_path / "s"
+    )
     assert set(result.best.params) == {"lr", "batch_size", "dropout"}
     told = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert told == [*hookspecs.TRACKING]

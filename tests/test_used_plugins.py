@@ -29,6 +29,7 @@ def register_backbones():
     return [Backbone("acme/flat", layers, image_size=8)]
 """
 SETTINGS = {"epochs": 1, "threads": 1, "device": "cpu"}
+SEARCH = {"report": False, "workers": 0, "batch_sizes": [8]}
 
 
 class Site:
@@ -62,7 +63,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def test_a_study_names_its_plugins_and_needs_them(site: Site, tiny_folder: Path, tmp_path: Path):
-    settings = {"dataset": str(tiny_folder), "backbones": ["acme/flat"], "workers": 0, "batch_sizes": [8], **SETTINGS}
+    settings = {"dataset": str(tiny_folder), "backbones": ["acme/flat"], **SEARCH, **SETTINGS}
     first = run_search(make(SearchConfig, {**settings, "trials": 1}), tmp_path / "study")
     [used] = json.loads((tmp_path / "study" / "study.json").read_text())["plugins"]
     assert (used["name"], used["version"], used["origin"]) == ("acme", "1.2", "acme-nets")
