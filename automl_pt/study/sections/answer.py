@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from automl_pt.report.formats import duration, loss, number, percent, spread
+from automl_pt.study.made import made_lines
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport
@@ -18,12 +19,10 @@ def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
     """Say which model a study found, how good it is, and what its lead is worth."""
     best = report.best
     if best is None or best.value is None:
-        return {"sentences": _nothing(report), "inside_noise": None}
+        return {"sentences": _nothing(report), "inside_noise": None, "more": []}
     inside = report.comparison["inside_noise"] if report.comparison else None
-    return {
-        "sentences": [_which(report, best), _good(report, best, judged), _lead(report, best)],
-        "inside_noise": inside,
-    }
+    sentences = [_which(report, best), _good(report, best, judged), _lead(report, best)]
+    return {"sentences": sentences, "inside_noise": inside, "more": made_lines(report.made)}
 
 
 def _which(report: StudyReport, best: TrialRecord) -> str:
@@ -108,4 +107,4 @@ def run_answer(run: RunReport, judged: Judged | Section, best: dict[str, Any] | 
         sentences.append("It has kept no model.")
     error = f": {run.record['error']}" if run.record.get("error") else ""
     sentences.append(f"It ended: {run.status}{error}." if run.status != "running" else "It is running.")
-    return {"sentences": sentences, "inside_noise": None}
+    return {"sentences": sentences, "inside_noise": None, "more": []}

@@ -12,7 +12,7 @@ import numpy as np
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.prepare import Data, Pixels, prepare
 from automl_pt.errors import AutomlError
-from automl_pt.model.load import BATCH_SIZE, Model, load_model, softmax
+from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.sections import Section, missing, why
@@ -52,7 +52,8 @@ def judge(directory: Path, manifest: Path, *, device: str = "auto", plugins: Plu
     starts = range(0, len(pixels.labels), BATCH_SIZE)
     batches = (np.asarray(pixels.images[start : start + BATCH_SIZE]) for start in starts)
     logits = np.concatenate([model.forward(batch) for batch in batches])
-    return Judged(model, data, pixels, softmax(logits), score(logits, pixels.labels, model.classes))
+    scores = score(logits, pixels.labels, model.classes, temperature=model.temperature)
+    return Judged(model, data, pixels, model.probabilities(logits), scores)
 
 
 def try_judge(make_judged: Callable[[], Judged]) -> Judged | Section:
@@ -122,4 +123,9 @@ def calibration_section(judged: Judged) -> Section:
         "taken as it is; below the line it is too sure of itself. A larger dot stands for more images; the lines are "
         "95 % intervals, long where there are few."
     )
-    return {"ece": found.ece, "mean_confidence": mean, "bins": bins, "note": note}
+    temperature = judged.model.temperature
+    if temperature != 1:
+        note += (
+            f" The model's temperature of {temperature:.3g} is applied; it may have been chosen on these very images."
+        )
+    return {"ece": found.ece, "mean_confidence": mean, "bins": bins, "temperature": temperature, "note": note}

@@ -18,6 +18,8 @@ from automl_pt.text import counted
 MAX_LISTED = 1_000
 #: images for which the page shows where the network looked
 MAX_LOOKS = 6
+#: a model right on less than this share of the images is no judge of their labels
+WEAK = 0.8
 
 
 def mistakes_section(judged: Judged) -> Section:
@@ -34,17 +36,22 @@ def mistakes_section(judged: Judged) -> Section:
         "label_count": len(suspects),
         "labels": doubted,
         "mistakes": rest[:MAX_LISTED],
-        "labels_note": _labels_note(len(suspects), len(labels)),
+        "labels_note": _labels_note(len(suspects), len(labels), judged.scores.accuracy),
         "note": _note(len(wrong), len(wrong) - len(rest), len(labels)),
     }
 
 
-def _labels_note(suspects: int, images: int) -> str:
+def _labels_note(suspects: int, images: int, accuracy: float) -> str:
     if not suspects:
         return f"None of the {images:,} validation images, by confident learning."
+    weak = (
+        f" The model is right on {100 * accuracy:.0f} % alone: most of these are its own mistakes."
+        if accuracy < WEAK
+        else ""
+    )
     return (
         f"{counted(suspects, 'image')} of {images:,}, by confident learning: another class is as likely as it is on "
-        "that class's own images, and likelier than the label. Some of these labels are right: look."
+        f"that class's own images, and likelier than the label. Some of these labels are right: look.{weak}"
     )
 
 
