@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -141,3 +143,29 @@ def test_weights_are_taken_before_or_after_adapting(trained_at, tmp_path, resnet
     assert torch.equal(model.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
     stem = source.conv1.weight if trained_at == 32 else source.conv1.weight[:, :, 2:5, 2:5] * (7 / 3)
     assert torch.equal(model.conv1.weight, stem)
+
+
+def test_a_builder_may_ask_for_the_image_size():
+    def build(num_classes, pretrained, *, image_size):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+
+    for size in (8, 20):
+        assert build_model(Backbone("sized", build), 2, size, seed=1)(torch.zeros(1, 3, size, size)).shape == (1, 2)
+
+
+class InAnObject(nn.Module):
+    """Returns its logits as transformers' models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(192, 2)
+
+    def forward(self, images):
+        return SimpleNamespace(loss=None, logits=self.head(images.flatten(1)))
+
+
+def test_logits_within_an_object_are_taken():
+    model = build_model(Backbone("object", lambda classes, pretrained: InAnObject()), 2, 8, seed=1)
+    for network in (model, copy.deepcopy(model)):
+        assert network(torch.zeros(3, 3, 8, 8)).shape == (3, 2)
+        assert list(network.state_dict()) == ["head.weight", "head.bias"]

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from test_example_plugin import ROOT, automl, installer
 
+from automl_pt.scaffold import chosen, template
+
 STRANGERS = Path(__file__).parent / "strangers"
 #: what the index is asked for; torch, numpy and the like are those of the tests
 PACKAGES = {
@@ -38,7 +40,9 @@ def code_lines(text: str) -> int:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.stmt)
-        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str))
+        and not (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        )
     ]
     compound = (ast.FunctionDef, ast.ClassDef, ast.For, ast.With, ast.If, ast.Try)
     used: set[int] = set()
@@ -47,12 +51,22 @@ def code_lines(text: str) -> int:
         used |= set(range(node.lineno, max(node.lineno, last or 0) + 1))
         used |= {decorator.lineno for decorator in getattr(node, "decorator_list", [])}
     lines = text.splitlines()
-    return sum(1 for number in used if lines[number - 1].strip() and not lines[number - 1].strip().startswith(('"""', "#")))
+    return sum(
+        1 for number in used if lines[number - 1].strip() and not lines[number - 1].strip().startswith(('"""', "#"))
+    )
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_a_stranger_needs_few_lines(name):
     assert code_lines((STRANGERS / f"{name}.py").read_text()) <= 15
+
+
+def test_what_plugins_new_writes_is_short():
+    module = (template() / "automl_pt_example.py").read_text()
+    assert code_lines(chosen(module, ".py", frozenset({"backbone"}))) <= 10
+    assert code_lines(chosen(module, ".py", frozenset({"dataset"}))) <= 15
+    synthetic = ROOT / "plugins" / "automl-pt-synthetic" / "automl_pt_synthetic.py"
+    assert code_lines(synthetic.read_text()) <= 15
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +93,18 @@ def python(tmp_path_factory) -> Path:
 def test_a_strange_backbone_keeps_the_contract_trains_and_predicts(name, python, tmp_path, tiny_folder):
     plugin = shutil.copy(STRANGERS / f"{name}.py", tmp_path)
     assert "keeps the contract" in automl(python, "plugins", "check", name, "--plugin", plugin, folder=tmp_path)
-    options = ("--backbone", BACKBONES[name], "--plugin", plugin, "--epochs", "1", "--batch-size", "8", "--threads", "1")
+    options = (
+        "--backbone",
+        BACKBONES[name],
+        "--plugin",
+        plugin,
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--threads",
+        "1",
+    )
     images = str(shutil.copytree(tiny_folder, tmp_path / "images"))
     assert "ended: completed" in automl(python, "train", images, *options, "--output", "run", folder=tmp_path)
     predicted = automl(
