@@ -2,12 +2,12 @@
 
     python benchmarks/search_curves.py SET DATA_FOLDER EPOCHS [SEED ...]
 
-Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos). For every seed a subset of the
-images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own trainer, without
-any pruning. Kept per trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life
-a quarter of an epoch), and with the batch's own statistics in place of the running ones; the first and the last of these
-also at fractions of the first epoch. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to
-65 core-seconds.
+Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos). For every seed a subset of
+the images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own trainer,
+without any pruning. Kept per trial and epoch: validation loss on the raw weights, on a moving average of the weights
+(half-life a quarter of an epoch), and with the batch's own statistics in place of the running ones; the first and
+last of these also at fractions of the first epoch. One thread; the network is a narrow residual one: 16 trials of 9
+epochs take 40 to 65 core-seconds.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python benchmarks/search_efficiency.py
 
 For every set, seed and number of epochs 16 trials were trained in full. Rules of rungs are replayed through the
-project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. Cost is in full runs: the epochs given to all
-trials, and LOOK of an epoch for every look at the validation images at a rung, over the epochs of one run. Regret is
-the kept validation loss of the best trial that ran to its end over the best of all 16, less one. "Behind" counts
+project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. Cost is in full runs: the epochs given to
+all trials, and LOOK of an epoch for every look at the validation images at a rung, over the epochs of one run. Regret
+is the kept validation loss of the best trial that ran to its end over the best of all 16, less one. "Behind" counts
 studies that end behind trial 0; "roles" the same with each of the 16 trials as trial 0 in turn, for the documented
-default is a bad setting on most of these sets, and so no hard case. Rank correlations (Spearman) compare the order at a
-rung with the order of the kept losses.
+default is a bad setting on most of these sets, and so no hard case. Rank correlations (Spearman) compare the order at
+a rung with the order of the kept losses.
 """
 
 from __future__ import annotations
