@@ -23,8 +23,8 @@ from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
 from automl_pt.model.labelled import manifest_of, open_labelled, run_model
-from automl_pt.model.load import Model, load_model
-from automl_pt.model.predict import AHEAD, Prediction, predict_files
+from automl_pt.model.load import Model, load_model, softmax
+from automl_pt.model.predict import AHEAD, Prediction, outcomes, predict_files
 from automl_pt.model.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
 from automl_pt.model.scoring import score
 from automl_pt.plugins import Plugins
@@ -166,6 +166,23 @@ def test_top_names_the_likeliest_classes(tmp_path: Path, model: Model, plugins: 
     call(runner, predict, plugins, *words[:2], "--top", 2, "-o", tmp_path / "p.jsonl")
     item = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])
     assert [entry["class"] for entry in item["top"]] == [row["class"], row["class_2"]]
+
+
+def test_the_class_is_validations_where_probabilities_are_equal_once_rounded() -> None:
+    logits = np.array([1.0, np.nextafter(np.float32(1), np.float32(2)), 0.0], np.float32)
+    probabilities = softmax(logits, 100.0)
+    assert probabilities[0] == probabilities[1]
+    assert Columns("abc").best(Prediction(Path("x"), probabilities, logits=logits))[0][0] == "b"
+    assert Columns("abc").best(Prediction(Path("x"), probabilities))[0][0] == "a"
+
+
+def test_two_forward_passes_at_a_time_give_the_bits_of_one(tmp_path: Path, model: Model) -> None:
+    paths = write_images(tmp_path / "x", 40)
+    found = np.stack(
+        [outcome for _, outcome in outcomes(model, paths, batch_size=8) if not isinstance(outcome, Exception)]
+    )
+    wanted = [model.forward(model.pixels(paths[start : start + 8])) for start in range(0, 40, 8)]
+    assert np.array_equal(found, np.concatenate(wanted))
 
 
 def written(writer: type[CsvWriter] | type[JsonWriter], names: tuple[str, ...], **options: Any) -> str:

@@ -357,37 +357,41 @@ def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
         require_packages()
 
 
-def started(model: Path, plugins: Plugins) -> tuple[subprocess.Popen[str], int]:
+@contextmanager
+def started(model: Path, plugins: Plugins) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start the command; yield its process and port."""
     words = ["serve", str(model), "--port", "0", "--plugin", plugins.files[0], "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "automl_pt", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("http://127.0.0.1:"), process.communicate()[1]
-    return process, int(line.rstrip("/\n").rpartition(":")[2])
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "automl_pt", *words], **pipes) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("http://127.0.0.1:"), process.communicate()[1]
+            yield process, int(line.rstrip("/\n").rpartition(":")[2])
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_answers_and_ends_when_it_is_told_to(
     tmp_path: Path, plugins: Plugins, number: signal.Signals
 ) -> None:
-    process, port = started(make_model(tmp_path / "m", plugins), plugins)
-    # a request that is half sent when the signal comes is still answered
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
-        content = png()
-        peer.sendall(
-            f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: image/png\r\n"
-            f"content-length: {len(content)}\r\n\r\n".encode()
-        )
-        time.sleep(0.3)
-        os.kill(process.pid, number)
-        time.sleep(0.3)
-        peer.sendall(content)
-        assert b"200 OK" in peer.recv(65_536)
-    output, errors = process.communicate(timeout=20)
-    assert (process.returncode, output) == (0, "")
-    assert errors.strip() == "stopping: answering what has come; once more to leave at once"
+    with started(make_model(tmp_path / "m", plugins), plugins) as (process, port):
+        # a request whose body is still to come when the signal does is answered
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as peer:
+            content = png()
+            peer.sendall(
+                f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: image/png\r\nexpect: 100-continue\r\n"
+                f"content-length: {len(content)}\r\n\r\n".encode()
+            )
+            assert b"100 Continue" in peer.recv(65_536)
+            os.kill(process.pid, number)
+            time.sleep(0.3)
+            peer.sendall(content)
+            assert b"200 OK" in peer.recv(65_536)
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (0, "")
+        assert errors.strip() == "stopping: answering what has come; once more to leave at once"
 
 
 CLIENT = """

@@ -32,11 +32,15 @@ S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's result: probabilities float32[C], or the reason why the file could not be read."""
+    """One image's result: probabilities float32[C], or the reason why the file could not be read.
+
+    `logits` float32[C], where they are there, say which class comes first: rounded probabilities may be equal.
+    """
 
     path: Path
     probabilities: NDArray[np.float32] | None
     error: str | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 def predict_files(
@@ -47,7 +51,7 @@ def predict_files(
         if isinstance(outcome, UnreadableImage):
             yield Prediction(path, None, outcome.reason)
         else:
-            yield Prediction(path, model.probabilities(outcome))
+            yield Prediction(path, model.probabilities(outcome), logits=outcome)
 
 
 def outcomes(

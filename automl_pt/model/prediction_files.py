@@ -59,7 +59,8 @@ class Columns:
     def best(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Return the likeliest classes with their probabilities; of equal ones the first in the order of classes."""
         assert prediction.probabilities is not None
-        order = np.argsort(-prediction.probabilities, kind="stable")[: self.top or 1]
+        ranks = prediction.probabilities if prediction.logits is None else prediction.logits
+        order = np.argsort(-ranks, kind="stable")[: self.top or 1]
         return [(self.classes[index], float(prediction.probabilities[index])) for index in order]
 
     def values(self, prediction: Prediction) -> list[Any]:

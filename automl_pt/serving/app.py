@@ -87,7 +87,7 @@ async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response
     """Answer with the fields of a row of `predict` as JSON Lines hold it."""
     model = batcher.model
     logits = await batcher.logits(upload.content, upload.name)
-    prediction = Prediction(Path(upload.name), model.probabilities(logits))
+    prediction = Prediction(Path(upload.name), model.probabilities(logits), logits=logits)
     return _json(Columns(model.classes, top).as_object(prediction))
 
 
