@@ -256,7 +256,7 @@ def test_a_run_with_a_damaged_history_has_a_page(run: Path) -> None:
 
 
 def test_a_run_that_was_killed_at_once_has_a_page(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"config": null, "reason": "failed", "error": "OutputError: no room"}')
+    (tmp_path / "run.json").write_text('{"config": {}, "reason": "failed", "error": "OutputError: no room"}')
     content = read_content(tmp_path)[1]
     assert "It has kept no model. It ended: failed: OutputError: no room." in (
         " ".join(content.values["answer"]["sentences"])
