@@ -257,6 +257,7 @@ def _kill_after(words: list[str], epochs: int, folder: Path) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_gone_on_with_tells_no_epoch_twice(tiny_folder: Path, tmp_path: Path) -> None:
     """What is killed may have been told once or not at all: at most once."""
     plugin, scribe = write_plugin(tmp_path), write_tracker(tmp_path)
