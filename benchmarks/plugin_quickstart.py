@@ -14,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 
 from automl_pt.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "plugin_quickstart.txt"
+#: printed after each line, to tell where what it says ends
+DONE = "__done__"
 _STEPS = re.compile(r"<!-- run: quickstart -->\n```sh\n(.*?)^```", re.S | re.M)
 
 
@@ -37,30 +40,22 @@ def perform(home: Path) -> tuple[str, float]:
     ours = ("AUTOML_PT_", "VIRTUAL_ENV", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment = {**kept, "HOME": str(home), "UV_CACHE_DIR": cache, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    shell = subprocess.Popen(
-        ["bash", "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        cwd=home, env=environment,
-    )  # fmt: skip
-    assert shell.stdin is not None
-    assert shell.stdout is not None
     transcript, counted, seconds = [], False, 0.0
-    for line in steps():
-        began = time.monotonic()
-        shell.stdin.write(f"{line}\necho __done__\n")
-        shell.stdin.flush()
-        shown = []
-        for said in shell.stdout:
-            if said.strip() == "__done__":
-                break
-            shown.append(said.replace(str(home), "~"))
-        took = time.monotonic() - began
-        counted = counted or "plugins new" in line
-        seconds += took if counted else 0.0
-        transcript += [f"$ {line}\n", *shown, f"# {took:.1f} s\n"]
-        if shell.poll() is not None:
-            raise SystemExit("".join(transcript))
-    shell.stdin.close()
-    shell.wait()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(["bash", "-e"], text=True, cwd=home, env=environment, **pipes) as shell:
+        for line in steps():
+            began = time.monotonic()
+            shell.stdin.write(f"{line}\necho {DONE}\n")
+            shell.stdin.flush()
+            shown = [
+                said.replace(str(home), "~") for said in takewhile(lambda said: said.strip() != DONE, shell.stdout)
+            ]
+            took = time.monotonic() - began
+            counted = counted or "plugins new" in line
+            seconds += took if counted else 0.0
+            transcript += [f"$ {line}\n", *shown, f"# {took:.1f} s\n"]
+            if shell.poll() is not None:
+                raise SystemExit("".join(transcript))
     return "".join(transcript), seconds
 
 
