@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +56,17 @@ def main() -> None:
     model, plugins = load_model(run, device="cpu", calibrated=False), load_plugins()
     images = validation_images(model, run, plugins, most=1_000_000)
     with tempfile.TemporaryDirectory() as folder:
-        found = {
-            "run": model.info.metrics["val_accuracy"],
-            "predict": by_predict(run, images, model, Path(folder)),
-            "README.md": by_readme(run, images, model, Path(folder)),
-            **{f"{kind}, {stage}": by_export(model, images, kind, stage, Path(folder)) for kind, stage in EXPORTS},
+        found: dict[str, Any] = {"run": model.info.metrics["val_accuracy"]}
+        steps: dict[str, Callable[[], dict[str, Any]]] = {
+            "predict": partial(by_predict, run, images, model, Path(folder)),
+            "README.md": partial(by_readme, run, images, model, Path(folder)),
         }
-    for name, value in found.items():
-        print(f"{name:24} {value}")
+        for kind, stage in EXPORTS:
+            steps[f"{kind}, {stage}"] = partial(by_export, model, images, kind, stage, Path(folder))
+        print(f"{'run':24} {found['run']}", flush=True)
+        for name, step in steps.items():
+            found[name] = step()
+            print(f"{name:24} {found[name]}", flush=True)
     print(record.write("exports", backbone=model.info.backbone, images=len(images.sources), figures=found))
 
 
