@@ -43,6 +43,8 @@ def loading_lines(info: ModelInfo) -> list[str] | None:
 def _loading(info: ModelInfo) -> str:
     ours = '```python\nfrom automl_pt import load_model\nprobabilities = load_model(".").predict(["image.jpg"])\n```'
     lines = loading_lines(info)
+    if info.members:
+        return f"Its networks are joined by automl-pt, which is needed:\n\n{ours}"
     if lines is None:
         return f"The network comes from a plugin, so automl-pt and that plugin are needed:\n\n{ours}"
     plain = "```python\n" + "\n".join(lines) + "\n```"

@@ -163,6 +163,8 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
+    if info.members:
+        return Ensemble([_build(directory, member, plugins) for member in info.each()])
     try:
         backbone = plugins.backbone(info.backbone, _options(directory, info))
     except UnknownNameError as error:
