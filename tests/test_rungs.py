@@ -74,6 +74,19 @@ def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() ->
         assert rule.verdict(1, [default, *rivals], 6) == "promote"
 
 
+def test_an_excused_default_trial_waits_for_those_it_is_compared_with() -> None:
+    # at the second rung two of three go on: the second best of them may still be near the default, or far below it
+    rule = Rungs((1, 3, 9))
+    default = Standing(0, {1: 0.31, 3: 0.31})
+    rivals = [Standing(number, {1: 0.1 * number}) for number in (1, 2, 3)]
+    rivals += [Standing(number, {1: 0.9}, "pruned") for number in range(4, 9)]
+    first = replace(rivals[0], losses={1: 0.1, 3: 0.1})
+    assert rule.verdict(0, [default, first, *rivals[1:]], 9) == "wait"
+    for second, verdict in ((0.3, "promote"), (0.2, "prune")):
+        later = [replace(one, losses={**one.losses, 3: second}, ranks={3: second}) for one in rivals[1:3]]
+        assert rule.verdict(0, [default, first, *later, *rivals[3:]], 9) == verdict
+
+
 @pytest.mark.parametrize("default", [Standing(0, {1: 0.25}), Standing(0, {1: 0.9}, "pruned"), Standing(0, {}, "lost")])
 def test_a_default_trial_that_is_behind_takes_nobodys_place(default: Standing) -> None:
     rule = Rungs((1, 3))
@@ -115,7 +128,11 @@ def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: ra
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 10_000), st.data())
 def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, seed: int, data: st.DataObject) -> None:
     draw = random.Random(seed)
-    losses = {number: [draw.choice([0.1, 0.2, draw.random()]) for _ in range(epochs + 1)] for number in range(trials)}
+    low = draw.choice([0.0, 0.8])  # losses near each other, or far apart: for the default trial that is not the same
+    losses = {
+        number: [low + (1 - low) * draw.choice([0.1, 0.2, draw.random()]) for _ in range(epochs + 1)]
+        for number in range(trials)
+    }
     lost = {number for number in losses if draw.random() < 0.2}
     rule = Rungs.over(epochs)
     outcomes = [climb(rule, losses, lost, random.Random(order)) for order in range(3)]

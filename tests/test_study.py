@@ -192,10 +192,19 @@ def test_losers_leave_no_checkpoints_and_only_the_best_keeps_its_weights(tmp_pat
     assert not list(tmp_path.glob("*/trials/*/checkpoints"))
 
 
-def test_at_no_time_are_there_more_checkpoints_than_the_bound(tmp_path: Path) -> None:
-    directory = tmp_path / "toy"
-    for _ in steps(config(trials=16), directory, subject=TOY):
-        assert len(list((directory / "trials").glob("*/checkpoints"))) <= 5 + 1  # the first rung's quota, one running
+@pytest.mark.parametrize(("lr", "workers"), [((1e-4, 1.0), 0), ((8e-4, 1e-3), 0), ((1e-4, 1.0), 2)])
+def test_at_no_time_are_there_more_checkpoints_than_the_bound(
+    tmp_path: Path, lr: tuple[float, float], workers: int
+) -> None:
+    directory, most, last = tmp_path / "toy", 0, None
+    for last in steps(config(trials=16, lr=lr, workers=workers), directory, subject=TOY):
+        most = max(most, len(list((directory / "trials").glob("*/checkpoints"))))
+    assert isinstance(last, events.Finished)
+    order = sorted(last.result.trials, key=lambda trial: (trial.ranks[1 / 6], trial.number))
+    outside = [trial.number for trial in order].index(0) >= 5  # in the narrow range the default is among the best five
+    assert outside == (lr[1] == 1.0)
+    bound = 5 + outside + max(1, workers)  # the first rung's quota, trial 0 outside it, those that are running
+    assert most == bound if workers == 0 else most <= bound
 
 
 def test_leaving_the_search_and_calling_it_again_gives_the_same_study(tmp_path: Path) -> None:

@@ -79,14 +79,18 @@ class Rungs:
         quota = self.entrants(rung + 1, total)
         if number == DEFAULT_TRIAL and (better >= quota or number not in scores):
             others = sorted(score for other, score in scores.items() if other != number)
-            return self._excuse(mine[0], others[:quota], unknown)
+            return self._excuse(mine[0], others[:quota], quota, unknown)
         if better >= quota or not math.isfinite(mine[0]):
             return "prune"
         return "promote" if better + unknown < quota else "wait"
 
-    def _excuse(self, score: float, promoted: Sequence[float], unknown: int) -> Verdict:
-        """Judge the default trial outside the quota; more results can only lower the `promoted` scores, best first."""
-        if not math.isfinite(score) or (promoted and score > (1 + self.margin) * promoted[-1]):
+    def _excuse(self, score: float, promoted: Sequence[float], quota: int, unknown: int) -> Verdict:
+        """Judge the default trial outside the quota by the `promoted` scores, best first, of at most `quota` others.
+
+        Once there are as many, further results can only lower them; before that the worst of them may still come.
+        """
+        is_full = len(promoted) >= quota or not unknown
+        if not math.isfinite(score) or (is_full and promoted and score > (1 + self.margin) * promoted[-1]):
             return "prune"
         return "wait" if unknown else "promote"
 
