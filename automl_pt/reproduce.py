@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from automl_pt.config import TrainConfig, make
+from automl_pt.data.manifest import manifest_beside
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.errors import CheckpointError
 from automl_pt.files import make_folder, read_json
-from automl_pt.model.directory import read_info
+from automl_pt.model.directory import INFO, read_info
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import execute
 from automl_pt.run_directory import ENDED, history, require_plugins, versions
@@ -29,14 +30,15 @@ FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss",
 class Comparison:
     """What two runs have in common: weights equal bit for bit or not, and each epoch's figures that differ."""
 
-    same_weights: bool
+    #: None where the original's weights are gone: a search keeps those of its best trials alone
+    same_weights: bool | None
     #: such as "epoch 2: val_loss was 0.5 and is 0.6"
     differences: tuple[str, ...]
 
     @property
     def same(self) -> bool:
-        """Say whether the runs are equal bit for bit."""
-        return self.same_weights and not self.differences
+        """Say whether all that can be compared is equal bit for bit."""
+        return self.same_weights is not False and not self.differences
 
 
 class Reproduction:
@@ -53,7 +55,7 @@ class Reproduction:
         torch.set_num_threads(self.record["threads"])
         self.plugins = plugins or load_plugins(self.config.plugins)
         require_plugins(original, self.plugins)
-        self.data: Data = prepare(self.config, self.plugins, manifest=original / "manifest.json")
+        self.data: Data = prepare(self.config, self.plugins, manifest=_split(original))
 
     def changes(self) -> list[str]:
         """Say what is different now, and may change the result: versions, device, number format, data, processes."""
@@ -91,8 +93,12 @@ class Reproduction:
         counts = len(history(self.original)), len(history(output))
         if counts[0] != counts[1]:
             differences.append(f"epochs were {counts[0]} and are {counts[1]}")
-        same = read_info(self.original)[1].sha256 == read_info(output)[1].sha256
-        return Comparison(same, tuple(differences))
+        return Comparison(self._same_weights(output), tuple(differences))
+
+    def _same_weights(self, output: Path) -> bool | None:
+        if not (self.original / INFO).exists():
+            return None
+        return read_info(self.original)[1].sha256 == read_info(output)[1].sha256
 
 
 def _finished(original: Path) -> dict[str, Any]:
@@ -104,6 +110,18 @@ def _finished(original: Path) -> dict[str, Any]:
             remedy="name a run directory of `automl-pt train`, or let that run go on to its end first",
         )
     return record
+
+
+def _split(original: Path) -> Path:
+    """Return the file of the split that the run was trained on; without it another would be drawn, by another seed."""
+    manifest = manifest_beside(original)
+    if manifest is None:
+        raise CheckpointError(
+            "a run is repeated on the split that it was trained on",
+            given=printable(f"{original}: there is no manifest.json, nor in a study that it is a trial of"),
+            remedy="put the file back from a copy, or train again",
+        )
+    return manifest
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -246,6 +246,21 @@ def test_a_run_has_the_same_page(run: Path) -> None:
     assert f"automl-pt reproduce {run}" in page.text
 
 
+def test_a_trial_is_judged_on_the_split_of_its_study(study: Path) -> None:
+    trial = next(path.parent for path in sorted(study.glob("trials/*/model.json")))
+    content = read_content(trial)[1]
+    info = json.loads((trial / "model.json").read_text())
+    assert content.values["classes"]["accuracy"] == pytest.approx(info["metrics"]["val_accuracy"])
+    assert not (trial / "manifest.json").exists()
+
+
+def test_no_other_split_is_drawn_where_the_models_own_is_gone(run: Path) -> None:
+    (run / "manifest.json").unlink()
+    content = read_content(run)[1]
+    assert "the split that it was trained with; given:" in content.values["classes"]["missing"]
+    assert not (run / "manifest.json").exists()
+
+
 def test_a_run_with_a_damaged_history_has_a_page(run: Path) -> None:
     (run / "history.jsonl").write_text("{")
     content = read_content(run)[1]

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from conftest import write_folder
 from tiny_runs import write_plugin
 
 from automl_pt import run
 from automl_pt.cli import cli
-from automl_pt.config import TrainConfig, make
+from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.data.prepare import prepare
 from automl_pt.errors import CheckpointError, ConfigError
 from automl_pt.plugins import load_plugins
 from automl_pt.reproduce import Reproduction
+from automl_pt.study.search import steps
 
 
 @pytest.fixture
@@ -34,6 +36,43 @@ def test_a_run_comes_out_the_same(original: Path, runner: CliRunner) -> None:
     assert result.exit_code == 0, result.output
     assert "epoch 2:" in result.stdout
     assert "weights: equal bit for bit" in result.stdout
+    assert (original.with_name("run-again") / "model.json").exists()
+
+
+def test_a_trial_is_repeated_on_the_split_of_its_study(tmp_path: Path, runner: CliRunner) -> None:
+    images = write_folder(tmp_path / "images", {"": 12})  # no splits: the study draws one, by its own seed
+    config = SearchConfig(
+        **{"dataset": str(images), "backbones": ("tiny",), "plugins": (str(write_plugin(tmp_path)),), "epochs": 2},
+        **{"trials": 2, "batch_sizes": (4,), "lr": (0.01, 0.1), "threads": 1, "workers": 0, "device": "cpu"},
+        **{"pruner": "none", "report": False, "seed": 3},
+    )
+    list(steps(config, tmp_path / "study"))
+    said = {}
+    for trial in sorted((tmp_path / "study" / "trials").iterdir()):
+        result = runner.invoke(cli, ["reproduce", str(trial), "--output", str(tmp_path / f"again-{trial.name}")])
+        assert result.exit_code == 0, result.output
+        assert "data was" not in result.stderr
+        assert not (trial / "manifest.json").exists()
+        said[(trial / "model.json").exists()] = result.stdout.splitlines()[-1]
+    # of two trials a search keeps the better one's weights
+    assert said == {
+        True: "weights: equal bit for bit",
+        False: "weights: not compared, for the original's are gone",
+    }
+
+
+def test_no_other_split_is_drawn_for_a_run_whose_own_is_gone(original: Path) -> None:
+    (original / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"(?s)on the split that it was trained on.*no manifest.json.*a copy"):
+        Reproduction(original)
+    assert not (original / "manifest.json").exists()
+
+
+def test_the_folder_one_stands_in_can_be_named(
+    original: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(original)
+    assert runner.invoke(cli, ["reproduce", "."]).exit_code == 0
     assert (original.with_name("run-again") / "model.json").exists()
 
 

@@ -19,8 +19,9 @@ def command(run: Path, output: Path | None, quiet: bool) -> int:
     from automl_pt.cli.display import train_display
     from automl_pt.reproduce import Reproduction
 
-    output = output or run.with_name(f"{run.name}-again")
     reproduction = Reproduction(run)
+    whole = run.absolute()  # "." has no name
+    output = output or whole.with_name(f"{whole.name}-again")
     for change in reproduction.changes():
         click.echo(f"note: {change}", err=True)
     with train_display(quiet=quiet, as_json=False) as display:
@@ -29,5 +30,6 @@ def command(run: Path, output: Path | None, quiet: bool) -> int:
     found = reproduction.compare(output)
     for difference in found.differences:
         click.echo(difference)
-    click.echo(f"weights: {'equal bit for bit' if found.same_weights else 'different'}")
+    said = {True: "equal bit for bit", False: "different", None: "not compared, for the original's are gone"}
+    click.echo(f"weights: {said[found.same_weights]}")
     return 0 if found.same else 1

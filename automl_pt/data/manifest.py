@@ -87,6 +87,17 @@ class Manifest:
         return manifest
 
 
+def manifest_beside(directory: Path) -> Path | None:
+    """Return the file of the split that the run or model in `directory` was made with; None where there is none.
+
+    A run has its own. A study has one for its model and its trials, which lie in the study's folder and in `trials`.
+    """
+    own = Path(directory).absolute()
+    study = own.parents[1] if own.parent.name == "trials" else own.parent
+    places = (folder / "manifest.json" for folder in (own, study))
+    return next((path for path in places if path.is_file()), None)
+
+
 def require_asked(manifest: Manifest, asked: Mapping[str, Any], path: Path) -> None:
     """Raise StudyError when the split in `path` was drawn with other settings than are asked for now."""
     differing = [

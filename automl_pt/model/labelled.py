@@ -12,7 +12,7 @@ import numpy as np
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.find import find
 from automl_pt.data.inventory import Inventory
-from automl_pt.data.manifest import Manifest
+from automl_pt.data.manifest import Manifest, manifest_beside
 from automl_pt.data.split import names_of
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import InvalidDatasetError
@@ -79,8 +79,8 @@ def manifest_of(directory: Path) -> Manifest | None:
 
     Raises StudyError for a manifest that is damaged.
     """
-    places = (directory / "manifest.json", directory.parent / "manifest.json")
-    return next((Manifest.load(path) for path in places if path.is_file()), None)
+    path = manifest_beside(directory)
+    return None if path is None else Manifest.load(path)
 
 
 def open_labelled(

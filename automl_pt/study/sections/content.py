@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt import __version__
+from automl_pt.data.manifest import manifest_beside
 from automl_pt.errors import AutomlError
 from automl_pt.plugins import Plugins
 from automl_pt.study.report import StudyReport
@@ -50,8 +51,8 @@ def study_content(report: StudyReport, *, device: str = "auto", plugins: Plugins
     directory = Path(report.directory)
     judged: Judged | Section = missing("There is no model yet.")
     if report.model is not None:
-        model, manifest = Path(report.model), directory / "manifest.json"
-        judged = try_judge(lambda: judge(model, manifest, device=device, plugins=plugins))
+        model = Path(report.model)
+        judged = try_judge(lambda: judge(model, manifest_beside(model), device=device, plugins=plugins))
     images, shown = _of_images(judged)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
@@ -71,7 +72,7 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
     directory = Path(run.directory)
     judged: Judged | Section = missing("The run has kept no model.")
     if (directory / "model.json").exists():
-        judged = try_judge(lambda: judge(directory, directory / "manifest.json", device=device, plugins=plugins))
+        judged = try_judge(lambda: judge(directory, manifest_beside(directory), device=device, plugins=plugins))
     images, shown = _of_images(judged)
     history, damage = _history(directory)
     best = next((one for one in reversed(history) if one.is_best), None)

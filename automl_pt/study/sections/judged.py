@@ -11,11 +11,12 @@ import numpy as np
 
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.prepare import Data, Pixels, prepare
-from automl_pt.errors import AutomlError
+from automl_pt.errors import AutomlError, StudyError
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.sections import Section, missing, why
+from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,10 +41,19 @@ class Judged:
         return images.images.images[images.index[self.pixels.names[index]]]
 
 
-def judge(directory: Path, manifest: Path, *, device: str = "auto", plugins: Plugins | None = None) -> Judged:
-    """Run the model in `directory` on the validation images of `manifest`; raise what loading either of them raises."""
+def judge(directory: Path, manifest: Path | None, *, device: str = "auto", plugins: Plugins | None = None) -> Judged:
+    """Run the model in `directory` on the validation images of `manifest`; raise what loading either of them raises.
+
+    Raises StudyError for None: a split drawn now would have images among them that the model was trained on.
+    """
     from automl_pt.model.directory import read_info
 
+    if manifest is None:
+        raise StudyError(
+            "a model is judged on the split that it was trained with",
+            given=printable(f"{directory}: there is no manifest.json with it"),
+            remedy="put the file back from a copy",
+        )
     settings = make(TrainConfig, read_info(directory)[0].config, source=str(directory / "model.json"))
     plugins = plugins if plugins is not None else load_plugins(settings.plugins)
     model = load_model(directory, device=device, plugins=plugins)
