@@ -65,7 +65,7 @@ def make_average(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
         shutil.rmtree(target, ignore_errors=True)
         return {**result, "batch_norm": soup.batch_norm, "model": None, "test": None}
     metrics = {"val_loss": result["val_loss"], "val_accuracy": result["val_accuracy"], "average_of_trials": taken}
-    save_model(target, soup.state(), replace(best.info, metrics=metrics, history=[]))
+    save_model(target, soup.state, replace(best.info, metrics=metrics, history=[]))
     return {**result, "batch_norm": soup.batch_norm, "model": str(target), "test": bench.test(bench.load(target))}
 
 
@@ -83,6 +83,8 @@ class _Soup:
         self.states: list[State] = [_state(best.network)]
         self.network = copy.deepcopy(best.network)
         self.batch_norm = self._rule()
+        #: the average of those taken in, as it was measured
+        self.state = self.states[0]
 
     def _rule(self) -> str:
         """Say what becomes of the running statistics of batch normalisation, which cannot be averaged."""
@@ -98,13 +100,10 @@ class _Soup:
         return self.bench.score(replace(self.best, network=self.network))
 
     def keep(self, model: Model) -> None:
-        """Take a network in for good."""
+        """Take in for good a network that was the last to be measured."""
         self.states.append(_state(model.network))
-
-    def state(self) -> State:
-        """Return the average of those taken in."""
-        self._load(average(self.states))
-        return _state(self.network)
+        # computed again it may be another: a pass over training images draws random numbers where there is dropout
+        self.state = _state(self.network)
 
     def _load(self, state: State) -> None:
         self.network.load_state_dict(state)

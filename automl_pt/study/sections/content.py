@@ -48,7 +48,6 @@ _LABELS = {
 
 def study_content(report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
     """Gather all that is known of a study; what cannot be had is a section that says why."""
-    directory = Path(report.directory)
     judged: Judged | Section = missing("There is no model yet.")
     if report.model is not None:
         model = Path(report.model)
