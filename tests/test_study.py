@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,31 @@ def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change:
         search(tmp_path / "toy", trials=2, **change)
     assert message in str(caught.value)
     assert "another --name to begin a new study" in str(caught.value)
+
+
+def test_a_study_begun_with_other_rungs_is_refused_unless_it_is_over(tmp_path: Path) -> None:
+    whole, _ = search(tmp_path / "toy", trials=4)
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")
+    for trial in study.get_trials():  # as an earlier version would have left them, whose first rung was at a third
+        with closing(sqlite3.connect(tmp_path / "toy" / "study.db")) as database, database:
+            ranks = {
+                ("0.3333" if float(point) < 1 else point): loss for point, loss in trial.user_attrs["ranks"].items()
+            }
+            database.execute(
+                "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = ? AND key = 'ranks'",
+                (json.dumps(ranks), trial._trial_id),
+            )
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    again, _ = search(tmp_path / "toy", trials=4)
+    assert states(again) == states(whole)
+    with pytest.raises(StudyError) as caught:
+        search(tmp_path / "toy", trials=6)
+    assert caught.value.rule == "a study goes on with the rungs it was begun with"
+    where = "trials were compared after 0.333 epochs, and now are after 0.167, 1, 3 epochs"
+    assert caught.value.given == f"{tmp_path / 'toy'}: {where}"
+    assert "--name to begin a new study, or `--pruner none`" in caught.value.remedy
+    grown, _ = search(tmp_path / "toy", trials=6, pruner="none")
+    assert states(grown)[4:] == ["COMPLETE"] * 2
 
 
 @pytest.mark.parametrize(

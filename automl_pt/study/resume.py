@@ -11,6 +11,7 @@ from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
+    from automl_pt.study.pruning.base import Standing
     from automl_pt.study.subject import Material
 
 #: settings that say where, with what or how long a study is computed, not what is computed
@@ -91,6 +92,26 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
+
+
+def require_same_rungs(standings: Sequence[Standing], levels: Sequence[float], trials: int, *, where: str) -> None:
+    """Raise StudyError where trials were compared at other points than `levels`, and there is something left to decide.
+
+    A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
+    """
+    points = sorted({point for standing in standings for point in standing.ranks} - set(levels))
+    is_over = len(standings) >= trials and all(standing.end for standing in standings)
+    if levels and points and not is_over:
+        raise StudyError(
+            "a study goes on with the rungs it was begun with",
+            given=f"{where}: trials were compared after {_epochs(points)} epochs, and now are after "
+            f"{_epochs(levels[:-1])} epochs",
+            remedy="give another --name to begin a new study, or `--pruner none`, which runs all trials in full",
+        )
+
+
+def _epochs(points: Sequence[float]) -> str:
+    return ", ".join(f"{point:.3g}" for point in points)
 
 
 def _default(setting: str) -> Any:

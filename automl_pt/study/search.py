@@ -286,12 +286,14 @@ def _open(
     ledger = _open_ledger(config, url, directory, material, stack)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
+    rule = make_rule(config.pruner, config.epochs, ledger.study)
+    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
         shelf=Shelf(directory, config.models_kept, subject.publish),
         engine=engine,
-        rule=make_rule(config.pruner, config.epochs, ledger.study),
+        rule=rule,
         space=make_space(config, material.train_images, material.dimensions),
         budget=budget,
         stop=stop,
