@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -34,7 +34,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TooSlow(f"it took longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: a library that retries may take the first for an error of its own
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     finally:
@@ -64,7 +65,7 @@ def _states() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """Return, by name, each global state that decides results and how to put it back; imports nothing."""
     found: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "Python's random state": (random.getstate(), random.setstate),
-        "the working folder": (os.getcwd(), os.chdir),
+        "the working folder": (_working_folder(), _go_back),
     }
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     if numpy is not None:
@@ -77,6 +78,18 @@ def _states() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         deterministic = torch.are_deterministic_algorithms_enabled()
         found["torch's deterministic mode"] = (deterministic, torch.use_deterministic_algorithms)
     return found
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed: by whoever, that is no reason to end here
+        return ""
+
+
+def _go_back(folder: str) -> None:
+    with suppress(FileNotFoundError):  # the plugin removed the folder that this process worked in
+        os.chdir(folder)
 
 
 def _set_dtype(torch: Any, name: str) -> None:

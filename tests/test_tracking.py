@@ -9,7 +9,9 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -215,6 +217,65 @@ def test_an_exception_is_reported_once_and_changes_no_result(tmp_path: Path) -> 
     assert torch.get_num_threads() == threads
     for one, other in zip(last.result.trials, quiet.result.trials, strict=True):
         assert (one.params, one.value, one.state) == (other.params, other.value, other.state)
+
+
+def test_a_fault_is_told_with_the_distribution_and_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "acme_log-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-log\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[automl_pt]\nacme = acme_log_of_faults\n")
+    source = "from automl_pt import hookimpl\n\n@hookimpl\ndef epoch_finished(event):\n    raise OSError('no disk')\n"
+    (tmp_path / "acme_log_of_faults.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    said: list[str] = []
+    Trackers(load_plugins(), ["acme"], report=said.append).tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
+    assert said == [
+        "tracker acme (acme-log 1.2): epoch_finished failed with OSError: no disk. The result is not affected; "
+        "said once"
+    ]
+
+
+class Homeless(Listener):
+    def on(self, event: Told) -> None:
+        with TemporaryDirectory() as folder:
+            os.chdir(folder)
+
+
+def test_a_hook_that_removes_the_folder_it_works_in_ends_nothing() -> None:
+    plugins, said, before = load_plugins(), list[str](), Path.cwd()
+    plugins.manager.register(Homeless(), "ear")
+    Trackers(plugins, ["ear"], report=said.append).tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
+    assert Path.cwd() == before
+    assert ["changed the working folder; it was put back" in text for text in said] == [True]
+
+
+def test_a_working_folder_that_is_gone_is_no_fault_of_a_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins, said, listener = load_plugins(), list[str](), Listener()
+    plugins.manager.register(listener, "ear")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    Trackers(plugins, ["ear"], report=said.append).tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
+    assert (len(listener.heard), said) == (1, [])
+
+
+class Stubborn(Listener):
+    def on(self, event: Told) -> None:
+        for _ in range(2):  # as a library that tries again does
+            with suppress(Exception):
+                time.sleep(60)
+        time.sleep(60)
+
+
+def test_a_hook_that_tries_again_is_left_all_the_same() -> None:
+    plugins, said, started = load_plugins(), list[str](), time.monotonic()
+    plugins.manager.register(Stubborn(), "ear")
+    trackers = Trackers(plugins, ["ear"], report=said.append, limit=0.2)
+    trackers.tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
+    assert time.monotonic() - started < 5
+    assert ["took longer than 0.2 s" in text for text in said] == [True]
 
 
 class Slow(Listener):
