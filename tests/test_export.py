@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tiny import load_tiny, make_model
 
-from automl_pt import run
+from automl_pt import Dataset, LabeledImages, LazyImages, hookimpl, run
 from automl_pt.cli.export import command
 from automl_pt.errors import ExportError, InstallationError, UsageError
 from automl_pt.images.resize import fit
@@ -235,6 +235,31 @@ def test_a_model_whose_images_have_gone_wants_some_named(tiny_folder: Path, tmp_
     tiny_folder.rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="name some after the model: files, folders or patterns"):
         validation_images(loaded, directory, plugins)
+
+
+class Lazy:
+    """A dataset of 40 validation images that counts which of them it has made."""
+
+    def __init__(self) -> None:
+        self.made: set[int] = set()
+
+    def draw(self, index: int) -> Any:
+        self.made.add(index)
+        return np.full((9, 9, 3), index, np.uint8)
+
+    @hookimpl
+    def register_datasets(self) -> list[Dataset]:
+        classes, labels = ("blue", "green", "red"), [index % 3 for index in range(40)]
+        return [Dataset("lazy", lambda _: LabeledImages(LazyImages(40, self.draw), labels, classes, ["val"] * 40))]
+
+
+def test_of_a_lazy_set_no_more_images_are_made_than_are_wanted(tmp_path: Path) -> None:
+    plugins, lazy = load_tiny(tmp_path), Lazy()
+    plugins.manager.register(lazy, "lazy")
+    directory = make_model(tmp_path / "model", plugins, config={"dataset": "lazy"})
+    found = validation_images(load_model(directory, device="cpu", plugins=plugins), directory, plugins, most=5)
+    assert len(found.sources) == len(lazy.made) == 5
+    assert found.labels == tuple(int(image[0, 0, 0]) % 3 for image in found.sources)
 
 
 def test_a_model_that_names_no_data_wants_images_named(model: Model, tmp_path: Path, plugins: Plugins) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,11 @@ def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int =
     """
     data = _validation(model, path, plugins)
     dataset = printable(model.info.config["dataset"])
-    spread = np.linspace(0, len(data.labels) - 1, min(most, len(data.labels))).round().astype(int)
-    pairs = list(zip(data.sources(), data.labels.tolist(), strict=True))
-    readable = [pair for pair in (pairs[index] for index in np.unique(spread)) if _is_readable(pair[0], model)]
+    spread = np.unique(np.linspace(0, len(data.labels) - 1, min(most, len(data.labels))).round().astype(int))
+    # of a lazy set no more images are made than are wanted
+    wanted = replace(data, taken=tuple(data.taken[index] for index in spread))
+    pairs = zip(wanted.sources(), data.labels[spread].tolist(), strict=True)
+    readable = [pair for pair in pairs if _is_readable(pair[0], model)]
     if not readable:
         raise _gone(f"{dataset}: none of the validation images can be read")
     sources, labels = zip(*readable, strict=True)
