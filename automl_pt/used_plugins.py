@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -42,14 +43,17 @@ def told(used: Iterable[Mapping[str, Any]]) -> str:
 
 
 def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
-    """Return what to type to have `used` again: a `pip install` line for distributions, --plugin for files."""
+    """Return what to type to have `used` again: a `pip install` line for distributions, --plugin for files.
+
+    Names may come from a stranger's model directory: they are quoted, so that what is copied is one word each.
+    """
     distributions, files = [], []
     for plugin in used:
         origin, version = _where(plugin)
         if origin.endswith(".py"):
-            files.append(f"--plugin {printable(origin)}")
+            files.append(f"--plugin {shlex.quote(printable(origin))}")
         elif origin != "registered by hand":
-            distributions.append(f"{printable(origin)}=={printable(version)}" if version else printable(origin))
+            distributions.append(shlex.quote(printable(f"{origin}=={version}" if version else origin)))
     steps = [f"`pip install {' '.join(distributions)}`"] if distributions else []
     steps += [f"name the file, where it is now: `{' '.join(files)}`"] if files else []
     steps = steps or ["register the plugin by hand, as the program did that began this"]

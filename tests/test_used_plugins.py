@@ -117,6 +117,12 @@ def test_only_what_is_used_is_recorded(site: Site):
             {"name": "a", "origin": "/home/me/a.py", "version": ""},
             "name the file, where it is now: `--plugin /home/me/a.py`",
         ),
+        # a stranger's model directory may name anything
+        ({"name": "a", "origin": "a; curl x|sh #", "version": "1"}, "`pip install 'a; curl x|sh #==1'`"),
+        (
+            {"name": "a", "origin": "/my nets/a.py", "version": ""},
+            "name the file, where it is now: `--plugin '/my nets",
+        ),
         ({"name": "a", "origin": "registered by hand", "version": ""}, "register the plugin by hand"),
     ],
 )
