@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,8 +20,10 @@ from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
 from automl_pt.locks import locked
 from automl_pt.report.page import render
+from automl_pt.study.run_report import RunReport
 from automl_pt.study.search import steps
 from automl_pt.study.sections import Content
+from automl_pt.study.sections.repeat import run_repeat
 from automl_pt.study.sections.write import read_content
 from automl_pt.text import printable
 
@@ -118,6 +121,23 @@ def test_the_figures_are_those_of_the_run(content: Content) -> None:
     assert values["mistakes"]["count"] == wrong > 0
     assert sum(pair["images"] for pair in values["confusion"]["pairs"]) == wrong
     assert sum(one["images"] for one in values["calibration"]["bins"]) == 30
+
+
+def test_the_page_says_whose_probabilities_it_shows(content: Content, run: Path) -> None:
+    said = content.values["calibration"]["note"]
+    assert "No temperature is kept with the model, so that these are its own probabilities" in said
+    weights = json.loads((run / "model.json").read_text())["weights"]["sha256"]
+    found = {"temperature": 2.0, "weights": weights, "images": 30, "data": "d", "loss": [1.0, 0.9], "ece": [0.2, 0.1]}
+    (run / "temperature.json").write_text(json.dumps({"format": 1, **found}))
+    values = read_content(run)[1].values
+    assert "The model's temperature of 2 is applied; it may have been chosen on these" in values["calibration"]["note"]
+    assert " at its temperature of 2; the epoch was chosen" in values["answer"]["sentences"][1]
+
+
+def test_the_settings_to_repeat_it_are_toml_whatever_the_names() -> None:
+    name = "\N{GRINNING FACE} 'a' \"b\"\n\x1f\u202e/é"
+    lines = run_repeat(RunReport("run", "completed", {"config": {"dataset": name, "lr": 1e-05}}, ())).get("commands")
+    assert tomllib.loads("\n".join(printable(line) for line in lines[0]["lines"])) == {"dataset": name, "lr": 1e-05}
 
 
 def test_time_is_told_by_its_parts(content: Content) -> None:

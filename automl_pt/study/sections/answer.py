@@ -53,9 +53,10 @@ def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> s
 
 def _seen(judged: Judged) -> str:
     scores = judged.scores
+    heat = "" if scores.temperature == 1 else f" at its temperature of {scores.temperature:.3g}"
     return (
         f"It is right on {percent(scores.accuracy)} of the {scores.images:,} validation images (95 %: "
-        f"{spread(scores.accuracy_interval)} %), with a loss of {loss(scores.loss)}"
+        f"{spread(scores.accuracy_interval)} %), with a loss of {loss(scores.loss)}{heat}"
     )
 
 

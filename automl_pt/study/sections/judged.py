@@ -138,4 +138,9 @@ def calibration_section(judged: Judged) -> Section:
         note += (
             f" The model's temperature of {temperature:.3g} is applied; it may have been chosen on these very images."
         )
+    else:
+        note += (
+            " No temperature is kept with the model, so that these are its own probabilities; `automl-pt evaluate "
+            "MODEL DATA --calibrate` fits one."
+        )
     return {"ece": found.ece, "mean_confidence": mean, "bins": bins, "temperature": temperature, "note": note}

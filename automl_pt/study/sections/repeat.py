@@ -59,9 +59,12 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are."""
+    """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are.
+
+    But for JSON's pairs of escapes for characters such as emoji, which TOML refuses.
+    """
     lines = [
-        f"{name} = {json.dumps(value)}"
+        f"{name} = {json.dumps(value, ensure_ascii=False)}"
         for name, value in asked.items()
         if name in kind.model_fields and name not in _PLACE and value is not None and not _is_default(kind, name, value)
     ]
