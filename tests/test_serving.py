@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -240,6 +241,39 @@ def test_a_body_that_never_arrives_is_given_up(port: int) -> None:
         assert b"408" in peer.recv(65_536).splitlines()[0]
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n"], ids=["nothing", "half"])
+def test_a_connection_without_a_request_is_given_up(model: Model, sent: bytes) -> None:
+    with serving(model, replace(LIMITS, connections=1, seconds=0.5)) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+            peer.sendall(sent)
+            assert peer.recv(65_536) == b""
+        assert ask(port, "/health").status == 200
+
+
+def test_a_head_may_not_come_byte_by_byte_for_ever(model: Model) -> None:
+    def drip(peer: socket.socket) -> None:
+        for letter in b"GET /health HTTP/1.1\r\nx: " + b"y" * 500:
+            peer.sendall(bytes([letter]))
+            time.sleep(0.02)
+
+    with (
+        serving(model, replace(LIMITS, seconds=0.5)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as peer,
+        pytest.raises(ConnectionError),
+    ):
+        drip(peer)
+
+
+def test_a_connection_that_is_kept_may_ask_again(model: Model) -> None:
+    with serving(model, replace(LIMITS, seconds=0.5)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        for _ in range(3):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            time.sleep(0.4)
+        connection.close()
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -257,6 +291,15 @@ def test_a_body_that_never_arrives_is_given_up(port: int) -> None:
         ({"host": "127.0.0.1:x"}, 421),
         ({"host": "127.0.0.1", "sec-fetch-site": "same-origin"}, None),
         ({"host": "127.0.0.1", "sec-fetch-site": "none"}, None),
+        ({"host": "127.0.0.1", "sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}, 403),
+        ({"host": "127.0.0.1", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}, 403),
+        ({"host": "127.0.0.1", "sec-fetch-site": "cross-site"}, 403),
+        # a link in another page that somebody follows, and a form in it
+        ({"host": "127.0.0.1", "sec-fetch-site": "same-site", "sec-fetch-mode": "navigate"}, None),
+        (
+            {"host": "127.0.0.1", "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "origin": "http://x.y"},
+            403,
+        ),
     ],
 )
 def test_only_its_own_names_reach_the_server(headers: dict[str, str], status: int | None) -> None:
@@ -347,6 +390,8 @@ def test_a_port_is_used_once() -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OutputError, match="an address of this machine"), bound("192.0.2.1", 0):
+        pass
+    with pytest.raises(OutputError, match=r"an address of this machine(.|\n)*a\.\.b, port 0"), bound("a..b", 0):
         pass
 
 

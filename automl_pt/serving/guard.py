@@ -65,7 +65,9 @@ def refusal(headers: Headers, hosts: tuple[str, ...]) -> tuple[int, str] | None:
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
         return 403, "a page of another origin asked"
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    # whoever follows a link, in a terminal that is itself a page for instance, only sees the page; forms have an origin
+    follows_link = headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not follows_link:
         return 403, "a page of another site asked"
     return None
 

@@ -38,10 +38,10 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that is none, such as "a..b"
         raise OutputError(
             "a server needs an address of this machine, and a port that is free",
-            given=f"{printable(host)}, port {port}: {error.strerror or error}",
+            given=f"{printable(host)}, port {port}: {getattr(error, 'strerror', None) or error}",
             remedy="name another --port, 0 for any free one, or another --host",
         ) from error
     with listener:
@@ -55,6 +55,7 @@ def run(
     import uvicorn
 
     from automl_pt.serving.app import make_app
+    from automl_pt.serving.protocol import protocol
 
     class Server(uvicorn.Server):
         """Ends when it is asked to; signals are the command line's."""
@@ -67,7 +68,7 @@ def run(
 
     settings = uvicorn.Config(
         make_app(model, limits, hosts=hosts),
-        http="h11",
+        http=protocol(limits.seconds),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -76,7 +77,8 @@ def run(
         # no log of requests: what strangers write does not belong on a terminal
         access_log=False,
         log_level="warning",
-        limit_concurrency=limits.connections,
+        # the limit is what uvicorn refuses at, the connection that asks included
+        limit_concurrency=limits.connections + 1,
         timeout_graceful_shutdown=_LAST,
     )
     Server(settings).run(sockets=[listener])
