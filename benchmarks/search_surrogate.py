@@ -1,9 +1,9 @@
 """Smooth pictures of measured trials: the final log loss of one set as a function of learning rate and batch size.
 
 A Gaussian process (Matern 5/2, a length for each of two axes, white noise) is fitted to the log of the kept validation
-losses of `search_curves.py`, pooled over the seeds of a set. A loss above that of guessing by chance counts as that. The
-axes are `log10 lr - shear * log10(batch_size / 16)` and `log2 batch_size`: with shear 0 the plain pair, 1/2 the square
-root rule, 1 the rate per batch. The shear is that of the highest marginal likelihood among SHEARS, so that no
+losses of `search_curves.py`, pooled over the seeds of a set. A loss above that of guessing by chance counts as that.
+The axes are `log10 lr - shear * log10(batch_size / 16)` and `log2 batch_size`: with shear 0 the plain pair, 1/2 the
+square root rule, 1 the rate per batch. The shear is that of the highest marginal likelihood among SHEARS, so that no
 coordinates are favoured beforehand.
 """
 
