@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from automl_pt import load_model
 from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
-from automl_pt.errors import ConfigError
+from automl_pt.errors import ConfigError, OutputError
 from automl_pt.model.ensemble import Ensemble
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.labelled import manifest_of
@@ -23,9 +24,10 @@ from automl_pt.model.load import read_info
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
 from automl_pt.study import events
+from automl_pt.study.after import Ended, after_search
 from automl_pt.study.averaging import average
 from automl_pt.study.made import made_lines
-from automl_pt.study.records import StudyResult
+from automl_pt.study.records import StudyResult, TrialRecord
 from automl_pt.study.refit import joined
 from automl_pt.study.search import steps
 
@@ -115,6 +117,21 @@ def test_what_was_made_of_the_same_trials_is_not_made_again(tiny_folder: Path, t
     assert said_again == []
     assert again.made == first.made
     assert read_info(tmp_path / "study" / "model-refit")[1].sha256 == before
+
+
+# the last is what another search made, of other trials
+@pytest.mark.parametrize("before", ["{", "[]", '{"refit": []}', '{"refit": {"of": [[7, 1]], "model": null}}'])
+def test_what_could_not_be_made_is_not_kept_as_made(before: str, tiny_folder: Path, tmp_path: Path) -> None:
+    def failing(ended: Ended) -> Any:
+        yield events.Notice("begun")
+        raise OutputError("a disk has room", given="none", remedy="make some")
+
+    (tmp_path / "made.json").write_text(before)
+    config = config_of(tiny_folder, tmp_path / "study", refit=True)
+    trial = TrialRecord(0, "COMPLETE", {}, 0.5, 2, 1.0, "completed", {})
+    told = list(after_search(Ended(config, tmp_path, (trial,), None, lambda: False), {"refit": failing}))
+    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none")]
+    assert json.loads((tmp_path / "made.json").read_text()) == {}
 
 
 def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
     An error of ours is told and costs that one thing: the search is over, and its model stands.
     """
     path = ended.directory / MADE
-    made: dict[str, Any] = read_json(path) if path.exists() else {}
+    made = _made_before(path)
     for name in asked(ended.config):
         of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
         if _is_made(made.get(name), of):
@@ -67,18 +67,27 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
             figures = None if ended.should_stop() else (yield from makers[name](ended))
         except AutomlError as error:
             yield Notice(f"{name}: {error.rule}: {error.given.strip()}")
-            continue
-        if figures is None:
-            yield Notice(f"{name}: not finished; the same command goes on with it")
         else:
-            made[name] = {"of": of, **figures}
-        write_json(path, made)
+            if figures is None:
+                yield Notice(f"{name}: not finished; the same command goes on with it")
+            else:
+                made[name] = {"of": of, **figures}
+        write_json(path, made)  # without what was made of other trials, too
     return {name: made[name] for name in asked(ended.config) if name in made}
 
 
-def _is_made(found: dict[str, Any] | None, of: list[list[int]]) -> bool:
+def _made_before(path: Path) -> dict[str, Any]:
+    """Return what an earlier search made; nothing where that is not told, or damaged: then it is made again."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_made(found: Any, of: list[list[int]]) -> bool:
     """Say whether a thing was made of these trials, and is still there."""
-    if found is None or found["of"] != of:
+    if not isinstance(found, dict) or found.get("of") != of or "model" not in found:
         return False
     return found["model"] is None or Path(found["model"], "model.json").exists()
 
