@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
+import sys
 from pathlib import Path
 
 from automl_pt.errors import OutputError, UsageError
@@ -18,6 +20,8 @@ PARTS = {
 ALL = frozenset(PARTS)
 #: what a new plugin has where nothing is said
 BOTH = frozenset({"backbone", "dataset"})
+#: what the example imports, and a plugin needs
+_TAKEN = ("automl_pt", "numpy", "torch")
 _INVITATION = "To start your own, copy this folder, or let `automl-pt plugins new NAME` do it.\n\n"
 
 
@@ -30,6 +34,13 @@ def new_plugin(name: str, folder: Path, kinds: frozenset[str] = BOTH) -> list[Pa
         raise UsageError(
             "a plugin's name is a distribution's: small letters, digits and single hyphens, a letter first",
             given=repr(name),
+            remedy="choose a name such as acme-nets",
+        )
+    module = name.replace("-", "_")
+    if keyword.iskeyword(module) or module in sys.stdlib_module_names or module in _TAKEN:
+        raise UsageError(
+            "a plugin's module is called as its distribution, and must not stand in the way of another",
+            given=f"{name}: {module} is Python's own, or a package that a plugin needs",
             remedy="choose a name such as acme-nets",
         )
     target = folder / name

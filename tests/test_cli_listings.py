@@ -71,7 +71,7 @@ def test_backbones_by_filter(runner, file):
     assert "leave a filter out" in str(error)
 
 
-@pytest.mark.parametrize("number", ["many", "3X", ""])
+@pytest.mark.parametrize("number", ["many", "3X", "", "infM"])
 def test_a_number_of_parameters_that_is_none(runner, number):
     result = runner.invoke(backbones, ["--max-params", number])
     assert result.exit_code == 2

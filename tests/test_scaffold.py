@@ -82,6 +82,13 @@ def test_a_name_that_no_distribution_can_have(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["json", "class", "numpy", "torch", "automl-pt"])
+def test_a_name_that_stands_in_the_way_of_another_module(name, tmp_path):
+    with pytest.raises(UsageError, match=r"(?s)must not stand in the way of another.*such as acme-nets"):
+        new_plugin(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_there(tmp_path):
     (tmp_path / "acme-nets").mkdir()
     with pytest.raises(OutputError, match=r"(?s)needs a new folder.*acme-nets exists.*another name"):

@@ -25,7 +25,7 @@ class Count(click.ParamType[int]):
         text = str(value).lower()
         try:
             return round(float(text[:-1]) * _UNITS[text[-1]]) if text[-1:] in _UNITS else int(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a number of parameters, such as 5M or 300000", param, ctx)
 
 
