@@ -182,7 +182,7 @@ class SearchConfig(Settings):
     batch_sizes: tuple[Count, ...] | None = Field(
         None,
         min_length=1,
-        description="batch sizes to choose from; default: powers of two from 8 to 256 that the data allow",
+        description="batch sizes to choose from; default: powers of two from 8 to 256 that data and device allow",
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="seconds after which the search ends with what it has")

@@ -201,7 +201,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         weights=Path(config.weights) if config.weights else None,
         seed=config.seed,
     )
-    scales = _choose_parameters(model, backbone, config)
+    scales = choose_parameters(model, backbone, config)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # PyTorch's annotations know no memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -216,7 +216,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
-def _choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
+def choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
     """Freeze what the settings say, and return the factors on the learning rate where they are not all 1."""
     if config.freeze == "backbone":
         head = head_parameters(model, backbone)

@@ -223,11 +223,12 @@ def test_losers_leave_no_checkpoints_and_only_the_best_keeps_its_weights(tmp_pat
 def test_at_no_time_are_there_more_checkpoints_than_the_bound(
     tmp_path: Path, lr: tuple[float, float], workers: int
 ) -> None:
-    directory, most, last = tmp_path / "toy", 0, None
-    for last in steps(config(trials=16, lr=lr, workers=workers), directory, subject=TOY):
+    directory, most, result = tmp_path / "toy", 0, None
+    for event in steps(config(trials=16, lr=lr, workers=workers), directory, subject=TOY):
         most = max(most, len(list((directory / "trials").glob("*/checkpoints"))))
-    assert isinstance(last, events.Finished)
-    order = sorted(last.result.trials, key=lambda trial: (trial.ranks[1 / 6], trial.number))
+        result = event.result if isinstance(event, events.Finished) else None
+    assert result is not None
+    order = sorted(result.trials, key=lambda trial: (trial.ranks[1 / 6], trial.number))
     outside = [trial.number for trial in order].index(0) >= 5  # in the narrow range the default is among the best five
     assert outside == (lr[1] == 1.0)
     bound = 5 + outside + max(1, workers)  # the first rung's quota, trial 0 outside it, those that are running

@@ -16,13 +16,16 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run import choose_image_size
+from automl_pt.run import choose_image_size, choose_parameters
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.trial import epochs
+from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
+from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.footprint import step_memory
 from automl_pt.training.result import EpochResult
 from automl_pt.used_plugins import used_plugins
 
@@ -37,10 +40,11 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         require_asked(data.manifest, split_settings(config), manifest)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     extra = dimensions(nets, config.backbone_options)
+    steps: list[StepMemory] = []
     for backbone in nets:
         name = backbone.name
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
-        _prove(config, backbone, len(data.manifest.classes), size)
+        steps.append(_prove(config, backbone, len(data.manifest.classes), size))
         for split in ("train", "val"):
             data.pixels(split, size)
 
@@ -56,13 +60,20 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         make=make,
         plugins=used_plugins(plugins, config.backbones, config.dataset),
         dimensions=extra,
+        steps=() if config.micro_batch_size is not None else tuple(steps),
     )
 
 
-def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> None:
-    """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here."""
+def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> StepMemory:
+    """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here.
+
+    Return what a training step of it takes.
+    """
     weights = Path(config.weights) if config.weights else None
-    build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
+    model = build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
+    choose_parameters(model, backbone, config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0))
+    half = choose_precision(config.precision, choose_device(config.device)) != "fp32"
+    return StepMemory(*step_memory(model, size, half=half))
 
 
 def compare(

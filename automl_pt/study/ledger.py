@@ -29,6 +29,8 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
 OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
+#: in what a study was made with: the batch sizes it offers unasked
+OFFERED = "offered"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
 NOBODY = ""
 

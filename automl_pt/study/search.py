@@ -28,10 +28,11 @@ from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.base import Engine
 from automl_pt.study.engine.inline import InlineEngine
 from automl_pt.study.engine.local import LocalEngine
-from automl_pt.study.engine.places import devices_for, threads_for
-from automl_pt.study.events import Event, Finished, StudyStarted
+from automl_pt.study.engine.places import devices_for, memory_for, threads_for
+from automl_pt.study.events import Event, Finished, Notice, StudyStarted
 from automl_pt.study.flat import Flatness
-from automl_pt.study.ledger import Ledger, Presence
+from automl_pt.study.ledger import OFFERED, Ledger, Presence
+from automl_pt.study.offered import Offer, offer
 from automl_pt.study.presence import Alone, Among
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
@@ -112,6 +113,8 @@ def steps(
 
 def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:
     yield study.started()
+    if study.offer.notice is not None:
+        yield Notice(study.offer.notice)
     with translated(study.storage):
         try:
             yield from study.coordinator.run()
@@ -139,6 +142,7 @@ class OpenStudy:
     storage: str
     subject: Subject
     coordinator: Coordinator
+    offer: Offer
     notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
@@ -286,6 +290,7 @@ def _open(
     ledger = _open_ledger(config, url, directory, material, stack)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
+    offered = _offer(config, material, ledger, engine)
     rule = make_rule(config.pruner, config.epochs, ledger.study)
     resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
     coordinator = Coordinator(
@@ -294,13 +299,23 @@ def _open(
         shelf=Shelf(directory, config.models_kept, subject.publish),
         engine=engine,
         rule=rule,
-        space=make_space(config, material.train_images, material.dimensions),
+        space=make_space(config, material.train_images, material.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)
-    return OpenStudy(config, directory, shown(url), subject, coordinator, notes)
+    return OpenStudy(config, directory, shown(url), subject, coordinator, offered, notes)
+
+
+def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine) -> Offer:
+    """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
+    free = memory_for(devices_for(config)[: engine.slots]) if material.steps else 0
+    with ledger.turn():
+        offered = offer(config, material.train_images, material.steps, free, ledger.about().get(OFFERED, ()))
+        if config.batch_sizes is None:
+            ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
+    return offered
 
 
 def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
@@ -336,7 +351,7 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
         found = ledger.about()
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
-        ledger.set_about({**wanted, "version": found.get("version", __version__)})
+        ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
     where = shown(url) if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
     write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"], "asked": asked})

@@ -85,14 +85,21 @@ class Space:
         return {**plain, **({"backbone": backbone} if len(self.backbones) > 1 else {}), **own}
 
 
-def make_space(config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = ()) -> Space:
-    """Return the study's ranges; batch sizes that leave an epoch fewer than four steps are not offered unasked.
+def allowed(train_images: int) -> tuple[int, ...]:
+    """Return the batch sizes that may be offered unasked: those that leave an epoch four steps, the smallest always."""
+    fitting = tuple(size for size in OFFERED if 4 * size <= train_images)
+    return fitting or (max(1, min(OFFERED[0], train_images)),)
+
+
+def make_space(
+    config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = (), offered: Sequence[int] | None = None
+) -> Space:
+    """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
 
     Raises ConfigError when a batch size asked for is above the number of training images.
     """
     if config.batch_sizes is None:
-        fitting = tuple(size for size in OFFERED if 4 * size <= train_images)
-        sizes = fitting or (max(1, min(OFFERED[0], train_images)),)
+        sizes = tuple(offered or allowed(train_images))
     else:
         sizes = tuple(sorted(set(config.batch_sizes)))
         if sizes[-1] > train_images:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.config import SearchConfig
 from automl_pt.study.after import Maker
 from automl_pt.study.engine.base import MakeTrial
+from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Material:
     """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
 
     `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
-    what the backbones add to the search.
+    what the backbones add to the search. `steps` is what a training step of each backbone takes of a worker's memory;
+    empty where that is no matter.
     """
 
     train_images: int
@@ -32,6 +34,7 @@ class Material:
     make: MakeTrial
     plugins: Sequence[Mapping[str, Any]] = ()
     dimensions: tuple[Dimension, ...] = ()
+    steps: tuple[StepMemory, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ SHARE = 0.8
 #: what backward takes beside what forward keeps: the gradients on their way, and workspaces
 BACKWARD = 1.5
 PROBE = 2
+#: how often the weights are in memory: themselves, gradients, momentum, and a moving average or a copy to save
+WEIGHTS = 4
 
 
 def bytes_per_image(model: nn.Module, images: Tensor) -> float:
@@ -39,6 +41,23 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
     return BACKWARD * sum(kept.values()) / len(images)
+
+
+def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, float]:
+    """Return the bytes a step takes: whatever the batch, and for each image; from passes of a few images on a CPU.
+
+    The free memory that a step may not take is counted in. With `half` the pass runs in a 16-bit format.
+    """
+    blank = next(model.parameters())
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        few, more = (
+            count * bytes_per_image(model, blank.new_zeros(count, 3, image_size, image_size))
+            for count in (PROBE, 2 * PROBE)
+        )
+    per_image = (more - few) / PROBE
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    fixed = WEIGHTS * weights + max(0.0, few - PROBE * per_image)
+    return int(fixed / SHARE), per_image / SHARE
 
 
 def try_out(step: Step, batch_size: int, image_size: int) -> int:

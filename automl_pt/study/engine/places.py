@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from automl_pt.config import SearchConfig
 
 
@@ -29,3 +31,20 @@ def threads_for(config: SearchConfig, workers: int) -> int:
     from automl_pt.training.device import available_cores
 
     return config.threads or max(1, available_cores() // max(1, workers))
+
+
+def memory_for(devices: Sequence[str]) -> int:
+    """Return the bytes of memory that each worker may take, its share of its device's; 0 where that is unknown."""
+    import torch
+
+    from automl_pt.data.memory import available_memory
+
+    shares = []
+    for name in sorted(set(devices)):
+        kind, whole = torch.device(name).type, 0
+        if kind == "cuda":
+            whole = torch.cuda.get_device_properties(name).total_memory
+        elif kind == "cpu":
+            whole = available_memory()
+        shares.append(whole // devices.count(name))
+    return min(shares)
