@@ -20,10 +20,12 @@ from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
 from automl_pt.locks import locked
 from automl_pt.report.page import render
+from automl_pt.study.records import TrialRecord
 from automl_pt.study.run_report import RunReport
 from automl_pt.study.search import steps
 from automl_pt.study.sections import Content
 from automl_pt.study.sections.repeat import run_repeat
+from automl_pt.study.sections.space import importance
 from automl_pt.study.sections.write import read_content
 from automl_pt.text import printable
 
@@ -297,3 +299,17 @@ def test_a_run_that_was_killed_at_once_has_a_page(tmp_path: Path) -> None:
         " ".join(content.values["answer"]["sentences"])
     )
     assert "No epoch has been done." in Page(render(content.values, content.pictures)).text
+
+
+# an option that only one backbone has, one that may be 0, and one whose values have no order
+@pytest.mark.parametrize("option", [{}, {"dropout": [0.0, 0.1]}, {"pool": ["avg", 2]}, {"pool": [None, "max", True]}])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_a_backbone_adds_to_the_search_has_its_importance(option: dict[str, list[Any]], everywhere: bool) -> None:
+    trials = []
+    for number in range(12):
+        added = {name: values[number % len(values)] for name, values in option.items() if everywhere or number % 2}
+        params = {"lr": 0.001 * 1.5**number, "batch_size": (8, 16)[number % 2], **added}
+        trials.append(TrialRecord(number, "COMPLETE", params, 1.0 / (number + 1), 1, 1.0, "completed", {}))
+    shares = importance(trials, {trial.number: trial.value or 0.0 for trial in trials})["shares"]
+    assert set(shares) == {"lr", "batch_size", *(option if everywhere else ())}
+    assert sum(shares.values()) == pytest.approx(1)

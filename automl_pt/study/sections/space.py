@@ -57,7 +57,9 @@ def importance(trials: Sequence[TrialRecord], losses: Mapping[int, float]) -> Se
     counting = [
         trial for trial in trials if trial.state != "FAIL" and (trial.number in losses or trial.state == "PRUNED")
     ]
-    varied = [name for name in sorted({n for trial in counting for n in trial.params}) if _varies(counting, name)]
+    # an option that one of several backbones adds is not there in the others' trials
+    shared = set.intersection(*(set(trial.params) for trial in counting)) if counting else set()
+    varied = [name for name in sorted(shared) if _varies(counting, name)]
     if len(counting) < MIN_TRIALS:
         return missing(
             f"{len(counting)} trials can be compared; with fewer than {MIN_TRIALS}, chance decides which setting seems "
@@ -98,5 +100,5 @@ def _distribution(values: Sequence[Any]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if all(isinstance(value, float) for value in values):
-        return FloatDistribution(min(values), max(values), log=True)
-    return CategoricalDistribution(sorted(set(values)))
+        return FloatDistribution(min(values), max(values), log=min(values) > 0)
+    return CategoricalDistribution(sorted(set(values), key=lambda value: (type(value).__name__, value)))
