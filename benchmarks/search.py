@@ -3,6 +3,7 @@
     python benchmarks/search.py overhead     ask, report, tell and storage for 16 trials of 20 epochs
     python benchmarks/search.py timeout      overrun of ten time limits
     python benchmarks/search.py kills        random SIGKILLs of a small study; its trials against the unbroken study's
+    python benchmarks/search.py kills-real   the same with the real trainer, on drawn images, alone and with a worker process
     python benchmarks/search.py workers      two workers against one on two cores, real trials
 
 The last takes minutes. Sides are interleaved.
@@ -10,6 +11,7 @@ The last takes minutes. Sides are interleaved.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -113,7 +115,7 @@ def kills(count: int = 100) -> dict[str, Any]:
                     capture_output=True,
                     text=True,
                 ).stdout.split()
-                trials[bool(number)] = __import__("json").loads(Path(folder, name, "result.json").read_text())["trials"]
+                trials[bool(number)] = json.loads(Path(folder, name, "result.json").read_text())["trials"]
             rows.append(
                 {
                     "storage": storage.partition(":")[0] or "sqlite",
@@ -123,6 +125,30 @@ def kills(count: int = 100) -> dict[str, Any]:
             )
             print(rows[-1], flush=True)
     return {"rows": rows}
+
+
+def kills_real(count: int = 25) -> dict[str, Any]:
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "AUTOML_PT_CACHE": f"{place}/cache"}
+
+        def trials(kills: int, processes: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+            folder = Path(place, f"{kills}-{processes}-{seed}")
+            command = [sys.executable, str(ROOT / "tests" / "kill_trainer.py"), str(folder)]
+            command += [str(kills), str(processes), str(seed)]
+            out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            found = json.loads((folder / "study" / "result.json").read_text())["trials"]
+            return [{**trial, "seconds": None} for trial in found], json.loads(out)
+
+        unbroken, _ = trials(0, 0, 0)
+        in_all = sum(trial["epochs"] for trial in unbroken)
+        for processes, seed in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6)]:
+            broken, told = trials(count, processes, seed)
+            before = sum(epochs < in_all for epochs in told["epochs"])
+            rows.append({"workers": processes, "seed": seed, **told, "before_the_last_epoch": before})
+            rows[-1]["equal"] = broken == unbroken
+            print(rows[-1], flush=True)
+    return {"rows": rows, "epochs": in_all, "trials": len(unbroken)}
 
 
 def workers(folder: str = "digits") -> dict[str, Any]:
@@ -149,8 +175,8 @@ def workers(folder: str = "digits") -> dict[str, Any]:
     return {"seconds": {str(count): values for count, values in sides.items()}, "ratio": ratio}
 
 
-SIDES = {"overhead": overhead, "timeout": timeout, "kills": kills, "workers": workers}
+SIDES = {"overhead": overhead, "timeout": timeout, "kills": kills, "kills-real": kills_real, "workers": workers}
 
 if __name__ == "__main__":
     chosen = sys.argv[1]
-    record.write(f"search_{chosen}", **SIDES[chosen]())
+    record.write(f"search_{chosen.replace('-', '_')}", **SIDES[chosen]())
