@@ -3,7 +3,7 @@
     python benchmarks/search.py overhead     ask, report, tell and storage for 16 trials of 20 epochs
     python benchmarks/search.py timeout      overrun of ten time limits
     python benchmarks/search.py kills        random SIGKILLs of a small study; its trials against the unbroken study's
-    python benchmarks/search.py kills-real   the same with the real trainer on drawn images, in one process and with a worker
+    python benchmarks/search.py kills-real   the same with the real trainer on drawn images, also with a worker process
     python benchmarks/search.py workers      two workers against one on two cores, real trials
 
 The last takes minutes. Sides are interleaved.
