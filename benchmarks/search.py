@@ -127,7 +127,7 @@ def kills(count: int = 100) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def kills_real(count: int = 25) -> dict[str, Any]:
+def kills_real(count: int = 1000) -> dict[str, Any]:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "AUTOML_PT_CACHE": f"{place}/cache"}
@@ -141,13 +141,12 @@ def kills_real(count: int = 25) -> dict[str, Any]:
             return [{**trial, "seconds": None} for trial in found], json.loads(out)
 
         unbroken, _ = trials(0, 0, 0)
-        in_all = sum(trial["epochs"] for trial in unbroken)
-        for processes, seed in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6)]:
+        for processes, seed in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5)]:
             broken, told = trials(count, processes, seed)
-            before = sum(epochs < in_all for epochs in told["epochs"])
-            rows.append({"workers": processes, "seed": seed, **told, "before_the_last_epoch": before})
-            rows[-1]["equal"] = broken == unbroken
+            rows.append({"workers": processes, "seed": seed, **told, "equal": broken == unbroken})
             print(rows[-1], flush=True)
+    in_all = sum(trial["epochs"] for trial in unbroken)
+    print(f"{sum(row['kills'] for row in rows)} kills of studies of {len(unbroken)} trials, {in_all} epochs")
     return {"rows": rows, "epochs": in_all, "trials": len(unbroken)}
 
 

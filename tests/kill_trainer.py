@@ -1,7 +1,8 @@
 """Searches drawn images with the real trainer in forked children and kills them at random, with all their workers.
 
-Called as: kill_trainer.py DIRECTORY KILLS WORKERS SEED; `DIRECTORY/images` and `DIRECTORY/study` are made. Prints one
-JSON object: the kills, the exit code of the last child, and the epochs that were on disk after each kill.
+Called as: kill_trainer.py DIRECTORY KILLS WORKERS SEED; `DIRECTORY/images` and `DIRECTORY/study` are made. It ends with
+the study, after KILLS at most. Prints one JSON object: the kills, the exit code of the last child, and the epochs that
+were on disk after each kill.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from automl_pt.study.search import steps
 
 TRIALS, EPOCHS = 16, 9
 #: seconds that a child lives at most before it is killed; with worker processes most of them go into starting one
-LIFE = {0: 1.2, 1: 7.0}
+LIFE = {0: 1.0, 1: 5.0}
 
 
 def config(directory: Path, workers: int) -> SearchConfig:
@@ -60,7 +61,7 @@ def epochs_on_disk(directory: Path) -> int:
 
 
 def main() -> None:
-    """Kill as often as told, then let the search end."""
+    """Kill until the search has ended, as often as told at most."""
     directory, kills, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     chance, seen = random.Random(int(sys.argv[4])), list[int]()
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def main() -> None:
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):
             seen.append(epochs_on_disk(directory))
-        elif len(seen) >= kills or os.waitstatus_to_exitcode(status):
+        else:
             print(json.dumps({"kills": len(seen), "code": os.waitstatus_to_exitcode(status), "epochs": seen}))
             return
 
