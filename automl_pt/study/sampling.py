@@ -24,7 +24,7 @@ from automl_pt.study.space import DEFAULT_BATCH_SIZE, Space
 
 #: trials, the default one included, before TPE begins
 STARTUP = 10
-#: the learning rate is searched as `lr / (batch_size / 16) ** EXPONENT`; what the power does is measured in docs/search.md
+#: learning rates are searched as `lr / (batch_size / 16) ** EXPONENT`; docs/search.md has what the power does
 EXPONENT = 0.5
 CANDIDATES = 20
 
