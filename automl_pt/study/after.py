@@ -54,7 +54,8 @@ def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
 def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
     """Make what is asked for and not made yet of the same trials; return the figures of each by name.
 
-    An error of ours is told and costs that one thing: the search is over, and its model stands.
+    Any error (ours, memory that is not there, a plugin's network) is told and costs that one thing: the search is over,
+    its model stands, and its report is still to be written.
     """
     path = ended.directory / MADE
     made = _made_before(path)
@@ -67,6 +68,8 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
             figures = None if ended.should_stop() else (yield from makers[name](ended))
         except AutomlError as error:
             yield Notice(f"{name}: {error.rule}: {error.given.strip()}")
+        except Exception as error:
+            yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the model found stands")
         else:
             if figures is None:
                 yield Notice(f"{name}: not finished; the same command goes on with it")
