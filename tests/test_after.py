@@ -139,16 +139,16 @@ def test_a_fault_of_somebody_elses_code_costs_that_thing_alone(tiny_folder: Path
         yield events.Notice("begun")
         raise MemoryError("9 GB")
 
-    config = config_of(tiny_folder, tmp_path / "study", average=2, refit=True)
+    config = config_of(tiny_folder, tmp_path / "study", ensemble=2, refit=True)
     trial = TrialRecord(0, "COMPLETE", {}, 0.5, 2, 1.0, "completed", {})
     told = list(
         after_search(
-            Ended(config, tmp_path, (trial,), None, lambda: False), dict.fromkeys(["average", "refit"], failing)
+            Ended(config, tmp_path, (trial,), None, lambda: False), dict.fromkeys(["ensemble", "refit"], failing)
         )
     )
     text = "failed with MemoryError: 9 GB; the model found stands"
     begun = events.Notice("begun")
-    assert told == [begun, events.Notice(f"average: {text}"), begun, events.Notice(f"refit: {text}")]
+    assert told == [begun, events.Notice(f"ensemble: {text}"), begun, events.Notice(f"refit: {text}")]
 
 
 def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_path: Path) -> None:
