@@ -88,7 +88,7 @@ def build(data: Path) -> dict[str, Any]:
     from torchvision import transforms as T
 
     figures = {}
-    for side, count in ((64, 500), (224, 300)):
+    for side, count in ((64, 1500), (224, 1000)):
         images = folder(data, [T.Resize(side), T.CenterCrop(side), T.PILToTensor()], count)
         files = [Path(images.dataset.samples[index][0]) for index in images.indices]
         digests = [sha256_file(path) for path in files]

@@ -114,6 +114,15 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     assert np.array_equal(decode(turned, 16), decode(np.asarray(upright), 16))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_that_only_xmp_tells_is_applied(orientation: int) -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+    turned = encoded(photo(60, 41), "JPEG", quality=95, xmp=xmp)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
+    assert (upright.size == (60, 41)) == (orientation < 5)
+    assert np.array_equal(decode_rgb(turned, "x"), np.asarray(upright))
+
+
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0" + b"\xff" * 500, b"x" * 60_000])
 def test_damaged_exif_is_ignored_without_a_warning(exif: bytes) -> None:
     with warnings.catch_warnings():

@@ -30,6 +30,8 @@ _TAIL = struct.Struct("<Q32s16s")
 _DIGEST = 64
 #: larger tables of unreadable files are not written by us
 _MAX_META = 1 << 30
+#: bytes that are hashed and written at once: each call waits for Python's lock, which decoding threads hold, too
+_PIECE = 1 << 18
 
 
 class DamagedPool(Exception):
@@ -56,7 +58,7 @@ class Pool:
 
 
 class PoolWriter:
-    """Appends images to an open file, holding none of them."""
+    """Appends images to an open file, holding no more of them than `_PIECE` bytes."""
 
     def __init__(self, stream: BinaryIO, image_size: int) -> None:
         self.stream, self.image_size = stream, image_size
@@ -64,14 +66,18 @@ class PoolWriter:
         self.digests = bytearray()
         self.unreadable: dict[str, str] = {}
         self.checksum = hashlib.sha256()
+        self._pending: list[memoryview] = []
 
     def add(self, digest: str, image: NDArray[np.uint8]) -> None:
         """Append uint8[3, S, S]."""
-        self._write(np.ascontiguousarray(image).data)
+        self._pending.append(np.ascontiguousarray(image).data)
         self.digests += digest.encode()
+        if len(self._pending) * image.nbytes >= _PIECE:
+            self._flush()
 
     def finish(self) -> None:
         """Append digests, meta and tail."""
+        self._flush()
         self._write(memoryview(self.digests))
         meta = to_json(
             {
@@ -84,6 +90,10 @@ class PoolWriter:
             }
         ).encode()
         self.stream.write(meta + _TAIL.pack(len(meta), hashlib.sha256(meta).digest(), MAGIC))
+
+    def _flush(self) -> None:
+        self._write(b"".join(self._pending))
+        self._pending.clear()
 
     def _write(self, content: bytes | memoryview) -> None:
         self.checksum.update(content)

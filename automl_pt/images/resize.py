@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 _LONG = 4
 
 
-def fit(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+def fit(pixels: NDArray[np.uint8], image_size: int, *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Resize uint8[H, W, 3] so that the short side is S = `image_size`, crop the centre, return uint8[3, S, S].
 
-    Equal to Pillow's bilinear `resize` and a centre crop, within one level.
+    With `out`, uint8[3, S, S], the result is written there. Equal to Pillow's bilinear `resize` and a centre crop,
+    within one level.
     """
     height, width = pixels.shape[:2]
     if height == width == image_size:
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    if max(height, width) > _LONG * min(height, width):
-        return _fit_long(pixels, image_size)
-    return _fit(pixels, image_size)
+        fitted = pixels.transpose(2, 0, 1)
+    elif max(height, width) > _LONG * min(height, width):
+        fitted = _fit_long(pixels, image_size)
+    else:
+        fitted = _fit(pixels, image_size)
+    out = np.empty((3, image_size, image_size), np.uint8) if out is None else out
+    out[...] = fitted
+    return out
 
 
 def resized(height: int, width: int, image_size: int) -> tuple[int, int]:
@@ -40,6 +45,7 @@ def offset(length: int, image_size: int) -> int:
 
 
 def _fit(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return uint8[3, S, S] as a view with the channels innermost."""
     import torch
 
     rows, columns = pixels.shape[:2]
@@ -49,8 +55,8 @@ def _fit(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     # interleaved bytes take torch's vector path; columns first, as the rows that the crop drops are then never widened
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     image = _antialiased(image, height, columns)[:, :, top : top + size]
-    image = _antialiased(image, size, width)[0, :, :, left : left + size]
-    return np.ascontiguousarray(image.numpy())
+    fitted: NDArray[np.uint8] = _antialiased(image, size, width)[0, :, :, left : left + size].numpy()
+    return fitted
 
 
 def _antialiased(image: Tensor, height: int, width: int) -> Tensor:
@@ -65,4 +71,4 @@ def _fit_long(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     top, left = offset(height, size) * rows / height, offset(width, size) * columns / width
     box = (left, top, min(left + size * columns / width, columns), min(top + size * rows / height, rows))
     image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return np.asarray(image).transpose(2, 0, 1)
