@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,10 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
     model.network.cpu().float().eval()
     network = preprocessed(model.network, model.info.preprocessing, preprocessing).eval()
     try:
-        content, run = _MAKERS[kind](network, *_example(model, preprocessing), _metadata(model, preprocessing))
+        with warnings.catch_warnings():
+            # the exporters warn of their own libraries; whether what they made is right is measured below
+            warnings.simplefilter("ignore")
+            content, run = _MAKERS[kind](network, *_example(model, preprocessing), _metadata(model, preprocessing))
     except (InstallationError, ExportError):
         raise
     except Exception as error:  # exporters raise many types for networks they cannot trace
