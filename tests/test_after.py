@@ -362,3 +362,12 @@ def test_a_forged_list_of_members_is_refused(members: Any, text: str) -> None:
     assert ModelInfo.from_dict(values).members == []
     with pytest.raises(ValueError, match=text):
         ModelInfo.from_dict({**values, "members": members})
+
+
+@pytest.mark.parametrize(
+    "found", [{}, {"model": 3}, [], None, {"model": "m", "trial": 1, "epochs": 2, "test": {"loss": "x"}}]
+)
+@pytest.mark.parametrize("name", ["ensemble", "average", "refit"])
+def test_figures_that_somebody_edited_are_named_and_cost_no_report(name: str, found: Any) -> None:
+    [line] = made_lines({name: found})
+    assert line.startswith(f"{name}: made.json does not hold what it was written with; remove it")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,26 @@ def test_an_image_can_be_dropped(tmp_path: Path, browser: Any, hostile: Model) -
         visit.end()
 
 
+class ForeignPage(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<title>another site</title>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def foreign_site() -> Iterator[int]:
+    """Serve a page of nobody's on a port of its own."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ForeignPage) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
 def test_a_page_of_another_site_cannot_ask(browser: Any, hostile: Model) -> None:
     with serving(hostile, Limits()) as port, serving(hostile, Limits()) as other:
         visit = Visit(browser, other)
@@ -160,9 +183,12 @@ def test_a_page_of_another_site_cannot_ask(browser: Any, hostile: Model) -> None
         # the page's own policy lets it ask nobody else
         assert visit.page.evaluate(asked, f"http://127.0.0.1:{port}/predict") == "not sent"
         visit.page.close()
+    with serving(hostile, Limits()) as port, foreign_site() as other:
         page = browser.new_page()
-        page.goto("about:blank")
-        page.evaluate(asked, f"http://127.0.0.1:{port}/predict")
+        page.goto(f"http://127.0.0.1:{other}/")
+        with page.expect_event("requestfailed") as blocked:
+            page.evaluate(asked, f"http://127.0.0.1:{port}/predict")
+        assert blocked.value.failure.startswith("net::ERR_BLOCKED_BY_RESPONSE")
         refused = page.request.get(f"http://127.0.0.1:{port}/model", headers={"origin": "null"})
         assert refused.status == 403
         page.close()

@@ -11,8 +11,17 @@ def made_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
     `made` is the field of StudyResult.
     """
-    say = {"ensemble": _ensemble, "average": _average, "refit": _refit}
-    return [line for name in say if name in made for line in say[name](made[name])]
+    return [line for name in _SAY if name in made for line in _said(name, made[name])]
+
+
+def _said(name: str, found: Mapping[str, Any]) -> list[str]:
+    try:
+        return list(_SAY[name](found))
+    except (KeyError, TypeError, ValueError):  # the file is for people to read, and some people edit
+        return [
+            f"{name}: made.json does not hold what it was written with; remove it and run the search's command again, "
+            "which makes it anew"
+        ]
 
 
 def _ensemble(found: Mapping[str, Any]) -> Iterator[str]:
@@ -60,6 +69,9 @@ def _gained(found: Mapping[str, Any]) -> str:
 def _test(found: Mapping[str, Any]) -> str:
     figures = found["test"]
     return "" if not figures else "; test: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+
+_SAY = {"ensemble": _ensemble, "average": _average, "refit": _refit}
 
 
 def _listed(numbers: list[int]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_pt.errors import DatasetError
 from automl_pt.images.thumbnail import thumbnail, view
 from automl_pt.model.label_errors import label_errors
 from automl_pt.model.saliency import grad_cam
@@ -77,8 +78,15 @@ def _item(judged: Judged, index: int, taken_for: int) -> dict[str, Any]:
 def pictures(judged: Judged, mistakes: Section) -> dict[str, str]:
     """Return a small picture of each image that the page shows, by the name it has there."""
     shown = [item["index"] for kind in ("labels", "mistakes") for item in mistakes[kind][:MAX_PICTURES]]
-    made = {f"image-{index}": thumbnail(judged.source(index)) for index in dict.fromkeys(shown)}
+    made = {f"image-{index}": _picture(judged, index) for index in dict.fromkeys(shown)}
     return {name: picture for name, picture in made.items() if picture is not None}
+
+
+def _picture(judged: Judged, index: int) -> str | None:
+    try:
+        return thumbnail(judged.source(index))
+    except (DatasetError, OSError):  # a lazy dataset that cannot make this image any more: the page goes without it
+        return None
 
 
 def saliency_section(judged: Judged, mistakes: Section) -> tuple[Section, dict[str, str]]:
