@@ -102,7 +102,7 @@ def _one(study: optuna.Study, curves: dict) -> int:
     return len(curves["raw"])
 
 
-def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.1) -> Callable[[list[dict]], Given]:
+def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03) -> Callable[[list[dict]], Given]:
     return lambda trials: climb(Rungs(levels, first, later, 2, margin), trials)
 
 
@@ -115,6 +115,7 @@ RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
         "1/6 1 5, a quarter goes on": rungs(SIXTH, 1, 5, first=4, later=4),
         "1/6 1 2 5, 16-5-3-2": rungs(SIXTH, 1, 2, 5, first=3),
         "1/6 2 5, 16-3-2, margin 0": rungs(SIXTH, 2, 5, first=5, margin=0.0),
+        "1/6 2 5, 16-3-2, margin 0.1 (before)": rungs(SIXTH, 2, 5, first=5, margin=0.1),
         "1/6 2 5, 16-3-2, default in full": rungs(SIXTH, 2, 5, first=5, margin=IN_FULL),
     },
     9: {
@@ -125,6 +126,7 @@ RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
         "1/6 3 9, 16-3-2": rungs(SIXTH, 3, 9, first=5),
         "1/3 1 3 9, 16-5-3-2": rungs(THIRD, 1, 3, 9, first=3),
         "1/6 1 3 9, 16-5-3-2, margin 0": rungs(SIXTH, 1, 3, 9, first=3, margin=0.0),
+        "1/6 1 3 9, 16-5-3-2, margin 0.1 (before)": rungs(SIXTH, 1, 3, 9, first=3, margin=0.1),
         "1/6 1 3 9, 16-5-3-2, default in full": rungs(SIXTH, 1, 3, 9, first=3, margin=IN_FULL),
     },
 }

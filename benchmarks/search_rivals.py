@@ -6,8 +6,8 @@ FOLDER holds {train,val}/CLASS/*. All sides train ResNet-18 at 64 px from scratc
 P and O with torchvision's ImageFolder, a DataLoader and an eager float32 loop of SGD; O asks TPE, reports each
 epoch's validation loss, prunes by the median and keeps its study in SQLite. Ours is the whole `automl-pt search`,
 cache, final model and figures included, from an empty cache. Every side runs in a process of its own, so that imports
-count, too. `--images N` takes the first N images of each class and split. CPU and wall seconds. A cell (set, seed,
-side) that is in results/search_rivals.json is not run again: a run that was cut goes on.
+count, too. `--images N` takes the first N training images of each class, and N / 5 to validate on. CPU and wall
+seconds. A cell (set, seed, side) that is in results/search_rivals.json is not run again: a run that was cut goes on.
 """
 
 from __future__ import annotations
@@ -106,11 +106,11 @@ def run_ours(folder: Path, epochs: int, trials: int, seed: int) -> float:
 
 
 def subset(folder: Path, images: int, place: Path) -> Path:
-    """Link the first `images` images of each class and split into `place`."""
-    for split in ("train", "val"):
+    """Link the first `images` training images of each class, and a fifth as many to validate on, into `place`."""
+    for split, count in (("train", images), ("val", images // 5)):
         for path in sorted((folder / split).iterdir()):
             (place / split / path.name).mkdir(parents=True)
-            for image in sorted(path.iterdir())[: images or None]:
+            for image in sorted(path.iterdir())[: count or None]:
                 os.link(image, place / split / path.name / image.name)
     return place
 

@@ -55,7 +55,7 @@ DEFAULTS = [(0.01, "promote"), (0.2, "promote"), (0.21, "promote"), (0.23, "prun
 
 @pytest.mark.parametrize(("loss", "verdict"), DEFAULTS)
 def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float, verdict: str) -> None:
-    rule = Rungs((1, 3, 9))
+    rule = Rungs((1, 3, 9), margin=0.1)
     rivals = [Standing(number, {1: 0.1 * number}) for number in range(1, 6)]
     assert rule.verdict(0, [Standing(0, {1: loss}), *rivals], 6) == verdict
     # a fifth trial could still be better than all: what is clearly behind stays so, the rest is not certain
@@ -64,7 +64,7 @@ def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float
 
 
 def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() -> None:
-    rule = Rungs((1, 3, 9))
+    rule = Rungs((1, 3, 9), margin=0.1)
     rivals = [Standing(number, {1: 0.1 * number, 3: 0.1 * number}) for number in (1, 2)]
     rivals += [Standing(number, {1: 0.1 * number}, "pruned") for number in range(3, 6)]
     for score, verdict in ((0.01, "promote"), (0.21, "promote"), (0.3, "prune")):
@@ -76,7 +76,7 @@ def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() ->
 
 def test_an_excused_default_trial_waits_for_those_it_is_compared_with() -> None:
     # at the second rung two of three go on: the second best of them may still be near the default, or far below it
-    rule = Rungs((1, 3, 9))
+    rule = Rungs((1, 3, 9), margin=0.1)
     default = Standing(0, {1: 0.31, 3: 0.31})
     rivals = [Standing(number, {1: 0.1 * number}) for number in (1, 2, 3)]
     rivals += [Standing(number, {1: 0.9}, "pruned") for number in range(4, 9)]

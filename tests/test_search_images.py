@@ -21,7 +21,7 @@ from automl_pt.study import events
 from automl_pt.study.classifier import paired
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.probe import due_after
-from automl_pt.study.engine.ranking import rank_loss, use_batch_statistics
+from automl_pt.study.engine.ranking import last_state, rank_loss, use_batch_statistics
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.records import StudyResult
 from automl_pt.study.search import steps
@@ -71,7 +71,9 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     assert 0 <= result.test["accuracy"] <= 1
     assert result.comparison is not None
     assert result.comparison.images == 12
-    assert [record.state for record in result.trials].count("COMPLETE") == 3  # the default one, and two others
+    assert [record.state for record in result.trials].count(
+        "COMPLETE"
+    ) == 2  # at least two go on, and the default is clearly behind
     model = load_model(result.model, plugins=load_plugins([str(tmp_path / "tiny_plugin.py")]))
     data = prepare(
         SearchConfig(dataset=str(tiny_folder)), load_plugins(), manifest=tmp_path / "study" / "manifest.json"
@@ -124,7 +126,7 @@ def test_ranking_looks_and_changes_nothing(tiny_folder: Path, tmp_path: Path) ->
     run = execute(config, tmp_path / "run", data=data, plugins=plugins)
     next(run)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    first, second = (rank_loss(config, tmp_path / "run", data, plugins) for _ in range(2))
+    first, second = (rank_loss(config, last_state(tmp_path / "run")["model"], data, plugins) for _ in range(2))
     assert first == second
     assert first is not None
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}

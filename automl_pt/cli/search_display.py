@@ -73,12 +73,8 @@ def describe(event: events.Event) -> list[str]:
             return [f"trial {event.number} waits after epoch {event.epoch:.2g}"]
         case events.TrialEnded():
             value = "" if event.value is None else f", val loss {event.value:.4f}"
-            return [
-                escape(
-                    f"trial {event.number} ended: {event.reason}{value}, "
-                    f"{counted(event.epochs, 'epoch')}, {event.seconds:.1f} s"
-                )
-            ]
+            epochs = counted(event.epochs, "epoch") if event.epochs else "within its first epoch"
+            return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
             return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]
         case events.Notice():

@@ -6,15 +6,15 @@ The run is stopped between two steps with its `last` checkpoint, and goes on fro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from automl_pt import run
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
 from automl_pt.plugins import Plugins
 from automl_pt.study.engine.base import Probe, TrialSpec
-from automl_pt.study.engine.ranking import rank_loss
-from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.study.engine.ranking import last_state, rank_loss
 
 
 def probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Probe]:
@@ -29,14 +29,14 @@ def probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins:
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop() or batches_done >= due
 
-    batches_done, seconds = _position(spec)
-    if batches_done < due:
+    state = last_state(spec.output)
+    if _batches_done(state) < due:
         for _ in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
             raise AssertionError("it stops before the epoch is over")
-        batches_done, seconds = _position(spec)
-    if batches_done == due:
-        loss = rank_loss(spec.config, spec.output, data, plugins, always=True)
-        yield Probe(level, math.nan if loss is None else loss, seconds)
+        state = last_state(spec.output)
+    if state is not None and _batches_done(state) == due:
+        loss = rank_loss(spec.config, state["model"], data, plugins, always=True)
+        yield Probe(level, math.nan if loss is None else loss, state["progress"]["seconds"])
 
 
 def due_after(level: float, batches: int) -> int:
@@ -49,7 +49,6 @@ def _batches(spec: TrialSpec, data: Data, plugins: Plugins) -> int:
     return len(batch_sizes(len(data.pixels("train", size).labels), spec.config.batch_size))
 
 
-def _position(spec: TrialSpec) -> tuple[int, float]:
-    """Return how many batches of the first epoch are in the checkpoint, and the seconds they took."""
-    state, _ = Checkpoints(spec.output / "checkpoints").load()
-    return (0, 0.0) if state is None else (state["progress"]["batches_done"], state["progress"]["seconds"])
+def _batches_done(state: Mapping[str, Any] | None) -> int:
+    """Return how many batches of the first epoch a checkpoint holds."""
+    return 0 if state is None else int(state["progress"]["batches_done"])

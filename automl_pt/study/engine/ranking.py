@@ -7,10 +7,12 @@ rate and batch size: the plain validation loss tells more of that lag than of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.build import build_model
@@ -26,19 +28,23 @@ from automl_pt.training.evaluation import autocast
 BATCH = 64
 
 
-def rank_loss(config: TrainConfig, output: Path, data: Data, plugins: Plugins, *, always: bool = False) -> float | None:
-    """Return that loss of the weights in a run's `last` checkpoint.
+def last_state(output: Path) -> dict[str, Any] | None:
+    """Return what is in a run's `last` checkpoint, None where there is none."""
+    return Checkpoints(output / "checkpoints").load()[0]
+
+
+def rank_loss(
+    config: TrainConfig, weights: Mapping[str, Tensor], data: Data, plugins: Plugins, *, always: bool = False
+) -> float | None:
+    """Return that loss of `weights`, a run's state_dict.
 
     For a network without batch normalisation it is None, or with `always` the plain validation loss. The images come in
     one fixed random order, so that every batch holds a mixture of classes.
     """
-    state, _ = Checkpoints(output / "checkpoints").load()
-    if state is None:
-        return None
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
     model = build_model(backbone, len(data.manifest.classes), size, seed=config.seed)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(weights)
     if not use_batch_statistics(model) and not always:
         return None
     precision = choose_precision(config.precision, device)

@@ -14,7 +14,7 @@ from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.probe import probe
-from automl_pt.study.engine.ranking import rank_loss
+from automl_pt.study.engine.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
 
 
@@ -56,7 +56,8 @@ def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) 
     """Add what the pruning rule compares, after the epochs at which it does."""
     if result.epoch not in spec.ranked_at or result.reason is not None:
         return result
-    return replace(result, rank_loss=rank_loss(spec.config, spec.output, data, plugins))
+    state = last_state(spec.output)
+    return result if state is None else replace(result, rank_loss=rank_loss(spec.config, state["model"], data, plugins))
 
 
 def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:

@@ -38,7 +38,7 @@ class Rungs:
     reduction: float = REDUCTION_OF_LONG
     later: float = 1.6
     keep: int = 2
-    margin: float = 0.1
+    margin: float = 0.03
 
     @staticmethod
     def over(epochs: int) -> Rungs:
