@@ -31,27 +31,44 @@ SIDES = ("P", "O", "ours")
 
 
 def plain_run(
-    folder: Path, epochs: int, seed: int, lr: float = LR, batch_size: int = BATCH, trial: Any = None
+    folder: Path,
+    epochs: int,
+    seed: int,
+    lr: float = LR,
+    batch_size: int = BATCH,
+    trial: Any = None,
+    *,
+    side: int = SIDE,
+    device: str = "cpu",
+    processes: int = 0,
 ) -> float:
-    """Train as one would by hand; return the lowest validation loss. With an Optuna trial, report and prune."""
+    """Train as one would by hand; return the lowest validation loss. With an Optuna trial, report and prune.
+
+    `processes` read the images beside this one.
+    """
     import optuna
     import torch
     from torch.nn import functional as F
     from torch.utils.data import DataLoader
     from torchvision import datasets, models, transforms
 
-    torch.set_num_threads(1)
+    if device == "cpu":
+        torch.set_num_threads(1)
     torch.manual_seed(seed)
     common = [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     ways = {
-        "train": [transforms.RandomResizedCrop(SIDE, (0.5, 1.0)), transforms.RandomHorizontalFlip()],
-        "val": [transforms.Resize(SIDE), transforms.CenterCrop(SIDE)],
+        "train": [transforms.RandomResizedCrop(side, (0.5, 1.0)), transforms.RandomHorizontalFlip()],
+        "val": [transforms.Resize(side), transforms.CenterCrop(side)],
     }
     sets = {
         name: datasets.ImageFolder(folder / name, transforms.Compose([*way, *common])) for name, way in ways.items()
     }
-    loaders = {name: DataLoader(found, batch_size, shuffle=name == "train") for name, found in sets.items()}
-    model = models.resnet18(num_classes=len(sets["train"].classes))
+    ways_to_load: dict[str, Any] = {"num_workers": processes, "persistent_workers": processes > 0}
+    loaders = {
+        name: DataLoader(found, batch_size, shuffle=name == "train", pin_memory=device != "cpu", **ways_to_load)
+        for name, found in sets.items()
+    }
+    model = models.resnet18(num_classes=len(sets["train"].classes)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loaders["train"]))
     best = float("inf")
@@ -61,12 +78,15 @@ def plain_run(
             if len(labels) < 2:
                 continue
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            F.cross_entropy(model(images.to(device)), labels.to(device)).backward()
             optimizer.step()
             schedule.step()
         model.eval()
         with torch.inference_mode():
-            total = sum(F.cross_entropy(model(i), t, reduction="sum").item() for i, t in loaders["val"])
+            total = sum(
+                F.cross_entropy(model(images.to(device)), labels.to(device), reduction="sum").item()
+                for images, labels in loaders["val"]
+            )
         loss = total / len(sets["val"])
         best = min(best, loss)
         if trial is not None:
