@@ -13,7 +13,7 @@ from automl_pt.study.engine.failures import report_failure
 from automl_pt.study.engine.local import LocalEngine
 from automl_pt.study.engine.places import devices_for, threads_for
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.shelf import discard, ranked
+from automl_pt.study.shelf import Shelf, discard, ranked
 
 CONFIG = SearchConfig(dataset="plain")
 
@@ -95,6 +95,17 @@ def test_discarding_keeps_what_tells_of_the_trial(tmp_path: Path) -> None:
     assert (tmp_path / "model.json").exists()
     discard(tmp_path, weights=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "run.json"]
+
+
+def test_the_best_of_those_that_ended_keep_their_weights_for_those_under_way_may_fail(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 1, lambda source, target: None)
+    records = [record(number, "RUNNING", 0.1 * number, "paused") for number in (1, 2)]
+    records += [record(number, "PRUNED", 0.1 * number, "pruned") for number in (3, 4, 5)]
+    for one in records:
+        shelf.output(one.number).mkdir(parents=True)
+        (shelf.output(one.number) / "model.json").touch()
+    shelf.tidy(records, 2)
+    assert [one.number for one in records if shelf.holds(one.number)] == [1, 2, 3, 4]
 
 
 def test_the_budget_counts_parts_of_epochs() -> None:

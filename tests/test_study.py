@@ -235,6 +235,14 @@ def test_at_no_time_are_there_more_checkpoints_than_the_bound(
     assert most == bound if workers == 0 else most <= bound
 
 
+def test_when_all_who_went_on_fail_the_best_of_those_dropped_is_the_model(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", dataset="late-2", trials=24, workers=4)
+    assert {"FAIL", "PRUNED"} == set(states(result))
+    assert result.best is not None
+    assert (result.best.state, result.best.epochs) == ("PRUNED", 1)
+    assert json.loads(Path(result.model or "", "model.json").read_text())["trial"] == result.best.number
+
+
 def test_leaving_the_search_and_calling_it_again_gives_the_same_study(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "whole" / "toy")
     for stop_after in range(3, 40, 4):

@@ -43,11 +43,14 @@ class Shelf:
         self.publish(self.output(number), self.model)
 
     def tidy(self, records: Sequence[TrialRecord], keep: int) -> None:
-        """Remove what ended trials need no longer, except the weights of the best `keep`; what is gone stays gone."""
-        kept = {record.number for record in ranked(records)[:keep]}
-        for record in records:
-            if record.state in ("COMPLETE", "PRUNED", "FAIL"):
-                discard(self.output(record.number), weights=record.number not in kept)
+        """Remove what ended trials need no longer, except the weights of the best `keep` of them.
+
+        Those still under way take nobody's place, however good they are: they may fail. What is gone stays gone.
+        """
+        ended = [record for record in records if record.state in ("COMPLETE", "PRUNED", "FAIL")]
+        kept = {record.number for record in ranked(ended)[:keep]}
+        for record in ended:
+            discard(self.output(record.number), weights=record.number not in kept)
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
