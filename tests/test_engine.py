@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,28 @@ def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
     assert "a worker process must be able to start" in message
     assert "ModuleNotFoundError: No module named 'no'" in message
     assert "--workers 0" in message
+
+
+TALK = """
+import socket, sys, threading
+from automl_pt.study.engine.worker import Link
+sys.setswitchinterval(1e-6)
+ours, theirs = socket.socketpair()
+link, count = Link(theirs), 20_000
+def drain():
+    while ours.recv(1 << 16):
+        pass
+threading.Thread(target=drain, daemon=True).start()
+threading.Thread(target=ours.sendall, args=[b'{"do": "go_on"}\\n' * count], daemon=True).start()
+for _ in range(count):
+    link.send(number=1)
+print(sum(link._commands.get(timeout=5)["do"] == "go_on" for _ in range(count)), flush=True)
+"""
+
+
+def test_no_command_is_lost_while_a_worker_speaks() -> None:
+    told = subprocess.run([sys.executable, "-c", TALK], capture_output=True, text=True, check=False)
+    assert told.stdout == "20000\n", told.stderr
 
 
 def test_one_worker_per_core_and_no_more_than_trials() -> None:

@@ -32,13 +32,15 @@ class Link:
     """The worker's end of the socket: commands come in on a thread of their own, messages go out whole."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._stream = connection.makefile("rw", encoding="utf-8", newline="\n")
+        # two streams: one for both would forget what it has read, but not handed out yet, whenever something is sent
+        self._incoming = connection.makefile("r", encoding="utf-8", newline="\n")
+        self._outgoing = connection.makefile("w", encoding="utf-8", newline="\n")
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stop = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in self._stream:
+        for line in self._incoming:
             command = json.loads(line)
             if command["do"] == "stop":
                 self._stop.set()
@@ -55,8 +57,8 @@ class Link:
 
     def send(self, **message: Any) -> None:
         """Send one message."""
-        self._stream.write(json.dumps(message) + "\n")
-        self._stream.flush()
+        self._outgoing.write(json.dumps(message) + "\n")
+        self._outgoing.flush()
 
 
 def serve(link: Link, make: MakeTrial) -> None:
