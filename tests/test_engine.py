@@ -10,7 +10,7 @@ import torch
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DatasetError, OutputError
 from automl_pt.study.budget import Budget
-from automl_pt.study.engine.base import TrialSpec
+from automl_pt.study.engine.base import Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 from automl_pt.study.engine.local import LocalEngine
 from automl_pt.study.engine.places import devices_for, threads_for
@@ -61,6 +61,39 @@ def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) 
     assert "a worker process must be able to start" in message
     assert "ModuleNotFoundError: No module named 'no'" in message
     assert "--workers 0" in message
+
+
+def test_a_worker_killed_while_it_starts_has_crashed_and_is_replaced(tmp_path: Path) -> None:
+    engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
+    config = CONFIG.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    spec = TrialSpec(0, config, tmp_path / "0", 1, tmp_path / "manifest.json")
+    engine.start(spec)
+    engine._workers[0].process.kill()
+    assert engine.wait(30) == [Report(0, crash="its process was ended by SIGKILL, often for lack of memory")]
+    engine.start(spec)
+    assert until_told(engine)[0].epoch is not None
+    engine.close()
+
+
+def test_a_worker_that_ran_out_of_memory_is_replaced(tmp_path: Path) -> None:
+    engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
+    config = SearchConfig(dataset="memory-0").trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    engine.start(TrialSpec(0, config, tmp_path / "0", 2, tmp_path / "manifest.json"))
+    process, reports = engine._workers[0].process, list[Report]()
+    while not any(report.failure for report in reports):
+        reports += until_told(engine)
+    assert reports[-1].failure == "out of memory"
+    assert process.returncode is not None
+    engine.start(TrialSpec(1, config, tmp_path / "1", 1, tmp_path / "manifest.json"))
+    assert until_told(engine)[0].epoch is not None
+    engine.close()
+
+
+def until_told(engine: LocalEngine) -> list[Report]:
+    reports: list[Report] = []
+    while not reports:
+        reports = engine.wait(30)
+    return reports
 
 
 TALK = """

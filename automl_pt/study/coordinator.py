@@ -16,6 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.seeds import derive_seed
 from automl_pt.study.budget import Budget
+from automl_pt.study.engine import failures
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
 from automl_pt.study.events import (
     EpochDone,
@@ -39,7 +40,7 @@ from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed
 CRASHES_ALLOWED = 3
-OUT_OF_MEMORY = "failed: out of memory"
+OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError
 from automl_pt.study.engine.base import Report
 
+OUT_OF_MEMORY = "out of memory"
+
 
 def report_failure(number: int, error: Exception) -> Report:
     """Turn what a trial raised into a report.
@@ -16,7 +18,7 @@ def report_failure(number: int, error: Exception) -> Report:
     if isinstance(error, AutomlError) and not _belongs_to_the_trial(error):
         return Report(number, fatal=error)
     if is_out_of_memory(error):
-        return Report(number, failure="out of memory")
+        return Report(number, failure=OUT_OF_MEMORY)
     text = str(error).strip() or "no message"
     return Report(number, failure=f"{type(error).__name__}: {text}"[:2000])
 

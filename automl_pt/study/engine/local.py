@@ -19,7 +19,11 @@ from typing import IO, Any
 from automl_pt import errors
 from automl_pt.errors import AutomlError, InstallationError
 from automl_pt.study.engine.base import Probe, Report, TrialSpec
+from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
+
+#: how a process ends that somebody else has ended, SIGKILL and SIGTERM: that says nothing about whether it can start
+ENDED_BY_OTHERS = (-9, -15)
 
 
 @dataclass
@@ -166,6 +170,8 @@ class LocalEngine:
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None
+        if message.get("failure") == OUT_OF_MEMORY:
+            self._remove(worker)  # a fresh process has all of the memory again
         if "fatal" in message:
             return [Report(number, fatal=_error(message["fatal"]))]
         return [Report(number, **message)]
@@ -175,7 +181,7 @@ class LocalEngine:
         self._remove(worker)
         if worker.spec is None:
             return []
-        if not worker.ready:
+        if not worker.ready and code not in ENDED_BY_OTHERS:
             return [Report(worker.spec.number, fatal=_cannot_start(code, worker.log))]
         return [Report(worker.spec.number, crash=_describe(code))]
 
