@@ -272,6 +272,19 @@ def test_a_signal_pauses_the_search_with_everything_kept(tmp_path: Path) -> None
     assert without_time(again.trials) == without_time(whole.trials)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_trial_whose_last_epoch_was_done_when_a_signal_came_has_ended(tmp_path: Path, workers: int) -> None:
+    stop: list[int] = []
+    told: list[events.Event] = []
+    for event in steps(config(workers=workers), tmp_path / "toy", subject=TOY, stop=lambda: stop[0] if stop else None):
+        told.append(event)
+        if isinstance(event, events.EpochDone) and event.result.reason is not None:
+            stop.append(signal.SIGTERM)
+    last = told[-1]
+    assert isinstance(last, events.Finished)
+    assert states(last.result).count("COMPLETE") == 1
+
+
 def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     first = steps(config(), tmp_path / "toy", subject=TOY)
     next(first)

@@ -274,6 +274,10 @@ class Coordinator:
             del self._running[trial.number]
 
     def _pause(self, trial: Running) -> Iterator[Event]:
+        """Give a trial back, unless it had done its last epoch when it was asked to stop."""
+        if trial.results and trial.results[-1].reason is not None:
+            yield from self._take_end(trial)
+            return
         del self._running[trial.number]
         paused = trial.outcome("paused")
         self.ledger.pause(trial.number, paused)
