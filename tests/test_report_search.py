@@ -65,6 +65,25 @@ def test_a_failure_is_a_note_and_costs_nothing_else(tmp_path: Path, make: Any, n
     assert json.loads((tmp_path / "result.json").read_text())["best"]["number"] == result.best.number
 
 
+@pytest.mark.parametrize(
+    ("error", "said"), [(0.124, "12 % too long"), (-0.5, "50 % too short"), (0.001, "right"), (None, None)]
+)
+def test_the_end_says_how_wrong_the_estimated_time_was(tmp_path: Path, error: float | None, said: str | None) -> None:
+    result = replace(search(tmp_path, page), estimate_error=error)
+    lines = [line for line in result_lines(Finished(result)) if line.startswith("time as estimated half way: ")]
+    assert lines == ([f"time as estimated half way: {said}"] if said else [])
+    assert not any(line.startswith("time") for line in result_lines(Finished(replace(result, signal=2))))
+
+
+def test_a_runner_up_that_is_not_compared_is_told_all_the_same(tmp_path: Path) -> None:
+    result = search(tmp_path, page)
+    assert result.comparison is not None
+    assert not any(line.startswith("runner-up") for line in result_lines(Finished(result)))
+    second = replace(result.trials[1], number=3, reason="pruned", epochs=1, value=0.5)
+    lines = result_lines(Finished(replace(result, comparison=None, runner_up=second)))
+    assert "runner-up: trial 3, pruned after 1 epoch, val loss 0.5000; not compared image by image" in lines
+
+
 def test_no_page_is_written_where_none_is_asked_for_or_a_signal_came(tmp_path: Path) -> None:
     assert search(tmp_path / "without", broken, report=False).notes == ()
     assert search(tmp_path / "stopped", broken, stop=lambda: 2).notes == ()

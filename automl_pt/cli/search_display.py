@@ -99,14 +99,27 @@ def result_lines(event: events.Finished) -> list[str]:
             f"its lead over trial {found.runner_up}: {found.difference:.4f} +- {found.standard_error:.4f}, "
             f"{verdict} the noise of {found.images} validation images"
         )
+    elif result.runner_up is not None and result.runner_up.value is not None:
+        second = result.runner_up
+        lines.append(
+            f"runner-up: trial {second.number}, {second.reason} after {counted(second.epochs, 'epoch')}, "
+            f"val loss {second.value:.4f}; not compared image by image"
+        )
     if result.test is not None:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
+    if result.estimate_error is not None and result.signal is None:
+        lines.append(f"time as estimated half way: {_wrong_by(result.estimate_error)}")
     lines += made_lines(result.made)
     lines += [f"note: {note}" for note in result.notes]
     lines.append(f"model: {result.model}" if result.model else "no trial left a model")
     if result.report is not None:
         lines.append(f"report: {result.report}")
     return [escape(line) for line in lines]
+
+
+def _wrong_by(error: float) -> str:
+    per_cent = round(100 * abs(error))
+    return f"{per_cent} % too {'long' if error > 0 else 'short'}" if per_cent else "right"
 
 
 def params_text(params: dict[str, Any]) -> str:
