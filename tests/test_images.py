@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from automl_pt.check.examine import examine
 from automl_pt.images import resize
 from automl_pt.images.decode import BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
 from automl_pt.images.modes import BACKGROUND
@@ -128,6 +129,44 @@ def test_damaged_exif_is_ignored_without_a_warning(exif: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(encoded(photo(), "JPEG", exif=exif), 16).shape == (3, 16, 16)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+#: segments that libjpeg passes over and Pillow refuses
+REFUSED = {
+    "an unknown marker": segment(0x01, b"abc"),
+    "a short JFIF": segment(0xE0, b"JFIF\0"),
+    "a short Adobe": segment(0xEE, b"Adobe"),
+    "a short profile": segment(0xE2, b"ICC_PROFILE\0"),
+    "a short Photoshop block": segment(0xED, b"Photoshop 3.0\0008BIM\4\4"),
+}
+
+
+@pytest.mark.parametrize("odd", REFUSED.values(), ids=REFUSED)
+def test_training_refuses_the_jpeg_heads_that_the_check_refuses(odd: bytes) -> None:
+    content = encoded(photo(), "JPEG")
+    body = content[content.index(b"\xff\xdb") :]
+    assert decode(b"\xff\xd8" + body, 16).shape == (3, 16, 16)
+    with pytest.raises(UnreadableImage, match="its header is damaged"):
+        decode(b"\xff\xd8" + odd + body, 16)
+    assert examine(b"\xff\xd8" + odd + body, "x").fault == "unreadable"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=20), st.integers(0, 255), st.randoms(use_true_random=False))
+def test_training_and_check_agree_on_any_jpeg_head(body: bytes, marker: int, chance: random.Random) -> None:
+    content = bytearray(encoded(photo(40, 30), "JPEG"))
+    content[2:2] = segment(marker, body)
+    content[chance.randrange(2, content.index(b"\xff\xda"))] ^= 1 << chance.randrange(8)
+    try:
+        decode_rgb(bytes(content), "x")
+        fault = ""
+    except UnreadableImage as error:
+        fault = error.kind
+    assert examine(bytes(content), "x").fault == fault
 
 
 def png(header: bytes, body: bytes) -> bytes:

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 #: named here because Pillow knows a format only once its module is imported
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 _ORIENTATION = 0x0112
-#: EXIF and XMP
-_TELLS_ORIENTATION = (b"Exif\0", b"http://ns.adobe.com/xap/")
+#: segments of a JPEG's head in which Pillow finds nothing to refuse or to turn, and the bytes that each holds at least:
+#: frames, tables, restarts, comments, JFIF, Adobe's colours; EXIF, XMP, profiles and all others are Pillow's to read
+_PLAIN_SEGMENTS = {**dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xFE), 2), 0xE0: 16, 0xEE: 14}
+_SCAN = 0xDA
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -135,11 +137,11 @@ def decode_rgb(
 
 
 def _plain_jpeg(content: bytes, at_least: int | None) -> NDArray[np.uint8] | None:
-    """Decode a JPEG of one or three colours without a word on its orientation; None for anything else or damaged.
+    """Decode a JPEG of one or three colours with a plain head; None for anything else or damaged.
 
     Pillow's header costs 0.03 ms of Python's lock, which threads wait for; it is asked about all other files.
     """
-    if not content.startswith(b"\xff\xd8\xff") or any(mark in content for mark in _TELLS_ORIENTATION):
+    if not _has_plain_head(content):
         return None
     import simplejpeg
 
@@ -150,6 +152,19 @@ def _plain_jpeg(content: bytes, at_least: int | None) -> NDArray[np.uint8] | Non
         return _decode_jpeg(content, (width, height), at_least)
     except ValueError:
         return None
+
+
+def _has_plain_head(content: bytes) -> bool:
+    """Say whether a JPEG comes to its first scan through segments in which Pillow finds nothing: it need not look."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        return False
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != _SCAN:
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        if length < _PLAIN_SEGMENTS.get(content[place + 1], length + 1):
+            return False
+        place += 2 + length
+    return content[place : place + 2] == bytes((0xFF, _SCAN))
 
 
 def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) -> NDArray[np.uint8]:
