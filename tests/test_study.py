@@ -115,6 +115,21 @@ def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change:
     assert "another --name to begin a new study" in str(caught.value)
 
 
+def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/other.db"
+    study = optuna.create_study(storage=url, study_name="toy", direction="maximize")
+    study.ask()
+    with pytest.raises(StudyError) as caught:
+        search(tmp_path / "toy", storage=url)
+    assert caught.value.rule == "a search goes on with a study that a search has begun"
+    assert caught.value.given == f"{url}: the study 'toy' holds 1 trial of another program"
+    assert caught.value.remedy == "give another --name, or another --storage"
+    assert study.user_attrs == {}
+    result, _ = search(tmp_path / "toy", storage=url, name="ours", trials=2)
+    assert len(result.trials) == 2
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
 def test_a_study_begun_with_other_rungs_is_refused_unless_it_is_over(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "toy", trials=4)
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")

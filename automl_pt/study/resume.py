@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
+from automl_pt.text import counted
 from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from automl_pt.plugins import Plugins
     from automl_pt.study.pruning.base import Standing
     from automl_pt.study.subject import Material
@@ -91,6 +94,16 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             "a study goes on with what it was made with; only trials, timeout and ranges may grow",
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
+        )
+
+
+def require_own(trials: Sequence[FrozenTrial], name: str, *, where: str) -> None:
+    """Raise StudyError where a study that no search of ours has begun holds trials: nothing is known of these."""
+    if trials:
+        raise StudyError(
+            "a search goes on with a study that a search has begun",
+            given=f"{where}: the study {name!r} holds {counted(len(trials), 'trial')} of another program",
+            remedy="give another --name, or another --storage",
         )
 
 
