@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -10,10 +11,14 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 
 from automl_pt.errors import StorageError
 from automl_pt.study.journal import RepairingJournal
+from automl_pt.study.ledger import Ledger, Outcome
+from automl_pt.study.presence import Alone
 from automl_pt.study.storage import open_storage, retrying, shown
 
 MINIMIZE = [StudyDirection.MINIMIZE]
@@ -130,6 +135,48 @@ def test_retrying_goes_on_until_the_storage_answers() -> None:
     assert retrying(action, pauses.append) == "done"
     assert len(pauses) == 3
     assert pauses[0] < pauses[2]
+
+
+class Away(optuna.storages.InMemoryStorage):
+    """A storage that is away at the first call of a method, or whose answer to it is lost."""
+
+    def __init__(self, method: str, *, written: bool) -> None:
+        super().__init__()
+        inner, calls = getattr(self, method), itertools.count()
+
+        def call(*given: Any, **options: Any) -> Any:
+            first = next(calls) == 0
+            if first and not written:
+                raise StorageInternalError("the server is away")
+            answer = inner(*given, **options)
+            if first:
+                raise StorageInternalError("the answer is lost")
+            return answer
+
+        setattr(self, method, call)
+
+
+METHODS = ["create_new_trial", "get_trial", "set_trial_user_attr", "set_trial_intermediate_value"]
+METHODS += ["set_trial_state_values", "set_study_user_attr", "get_study_user_attrs", "get_all_trials"]
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_storage_that_is_away_for_a_moment_costs_no_trial_and_doubles_none(method: str, written: bool) -> None:
+    storage = Away(method, written=written)
+    ledger = Ledger(storage, "one", Alone(), "")
+    ledger.set_about({"lr": [0.1, 1.0]})
+    for loss in (0.5, 0.4):
+        number = ledger.add({"lr": loss}, {"lr": FloatDistribution(0.1, 1.0)})
+        ledger.report(number, 1, loss)
+        ledger.end(number, "COMPLETE", Outcome("completed", loss, 1, 1.0))
+    ledger.set_best([1, 1])
+    assert (ledger.about(), ledger.best()) == ({"lr": [0.1, 1.0]}, [1, 1])
+    ledger.refresh()
+    assert [(record.number, record.value, record.state) for record in ledger.records()] == [
+        (0, 0.5, "COMPLETE"),
+        (1, 0.4, "COMPLETE"),
+    ]
 
 
 def journal_with(tmp_path: Path, tail: bytes) -> Path:

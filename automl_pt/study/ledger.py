@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal, Protocol
 
 import optuna
@@ -117,8 +118,17 @@ class Ledger:
             distributions=dict(distributions),
             user_attrs={OWNER: self.presence.owner},
         )
-        trial_id = self.storage.create_new_trial(self.study_id, template_trial=template)
-        trial = copy.deepcopy(self.storage.get_trial(trial_id))
+        before, attempts = {trial._trial_id for trial in self._trials}, count()
+
+        def create() -> int:
+            # a first attempt may have been written, and only its answer lost with the connection
+            found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
+            ours = (one for one in found if one.user_attrs[OWNER] == self.presence.owner)
+            written = [one._trial_id for one in ours if one._trial_id not in before]
+            return written[0] if written else self.storage.create_new_trial(self.study_id, template_trial=template)
+
+        trial_id = retrying(create)
+        trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
         self._trials.append(trial)
         return trial.number
 
@@ -192,29 +202,35 @@ class Ledger:
 
     def about(self) -> dict[str, Any]:
         """Return what the study was made with; empty for a new one."""
-        return dict(self.storage.get_study_user_attrs(self.study_id).get(STUDY, {}))
+        return dict(self._attribute(STUDY) or {})
 
     def set_about(self, about: Mapping[str, Any]) -> None:
         """Write what the study is made with."""
-        self.storage.set_study_user_attr(self.study_id, STUDY, dict(about))
+        self._set_attribute(STUDY, dict(about))
 
     def best(self) -> list[int] | None:
         """Return which trial's model was published last, and after how many of its epochs."""
-        found = self.storage.get_study_user_attrs(self.study_id).get(BEST)
+        found = self._attribute(BEST)
         return None if found is None else list(found)
 
     def set_best(self, mark: list[int]) -> None:
         """Write which model is published."""
-        self.storage.set_study_user_attr(self.study_id, BEST, mark)
+        self._set_attribute(BEST, mark)
 
     def judgement(self) -> dict[str, Any] | None:
         """Return what the end of an earlier search found of the best trial."""
-        found = self.storage.get_study_user_attrs(self.study_id).get(JUDGEMENT)
+        found = self._attribute(JUDGEMENT)
         return None if found is None else dict(found)
 
     def set_judgement(self, judgement: Mapping[str, Any]) -> None:
         """Write what was found of the best trial."""
-        self.storage.set_study_user_attr(self.study_id, JUDGEMENT, dict(judgement))
+        self._set_attribute(JUDGEMENT, dict(judgement))
+
+    def _attribute(self, key: str) -> Any:
+        return retrying(lambda: self.storage.get_study_user_attrs(self.study_id)).get(key)
+
+    def _set_attribute(self, key: str, value: Any) -> None:
+        retrying(lambda: self.storage.set_study_user_attr(self.study_id, key, value))
 
     def study(self) -> optuna.Study:
         """Return Optuna's view of the study, which its pruners ask for."""

@@ -49,7 +49,7 @@ class Among:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._engine, self._study = engine, study
         self._postgresql = engine.dialect.name == "postgresql"
-        self._connection = self._announce()
+        self._connection = retrying(self._announce)
         self._fence: Fence | None = None
 
     def join(self, storage: BaseStorage, study_id: int) -> None:
@@ -70,11 +70,14 @@ class Among:
             self._connection.close()
             self._connection = retrying(self._announce)
 
+    def _connect(self) -> Connection:
+        return retrying(self._engine.connect).execution_options(isolation_level="AUTOCOMMIT")
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the study's lock, which others wait for."""
         self.keep_up()
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._connect() as connection:
             self._take(connection, f"study {self._study}")
             try:
                 yield
@@ -87,7 +90,7 @@ class Among:
         if owner == self.owner:
             return True
         take = "pg_try_advisory_lock" if self._postgresql else "TRY_LOCK"
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._connect() as connection:
             if not self._call(connection, take, owner):
                 return True
             try:
