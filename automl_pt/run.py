@@ -206,8 +206,9 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     # PyTorch's annotations know no memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
-    training.fit_into(available_memory())
     training.restore(checkpoints)
+    # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
+    training.fit_into(available_memory())
     training.step.notes += changes(before, record)
     group.wait()  # nobody replaces a checkpoint that another process is still reading
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way

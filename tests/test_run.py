@@ -19,6 +19,7 @@ from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DeviceEr
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import default_output, finish, history
+from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
@@ -91,6 +92,21 @@ def test_a_run_left_early_goes_on_bit_for_bit(
     assert record(tmp_path / "left")["reason"] == "completed"
     assert [result.val_loss for result in found] == [result.val_loss for result in expected]
     assert equal(tmp_path / "left", tmp_path / "whole")
+
+
+def test_a_run_gone_on_with_less_memory_is_cut_and_told(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    assert next(generator).notes == ()
+    generator.close()  # type: ignore[attr-defined]
+    monkeypatch.setattr(run, "available_memory", lambda: 10_000)
+    generator = start(tiny_folder, tmp_path / "out", plugins)
+    (note,) = next(generator).notes
+    state, _ = Checkpoints(tmp_path / "out" / "checkpoints").load()
+    assert state is not None
+    assert state["micro_batch_size"] in (1, 2, 3)
+    assert note == f"4 images need more memory than is free: going on with {state['micro_batch_size']} at once"
 
 
 def test_other_settings_are_refused_by_name(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
