@@ -248,6 +248,27 @@ def test_out_of_memory_with_a_single_image_is_an_error() -> None:
         list(train(training(settings(), Hungry(0))))
 
 
+class HungryInValidation(Hungry):
+    """As `Hungry`, but in evaluation mode."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not self.training and len(images) > self.limit:
+            torch.empty(2**62, dtype=torch.uint8)
+        logits: torch.Tensor = self.inner(images)
+        return logits
+
+
+def test_out_of_memory_in_validation_takes_fewer_images_at_once_and_tells() -> None:
+    results = list(train(training(settings(ema_decay=0.9), HungryInValidation(1))))
+    assert results[0].notes == ("out of memory in validation: going on with 1 images at once",)
+    assert results[1].notes == ()
+    expected = list(train(training(settings(ema_decay=0.9), HungryInValidation(4))))
+    assert expected[0].notes == ()
+    assert [r.val_loss for r in results] == pytest.approx([r.val_loss for r in expected], rel=1e-5)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        list(train(training(settings(), HungryInValidation(0))))
+
+
 def test_top5_only_where_there_are_more_than_five_classes() -> None:
     assert list(train(training(settings(epochs=1))))[0].val_top5 is None
     top5 = list(train(training(settings(epochs=1), classes=7)))[0].val_top5

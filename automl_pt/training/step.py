@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.errors import ConfigError
+from automl_pt.training.device import is_out_of_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.sgd import SGD
@@ -170,8 +171,3 @@ class Step:
         if targets:
             with torch.no_grad():
                 torch._foreach_copy_(targets, sources)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocator had no memory left: CUDA's own error type, or the CPU allocator's message."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -85,6 +85,8 @@ class Training:
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
+        #: images that memory lasts for in validation; None for a whole batch
+        self.validated_at_once: int | None = None
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
@@ -201,7 +203,18 @@ class Training:
         return result
 
     def _evaluate(self, module: nn.Module) -> Evaluation:
-        return evaluate(module, self.val_loader, device=self.device, precision=self.precision, group=self.group)
+        found = evaluate(
+            module,
+            self.val_loader,
+            device=self.device,
+            precision=self.precision,
+            group=self.group,
+            at_once=self.validated_at_once,
+        )
+        if found.at_once != self.validated_at_once:
+            self.step.notes.append(f"out of memory in validation: going on with {found.at_once} images at once")
+            self.validated_at_once = found.at_once
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as tensors and plain values; all processes must call it together."""
