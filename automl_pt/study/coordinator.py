@@ -32,6 +32,7 @@ from automl_pt.study.events import (
 from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
 from automl_pt.study.pruning.base import Rule, Standing
+from automl_pt.study.records import TrialRecord
 from automl_pt.study.running import Running, weights_loss
 from automl_pt.study.sampling import suggest
 from automl_pt.study.shelf import Shelf, ranked
@@ -293,6 +294,12 @@ class Coordinator:
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, unless it is published already or its trial is writing to it at the moment."""
+        with self.ledger.turn():  # others publish, too, and may have found a better one that we do not know of
+            best = self._publish_best()
+        if best is not None:
+            yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.shelf.model))
+
+    def _publish_best(self) -> TrialRecord | None:
         busy = {trial.number for trial in self.ledger.busy()}
         published = self.ledger.best()
         for record in ranked(self.ledger.records()):
@@ -300,10 +307,10 @@ class Coordinator:
             if record.number not in busy and published != [record.number, record.epochs]:
                 self.shelf.put(record.number)
                 self.ledger.set_best([record.number, record.epochs])
-                yield NewBest(record.number, math.nan if record.value is None else record.value, str(self.shelf.model))
-                return
+                return record
             if is_published:
-                return
+                return None
+        return None
 
 
 def _finite(loss: float | None) -> float | None:

@@ -80,6 +80,7 @@ class Ledger:
     study_id: int = field(init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
     _trials: list[FrozenTrial] = field(init=False, repr=False)
+    _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.study_id = _open_study(self.storage, self.name)
@@ -92,11 +93,18 @@ class Ledger:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold the right to hand out trials, knowing what the others have written."""
-        with self.presence.turn():
-            if self.presence.has_company:
-                self.refresh()
+        """Hold the right to hand out trials and to publish, knowing what the others have written; once at a time."""
+        if self._in_turn:
             yield
+            return
+        with self.presence.turn():
+            self._in_turn = True
+            try:
+                if self.presence.has_company:
+                    self.refresh()
+                yield
+            finally:
+                self._in_turn = False
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials, in order of number."""
