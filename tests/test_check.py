@@ -292,6 +292,16 @@ def test_unreadable_images_within_max_bad_are_a_note(clean: Path) -> None:
     assert not check(data, max_bad=0.05).ok
 
 
+@pytest.mark.parametrize(("split", "images"), [("train", 18), ("val", 18), ("test", 6)])
+def test_max_bad_is_a_share_as_training_counts_it(clean: Path, split: str, images: int) -> None:
+    # training and validation images count together, and test images by themselves
+    shutil.copytree(clean / "val", clean / "test")
+    (clean / split / "a/0.png").write_bytes(b"junk")
+    for max_bad, level in ((1 / images, "note"), (0.99 / images, "stop"), (0.0, "stop")):
+        report = check(open_path(clean), max_bad=max_bad)
+        assert [one.level for one in report.findings if one.kind == "unreadable"] == [level]
+
+
 def test_copies_before_a_split_is_made(clean: Path) -> None:
     shutil.copy(clean / "train/a/0.png", clean / "train/a/again.png")
     save(clean / "train/b/near.jpg", photo(101), quality=90)

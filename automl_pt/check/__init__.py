@@ -44,8 +44,9 @@ class Report:
 def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | None = None) -> Report:
     """Decode every image whole, in parallel, and compare them; unchanged files are not read again.
 
-    Images that cannot be decoded are a note, rather than a stop, while their share of the training images (and of
-    those that are in no split yet) is at most `max_bad`. `progress(stage, done, total)` is called as it goes on.
+    Images that cannot be decoded are a note, rather than a stop, while their share is at most `max_bad`, as training
+    counts it: of the images that are no test images, and of the test images, each for themselves.
+    `progress(stage, done, total)` is called as it goes on.
     What was found is remembered in the cache folder. Raises OutputError when AUTOML_PT_CACHE names one that cannot be
     written; the default folder is done without, and `notes` says so.
     """
@@ -77,9 +78,10 @@ def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | Non
 
 def _faults(data: LabeledImages, seen: Sequence[Seen], max_bad: float) -> list[Finding]:
     bad = [one for one in seen if one.facts.fault]
-    trained = [data.splits is None or data.splits[one.index] in (None, "train") for one in seen]
-    share = sum(trained[one.index] for one in bad) / max(sum(trained), 1)
-    level: Level | None = "note" if bad and max_bad and share <= max_bad else None
+    tested = [data.splits is not None and data.splits[one.index] == "test" for one in seen]
+    images, lost = Counter(tested), Counter(tested[one.index] for one in bad)
+    few = all(lost[test] <= max_bad * images[test] for test in lost)
+    level: Level | None = "note" if few else None
     return [
         found
         for kind in _FAULTS
