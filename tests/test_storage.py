@@ -109,6 +109,8 @@ def test_storages_that_cannot_be_used_are_refused(url: str, message: str) -> Non
         "mysql://ann:S3cret%21@host/db?ssl_password=S3cret!",
         "postgresql://host/db?password=S3cret!",
         "postgresql://ann:S3cret!@@@host:port:x/db",
+        "postgresql://ann:p@S3cret!@host/db",
+        "postgresql://ann:p@x/S3cret!@host/db",
         "S3cret!",
     ],
 )
@@ -116,11 +118,14 @@ def test_a_password_is_never_shown(url: str) -> None:
     assert "S3cret" not in shown(url)
 
 
-@pytest.mark.parametrize("url", ["postgresql://ann:S3cret!@@@host:port:x/db", "S3cret!"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://ann:S3cret!@@@host:port:x/db", "postgresql://ann:p@S3cret!@host/db", "S3cret!"]
+)
 def test_nor_in_an_error(url: str) -> None:
     with pytest.raises(StorageError) as caught:
         open_storage(url)
     assert "S3cret" not in str(caught.value)
+    assert "in a password %40 for @" in caught.value.remedy
 
 
 def test_retrying_goes_on_until_the_storage_answers() -> None:

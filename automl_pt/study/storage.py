@@ -76,7 +76,7 @@ def shown(url: str) -> str:
     if url.startswith("journal:"):
         return url
     try:
-        parsed = make_url(url)
+        parsed = _read(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return "a URL that cannot be read"
     secret = {key: "***" for key in parsed.query if "pass" in key.lower() or "secret" in key.lower()}
@@ -93,15 +93,24 @@ def server_engine(url: str) -> Engine:
     return _engine(_parse(url))
 
 
+def _read(url: str) -> URL:
+    """Split a URL into its parts; raise ValueError where part of a password would be taken for host and database."""
+    parsed = make_url(url)
+    if parsed.host is not None and "@" in f"{parsed.host}{parsed.database}":
+        raise ValueError("the password holds an @")
+    return parsed
+
+
 def _parse(url: str) -> URL:
     try:
-        parsed = make_url(url)
+        parsed = _read(url)
         backend = parsed.get_backend_name()
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StorageError(
             "a storage is named by a URL",
             given="a text that is none (it is not shown, for it may hold a password)",
-            remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://...",
+            remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., and in "
+            "a password %40 for @, %2F for / and %3A for :",
         ) from None
     if backend != "sqlite" and backend not in DRIVERS:
         raise StorageError(
