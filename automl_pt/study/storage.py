@@ -109,8 +109,8 @@ def _parse(url: str) -> URL:
         raise StorageError(
             "a storage is named by a URL",
             given="a text that is none (it is not shown, for it may hold a password)",
-            remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., and in "
-            "a password %40 for @, %2F for / and %3A for :",
+            remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., and "
+            "in a password %40 for @, %2F for / and %3A for :",
         ) from None
     if backend != "sqlite" and backend not in DRIVERS:
         raise StorageError(
