@@ -145,6 +145,45 @@ def test_the_first_signal_finishes_the_step_and_saves(tmp_path: Path, data: Path
     assert saved["epoch"] == len((tmp_path / "out" / "history.jsonl").read_text().splitlines()) >= 2
 
 
+DROWSY = """
+import time
+import numpy as np
+from automl_pt import Dataset, LabeledImages, hookimpl
+
+class Pixels:
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        if index == 20:
+            print("reading", flush=True)
+        time.sleep(0.05)
+        return np.full((8, 8), index % 251, np.uint8)
+
+def load(root):
+    return LabeledImages(Pixels(), [index % 2 for index in range(1000)], ("a", "b"))
+
+@hookimpl
+def register_datasets():
+    return [Dataset("drowsy", load)]
+"""
+
+
+def test_a_signal_while_images_are_read_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
+    # reading all of them twice, to hash and to decode, would take more than a minute
+    plugin = tmp_path / "drowsy.py"
+    plugin.write_text(DROWSY)
+    words = command(Path("drowsy"), tmp_path / "out", plugin, backbone="resnet18")
+    process = start(words, tmp_path / "cache")
+    _until(process, "reading")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "cache").rglob("*.pixels")) == []
+
+
 SLOW = """
 import time
 from torch import nn

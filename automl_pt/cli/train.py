@@ -45,8 +45,14 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         stopping() as stop,
         train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
     ):
+
+        def preparing(what: str, done: int, total: int) -> None:
+            display.preparing(what, done, total)
+            if stop.signal is not None:  # there is no step yet to finish, and nothing to save
+                raise click.exceptions.Exit(stop.exit_code)
+
         with group.leader_first():
-            data = open_data(settings, output, plugins, progress=display.preparing, processes=group.size)
+            data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         display.started(settings, data, done=history(output))
 
         def after_step(done: int, batches: int) -> bool:

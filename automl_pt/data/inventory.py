@@ -36,8 +36,8 @@ class Inventory:
         """Return the sha256 of each image of `names`, or the error of one that cannot be read."""
         files: dict[str, Path] = {}
         found: dict[str, str | UnreadableImage] = {}
-        read = self.hashes.read_files
-        for name in names:
+        read, names = self.hashes.read_files, list(names)
+        for done, name in enumerate(names, 1):
             place = self.index[name]
             known = self._remembered(name)
             try:
@@ -46,6 +46,8 @@ class Inventory:
                     files[name] = image
                 else:
                     found[name] = image if isinstance(image, str) else self._remember(name, array_digest(image))
+                    if self.progress is not None:
+                        self.progress("hashing", done, len(names))
             except UnreadableImage as error:
                 found[name] = error
         found.update(self.hashes.digests(files, threads=self.threads, progress=self.progress))
