@@ -63,6 +63,12 @@ def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float
     assert rule.verdict(0, [Standing(0, {1: loss}), *rivals[:-1]], 6) == certain
 
 
+def test_clearly_behind_is_more_than_three_per_cent() -> None:
+    rivals = [Standing(number, {}, ranks={S: 1.0 + 0.1 * number}) for number in range(1, 16)]
+    for loss, verdict in ((1.545, "promote"), (1.546, "prune")):  # the fifth, the last that goes on, has 1.5
+        assert Rungs.over(9).verdict(0, [Standing(0, {}, ranks={S: loss}), *rivals], 16) == verdict
+
+
 def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() -> None:
     rule = Rungs((1, 3, 9), margin=0.1)
     rivals = [Standing(number, {1: 0.1 * number, 3: 0.1 * number}) for number in (1, 2)]

@@ -318,6 +318,18 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     first.close()
 
 
+@pytest.mark.parametrize("storage", ["sqlite:///{}/shared.db", "journal:{}/shared.log"])
+def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tmp_path: Path, storage: str) -> None:
+    url = storage.format(tmp_path)
+    first = steps(config(storage=url), tmp_path / "here" / "toy", subject=TOY)
+    next(first)
+    with pytest.raises(OutputError, match="in use by another process"):
+        search(tmp_path / "there" / "toy", storage=url)
+    other, _ = search(tmp_path / "there" / "other", storage=url, trials=1)
+    assert states(other) == ["COMPLETE"]
+    first.close()
+
+
 @pytest.mark.parametrize("seconds", [4.0])
 def test_the_timeout_is_kept_and_leaves_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float

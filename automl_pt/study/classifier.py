@@ -61,6 +61,7 @@ def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | No
         plugins=used_plugins(plugins, config.backbones, config.dataset),
         dimensions=extra,
         steps=() if config.micro_batch_size is not None else tuple(steps),
+        notes=data.notes,
     )
 
 

@@ -38,7 +38,7 @@ from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import Shelf, ranked
 from automl_pt.study.space import make_space
-from automl_pt.study.storage import close_storage, default_url, is_shared, open_storage, server_engine, shown
+from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Material, Subject
 from automl_pt.study.tracking import StudyFollower, follow_study
@@ -113,8 +113,8 @@ def steps(
 
 def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:
     yield study.started()
-    if study.offer.notice is not None:
-        yield Notice(study.offer.notice)
+    for text in study.said:
+        yield Notice(text)
     with translated(study.storage):
         try:
             yield from study.coordinator.run()
@@ -143,6 +143,8 @@ class OpenStudy:
     subject: Subject
     coordinator: Coordinator
     offer: Offer
+    #: what the user should read before the first trial
+    said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
@@ -278,7 +280,7 @@ def _open(
 ) -> OpenStudy:
     url = config.storage or default_url(directory)
     if not is_shared(url):
-        stack.enter_context(locked(directory / ".lock", wait=False))
+        _be_alone(config, url, directory, stack)
     budget = Budget(config.timeout)
     before = _plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
@@ -305,7 +307,16 @@ def _open(
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)
-    return OpenStudy(config, directory, shown(url), subject, coordinator, offered, notes)
+    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    return OpenStudy(config, directory, shown(url), subject, coordinator, offered, said, notes)
+
+
+def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
+    """Lock the folder, and the study in its storage: that may be named from another folder, too."""
+    stack.enter_context(locked(directory / ".lock", wait=False))
+    beside = lock_file(url, config.name or directory.name) if config.storage else None
+    if beside is not None:
+        stack.enter_context(locked(beside, wait=False))
 
 
 def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine) -> Offer:

@@ -88,6 +88,18 @@ def is_shared(url: str) -> bool:
     return urlsplit(url).scheme.partition("+")[0] in DRIVERS
 
 
+def lock_file(url: str, study: str) -> Path | None:
+    """Return the file beside a file storage that the one coordinator of `study` locks; None where there is no file."""
+    if url.startswith("journal:"):
+        path = _journal_path(url)
+    else:
+        database = _parse(url).database if url.startswith("sqlite") else None
+        if not database or database == ":memory:":
+            return None
+        path = Path(database)
+    return path.absolute().with_name(f"{path.name}.{study}.lock")
+
+
 def server_engine(url: str) -> Engine:
     """Return connections to the server of a shared storage, for locks."""
     return _engine(_parse(url))
@@ -228,7 +240,7 @@ class _schema_lock:  # noqa: N801  # used as a function
 def _open_journal(url: str) -> BaseStorage:
     from automl_pt.study.journal import RepairingJournal
 
-    path = Path(url.partition(":")[2].removeprefix("//"))
+    path = _journal_path(url)
     try:
         return JournalStorage(RepairingJournal(path))
     except (OSError, ValueError, KeyError) as error:
@@ -237,6 +249,10 @@ def _open_journal(url: str) -> BaseStorage:
             given=f"{path}: {error}",
             remedy="restore it from a copy, or name another file: a damaged line in the middle cannot be mended",
         ) from error
+
+
+def _journal_path(url: str) -> Path:
+    return Path(url.partition(":")[2].removeprefix("//"))
 
 
 def retrying(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:

@@ -24,7 +24,7 @@ class Material:
 
     `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
     what the backbones add to the search. `steps` is what a training step of each backbone takes of a worker's memory;
-    empty where that is no matter.
+    empty where that is no matter. `notes` say how the data were understood, and what could not be done with them.
     """
 
     train_images: int
@@ -35,6 +35,7 @@ class Material:
     plugins: Sequence[Mapping[str, Any]] = ()
     dimensions: tuple[Dimension, ...] = ()
     steps: tuple[StepMemory, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
