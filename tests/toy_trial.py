@@ -70,7 +70,7 @@ def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResu
 
 
 def go_wrong(spec: TrialSpec, epoch: int) -> None:
-    """Fail, crash, hang, as the dataset's name says: `KIND-TRIAL`, at epoch 2; `late-EPOCH` fails all who come there."""
+    """Fail, crash, hang, as the dataset's name says: `KIND-TRIAL`, at epoch 2; `late-EPOCH` fails all."""
     kind, _, number = spec.config.dataset.partition("-")
     if kind == "late" and number == str(epoch):
         raise ValueError("this trial was told to fail")
