@@ -81,7 +81,8 @@ def search(folder: Path, directory: Path, stop: Any = lambda: None, **settings: 
     told = list(steps(config_of(folder, directory, **settings), directory, stop=stop))
     last = told[-1]
     assert isinstance(last, events.Finished)
-    return last.result, [event.text for event in told if isinstance(event, events.Notice)]
+    notices = [event.text for event in told if isinstance(event, events.Notice)]
+    return last.result, [text for text in notices if not text.startswith("splits as given")]
 
 
 def test_an_ensemble_is_a_model_whose_probabilities_are_the_members_mean(tiny_folder: Path, tmp_path: Path) -> None:

@@ -200,3 +200,24 @@ def test_a_lead_within_two_standard_errors_is_inside_the_noise() -> None:
     assert not clear.inside_noise
     assert clear.difference == pytest.approx(0.5, abs=0.1)
     assert clear.standard_error == pytest.approx(0.05, rel=0.2)
+
+
+def test_a_search_says_how_it_understood_the_data_and_what_it_does_not_use(tiny_folder: Path, tmp_path: Path) -> None:
+    def notices(**settings: Any) -> list[str]:
+        plugin = tmp_path / "tiny_plugin.py"
+        plugin.write_text(PLUGIN)
+        config = SearchConfig(
+            dataset=str(tiny_folder),
+            **{"backbones": ("tiny",), "plugins": (str(plugin),), "batch_sizes": (4,), "workers": 0, "threads": 1},
+            **{"epochs": 1, "report": False, **settings},
+        )
+        return [event.text for event in steps(config, tmp_path / "study") if isinstance(event, events.Notice)]
+
+    understood = "splits as given: test is 'test', train is 'train', val is 'val'"
+    assert notices(trials=1) == [understood]
+    image = next((tiny_folder / "train").rglob("*.png"))
+    shutil.copy(image, image.with_name("later.png"))
+    assert notices(trials=2) == [
+        understood,
+        f"1 images were added since the split was frozen and are not used: train/{image.parent.name}/later.png",
+    ]

@@ -142,7 +142,6 @@ class OpenStudy:
     storage: str
     subject: Subject
     coordinator: Coordinator
-    offer: Offer
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -308,7 +307,7 @@ def _open(
     )
     notes = resume.other_versions(before, material.plugins)
     said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
-    return OpenStudy(config, directory, shown(url), subject, coordinator, offered, said, notes)
+    return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 
 def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
