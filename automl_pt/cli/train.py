@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import TrainConfig
+
+if TYPE_CHECKING:
+    from automl_pt.cli.display import TrainDisplay
+    from automl_pt.cli.signals import Stop
 
 
 @click.command("train")
@@ -45,13 +50,8 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         stopping() as stop,
         train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
     ):
-
-        def preparing(what: str, done: int, total: int) -> None:
-            display.preparing(what, done, total)
-            if stop.signal is not None:  # there is no step yet to finish, and nothing to save
-                raise click.exceptions.Exit(stop.exit_code)
-
         with group.leader_first():
+            preparing = _until_told(stop, display)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         display.started(settings, data, done=history(output))
 
@@ -65,3 +65,14 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))
     return stop.exit_code
+
+
+def _until_told(stop: Stop, display: TrainDisplay) -> Callable[[str, int, int], None]:
+    """Return what shows how far the images are read, and ends the command when a signal asks for it."""
+
+    def preparing(what: str, done: int, total: int) -> None:
+        display.preparing(what, done, total)
+        if stop.signal is not None:  # there is no step yet to finish, and nothing to save
+            raise click.exceptions.Exit(stop.exit_code)
+
+    return preparing
