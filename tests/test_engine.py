@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,13 @@ import torch
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DatasetError, OutputError
+from automl_pt.locks import locked
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 from automl_pt.study.engine.local import LocalEngine
 from automl_pt.study.engine.places import devices_for, threads_for
+from automl_pt.study.engine.trial import await_leaving
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf, discard, ranked
 
@@ -94,6 +98,17 @@ def until_told(engine: LocalEngine) -> list[Report]:
     while not reports:
         reports = engine.wait(30)
     return reports
+
+
+def test_a_trial_waits_for_the_process_that_leaves_its_folder(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(locked(tmp_path / ".lock", wait=False))
+        await_leaving(tmp_path, lambda: False, 0.05)  # not for ever
+        await_leaving(tmp_path, lambda: True)  # nor where the search ends
+        threading.Timer(0.2, stack.pop_all().close).start()
+    await_leaving(tmp_path, lambda: False)
+    with locked(tmp_path / ".lock", wait=False):
+        pass
 
 
 TALK = """

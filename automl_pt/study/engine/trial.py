@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -10,12 +11,17 @@ from pathlib import Path
 from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
+from automl_pt.errors import OutputError
+from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.probe import probe
 from automl_pt.study.engine.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
+
+#: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
+LEAVING = 10.0
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
@@ -28,6 +34,7 @@ def epochs(
     spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> Iterator[EpochResult | Probe]:
     """Yield what the run's history tells of, then what is still to do."""
+    await_leaving(spec.output, should_stop)
     seen = 0
     past = history(spec.output)
     for result in past:
@@ -50,6 +57,20 @@ def epochs(
         yield _ranked(result, spec, data, plugins)
         seen = result.epoch
     yield from _missed(spec.output, seen, spec.config.epochs + 1)
+
+
+def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = LEAVING) -> None:
+    """Wait until nobody works in a trial's folder: it may be promoted while the process that paused it still leaves.
+
+    After `limit` seconds the run is begun all the same, and says what is wrong.
+    """
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline and not should_stop():
+        try:
+            with locked(output / ".lock", wait=False):
+                return
+        except OutputError:
+            time.sleep(0.02)
 
 
 def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) -> EpochResult:
