@@ -29,6 +29,9 @@ def folder(tmp_path: Path) -> Path:
     (pixels / "4.pixels").write_bytes(b"damaged")
     (tmp_path / "hashes").mkdir()
     (tmp_path / "hashes" / "x.json").write_text("{}")
+    (tmp_path / "archives" / "abc" / "cat").mkdir(parents=True)
+    (tmp_path / "archives" / "abc" / "cat" / "1.png").write_bytes(b"1")
+    (tmp_path / "archives" / "abc.json").write_text("{}")
     return tmp_path
 
 
@@ -74,7 +77,7 @@ def test_prune_removes_the_damaged_the_unused_and_what_is_beyond_the_size(runner
 def test_clear_removes_everything_of_ours(runner: CliRunner, folder: Path) -> None:
     (folder / "other").mkdir()
     assert "4 caches removed" in run(runner, "clear", "--cache-dir", str(folder))
-    assert sorted(path.name for path in folder.rglob("*")) == ["hashes", "other", "pixels"]
+    assert sorted(path.name for path in folder.rglob("*")) == ["archives", "hashes", "other", "pixels"]
 
 
 def test_the_environment_names_folder_and_limit(

@@ -71,12 +71,12 @@ def prune_command(cache_dir: str | None, max_size: float | None, unused: float |
 @folder_option
 @json_option
 def clear_command(cache_dir: str | None, as_json: bool) -> None:
-    """Remove all caches of decoded images, and the remembered hashes of files."""
-    from automl_pt.data.cache_disk import clear_hashes, pixels_folder, prune
+    """Remove all caches of decoded images, the archives unpacked there, and the remembered hashes of files."""
+    from automl_pt.data.cache_disk import clear_rest, pixels_folder, prune
 
     folder = pixels_folder(cache_dir)
     removed = prune(folder, max_bytes=0)
-    clear_hashes(folder)
+    clear_rest(folder)
     _print_removed(removed, as_json)
 
 

@@ -89,12 +89,18 @@ def prune(folder: Path, *, max_bytes: int | None = None, unused_seconds: float |
     return removed
 
 
-def clear_hashes(folder: Path) -> None:
-    """Delete the remembered hashes of files beside the folder of caches, and locks and marks left in it."""
-    left = [*folder.glob("*.lock"), *folder.glob("*.json"), *(folder.parent / "hashes").glob("*.json")]
-    for path in sorted(left):
+def clear_rest(folder: Path) -> None:
+    """Delete what lies beside the folder of caches, remembered hashes and unpacked archives, and locks and marks in it.
+
+    Raises OutputError for what cannot be deleted.
+    """
+    beside = [*(folder.parent / "hashes").glob("*.json"), *(folder.parent / "archives").glob("*")]
+    for path in sorted([*folder.glob("*.lock"), *folder.glob("*.json"), *beside]):
         try:
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(error, path) from error
 
