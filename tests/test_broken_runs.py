@@ -169,19 +169,20 @@ def register_datasets():
 """
 
 
-def test_a_signal_while_images_are_read_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["train", "search"])
+def test_a_signal_while_images_are_read_ends_the_command_and_leaves_nothing(tmp_path: Path, verb: str) -> None:
     # reading all of them twice, to hash and to decode, would take more than a minute
     plugin = tmp_path / "drowsy.py"
     plugin.write_text(DROWSY)
-    words = command(Path("drowsy"), tmp_path / "out", plugin, backbone="resnet18")
-    process = start(words, tmp_path / "cache")
+    words = [sys.executable, "-m", "automl_pt", verb, "drowsy", "--plugin", str(plugin), "--threads", "1"]
+    process = start(words, tmp_path / "cache", cwd=tmp_path)
     _until(process, "reading")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 143
     assert "Traceback" not in errors
-    assert not (tmp_path / "out").exists()
-    assert list((tmp_path / "cache").rglob("*.pixels")) == []
+    assert not (tmp_path / "runs").exists()
+    assert list(tmp_path.rglob("*.pixels")) == list(tmp_path.rglob("manifest.json")) == []
 
 
 SLOW = """

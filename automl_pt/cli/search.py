@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
 
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import stopping
+    from automl_pt.study.classifier import IMAGES, prepare_material
     from automl_pt.study.search import steps, study_name
 
     with stopping() as stop, search_display(quiet=quiet, as_json=as_json) as show:
-        for event in steps(settings, Path("studies") / study_name(settings), stop=lambda: stop.signal):
+        subject = replace(IMAGES, prepare=partial(prepare_material, progress=lambda *_: stop.obey()))
+        directory = Path("studies") / study_name(settings)
+        for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal):
             show(event)
     return stop.exit_code

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+import click
+
 
 @dataclass
 class Stop:
@@ -21,6 +23,11 @@ class Stop:
     def exit_code(self) -> int:
         """Return what the shell expects of a process ended by that signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal if self.signal is not None else 0
+
+    def obey(self) -> None:
+        """End the command where a signal asked for it: while images are read, when no step waits to be saved."""
+        if self.signal is not None:
+            raise click.exceptions.Exit(self.exit_code)
 
 
 @contextmanager

@@ -72,7 +72,6 @@ def _until_told(stop: Stop, display: TrainDisplay) -> Callable[[str, int, int], 
 
     def preparing(what: str, done: int, total: int) -> None:
         display.preparing(what, done, total)
-        if stop.signal is not None:  # there is no step yet to finish, and nothing to save
-            raise click.exceptions.Exit(stop.exit_code)
+        stop.obey()
 
     return preparing

@@ -13,7 +13,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
-from automl_pt.data.prepare import Data, Pixels, prepare, split_settings
+from automl_pt.data.prepare import Data, Pixels, Progress, prepare, split_settings
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size, choose_parameters
@@ -32,10 +32,15 @@ from automl_pt.used_plugins import used_plugins
 BATCH = 64
 
 
-def prepare_material(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> Material:
-    """Freeze or reload the split, and decode its images once, before any worker asks for them."""
+def prepare_material(
+    config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: Progress | None = None
+) -> Material:
+    """Freeze or reload the split, and decode its images once, before any worker asks for them.
+
+    `progress(stage, done, total)` is called as that goes on, and may raise to end it.
+    """
     plugins = plugins or load_plugins(config.plugins)
-    data = prepare(config, plugins, manifest=manifest)
+    data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
