@@ -40,7 +40,13 @@ RESULTS = Path(__file__).parent / "results" / "search_curves.json"
 TRIALS = 16
 FRACTIONS = {"1/6": 1 / 6, "1/4": 1 / 4, "1/3": 1 / 3, "1/2": 1 / 2, "2/3": 2 / 3}
 #: side in pixels, training and validation images
-SETS = {"digits": (8, 500, 300), "fashion": (20, 320, 200), "trashnet": (20, 320, 200)}
+SETS = {
+    "digits": (8, 500, 300),
+    "fashion": (20, 320, 200),
+    "trashnet": (20, 320, 200),
+    "fashion.large": (20, 1800, 360),
+    "trashnet.large": (20, 1760, 328),
+}
 SPACE = Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

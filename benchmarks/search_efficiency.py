@@ -31,11 +31,13 @@ from automl_pt.study.pruning.rungs import Rungs
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
-SIXTH, QUARTER, THIRD = 1 / 6, 1 / 4, 1 / 3
+SIXTH, QUARTER, THIRD, HALF = 1 / 6, 1 / 4, 1 / 3, 1 / 2
 PARTS = {"1/6": SIXTH, "1/4": QUARTER, "1/3": THIRD, "1/2": 1 / 2, "2/3": 2 / 3}
 #: the epochs a rule gives to each trial, and how often it looks
 Given = tuple[list[float], int]
 IN_FULL = math.inf
+#: from a study's curves and its number of training images
+Rule = Callable[[list[dict], int], Given]
 
 
 def finite(value: float | None) -> float:
@@ -102,11 +104,11 @@ def _one(study: optuna.Study, curves: dict) -> int:
     return len(curves["raw"])
 
 
-def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03) -> Callable[[list[dict]], Given]:
-    return lambda trials: climb(Rungs(levels, first, later, 2, margin), trials)
+def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03) -> Rule:
+    return lambda trials, images: climb(Rungs(levels, first, later, 2, margin), trials)
 
 
-RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
+RULES: dict[int, dict[str, Rule]] = {
     5: {
         "1/3 2 5, a third goes on, default in full (before)": rungs(THIRD, 2, 5, first=3, later=3, margin=IN_FULL),
         "1/3 2 5, a third goes on": rungs(THIRD, 2, 5, first=3, later=3),
@@ -114,6 +116,8 @@ RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
         "1/6 2 5, a quarter goes on": rungs(SIXTH, 2, 5, first=4, later=4),
         "1/6 1 5, a quarter goes on": rungs(SIXTH, 1, 5, first=4, later=4),
         "1/6 1 2 5, 16-5-3-2": rungs(SIXTH, 1, 2, 5, first=3),
+        "1/6 2 5, 16-3-2": rungs(SIXTH, 2, 5, first=5),
+        "1/2 2 5, 16-3-2": rungs(HALF, 2, 5, first=5),
         "1/6 2 5, 16-3-2, margin 0": rungs(SIXTH, 2, 5, first=5, margin=0.0),
         "1/6 2 5, 16-3-2, margin 0.1 (before)": rungs(SIXTH, 2, 5, first=5, margin=0.1),
         "1/6 2 5, 16-3-2, default in full": rungs(SIXTH, 2, 5, first=5, margin=IN_FULL),
@@ -125,6 +129,8 @@ RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
         "1/3 2 9, a quarter goes on": rungs(THIRD, 2, 9, first=4, later=4),
         "1/6 3 9, 16-3-2": rungs(SIXTH, 3, 9, first=5),
         "1/3 1 3 9, 16-5-3-2": rungs(THIRD, 1, 3, 9, first=3),
+        "1/6 1 3 9, 16-5-3-2": rungs(SIXTH, 1, 3, 9, first=3),
+        "1/2 1 3 9, 16-5-3-2": rungs(HALF, 1, 3, 9, first=3),
         "1/6 1 3 9, 16-5-3-2, margin 0": rungs(SIXTH, 1, 3, 9, first=3, margin=0.0),
         "1/6 1 3 9, 16-5-3-2, margin 0.1 (before)": rungs(SIXTH, 1, 3, 9, first=3, margin=0.1),
         "1/6 1 3 9, 16-5-3-2, default in full": rungs(SIXTH, 1, 3, 9, first=3, margin=IN_FULL),
@@ -132,18 +138,22 @@ RULES: dict[int, dict[str, Callable[[list[dict]], Given]]] = {
 }
 
 
-def rules(epochs: int) -> dict[str, Callable[[list[dict]], Given]]:
+def rules(epochs: int) -> dict[str, Rule]:
     offered = {
-        f"optuna {name}": (lambda trials, name=name: of_optuna(name, trials))
+        f"optuna {name}": (lambda trials, images, name=name: of_optuna(name, trials))
         for name in sorted(PRUNERS)
         if name != "none"
     }
-    return {**offered, **RULES[epochs], "the default rule": lambda trials: climb(Rungs.over(epochs), trials)}
+    return {
+        **offered,
+        **RULES[epochs],
+        "the default rule": lambda trials, images: climb(Rungs.over(epochs, images), trials),
+    }
 
 
-def judge(rule: Callable[[list[dict]], Given], trials: list[dict]) -> dict[str, float]:
+def judge(rule: Rule, trials: list[dict], images: int) -> dict[str, float]:
     epochs = max(len(trial["raw"]) for trial in trials)
-    given, looks = rule(trials)
+    given, looks = rule(trials, images)
     found = min(kept(trial) for trial, done in zip(trials, given, strict=True) if done == epochs)
     cost = (sum(given) + LOOK * looks) / epochs
     regret = found / min(kept(trial) for trial in trials) - 1
@@ -182,29 +192,40 @@ def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, 
 
 
 def main() -> None:
-    curves = {key: value["trials"] for key, value in sorted(json.loads(CURVES.read_text()).items())}
+    curves = json.loads(CURVES.read_text())
     results: dict[str, dict] = {}
-    for epochs in RULES:
-        studies = {key: trials for key, trials in curves.items() if key.endswith(f"-{epochs}")}
-        print(f"\n{epochs} epochs, {len(studies)} studies: {', '.join(studies)}")
-        print(f"{'rule':52} {'full runs':>9} {'regret median':>13} {'mean':>6} {'worst':>7} {'behind':>8} {'roles':>9}")
-        for name, rule in rules(epochs).items():
-            each = {key: judge(rule, trials) for key, trials in studies.items()}
-            played = [judge(rule, cast) for trials in studies.values() for cast in roles(trials)]
-            told, cast_told = summary(list(each.values())), summary(played)
-            seeds = {part: [each[key] for key in each if key.split("-")[1] in part] for part in ("123", "456")}
-            print(
-                f"{name:52} {told['full_runs']:9.2f} {told['regret_median']:13.1%} {told['regret_mean']:6.1%} "
-                f"{told['regret_worst']:7.1%} {told['behind']:3} of {told['of']:2} "
-                f"{cast_told['behind']:3} of {cast_told['of']:3}"
-            )
-            by_seeds = {part: summary(found) for part, found in seeds.items() if found}
-            results.setdefault(str(epochs), {})[name] = {**told, "roles": cast_told, "seeds": by_seeds, "each": each}
-        table = correlations(list(studies.values()), epochs)
-        for kind, row in table.items():
-            print(f"rank correlation {kind:6}", "  ".join(f"{point}: {value:5.2f}" for point, value in row.items()))
-        results[str(epochs)]["rank correlations"] = table
+    for size, epochs in ((size, epochs) for size in ("", "large") for epochs in RULES):
+        studies = {
+            key: (value["trials"], value["images"][0])
+            for key, value in sorted(curves.items())
+            if key.endswith(f"-{epochs}") and ("large" in key) == bool(size)
+        }
+        if studies:
+            results[f"{epochs} {size}".strip()] = compare(studies, epochs, size)
     record.write("search_efficiency", look=LOOK, epochs=results)
+
+
+def compare(studies: dict[str, tuple[list[dict], int]], epochs: int, size: str) -> dict[str, dict]:
+    """Print and return what each rule costs and loses over `studies`, and the rank correlations there."""
+    results: dict[str, dict] = {}
+    print(f"\n{epochs} epochs {size}, {len(studies)} studies: {', '.join(studies)}")
+    print(f"{'rule':52} {'full runs':>9} {'regret median':>13} {'mean':>6} {'worst':>7} {'behind':>8} {'roles':>9}")
+    for name, rule in rules(epochs).items():
+        each = {key: judge(rule, *study) for key, study in studies.items()}
+        played = [judge(rule, cast, images) for trials, images in studies.values() for cast in roles(trials)]
+        told, cast_told = summary(list(each.values())), summary(played)
+        seeds = {part: [each[key] for key in each if key.split("-")[1] in part] for part in ("123", "456")}
+        print(
+            f"{name:52} {told['full_runs']:9.2f} {told['regret_median']:13.1%} {told['regret_mean']:6.1%} "
+            f"{told['regret_worst']:7.1%} {told['behind']:3} of {told['of']:2} "
+            f"{cast_told['behind']:3} of {cast_told['of']:3}"
+        )
+        by_seeds = {part: summary(found) for part, found in seeds.items() if found}
+        results[name] = {**told, "roles": cast_told, "seeds": by_seeds, "each": each}
+    table = correlations([trials for trials, _ in studies.values()], epochs)
+    for kind, row in table.items():
+        print(f"rank correlation {kind:6}", "  ".join(f"{point}: {value:5.2f}" for point, value in row.items()))
+    return {**results, "rank correlations": table}
 
 
 if __name__ == "__main__":

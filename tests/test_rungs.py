@@ -22,13 +22,20 @@ S = 1 / 6
     + [(27, (S, 1, 3, 9, 27))],
 )
 def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> None:
-    assert Rungs.over(epochs).levels == levels
+    assert Rungs.over(epochs, 5000).levels == levels
+
+
+@pytest.mark.parametrize(
+    ("images", "first"), [(1, 1 / 2), (320, 1 / 2), (600, 1 / 2), (1000, 0.3), (1800, S), (1801, S), (10**6, S)]
+)
+def test_no_trial_is_judged_before_it_has_seen_a_few_hundred_images(images: int, first: float) -> None:
+    assert Rungs.over(5, images).levels == pytest.approx((first, 2, 5))
 
 
 def test_at_least_two_go_on_from_every_rung() -> None:
-    assert [Rungs.over(9).entrants(rung, 16) for rung in range(4)] == [16, 5, 3, 2]
-    assert [Rungs.over(5).entrants(rung, 16) for rung in range(3)] == [16, 3, 2]
-    assert [Rungs.over(9).entrants(rung, 64) for rung in range(4)] == [64, 21, 13, 8]
+    assert [Rungs.over(9, 5000).entrants(rung, 16) for rung in range(4)] == [16, 5, 3, 2]
+    assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 3, 2]
+    assert [Rungs.over(9, 5000).entrants(rung, 64) for rung in range(4)] == [64, 21, 13, 8]
     rule = Rungs((1, 3, 9))
     assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
     assert [rule.entrants(rung, 1) for rung in range(3)] == [1, 1, 1]
@@ -66,7 +73,7 @@ def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float
 def test_clearly_behind_is_more_than_three_per_cent() -> None:
     rivals = [Standing(number, {}, ranks={S: 1.0 + 0.1 * number}) for number in range(1, 16)]
     for loss, verdict in ((1.545, "promote"), (1.546, "prune")):  # the fifth, the last that goes on, has 1.5
-        assert Rungs.over(9).verdict(0, [Standing(0, {}, ranks={S: loss}), *rivals], 16) == verdict
+        assert Rungs.over(9, 5000).verdict(0, [Standing(0, {}, ranks={S: loss}), *rivals], 16) == verdict
 
 
 def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() -> None:
@@ -140,7 +147,7 @@ def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, 
         for number in range(trials)
     }
     lost = {number for number in losses if draw.random() < 0.2}
-    rule = Rungs.over(epochs)
+    rule = Rungs.over(epochs, 5000)
     outcomes = [climb(rule, losses, lost, random.Random(order)) for order in range(3)]
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
@@ -150,7 +157,7 @@ def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, 
 def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs: int, seed: int) -> None:
     draw = random.Random(seed)
     losses = {number: [draw.random() for _ in range(epochs + 1)] for number in range(trials)}
-    rule = Rungs.over(epochs)
+    rule = Rungs.over(epochs, 5000)
     given_epochs = climb(rule, losses, set(), draw)
     for rung, level in enumerate(rule.levels):
         came = sum(done >= level for done in given_epochs.values())
@@ -160,7 +167,7 @@ def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 16])
 def test_the_expected_epochs_are_those_that_are_then_run(trials: int) -> None:
-    rule = Rungs.over(9)
+    rule = Rungs.over(9, 5000)
     losses = {number: [1.0 / (number + 1)] * 10 for number in range(trials)}
     assert rule.expected_epochs([], trials) == pytest.approx(sum(climb(rule, losses, set(), random.Random(0)).values()))
 
@@ -234,5 +241,5 @@ def test_a_default_trial_that_is_alone_is_ranked() -> None:
 
 def test_an_unknown_pruner_is_named_with_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'median'"):
-        make_rule("mediam", 5, lambda: None)  # type: ignore[arg-type, return-value]
+        make_rule("mediam", 5, 100, lambda: None)  # type: ignore[arg-type, return-value]
     assert NAMES == ("rungs", "hyperband", "median", "none", "percentile", "successive-halving")

@@ -93,7 +93,7 @@ def go_wrong(spec: TrialSpec, epoch: int) -> None:
 
 def prepare(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> Material:
     write_json(manifest, {"seed": config.seed})
-    return Material(1000, 200, 0, f"toy-{config.seed}", make)
+    return Material(1800, 200, 0, f"toy-{config.seed}", make)
 
 
 def publish(source: Path, target: Path) -> None:

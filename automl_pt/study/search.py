@@ -292,7 +292,7 @@ def _open(
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
     offered = _offer(config, material, ledger, engine)
-    rule = make_rule(config.pruner, config.epochs, ledger.study)
+    rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
     resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
     coordinator = Coordinator(
         config=config,

@@ -24,10 +24,13 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 NAMES = ("rungs", *sorted(PRUNERS))
 
 
-def make_rule(name: str, epochs: int, study: Callable[[], optuna.Study]) -> Rule:
-    """Return the rule called `name` for runs of `epochs`; raise UnknownNameError with near names."""
+def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study]) -> Rule:
+    """Return the rule called `name` for runs of `epochs` on so many training `images`.
+
+    Raises UnknownNameError with near names.
+    """
     if name == "rungs":
-        return Rungs.over(epochs)
+        return Rungs.over(epochs, images)
     if name not in PRUNERS:
         raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
     return OptunaRule(PRUNERS[name](epochs), epochs, study)

@@ -23,8 +23,11 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: where the first rung stands, in epochs: with the batch's own statistics trials can be told apart that early
-FIRST = 1 / 6
+#: how many training images a trial has seen at the first rung: before that its loss tells whether the first steps shook
+#: the network, which speaks against high learning rates that win in the end
+IMAGES = 300
+#: the parts of the first epoch between which the first rung stands, however many images there are
+EARLIEST, LATEST = 1 / 6, 1 / 2
 #: what share of the trials goes on from the first rung, as its reciprocal: a short run has fewer rungs after it
 REDUCTION_OF_SHORT, REDUCTION_OF_LONG, LONG = 5.0, 3.0, 9
 
@@ -41,14 +44,15 @@ class Rungs:
     margin: float = 0.03
 
     @staticmethod
-    def over(epochs: int) -> Rungs:
-        """Place the rungs for runs of `epochs`: the end, downwards from it by thirds to epoch 1, and within the first.
+    def over(epochs: int, images: int) -> Rungs:
+        """Place the rungs for runs of `epochs` on so many training `images`.
 
-        A run of one epoch has none: so short a run is not worth stopping.
+        They stand at the end, downwards from it by thirds to epoch 1, and within the first: at a sixth of it, or later,
+        at a half at the latest, until `IMAGES` images were seen. A run of one epoch has none: it is not worth stopping.
         """
         if epochs == 1:
             return Rungs((1,))
-        levels, level = [FIRST], float(epochs)
+        levels, level = [min(LATEST, max(EARLIEST, IMAGES / images))], float(epochs)
         while level >= 1:
             levels.append(float(round(level)))
             level /= 3
