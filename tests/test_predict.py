@@ -23,10 +23,11 @@ from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
 from automl_pt.model.labelled import manifest_of, open_labelled, run_model
-from automl_pt.model.load import Model, load_model, softmax
+from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import AHEAD, Prediction, outcomes, predict_files
 from automl_pt.model.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
 from automl_pt.model.scoring import score
+from automl_pt.model.softmax import softmax
 from automl_pt.plugins import Plugins
 
 HOSTILE = (

@@ -20,8 +20,9 @@ from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InvalidDatasetError, InvalidModelDirectoryError, UsageError
 from automl_pt.model.directory import TEMPERATURE, publish, save_model
-from automl_pt.model.load import load_model, softmax
+from automl_pt.model.load import load_model
 from automl_pt.model.scoring import cross_entropy
+from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import HIGHEST, LOWEST, Temperature, calibrated, fit, save_temperature
 from automl_pt.plugins import Plugins
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automl_pt.model.load import softmax
+from automl_pt.model.softmax import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

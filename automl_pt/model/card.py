@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from automl_pt.model.directory import TEMPERATURE
-from automl_pt.model.info import ModelInfo
+from automl_pt.model.info import TEMPERATURE, ModelInfo
 from automl_pt.model.intervals import wilson
 from automl_pt.text import printable
 

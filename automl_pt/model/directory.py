@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from automl_pt.errors import InvalidModelDirectoryError
 from automl_pt.files import atomic_write, output_error, remove_stale, to_json
-from automl_pt.model.info import ModelInfo
+from automl_pt.model.info import TEMPERATURE, ModelInfo
 from automl_pt.text import few, printable
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INFO = "model.json"
-#: what the model's probabilities were calibrated with, where they were
-TEMPERATURE = "temperature.json"
 MAX_INFO_BYTES = 64 * 1024 * 1024
 #: what other programs leave models in; none of it is opened here
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".npz", ".distcp", ".tar")

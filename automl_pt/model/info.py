@@ -8,6 +8,8 @@ from typing import Any
 
 from automl_pt.images.preprocessing import Preprocessing
 
+#: the file with what the model's probabilities were calibrated with, where they were
+TEMPERATURE = "temperature.json"
 MAX_CLASSES = 100_000
 MAX_MEMBERS = 100
 

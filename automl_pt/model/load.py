@@ -20,6 +20,7 @@ from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
 from automl_pt.model.info import ModelInfo
+from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.text import few
@@ -79,13 +80,6 @@ class Model:
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities of logits float32[..., C], at the model's temperature."""
         return softmax(logits, self.temperature)
-
-
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return the softmax of logits / temperature over the last axis, computed in float64, as float32."""
-    scaled = torch.tensor(logits, dtype=torch.float64) / temperature
-    result: NDArray[np.float32] = scaled.softmax(-1).float().numpy()
-    return result
 
 
 def load_model(

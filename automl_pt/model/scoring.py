@@ -11,7 +11,7 @@ import numpy as np
 from automl_pt.model.calibration import Calibration, calibrate
 from automl_pt.model.intervals import Interval, f1_intervals
 from automl_pt.model.intervals import wilson as interval
-from automl_pt.model.load import softmax
+from automl_pt.model.softmax import softmax
 from automl_pt.model.thresholds import ClassThreshold, Threshold, class_thresholds, thresholds
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_pt.files import write_json
-from automl_pt.model.directory import TEMPERATURE, read_file, read_info, refuse
+from automl_pt.model.directory import read_file, read_info, refuse
+from automl_pt.model.info import TEMPERATURE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
