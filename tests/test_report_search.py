@@ -17,9 +17,10 @@ from automl_pt.files import atomic_write
 from automl_pt.plugins import Plugins
 from automl_pt.study.budget import Budget
 from automl_pt.study.events import Finished
+from automl_pt.study.opened import REPORT_SECONDS
 from automl_pt.study.records import StudyResult
 from automl_pt.study.report import read_study
-from automl_pt.study.search import REPORT_SECONDS, steps
+from automl_pt.study.search import steps
 
 
 def page(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:

@@ -1,0 +1,175 @@
+"""A study that is open: its trials are run by its coordinator, and concluded here, to one model and its figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from automl_pt.config import SearchConfig
+from automl_pt.errors import AutomlError, StudyError
+from automl_pt.files import write_json
+from automl_pt.plugins import Plugins
+from automl_pt.study.after import Ended, after_search, asked
+from automl_pt.study.coordinator import Coordinator
+from automl_pt.study.engine.inline import InlineEngine
+from automl_pt.study.events import Event, StudyStarted
+from automl_pt.study.records import Comparison, StudyResult, TrialRecord
+from automl_pt.study.shelf import ranked
+from automl_pt.study.subject import Subject
+from automl_pt.study.tracking import StudyFollower
+from automl_pt.tracking import Trackers
+
+#: seconds in which running trials may save when a search is interrupted
+GRACE = 5.0
+#: seconds that a report takes besides running the model on the validation images; shorter searches than ten times
+#: this have none unless time is left
+REPORT_SECONDS = 4.0
+
+
+@dataclass
+class OpenStudy:
+    """A study that is open and ready to run."""
+
+    config: SearchConfig
+    directory: Path
+    storage: str
+    subject: Subject
+    coordinator: Coordinator
+    #: what the user should read before the first trial
+    said: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def started(self) -> StudyStarted:
+        """Tell what begins."""
+        records = self.coordinator.ledger.records()
+        ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
+        engine = self.coordinator.engine
+        return StudyStarted(
+            name=self.coordinator.ledger.name,
+            directory=str(self.directory),
+            storage=self.storage,
+            trials=self.config.trials,
+            finished=ended,
+            workers=0 if isinstance(engine, InlineEngine) else engine.slots,
+            epochs=self.config.epochs,
+        )
+
+    def follower(self, trackers: Trackers | None) -> StudyFollower | None:
+        """Return what turns this search's events into what its trackers are told; None without any."""
+        ledger = self.coordinator.ledger
+        if trackers is None:
+            return None
+        return StudyFollower(trackers, self.config, ledger.name, self.directory, ledger.records)
+
+    def grace(self, stop: Callable[[], int | None]) -> float:
+        """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
+        budget = self.coordinator.budget
+        return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
+
+    def conclude(self, plugins: Plugins | None, signal: int | None) -> StudyResult:
+        """Judge the best trial, remove what nobody needs any more, and sum up."""
+        coordinator, shelf = self.coordinator, self.coordinator.shelf
+        records = coordinator.ledger.records()
+        _require_some_success(records, coordinator.ledger.name)
+        best, runner_up = [*ranked(records)[:2], None, None][:2]
+        comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
+        shelf.tidy(records, self.config.models_kept)
+        result = StudyResult(
+            name=coordinator.ledger.name,
+            directory=str(self.directory),
+            storage=self.storage,
+            model=str(shelf.model) if best is not None else None,
+            best=best,
+            runner_up=runner_up,
+            comparison=comparison,
+            test=figures,
+            trials=tuple(records),
+            stopped=coordinator.stopped,
+            seconds=coordinator.budget.seconds(),
+            estimate_error=coordinator.budget.estimate_error(),
+            signal=signal,
+            notes=tuple(self.notes),
+            slots=coordinator.engine.slots,
+            busy_seconds=coordinator.budget.busy,
+        )
+        write_json(self.directory / "result.json", result.to_dict())
+        return result
+
+    def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
+        """Write the page, where there is time; whatever keeps it from being written is a note in the result.
+
+        The search is over and its model stands, so that nothing a page meets may end it with an error.
+        """
+        if self.subject.report is None or not self.config.report or result.signal is not None:
+            return result
+        budget = self.coordinator.budget
+        if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
+            note = f"no time was left for report.html; `automl-pt report {result.directory} --html FILE` writes it"
+            return replace(result, notes=(*result.notes, note))
+        try:
+            path = self.subject.report(self.config, self.directory, plugins)
+        except Exception as error:
+            reason = error.given if isinstance(error, AutomlError) else error
+            note = f"report.html was not written: {type(error).__name__}: {reason}"
+            return replace(result, notes=(*result.notes, note))
+        return replace(result, report=str(path))
+
+    def make_more(
+        self, result: StudyResult, plugins: Plugins | None, stop: Callable[[], int | None]
+    ) -> Generator[Event, None, StudyResult]:
+        """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
+        shelf, budget = self.coordinator.shelf, self.coordinator.budget
+        if self.subject.makers is None or result.best is None or not asked(self.config):
+            return result
+        limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
+        held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
+
+        def done() -> bool:
+            return stop() is not None or budget.seconds() > limit
+
+        made = yield from after_search(Ended(self.config, self.directory, held, plugins, done), self.subject.makers())
+        result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
+        write_json(self.directory / "result.json", result.to_dict())
+        return result
+
+    def _test(self, plugins: Plugins | None) -> dict[str, float] | None:
+        """Measure the finished model on the test split; say so where its images are not those of the manifest any more.
+
+        The search is over and its model stands, so that this is no reason to end with an error.
+        """
+        try:
+            model = self.coordinator.shelf.model
+            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins)
+        except StudyError as error:
+            self.notes.append(f"the test split was not measured: {error.given}")
+            return None
+
+    def _judge(
+        self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
+    ) -> tuple[Comparison | None, dict[str, float] | None]:
+        """Compare and test the finished model, once: the same study opened again is told what was found then."""
+        ledger, shelf = self.coordinator.ledger, self.coordinator.shelf
+        pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
+        found = ledger.judgement()
+        if found and found["pair"] == pair:
+            return Comparison(**found["comparison"]) if found["comparison"] else None, found["test"]
+        comparison = None
+        if runner_up is not None and runner_up.state == best.state == "COMPLETE" and shelf.holds(runner_up.number):
+            comparison = self.subject.compare(self.config, best, runner_up, self.directory, plugins)
+        figures = self._test(plugins)
+        plain = asdict(comparison) if comparison is not None else None
+        ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures})
+        return comparison, figures
+
+
+def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
+    """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
+    if records and all(record.state == "FAIL" for record in records):
+        reason, count = Counter(record.reason for record in records).most_common(1)[0]
+        raise StudyError(
+            "at least one trial must succeed",
+            given=f"study {name}: all {len(records)} trials failed, {count} of them with: {reason}",
+            remedy="run one of them by itself with `automl-pt train` and `--traceback` to see where it fails",
+        )

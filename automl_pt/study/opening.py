@@ -1,0 +1,157 @@
+"""Opens a study: what is there of it, with what it may go on, where its trials run and under which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from automl_pt import __version__
+from automl_pt.config import SearchConfig
+from automl_pt.files import read_json, write_json
+from automl_pt.locks import locked
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.study import resume
+from automl_pt.study.after import images_to_learn
+from automl_pt.study.budget import Budget
+from automl_pt.study.coordinator import Coordinator
+from automl_pt.study.engine.base import Engine
+from automl_pt.study.engine.inline import InlineEngine
+from automl_pt.study.engine.local import LocalEngine
+from automl_pt.study.engine.places import devices_for, memory_for, threads_for
+from automl_pt.study.flat import Flatness
+from automl_pt.study.ledger import OFFERED, Ledger, Presence
+from automl_pt.study.offered import Offer, offer
+from automl_pt.study.opened import REPORT_SECONDS, OpenStudy
+from automl_pt.study.presence import Alone, Among
+from automl_pt.study.pruning.optuna_rules import make_rule
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.shelf import Shelf
+from automl_pt.study.space import make_space
+from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
+from automl_pt.study.subject import Material, Subject
+
+
+def open_study(
+    config: SearchConfig,
+    directory: Path,
+    subject: Subject,
+    plugins: Plugins | None,
+    stop: Callable[[], int | None],
+    stack: ExitStack,
+) -> OpenStudy:
+    """Open the study in `directory`, or begin it; what it holds on to, such as locks, is let go with `stack`.
+
+    Raises StudyError where it was made with other data or settings, or another process works on it.
+    """
+    url = config.storage or default_url(directory)
+    if not is_shared(url):
+        _be_alone(config, url, directory, stack)
+    budget = Budget(config.timeout)
+    before = _plugins_before(config, directory, plugins)
+    material = subject.prepare(config, directory / "manifest.json", plugins)
+    looks = 2 + (subject.report is not None and config.report)
+    budget.images = (material.train_images, looks * material.val_images + material.test_images)
+    if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
+        budget.report = REPORT_SECONDS
+    budget.later = images_to_learn(config, material.train_images, material.val_images)
+    ledger = _open_ledger(config, url, directory, material, stack)
+    engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
+    budget.slots = engine.slots
+    offered = _offer(config, material, ledger, engine)
+    rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
+    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
+    coordinator = Coordinator(
+        config=config,
+        ledger=ledger,
+        shelf=Shelf(directory, config.models_kept, subject.publish),
+        engine=engine,
+        rule=rule,
+        space=make_space(config, material.train_images, material.dimensions, offered.sizes),
+        budget=budget,
+        stop=stop,
+        flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
+    )
+    notes = resume.other_versions(before, material.plugins)
+    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
+
+
+def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
+    """Lock the folder, and the study in its storage: that may be named from another folder, too."""
+    stack.enter_context(locked(directory / ".lock", wait=False))
+    beside = lock_file(url, config.name or directory.name) if config.storage else None
+    if beside is not None:
+        stack.enter_context(locked(beside, wait=False))
+
+
+def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine) -> Offer:
+    """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
+    free = memory_for(devices_for(config)[: engine.slots]) if material.steps else 0
+    with ledger.turn():
+        offered = offer(config, material.train_images, material.steps, free, ledger.about().get(OFFERED, ()))
+        if config.batch_sizes is None:
+            ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
+    return offered
+
+
+def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
+    """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
+    path = directory / "study.json"
+    used: list[dict[str, Any]] = read_json(path).get("plugins", []) if path.exists() else []
+    if used:
+        resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
+    return used
+
+
+def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: Plugins | None) -> Flatness:
+    def noise(best: TrialRecord, second: TrialRecord) -> float | None:
+        if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
+            return None
+        comparison = subject.compare(config, best, second, directory, plugins)
+        return None if comparison is None else comparison.standard_error
+
+    return Flatness(noise)
+
+
+def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Material, stack: ExitStack) -> Ledger:
+    name = config.name or directory.name
+    storage = open_storage(url)
+    stack.callback(close_storage, storage)
+    presence: Presence = Alone()
+    if is_shared(url):
+        presence = Among(server_engine(url), name)
+        stack.callback(presence.close)
+    ledger = Ledger(storage, name, presence, shown(url))
+    wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
+    with ledger.turn():
+        found = ledger.about()
+        if found:
+            resume.require_comparable(found, wanted, where=str(directory))
+        else:
+            resume.require_own(ledger.trials(), name, where=shown(url))
+        ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
+    where = shown(url) if config.storage else "study.db"
+    asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
+    write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"], "asked": asked})
+    return ledger
+
+
+def _make_engine(
+    config: SearchConfig,
+    directory: Path,
+    subject: Subject,
+    material: Material,
+    plugins: Plugins | None,
+    should_stop: Callable[[], bool],
+) -> Engine:
+    if config.workers == 0 or (plugins is not None and _registered_by_hand(plugins)):
+        return InlineEngine(material.make, should_stop)
+    devices = devices_for(config)
+    threads = threads_for(config, len(devices))
+    return LocalEngine(subject.make, devices, threads=threads, logs=directory / "logs", limit=config.trial_timeout)
+
+
+def _registered_by_hand(plugins: Plugins) -> bool:
+    return {name for name, _ in plugins.manager.list_name_plugin()} > {plugin.name for plugin in plugins.loaded}
