@@ -17,7 +17,7 @@ import toy_trial
 from toy_trial import TOY
 
 from automl_pt.config import SearchConfig, TrainConfig
-from automl_pt.study import search
+from automl_pt.study import opening, search
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
 from automl_pt.study.engine.inline import InlineEngine
 from automl_pt.study.events import Finished
@@ -109,7 +109,7 @@ def run(directory: Path) -> StudyResult:
 def test_an_engine_of_actors_brings_the_same_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = run(tmp_path / "here")
     engine: Engine = ActorEngine()
-    monkeypatch.setattr(search, "_make_engine", lambda *given: engine)
+    monkeypatch.setattr(opening, "_make_engine", lambda *given: engine)
     there = run(tmp_path / "there")
     assert [{**one.to_dict(), "seconds": 0} for one in there.trials] == (
         [{**one.to_dict(), "seconds": 0} for one in here.trials]
