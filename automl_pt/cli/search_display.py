@@ -143,6 +143,8 @@ class Row:
     epoch: float = 0
     val_loss: float | None = None
     val_accuracy: float | None = None
+    #: loss and accuracy of the epoch whose weights are kept: what a trial that has ended is judged by
+    kept: tuple[float, float | None] | None = None
     state: str = "running"
     seconds: float = 0.0
 
@@ -170,6 +172,7 @@ class LiveView:
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result
                 row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy
+                row.kept = (result.val_loss, result.val_accuracy) if result.is_best else row.kept
                 row.seconds += result.seconds
             case events.TrialRanked():
                 self.rows.setdefault(event.trial, Row("")).epoch = event.epoch
@@ -179,6 +182,8 @@ class LiveView:
                 row = self.rows.setdefault(event.number, Row(""))
                 row.state, row.seconds = event.reason, event.seconds
                 row.epoch = event.epochs or row.epoch
+                if row.kept is not None and row.kept[0] == event.value:
+                    row.val_loss, row.val_accuracy = row.kept
             case events.NewBest():
                 self.best = event.number
             case events.Progress():
