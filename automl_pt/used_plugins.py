@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from automl_pt.plugins import Plugins
+from automl_pt.registry import Registry
 from automl_pt.text import printable
 
 BUILT_IN = "built in"
@@ -20,8 +21,8 @@ def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> li
     """
     found: dict[str, dict[str, Any]] = {}
     datasets, nets = plugins.datasets(), plugins.backbones()
-    asked = [(nets, name) for name in backbones if name in nets]
-    asked += [(datasets, dataset)] if dataset in datasets else []  # type: ignore[list-item]
+    asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
+    asked += [(datasets, dataset)] if dataset in datasets else []
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:

@@ -13,7 +13,7 @@ PLUGIN = Path(__file__).parents[1] / "plugins" / "automl-pt-huggingface"
 
 
 def test_its_own_tests_pass(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
+    pytest.importorskip("datasets", reason="the package `datasets` is not installed")
     environment = {
         **os.environ,
         "AUTOML_PT_PLUGINS": str(PLUGIN),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,20 @@ def test_no_code_is_run_from_files(path: Path) -> None:
         assert "shell" not in keywords, f"{path}:{call.lineno}"
         if name == "torch.load":
             assert "weights_only" in keywords, f"{path}:{call.lineno}"
+
+
+def _commented(lines: list[str], number: int) -> bool:
+    return lines[number - 1].strip().startswith("#")
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_silences_a_check_says_why(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        silenced = re.search(r"#\s*(type: ignore|noqa)\S*(?P<rest>.*)$", line)
+        if silenced:
+            reason = "# " in silenced["rest"] or _commented(lines, number)
+            assert reason, f"{path}:{number + 1} silences a check without a reason: beside it, or in the line above"
 
 
 def test_functions_fit_on_a_screen() -> None:

@@ -55,7 +55,7 @@ def test_csv_as_people_write_it(tmp_path: Path, text: str, encoding: str) -> Non
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
     from pyarrow import parquet
 
     path = write(tmp_path, "", "t.parquet")

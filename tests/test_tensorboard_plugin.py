@@ -11,5 +11,5 @@ PLUGIN = ROOT / "plugins" / "automl-pt-tensorboard"
 
 
 def test_its_own_tests_pass(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     assert "3 passed" in own_tests(make_environment(tmp_path / "environment", PLUGIN), PLUGIN, tmp_path)

@@ -77,10 +77,11 @@ def _spread(info: ModelInfo, name: str, value: object) -> str:
     """Return the 95 % interval of a share of the validation images, as text; nothing for other figures."""
     counts = info.data.get("counts")
     images = counts.get("val") if isinstance(counts, dict) else None
-    is_share = isinstance(value, float | int) and 0 <= value <= 1
-    if name != "val_accuracy" or not is_share or not isinstance(images, int) or images < 1:
+    if name != "val_accuracy" or not isinstance(value, float | int) or not 0 <= value <= 1:
         return ""
-    low, high = wilson(round(float(value) * images), images)  # type: ignore[arg-type]
+    if not isinstance(images, int) or images < 1:
+        return ""
+    low, high = wilson(round(value * images), images)
     return f" (95 %: {low:.4f} to {high:.4f}, {images} images that training chose its epoch by)"
 
 

@@ -105,6 +105,7 @@ def load_model(
     _check_tensors(directory, info, tensors, allow_not_finite)
     network = _build(directory, info, plugins if plugins is not None else load_plugins())
     _load(directory, network, tensors)
+    # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
     kept = read_temperature(directory, weights.sha256) if calibrated else None

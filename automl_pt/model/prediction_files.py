@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
 #: first characters that make a spreadsheet evaluate a cell, the full-width ones in some locales
-FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001
+FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001  # meant to look like the first four
 #: rows of one group of a parquet file
 _GROUP = 4096
 

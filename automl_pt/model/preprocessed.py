@@ -72,10 +72,10 @@ def _weights(length: int, resized: int | SymInt, size: int, device: torch.device
     first = over // 2 + (over % 2) * (over // 2 % 2)
     factor = length / resized
     inside = torch.arange(size, dtype=torch.float32, device=device) + (first + 0.5)
-    centres: Tensor = inside * factor  # type: ignore[assignment]
+    centres: Tensor = inside * factor  # type: ignore[assignment]  # typed as the symbolic number it is multiplied by
     places = torch.arange(length, dtype=torch.float32, device=device) + 0.5
     reach = torch.sym_max(factor, 1.0)
-    distances: Tensor = (places[None] - centres[:, None]).abs() / reach  # type: ignore[assignment]
+    distances: Tensor = (places[None] - centres[:, None]).abs() / reach  # type: ignore[assignment]  # as above
     weights = (1 - distances).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)
 

@@ -20,6 +20,7 @@ def protocol(seconds: float) -> type[H11Protocol]:
     class Protocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
 
+        # uvicorn, too, names a narrower transport than asyncio does
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._wait()

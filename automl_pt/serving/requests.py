@@ -28,7 +28,7 @@ _TAKES = "multipart/form-data with one file, application/json with base64 in `im
 _PATIENCE = 2.0
 
 
-class _TooLarge(Exception):  # noqa: N818
+class _TooLarge(Exception):  # noqa: N818  # it becomes an answer with status 413, no error
     """The body is larger than the limit."""
 
 

@@ -21,9 +21,9 @@ _LAST = 10
 def require_packages() -> None:
     """Raise InstallationError where the packages of the extra `serve` are missing."""
     try:
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
+        import python_multipart  # noqa: F401  # only whether it is there
+        import starlette  # noqa: F401  # only whether it is there
+        import uvicorn  # noqa: F401  # only whether it is there
     except ImportError as error:
         raise InstallationError(
             "serving needs starlette, uvicorn and python-multipart",
@@ -60,6 +60,7 @@ def run(
     class Server(uvicorn.Server):
         """Ends when it is asked to; signals are the command line's."""
 
+        # any context manager serves; uvicorn's annotation names the kind that its own decorator makes
         def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
             return contextlib.nullcontext()
 

@@ -14,6 +14,7 @@ from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Data, Pixels, Progress, prepare, split_settings
+from automl_pt.dataset import Split
 from automl_pt.model.load import load_model, publish
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size, choose_parameters
@@ -112,11 +113,11 @@ def test(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | N
 
 
 def _losses(
-    config: SearchConfig, folder: Path, data: Data, plugins: Plugins, split: str = "val"
+    config: SearchConfig, folder: Path, data: Data, plugins: Plugins, split: Split = "val"
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return each image's cross-entropy and whether it was classified rightly."""
     model = load_model(folder, device=config.device, plugins=plugins)
-    pixels: Pixels = data.pixels(split, model.info.preprocessing.image_size)  # type: ignore[arg-type]
+    pixels: Pixels = data.pixels(split, model.info.preprocessing.image_size)
     starts = range(0, len(pixels.labels), BATCH)
     logits = np.concatenate([model.forward(np.asarray(pixels.images[start : start + BATCH])) for start in starts])
     scores = logits.astype(np.float64)

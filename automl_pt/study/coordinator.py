@@ -14,9 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from automl_pt.config import SearchConfig
-from automl_pt.seeds import derive_seed
 from automl_pt.study.budget import Budget
-from automl_pt.study.engine import failures
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
 from automl_pt.study.events import (
     EpochDone,
@@ -31,17 +29,16 @@ from automl_pt.study.events import (
 )
 from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
+from automl_pt.study.next_trial import add_trial, trial_config
 from automl_pt.study.pruning.base import Rule, Standing
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.publishing import publish_best
 from automl_pt.study.running import Running, weights_loss
-from automl_pt.study.sampling import suggest
-from automl_pt.study.shelf import Shelf, ranked
+from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import Space
 from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed
 CRASHES_ALLOWED = 3
-OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
 @dataclass
@@ -133,7 +130,8 @@ class Coordinator:
         if len(trials) >= self._total:
             return None
         if self._wants_another(standings):
-            return self._start(self._new_trial(), 0, self.rule.until(0))
+            number = add_trial(self.ledger, self.space, self.rule, self.config.seed)
+            return self._start(number, 0, self.rule.until(0))
         return self._next_start()  # the study is smaller now, and some that waited may climb
 
     def _wants_another(self, standings: list[Standing]) -> bool:
@@ -152,31 +150,10 @@ class Coordinator:
         """Add no more trials: the study is as large as it is."""
         self._total, self.stopped = len(self.ledger.trials()), reason
 
-    def _new_trial(self) -> int:
-        trials, space = self.ledger.trials(), self.space
-        for trial in trials:
-            ended = outcome(trial)
-            if ended is not None and ended.reason == OUT_OF_MEMORY:
-                space = space.without(trial.params["batch_size"])
-        params = suggest(
-            space,
-            {trial.number: trial.params for trial in trials},
-            self.rule.ranking(self.ledger.standings()),
-            seed=self.config.seed,
-            number=len(trials),
-        )
-        return self.ledger.add(params, self.space.distributions(params.get("backbone", self.space.backbones[0])))
-
     def _start(self, number: int, done: float, until: float) -> Event:
         trial = self.ledger.trials()[number]
         self.ledger.own(number, self.ledger.presence.owner)
-        config = self.config.trial(
-            backbone=trial.params.get("backbone", self.space.backbones[0]),
-            lr=trial.params["lr"],
-            batch_size=trial.params["batch_size"],
-            seed=derive_seed(self.config.seed, "trial", number),
-            backbone_options=self.space.options(trial.params),
-        )
+        config = trial_config(self.config, self.space, trial)
         self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
@@ -293,24 +270,10 @@ class Coordinator:
         self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
-        """Publish the best model, unless it is published already or its trial is writing to it at the moment."""
-        with self.ledger.turn():  # others publish, too, and may have found a better one that we do not know of
-            best = self._publish_best()
+        """Publish the best model, and say so, unless it is published already."""
+        best = publish_best(self.ledger, self.shelf)
         if best is not None:
             yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.shelf.model))
-
-    def _publish_best(self) -> TrialRecord | None:
-        busy = {trial.number for trial in self.ledger.busy()}
-        published = self.ledger.best()
-        for record in ranked(self.ledger.records()):
-            is_published = published is not None and published[0] == record.number
-            if record.number not in busy and published != [record.number, record.epochs]:
-                self.shelf.put(record.number)
-                self.ledger.set_best([record.number, record.epochs])
-                return record
-            if is_published:
-                return None
-        return None
 
 
 def _finite(loss: float | None) -> float | None:

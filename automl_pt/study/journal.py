@@ -52,10 +52,10 @@ class RepairingJournal(JournalFileBackend):
 class _NoLock(BaseJournalFileLock):
     """Nothing: the lock is held around the repair and the write together."""
 
-    def acquire(self) -> bool:  # noqa: D102
+    def acquire(self) -> bool:  # noqa: D102  # Optuna's interface
         return True
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:  # noqa: D102  # Optuna's interface
         return None
 
 
