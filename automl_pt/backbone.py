@@ -65,8 +65,6 @@ class Backbone:
     recipe: Callable[[int, int], str] | None = None
     #: of (model, tensors): renames the tensors of a published weights file to this model's names
     convert_weights: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
-    #: True where the channels_last layout was measured to be faster on a CPU in float32 too
-    channels_last: bool = False
     #: of (model): names of its modules or parameters, in groups from the input to the head, for `layer_decay` and
     #: `freeze_groups`; None: a group for each of the model's children that has parameters, in their own order
     param_groups: Callable[[nn.Module], Sequence[Sequence[str]]] | None = None

@@ -117,13 +117,20 @@ def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bo
 
 def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
     """Pass one black image through, in eval mode and without random numbers: a misfit shows now, not in epoch 1."""
+    image = torch.zeros(1, 3, image_size, image_size)
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(1, 3, image_size, image_size))
+            logits = model.eval()(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
             if isinstance(getattr(logits, "logits", None), torch.Tensor):
                 model.register_forward_hook(_take_logits)
                 logits = logits.logits
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if _takes(model, image):
+            raise PluginError(
+                "a backbone's model must take images in channels_last memory",
+                given=f"{backbone.name}: {type(error).__name__}: {error}",
+                remedy="use reshape() or flatten() in its forward(), where it says view()",
+            ) from error
         raise ConfigError(
             [
                 f"image_size: {backbone.name} must accept images of {image_size} px; it is made for "
@@ -137,6 +144,15 @@ def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: i
             given=f"{backbone.name}: {shape} for 1 image and {num_classes} classes",
             remedy="return one number for each class and image",
         )
+
+
+def _takes(model: nn.Module, image: torch.Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            model(image)
+    except (AssertionError, RuntimeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _take_logits(model: nn.Module, images: object, output: Any) -> torch.Tensor:

@@ -49,6 +49,7 @@ from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.early_stopping import Reason
+from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.result import EpochResult
 from automl_pt.training.trainer import AfterStep, Training, go_on
 from automl_pt.training.trainer import train as train_epochs
@@ -191,8 +192,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    channels_last = precision != "fp32" or (backbone.channels_last and device.type == "cpu")
-    loaders = _loaders(config, data, preprocessing, device, group, channels_last=channels_last)
+    loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
     model = build_model(
         backbone,
         len(data.manifest.classes),
@@ -202,9 +202,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         seed=config.seed,
     )
     scales = choose_parameters(model, backbone, config)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    # PyTorch's annotations know no memory format in this call
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model = arrange(model, device, precision)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written

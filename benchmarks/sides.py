@@ -22,6 +22,7 @@ from automl_pt.plugins import load_plugins
 from automl_pt.run import EVALUATION_BATCH
 from automl_pt.training.device import choose_precision
 from automl_pt.training.evaluation import autocast
+from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.trainer import Training
 
 BATCH = 16
@@ -37,7 +38,7 @@ class Sides:
         self.backbone = self.plugins.backbone(name)
         self.config = TrainConfig(dataset=data, batch_size=batch, epochs=1, lr=0.01, **settings)
         self.precision = choose_precision("auto", device)
-        self.channels_last = self.precision != "fp32" or (self.backbone.channels_last and device.type == "cpu")
+        self.channels_last = has_channels_last(device, self.precision)
         self.data = prepare(self.config, self.plugins)
         self.classes = len(self.data.manifest.classes)
         self.train, self.val = (self._some(split, images) for split in ("train", "val"))
@@ -63,8 +64,7 @@ class Sides:
 
     def model(self) -> nn.Module:
         model = build_model(self.backbone, self.classes, self.side, seed=self.config.seed)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        return arrange(model, self.device, self.precision)
 
     def ours(self) -> Training:
         loaders = (

@@ -80,6 +80,20 @@ def test_something_else_than_logits():
         build_model(Backbone("pair", lambda n, p: Pair()), 3, 2, seed=1)
 
 
+def test_a_model_that_takes_no_channels_last_images_is_told_what_to_write() -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.conv(images).view(len(images), -1))
+            return logits
+
+    with pytest.raises(PluginError, match=r"(?s)channels_last memory.*viewed: RuntimeError: view size.*reshape\(\)"):
+        build_model(Backbone("viewed", lambda n, p: Viewed()), 3, 8, seed=1)
+
+
 def test_a_builder_that_fails():
     with pytest.raises(PluginError, match=r"(?s)must return a model.*broken: ZeroDivisionError: division by zero"):
         build_model(Backbone("broken", lambda n, p: 1 / 0), 3, 8, seed=1)

@@ -67,7 +67,6 @@ def _densenet(name: str) -> Backbone:
         convert_weights=modern_densenet_names,
         param_groups=param_groups,
         **_figures(name),
-        channels_last=True,  # DenseNet-121: 24 to 28 % faster at 64 and 224 px (benchmarks/trainer.py)
     )
 
 

@@ -17,6 +17,7 @@ from automl_pt.files import atomic_write, to_json
 from automl_pt.model.load import Model
 from automl_pt.model.parity import BOUND, Images, Parity, Run, compare
 from automl_pt.model.preprocessed import TAKES, Stage, preprocessed
+from automl_pt.training.small_maps import use_convolutions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,8 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
     ExportError when a logit differs by more than `BOUND` or the network cannot be exported, InstallationError where a
     package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be written.
     """
-    model.network.cpu().float().eval()
+    # exporters read the structure: they are to find the network's own convolutions
+    use_convolutions(model.network.cpu().float().eval()).to(memory_format=torch.contiguous_format)
     network = preprocessed(model.network, model.info.preprocessing, preprocessing).eval()
     try:
         with warnings.catch_warnings():

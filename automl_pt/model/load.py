@@ -26,6 +26,7 @@ from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
+from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.used_plugins import how_to_get, told
 
 __all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
@@ -71,7 +72,7 @@ class Model:
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them."""
         images = self.info.preprocessing.normalise(torch.from_numpy(pixels).to(self.device))
-        if self.precision != "fp32":
+        if has_channels_last(self.device, self.precision):
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits: NDArray[np.float32] = self.network(images).float().cpu().numpy()
@@ -107,9 +108,8 @@ def load_model(
     _load(directory, network, tensors)
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
-    layout = torch.contiguous_format if precision == "fp32" else torch.channels_last
     kept = read_temperature(directory, weights.sha256) if calibrated else None
-    network = network.eval().to(chosen).to(memory_format=layout)
+    network = arrange(network.eval(), chosen, precision)
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
 
 

@@ -25,6 +25,7 @@ from automl_pt.run import choose_image_size
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
+from automl_pt.training.layout import arrange, has_channels_last
 
 BATCH = 64
 
@@ -49,8 +50,7 @@ def rank_loss(
     if not use_batch_statistics(model) and not always:
         return None
     precision = choose_precision(config.precision, device)
-    layout = torch.channels_last if precision != "fp32" else torch.contiguous_format
-    model.to(device).to(memory_format=layout)
+    model = arrange(model, device, precision)
     loader = Loader(
         data.pixels("val", size),
         batch_size=BATCH,
@@ -61,7 +61,7 @@ def rank_loss(
         hints=data.hints,
         augment=False,
         shuffle=True,
-        channels_last=precision != "fp32",
+        channels_last=has_channels_last(device, precision),
     )
     total = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode(), autocast(device, precision):

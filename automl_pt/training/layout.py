@@ -1,0 +1,27 @@
+"""How a model and its images lie in memory, and what its convolutions run on: the same wherever a model is run."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from automl_pt.training.device import NumberFormat
+from automl_pt.training.small_maps import use_matrix_products
+
+
+def has_channels_last(device: torch.device, precision: NumberFormat) -> bool:
+    """Say whether images and weights lie with their channels innermost.
+
+    So they do on a CPU, and wherever the number format is a short one. On a CPU in float32 that was measured to take
+    0.3 to 1.0 of the time of the other layout, for eight networks of six families at 32 to 224 px; ResNets at 64 px and
+    less need `use_matrix_products` for it (benchmarks/small_maps.py).
+    """
+    return device.type == "cpu" or precision != "fp32"
+
+
+def arrange(model: nn.Module, device: torch.device, precision: NumberFormat) -> nn.Module:
+    """Put `model` on the device in the layout, and with the arithmetic, that is fastest there; return it."""
+    layout = torch.channels_last if has_channels_last(device, precision) else torch.contiguous_format
+    # PyTorch's annotations know no memory format in this call
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    return use_matrix_products(model) if device.type == "cpu" and precision == "fp32" else model
