@@ -1,6 +1,7 @@
 """A search of ours against one plain run (P), and against Optuna with its defaults driving the same plain run (O).
 
     python benchmarks/search_rivals.py FOLDER [FOLDER ...] [--epochs 5] [--trials 16] [--seeds 1] [--images 0]
+           [--sides P O ours]
 
 FOLDER holds {train,val}/CLASS/*. All sides train ResNet-18 at 64 px from scratch with one thread, on the same images:
 P and O with torchvision's ImageFolder, a DataLoader and an eager float32 loop of SGD; O asks TPE, reports each
@@ -153,7 +154,8 @@ def main() -> None:
     for name, default in (("epochs", 5), ("trials", 16), ("images", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--sides", choices=SIDES, nargs="+", default=list(SIDES), help="which to run")
+    parser.add_argument("--side", choices=SIDES, help="run this one in this process, for the script's own use")
     given = parser.parse_args()
     if given.side:
         print(json.dumps(cell(given.side, given.folders[0], given.epochs, given.trials, given.seeds[0])))
@@ -165,7 +167,7 @@ def main() -> None:
                 data = subset(folder, given.images, Path(place))
                 size = f"{given.images or 'all'} images a class"
                 base = f"{folder.name} {size}, {given.epochs} epochs, {given.trials} trials"
-                for side in SIDES:
+                for side in given.sides:
                     key = f"{base}, seed {seed}, {side}"
                     if key in cells:
                         continue
