@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -25,12 +25,10 @@ from typing import Any
 import record
 import torch
 from sides import BATCH, Sides, bare, in_turns, plain, plain_evaluation, timed
-from torch import nn
 from torch.nn import functional as F
 
 from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
-from automl_pt.plugins import load_plugins
 from automl_pt.run import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device
@@ -197,24 +195,6 @@ def peak(data: Path, which: str, name: str, side: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def layouts(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Training steps in float32 with NCHW and channels_last memory."""
-    for name, side in (("resnet18", 64), ("densenet121", 64), ("resnet18", 224), ("densenet121", 224)):
-        steps: dict[str, Callable[[], object]] = {}
-        for layout in (torch.contiguous_format, torch.channels_last):
-            model = build_model(load_plugins().backbone(name), 6, side, seed=1)
-            model = model.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-            images = torch.randn(BATCH, 3, side, side, device=device).to(memory_format=layout)
-
-            def step(model: nn.Module = model, images: torch.Tensor = images) -> None:
-                model(images).square().mean().backward()
-
-            steps[str(layout)] = step
-        found = in_turns(device, steps, 5)
-        nchw, last = (found[str(layout)]["seconds"] for layout in (torch.contiguous_format, torch.channels_last))
-        yield {"network": name, "side": side, "channels_last_gain_percent": 100 * (nchw / last - 1), "times": found}
-
-
 def quality(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
     """The final validation loss of ours and P, three seeds, eight epochs of a small network at 32 px."""
     for dataset in (data, data.parent / "fashion_mnist_small"):
@@ -298,7 +278,6 @@ ROWS = {
     "saving": saving,
     "starting": starting,
     "memory": memory,
-    "layouts": layouts,
     "against_plain": against_plain,
     "quality": quality,
     "profile": profile,
