@@ -2,9 +2,9 @@
 
     python benchmarks/small_maps.py [layers | networks]
 
-`layers`: one convolution, forward and both gradients, in four ways: PyTorch's and the matrix product, each on contiguous
-and on channels_last memory. `networks`: whole networks as PyTorch builds them, the same in channels_last memory, and as
-a run arranges them. One thread, random images, the ways in turns, CPU seconds, lowest of the repeats.
+`layers`: one convolution, forward and both gradients, in four ways: PyTorch's and the matrix product, each on plain and
+on channels_last memory. `networks`: whole networks as PyTorch builds them, the same in channels_last memory, and as a
+run arranges them. One thread, random images, the ways in turns, CPU seconds, lowest of the repeats.
 """
 
 from __future__ import annotations

@@ -92,9 +92,11 @@ class _Product(torch.autograd.Function):
         flat = gradient.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
         of_images = of_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = torch.zeros_like(weight) if _is_part(weight, rows, columns) else torch.empty_like(weight)
             products = (flat.t() @ _unfold(images, *ctx.plan)).view(-1, len(rows), len(columns), weight.shape[1])
-            of_weight[:, :, _span(rows), _span(columns)] = products.permute(0, 3, 1, 2)
+            of_weight = products.permute(0, 3, 1, 2)  # channels_last as the weights are: no copy is made of it
+            if of_weight.shape != weight.shape:
+                of_taps, of_weight = of_weight, torch.zeros_like(weight)
+                of_weight[:, :, _span(rows), _span(columns)] = of_taps
         if ctx.needs_input_grad[0]:
             of_images = _fold(flat @ _matrix(weight, rows, columns), images, *ctx.plan)
         return of_images, of_weight, None, None
@@ -124,10 +126,6 @@ def _tap(place: int, size: int, step: int, pad: int, results: int) -> Tap:
 
 def _span(taps: tuple[Tap, ...]) -> slice:
     return slice(taps[0][0], taps[-1][0] + 1)
-
-
-def _is_part(weight: Tensor, rows: tuple[Tap, ...], columns: tuple[Tap, ...]) -> bool:
-    return (len(rows), len(columns)) != tuple(weight.shape[2:])
 
 
 def _matrix(weight: Tensor, rows: tuple[Tap, ...], columns: tuple[Tap, ...]) -> Tensor:
