@@ -9,6 +9,7 @@ lag.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def rank_loss(
     """
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
-    model = build_model(backbone, len(data.manifest.classes), size, seed=config.seed)
+    model = _network(plugins, config.backbone, tuple(config.backbone_options), len(data.manifest.classes), size)
     model.load_state_dict(weights)
     if not use_batch_statistics(model) and not always:
         return None
@@ -68,6 +69,12 @@ def rank_loss(
         for images, labels in loader.epoch(0):
             total += F.cross_entropy(model(images).float(), labels, reduction="sum").cpu()
     return total.item() / sum(loader.batch_sizes)
+
+
+@lru_cache(maxsize=1)
+def _network(plugins: Plugins, name: str, options: tuple[str, ...], classes: int, size: int) -> nn.Module:
+    """Build the network once for all of a study's trials: the weights it is built with do not count."""
+    return build_model(plugins.backbone(name, options), classes, size, seed=0)
 
 
 def use_batch_statistics(model: nn.Module) -> bool:
