@@ -40,7 +40,7 @@ class Plugin:
     hooks: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False)  # one loading is never another: a process may keep what it made of it
 class Plugins:
     """The plugins of one process: a pluggy manager, what is known of each plugin, and what was left out and why."""
 
