@@ -45,6 +45,7 @@ from automl_pt.run_directory import (
     require_plugins,
 )
 from automl_pt.tracking import Trackers, follow
+from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
@@ -182,6 +183,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     backbone = plugins.backbone(config.backbone, config.backbone_options)
     device = choose_device(local_device(config.device))
     torch.set_num_threads(config.threads or default_threads())
+    if device.type == "cpu":
+        keep_freed_memory()
     if config.deterministic:
         _ask_for_determinism()
     precision = choose_precision(config.precision, device)
