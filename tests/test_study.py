@@ -29,7 +29,7 @@ from automl_pt.study.records import StudyResult, TrialRecord
 from automl_pt.study.search import steps, study_name
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
-from automl_pt.study.storage import close_storage, open_storage
+from automl_pt.study.storage import close_storage, default_url, open_storage
 
 
 def search(directory: Path, **settings: Any) -> tuple[StudyResult, list[events.Event]]:
@@ -327,6 +327,16 @@ def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tm
         search(tmp_path / "there" / "toy", storage=url)
     other, _ = search(tmp_path / "there" / "other", storage=url, trials=1)
     assert states(other) == ["COMPLETE"]
+    first.close()
+
+
+def test_the_file_in_a_studys_own_folder_is_refused_to_others_too(tmp_path: Path) -> None:
+    first = steps(config(), tmp_path / "here" / "toy", subject=TOY)
+    next(first)
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    for name in ("here", "link"):
+        with pytest.raises(OutputError, match="in use by another process"):
+            search(tmp_path / "there" / "toy", storage=default_url(tmp_path / name / "toy"))
     first.close()
 
 
