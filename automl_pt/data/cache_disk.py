@@ -159,7 +159,7 @@ def _no_room(folder: Path, needed: int, *, free: int, left: int, limited: bool) 
     )
 
 
-def gigabytes(size: int) -> str:
+def gigabytes(size: float) -> str:
     """Show a number of bytes in units of 10**9 or 10**6."""
     size = max(0, size)
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
