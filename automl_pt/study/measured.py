@@ -47,9 +47,14 @@ class Bench:
         parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
         return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
 
+    @property
+    def has_test(self) -> bool:
+        """Say whether there are images to test on."""
+        return bool(self.data.manifest.counts().get("test"))
+
     def test(self, model: Model) -> dict[str, float] | None:
         """Return a model's loss and accuracy on the test split; None where there is none."""
-        if not self.data.manifest.counts().get("test"):
+        if not self.has_test:
             return None
         loss, accuracy = figures(self.score(model, "test"))
         return {"loss": loss, "accuracy": accuracy}
