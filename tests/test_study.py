@@ -363,7 +363,7 @@ class Together(Alone):
 
 
 def test_a_coordinator_does_not_publish_over_the_better_model_of_another(tmp_path: Path) -> None:
-    settings, shelf = config(), Shelf(tmp_path, 1, TOY.publish)
+    settings, shelf = config(), Shelf(tmp_path, TOY.publish)
     opened = [open_storage(f"sqlite:///{tmp_path}/study.db") for _ in range(2)]
     ledgers = [Ledger(storage, "toy", Together(owner), "") for owner, storage in zip("ab", opened, strict=True)]
     rule, space, engine = Rungs.over(9, 5000), make_space(settings, 1000), InlineEngine(lambda spec, stop: iter(()))

@@ -65,7 +65,7 @@ def open_study(
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
-        shelf=Shelf(directory, config.models_kept, subject.publish),
+        shelf=Shelf(directory, subject.publish),
         engine=engine,
         rule=rule,
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
