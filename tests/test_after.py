@@ -131,7 +131,7 @@ def test_what_could_not_be_made_is_not_kept_as_made(before: str, tiny_folder: Pa
     config = config_of(tiny_folder, tmp_path / "study", refit=True)
     trial = TrialRecord(0, "COMPLETE", {}, 0.5, 2, 1.0, "completed", {})
     told = list(after_search(Ended(config, tmp_path, (trial,), None, lambda: False), {"refit": failing}))
-    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none")]
+    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none; make some")]
     assert json.loads((tmp_path / "made.json").read_text()) == {}
 
 

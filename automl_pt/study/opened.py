@@ -111,9 +111,8 @@ class OpenStudy:
         try:
             path = self.subject.report(self.config, self.directory, plugins)
         except Exception as error:
-            reason = error.given if isinstance(error, AutomlError) else error
-            note = f"report.html was not written: {type(error).__name__}: {reason}"
-            return replace(result, notes=(*result.notes, note))
+            reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
+            return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
         return replace(result, report=str(path))
 
     def make_more(
@@ -143,7 +142,7 @@ class OpenStudy:
             model = self.coordinator.shelf.model
             return self.subject.test(self.config, model, self.directory / "manifest.json", plugins)
         except StudyError as error:
-            self.notes.append(f"the test split was not measured: {error.given}")
+            self.notes.append(f"the test split was not measured: {error.in_a_line()}")
             return None
 
     def _judge(
