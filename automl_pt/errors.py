@@ -37,6 +37,11 @@ class AutomlError(Exception):
         self.rule, self.given, self.remedy = rule, given, remedy
         super().__init__(f"{rule}\n  given: {given}\n  next:  {remedy}")
 
+    def in_a_line(self) -> str:
+        """Return all three parts in one line, for a note beside a result that stands all the same."""
+        given = " ".join(part.strip() for part in self.given.splitlines() if part.strip())
+        return f"{self.rule}: {given}; {self.remedy}"
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.rule, self.given, self.remedy)
 

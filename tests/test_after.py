@@ -120,6 +120,16 @@ def test_what_was_made_of_the_same_trials_is_not_made_again(tiny_folder: Path, t
     assert read_info(tmp_path / "study" / "model-refit")[1].sha256 == before
 
 
+def test_what_is_made_stands_where_the_test_split_cannot_be_measured(tiny_folder: Path, tmp_path: Path) -> None:
+    sorted((tiny_folder / "test").rglob("*.png"))[0].write_bytes(b"no image")
+    found, said = search(tiny_folder, tmp_path / "study", ensemble=2, refit=True, trials=2)
+    for name in ("ensemble", "refit"):
+        assert found.made[name]["test"] is None
+        assert (tmp_path / "study" / f"model-{name}" / "model.json").exists()
+        text = f"{name}: the test split was not measured: images must be readable; none is allowed to be not: 1 of "
+        assert sum(one.startswith(text) for one in said) == 1
+
+
 # the last is what another search made, of other trials
 @pytest.mark.parametrize("before", ["{", "[]", '{"refit": []}', '{"refit": {"of": [[7, 1]], "model": null}}'])
 def test_what_could_not_be_made_is_not_kept_as_made(before: str, tiny_folder: Path, tmp_path: Path) -> None:
@@ -131,7 +141,7 @@ def test_what_could_not_be_made_is_not_kept_as_made(before: str, tiny_folder: Pa
     config = config_of(tiny_folder, tmp_path / "study", refit=True)
     trial = TrialRecord(0, "COMPLETE", {}, 0.5, 2, 1.0, "completed", {})
     told = list(after_search(Ended(config, tmp_path, (trial,), None, lambda: False), {"refit": failing}))
-    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none")]
+    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none; make some")]
     assert json.loads((tmp_path / "made.json").read_text()) == {}
 
 

@@ -13,6 +13,9 @@ from automl_pt.cli.cache import command
 from automl_pt.data.cache_disk import LIMIT_VARIABLE, limit, list_caches
 from automl_pt.errors import ConfigError
 
+#: the name of an unpacked archive: its sha256
+ARCHIVE = "0a" * 32
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -28,10 +31,11 @@ def folder(tmp_path: Path) -> Path:
         os.utime(path.with_suffix(".json"), (used, used))
     (pixels / "4.pixels").write_bytes(b"damaged")
     (tmp_path / "hashes").mkdir()
-    (tmp_path / "hashes" / "x.json").write_text("{}")
-    (tmp_path / "archives" / "abc" / "cat").mkdir(parents=True)
-    (tmp_path / "archives" / "abc" / "cat" / "1.png").write_bytes(b"1")
-    (tmp_path / "archives" / "abc.json").write_text("{}")
+    (tmp_path / "hashes" / f"{'0a' * 16}.json").write_text("{}")
+    (tmp_path / "archives" / ARCHIVE / "cat").mkdir(parents=True)
+    (tmp_path / "archives" / ARCHIVE / "cat" / "1.png").write_bytes(b"1")
+    for left in (f"{ARCHIVE}.json", f"{ARCHIVE}.lock", f".{ARCHIVE}.json.7.0a.tmp"):
+        (tmp_path / "archives" / left).write_text("{}")
     return tmp_path
 
 
@@ -78,6 +82,15 @@ def test_clear_removes_everything_of_ours(runner: CliRunner, folder: Path) -> No
     (folder / "other").mkdir()
     assert "4 caches removed" in run(runner, "clear", "--cache-dir", str(folder))
     assert sorted(path.name for path in folder.rglob("*")) == ["archives", "hashes", "other", "pixels"]
+
+
+def test_clear_leaves_the_files_of_others_in_folders_called_like_ours(runner: CliRunner, folder: Path) -> None:
+    (folder / "archives" / "photos-2019").mkdir()
+    others = [folder / "archives" / "photos-2019" / "1.png", folder / "hashes" / "passwords.json"]
+    for path in others:
+        path.write_text("not ours")
+    run(runner, "clear", "--cache-dir", str(folder))
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(others)
 
 
 def test_the_environment_names_folder_and_limit(

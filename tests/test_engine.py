@@ -170,7 +170,7 @@ def test_discarding_keeps_what_tells_of_the_trial(tmp_path: Path) -> None:
 
 
 def test_the_best_of_those_that_ended_keep_their_weights_for_those_under_way_may_fail(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, 1, lambda source, target: None)
+    shelf = Shelf(tmp_path, lambda source, target: None)
     records = [record(number, "RUNNING", 0.1 * number, "paused") for number in (1, 2)]
     records += [record(number, "PRUNED", 0.1 * number, "pruned") for number in (3, 4, 5)]
     for one in records:

@@ -12,6 +12,8 @@ from automl_pt.errors import AutomlError, ConfigError, InvalidDatasetError, Unkn
 def test_a_message_has_rule_given_and_remedy() -> None:
     error = InvalidDatasetError("a rule", given="a value", remedy="a step")
     assert str(error) == "a rule\n  given: a value\n  next:  a step"
+    assert error.in_a_line() == "a rule: a value; a step"
+    assert ConfigError(["a: wrong", "b: wrong"]).in_a_line().count("\n") == 0
 
 
 def test_unknown_names_come_with_near_ones() -> None:

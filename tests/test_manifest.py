@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_pt.data.manifest import Entry, LeftOut, Manifest, by_name
+from automl_pt.data.manifest import Entry, LeftOut, Manifest, by_name, manifest_beside
 from automl_pt.errors import StudyError
 
 NAMES = ["a/1.png", "b/\udcff\n.png", "b/é <script>.png"]
@@ -93,3 +93,18 @@ def test_names_sort_alike_however_the_file_system_spells_them() -> None:
     others = ["cafz/1.png", "cafa/1.png"]
     first, second = (sorted([*others, name], key=by_name) for name in (composed, decomposed))
     assert [name.replace(composed, "X") for name in first] == [name.replace(decomposed, "X") for name in second]
+
+
+@pytest.mark.parametrize(
+    ("stands", "named"),
+    [("trials/2", "../3"), ("trials/3", "."), ("trials", "3"), ("model", "../model")],
+)
+def test_a_trial_and_a_model_find_the_split_of_their_study_from_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands: str, named: str
+) -> None:
+    for folder in ("trials/2", "trials/3", "model"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / stands)
+    assert manifest_beside(Path(named)) is None
+    (tmp_path / "manifest.json").write_text("{}")
+    assert manifest_beside(Path(named)) == tmp_path / "manifest.json"

@@ -11,13 +11,13 @@ from automl_pt.config import SearchConfig
 from automl_pt.data.memory import available_memory
 from automl_pt.study import events
 from automl_pt.study.engine.places import memory_for
-from automl_pt.study.offered import Offer, StepMemory, offer
+from automl_pt.study.offered import CUT, Offer, StepMemory, offer
 from automl_pt.study.search import steps
 from automl_pt.training.footprint import BACKWARD, SHARE, WEIGHTS, step_memory
 
 #: 10 MB for the weights, 1 MB for an image
 STEP = StepMemory(10_000_000, 1_000_000.0)
-WHY = "for a step of {} images needs about {} MB, and each worker has {} MB"
+WHY = "a step of {} images needs about {} MB, and each worker has {} MB"
 
 
 def sizes(free: int, *backbones: StepMemory, images: int = 10_000, **settings: Any) -> Offer:
@@ -42,17 +42,15 @@ def test_sizes_that_do_not_fit_are_not_offered(free: int, expected: tuple[int, .
 def test_it_is_said_which_sizes_are_left_out_and_why() -> None:
     assert sizes(266_000_000).notice is None
     assert sizes(80_000_000).notice == (
-        f"not offered: batch sizes 128, 256, {WHY.format(128, '138.0', '80.0')}; "
-        "--batch-size would train them in micro-batches"
+        f"not offered: batch sizes 128, 256, for {WHY.format(128, '138.0', '80.0')}; "
+        "--batch-size offers them all the same"
     )
-    assert sizes(1_000_000).notice == (
-        f"no batch size but 8 is offered, in micro-batches, {WHY.format(8, '18.0', '1.0')}"
-    )
+    assert sizes(1_000_000).notice == f"no batch size but 8 is offered, for {WHY.format(8, '18.0', '1.0')}; {CUT}"
 
 
 def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
     asked = sizes(80_000_000, batch_sizes=(256, 64))
-    assert asked == Offer((64, 256), f"batch size 256: in micro-batches, {WHY.format(256, '266.0', '80.0')}")
+    assert asked == Offer((64, 256), f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
     assert sizes(80_000_000, batch_sizes=(8, 64)) == Offer((8, 64))
 
 

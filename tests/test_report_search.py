@@ -29,8 +29,11 @@ def page(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path
     return directory / "report.html"
 
 
+NO_SPACE = OutputError("the output must be writable", given="report.html: No space left on device", remedy="free some")
+
+
 def full_disk(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
-    raise OutputError("the output must be writable", given="report.html: No space left on device", remedy="free some")
+    raise NO_SPACE
 
 
 def broken(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
@@ -54,7 +57,7 @@ def test_the_page_is_written_of_the_ended_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "note"),
     [
-        (full_disk, "report.html was not written: OutputError: report.html: No space left on device"),
+        (full_disk, f"report.html was not written: {NO_SPACE.in_a_line()}"),
         (broken, "report.html was not written: ZeroDivisionError: a plot went wrong"),
     ],
 )

@@ -68,11 +68,13 @@ def test_no_other_split_is_drawn_for_a_run_whose_own_is_gone(original: Path) -> 
     assert not (original / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(("stands", "named"), [("", "."), ("sub", "..")])
 def test_the_folder_one_stands_in_can_be_named(
-    original: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+    original: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch, stands: str, named: str
 ) -> None:
-    monkeypatch.chdir(original)
-    assert runner.invoke(cli, ["reproduce", "."]).exit_code == 0
+    (original / stands).mkdir(exist_ok=True)
+    monkeypatch.chdir(original / stands)
+    assert runner.invoke(cli, ["reproduce", named]).exit_code == 0
     assert (original.with_name("run-again") / "model.json").exists()
 
 

@@ -106,6 +106,31 @@ def test_deleting_the_test_split_changes_nothing_but_the_final_figure(tiny_folde
     assert weights[0] == weights[1] != []
 
 
+def test_a_test_image_that_cannot_be_read_costs_the_search_that_figure_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    sorted((tiny_folder / "test").rglob("*.png"))[0].write_bytes(b"no image")
+    found = search(tiny_folder, tmp_path / "study", trials=1, epochs=1, report=False)
+    assert (found.test, found.model) == (None, str(tmp_path / "study" / "model"))
+    assert found.notes[0].startswith("the test split was not measured: images must be readable; none is allowed")
+    assert "mend or remove them" in found.notes[0]
+
+
+def test_a_test_split_that_was_gone_for_a_while_is_measured_by_the_next_search(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    def once(trials: int) -> StudyResult:
+        return search(tiny_folder, tmp_path / "study", trials=trials, epochs=1, report=False)
+
+    once(1)
+    (tiny_folder / "test").rename(tmp_path / "aside")
+    gone = once(2)
+    assert gone.test is None
+    assert gone.notes[0].startswith("the test split was not measured: ")
+    (tmp_path / "aside").rename(tiny_folder / "test")
+    back = once(2)
+    assert (back.test is not None, back.notes) == (True, ())
+    assert back.comparison == gone.comparison
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_paused_and_resumed_trial_equals_one_run_in_one_go(tiny_folder: Path, tmp_path: Path, workers: int) -> None:
     rungs = search(tiny_folder, tmp_path / "rungs", workers=workers)

@@ -29,7 +29,7 @@ from automl_pt.study.records import StudyResult, TrialRecord
 from automl_pt.study.search import steps, study_name
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
-from automl_pt.study.storage import close_storage, open_storage
+from automl_pt.study.storage import close_storage, default_url, open_storage
 
 
 def search(directory: Path, **settings: Any) -> tuple[StudyResult, list[events.Event]]:
@@ -330,6 +330,16 @@ def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tm
     first.close()
 
 
+def test_the_file_in_a_studys_own_folder_is_refused_to_others_too(tmp_path: Path) -> None:
+    first = steps(config(), tmp_path / "here" / "toy", subject=TOY)
+    next(first)
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    for name in ("here", "link"):
+        with pytest.raises(OutputError, match="in use by another process"):
+            search(tmp_path / "there" / "toy", storage=default_url(tmp_path / name / "toy"))
+    first.close()
+
+
 @pytest.mark.parametrize("seconds", [4.0])
 def test_the_timeout_is_kept_and_leaves_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
@@ -353,7 +363,7 @@ class Together(Alone):
 
 
 def test_a_coordinator_does_not_publish_over_the_better_model_of_another(tmp_path: Path) -> None:
-    settings, shelf = config(), Shelf(tmp_path, 1, TOY.publish)
+    settings, shelf = config(), Shelf(tmp_path, TOY.publish)
     opened = [open_storage(f"sqlite:///{tmp_path}/study.db") for _ in range(2)]
     ledgers = [Ledger(storage, "toy", Together(owner), "") for owner, storage in zip("ab", opened, strict=True)]
     rule, space, engine = Rungs.over(9, 5000), make_space(settings, 1000), InlineEngine(lambda spec, stop: iter(()))

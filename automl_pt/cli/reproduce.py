@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ def command(run: Path, output: Path | None, quiet: bool) -> int:
     from automl_pt.reproduce import Reproduction
 
     reproduction = Reproduction(run)
-    whole = run.absolute()  # "." has no name
+    whole = Path(os.path.abspath(run))  # "." and ".." are no names
     output = output or whole.with_name(f"{whole.name}-again")
     for change in reproduction.changes():
         click.echo(f"note: {change}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ DISK_SHARE = 0.2
 RESERVE = 256 << 20
 #: seconds without use after which a cache may be removed to make room for another
 IDLE = 24 * 3600
+#: what hash files and archives are called, and what is beside them or on its way to them: a folder that a person names
+#: for caches may have folders of the same names with files of their own
+_OURS = re.compile(r"\.?([0-9a-f]{32}|[0-9a-f]{64})(\..*)?")
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ def clear_rest(folder: Path) -> None:
 
     Raises OutputError for what cannot be deleted.
     """
-    beside = [*(folder.parent / "hashes").glob("*.json"), *(folder.parent / "archives").glob("*")]
-    for path in sorted([*folder.glob("*.lock"), *folder.glob("*.json"), *beside]):
+    beside = [path for name in ("hashes", "archives") for path in (folder.parent / name).glob("*")]
+    ours = [path for path in beside if _OURS.fullmatch(path.name)]
+    for path in sorted([*folder.glob("*.lock"), *folder.glob("*.json"), *ours]):
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -154,7 +159,7 @@ def _no_room(folder: Path, needed: int, *, free: int, left: int, limited: bool) 
     )
 
 
-def gigabytes(size: int) -> str:
+def gigabytes(size: float) -> str:
     """Show a number of bytes in units of 10**9 or 10**6."""
     size = max(0, size)
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def manifest_beside(directory: Path) -> Path | None:
 
     A run has its own. A study has one for its model and its trials, which lie in the study's folder and in `trials`.
     """
-    own = Path(directory).absolute()
+    own = Path(os.path.abspath(directory))  # "." and ".." are no folders' names
     study = own.parents[1] if own.parent.name == "trials" else own.parent
     places = (folder / "manifest.json" for folder in (own, study))
     return next((path for path in places if path.is_file()), None)

@@ -67,7 +67,7 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
         try:
             figures = None if ended.should_stop() else (yield from makers[name](ended))
         except AutomlError as error:
-            yield Notice(f"{name}: {error.rule}: {error.given.strip()}")
+            yield Notice(f"{name}: {error.in_a_line()}")
         except Exception as error:
             yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the model found stands")
         else:

@@ -66,7 +66,8 @@ def make_average(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
         return {**result, "batch_norm": soup.batch_norm, "model": None, "test": None}
     metrics = {"val_loss": result["val_loss"], "val_accuracy": result["val_accuracy"], "average_of_trials": taken}
     save_model(target, soup.state, replace(best.info, metrics=metrics, history=[]))
-    return {**result, "batch_norm": soup.batch_norm, "model": str(target), "test": bench.test(bench.load(target))}
+    test = yield from bench.tested(bench.load(target), "average")
+    return {**result, "batch_norm": soup.batch_norm, "model": str(target), "test": test}
 
 
 def _kind(model: Model) -> tuple[Any, ...]:

@@ -13,15 +13,16 @@ from automl_pt.backbone import Backbone
 from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
-from automl_pt.data.prepare import Data, Pixels, Progress, prepare, split_settings
-from automl_pt.dataset import Split
-from automl_pt.model.load import load_model, publish
+from automl_pt.data.prepare import Progress, prepare, split_settings
+from automl_pt.model.load import publish
+from automl_pt.model.scoring import losses_of
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import choose_image_size, choose_parameters
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.trial import epochs
+from automl_pt.study.measured import Bench
 from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
@@ -29,8 +30,6 @@ from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.footprint import step_memory
 from automl_pt.training.result import EpochResult
 from automl_pt.used_plugins import used_plugins
-
-BATCH = 64
 
 
 def prepare_material(
@@ -87,10 +86,9 @@ def compare(
     config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
 ) -> Comparison | None:
     """Compare two trials' kept weights, image by image, on the validation split."""
-    plugins = plugins or load_plugins(config.plugins)
-    data = prepare(config, plugins, manifest=directory / "manifest.json")
-    folders = [directory / "trials" / str(record.number) for record in (best, runner_up)]
-    first, second = (_losses(config, folder, data, plugins)[0] for folder in folders)
+    bench = Bench.of(config, directory, plugins)
+    scored = [bench.score(bench.load(directory / "trials" / str(record.number))) for record in (best, runner_up)]
+    first, second = (losses_of(one.logits, one.labels) for one in scored)
     return paired(best.number, runner_up.number, first, second)
 
 
@@ -104,26 +102,8 @@ def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArra
 
 def test(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
     """Measure the finished model on the test split; None where there is none."""
-    plugins = plugins or load_plugins(config.plugins)
-    data = prepare(config, plugins, manifest=manifest)
-    if not data.manifest.counts().get("test"):
-        return None
-    losses, hits = _losses(config, model, data, plugins, split="test")
-    return {"loss": float(losses.mean()), "accuracy": float(hits.mean())}
-
-
-def _losses(
-    config: SearchConfig, folder: Path, data: Data, plugins: Plugins, split: Split = "val"
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return each image's cross-entropy and whether it was classified rightly."""
-    model = load_model(folder, device=config.device, plugins=plugins)
-    pixels: Pixels = data.pixels(split, model.info.preprocessing.image_size)
-    starts = range(0, len(pixels.labels), BATCH)
-    logits = np.concatenate([model.forward(np.asarray(pixels.images[start : start + BATCH])) for start in starts])
-    scores = logits.astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    own = scores[np.arange(len(scores)), pixels.labels]
-    return np.log(np.exp(scores).sum(axis=1)) - own, logits.argmax(axis=1) == pixels.labels
+    bench = Bench.of(config, manifest.parent, plugins)
+    return bench.test(bench.load(model)) if bench.has_test else None
 
 
 def report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:

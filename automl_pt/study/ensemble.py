@@ -37,7 +37,8 @@ def make_ensemble(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]
     found = {**gain(bench.score(joined), bench.score(best)), **_cost(bench, joined, best)}
     metrics = {name: found[name] for name in ("val_loss", "val_accuracy", "loss_gain", "loss_standard_error")}
     save_model(target, joined.network.state_dict(), replace(joined.info, metrics=metrics))
-    return {"model": str(target), "members": list(members), **found, "test": bench.test(joined)}
+    test = yield from bench.tested(joined, "ensemble")
+    return {"model": str(target), "members": list(members), **found, "test": test}
 
 
 def _left_out(ended: Ended, loaded: int, members: int) -> list[str]:

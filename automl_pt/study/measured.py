@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import numpy as np
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.dataset import Split
+from automl_pt.errors import AutomlError
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.paired import compare
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.study.events import Event, Notice
 
 #: images that a model's speed is measured on, and how often; the fastest counts
 TIMED_IMAGES, REPEATS = 256, 3
@@ -47,12 +50,25 @@ class Bench:
         parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
         return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
 
+    @property
+    def has_test(self) -> bool:
+        """Say whether there are images to test on."""
+        return bool(self.data.manifest.counts().get("test"))
+
     def test(self, model: Model) -> dict[str, float] | None:
         """Return a model's loss and accuracy on the test split; None where there is none."""
-        if not self.data.manifest.counts().get("test"):
+        if not self.has_test:
             return None
         loss, accuracy = figures(self.score(model, "test"))
         return {"loss": loss, "accuracy": accuracy}
+
+    def tested(self, model: Model, name: str) -> Generator[Event, None, dict[str, float] | None]:
+        """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more."""
+        try:
+            return self.test(model)
+        except AutomlError as error:
+            yield Notice(f"{name}: the test split was not measured: {error.in_a_line()}")
+            return None
 
     def milliseconds(self, model: Model) -> float:
         """Return the milliseconds that the network takes for an image, in validation's batches, the fastest of a few.

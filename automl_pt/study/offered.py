@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automl_pt.config import SearchConfig
+from automl_pt.data.cache_disk import gigabytes
 from automl_pt.study.space import allowed
+
+#: a run asks for the memory that is free when it begins, whatever the others will want of it
+CUT = "a trial whose batch does not fit when it begins cuts it into micro-batches; fewer --workers leave each more"
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,11 @@ def offer(
     if not too_large:
         return Offer(sizes)
     need = max(step.of(too_large[0]) for step in steps)
-    why = f"a step of {too_large[0]} images needs about {_shown(need)}, and each worker has {_shown(free)}"
+    why = f"a step of {too_large[0]} images needs about {gigabytes(need)}, and each worker has {gigabytes(free)}"
     names = f"batch size{'s' if len(too_large) > 1 else ''} {', '.join(map(str, too_large))}"
     if asked:
-        return Offer(sizes, f"{names}: in micro-batches, for {why}")
+        return Offer(sizes, f"{names}: {why}; {CUT}")
     kept = tuple(size for size in sizes if size not in too_large)
     if not kept:
-        return Offer(sizes[:1], f"no batch size but {sizes[0]} is offered, in micro-batches, for {why}")
-    return Offer(kept, f"not offered: {names}, for {why}; --batch-size would train them in micro-batches")
-
-
-def _shown(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+        return Offer(sizes[:1], f"no batch size but {sizes[0]} is offered, for {why}; {CUT}")
+    return Offer(kept, f"not offered: {names}, for {why}; --batch-size offers them all the same")

@@ -111,9 +111,8 @@ class OpenStudy:
         try:
             path = self.subject.report(self.config, self.directory, plugins)
         except Exception as error:
-            reason = error.given if isinstance(error, AutomlError) else error
-            note = f"report.html was not written: {type(error).__name__}: {reason}"
-            return replace(result, notes=(*result.notes, note))
+            reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
+            return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
         return replace(result, report=str(path))
 
     def make_more(
@@ -134,34 +133,47 @@ class OpenStudy:
         write_json(self.directory / "result.json", result.to_dict())
         return result
 
-    def _test(self, plugins: Plugins | None) -> dict[str, float] | None:
-        """Measure the finished model on the test split; say so where its images are not those of the manifest any more.
+    def _test(self, plugins: Plugins | None) -> tuple[dict[str, float] | None, bool]:
+        """Measure the finished model on the test split; return its figures, and False where an error kept it from them.
 
-        The search is over and its model stands, so that this is no reason to end with an error.
+        Its images are looked at here for the first time: they may have changed or be unreadable, or find no room. The
+        search is over and its model stands, so that this is no reason to end with an error.
         """
         try:
             model = self.coordinator.shelf.model
-            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins)
-        except StudyError as error:
-            self.notes.append(f"the test split was not measured: {error.given}")
-            return None
+            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins), True
+        except AutomlError as error:
+            self.notes.append(f"the test split was not measured: {error.in_a_line()}")
+            return None, False
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
     ) -> tuple[Comparison | None, dict[str, float] | None]:
-        """Compare and test the finished model, once: the same study opened again is told what was found then."""
-        ledger, shelf = self.coordinator.ledger, self.coordinator.shelf
+        """Compare and test the finished model, once: the same study opened again is told what was found then.
+
+        Only a test that an error kept from being made is tried again.
+        """
+        ledger = self.coordinator.ledger
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
         found = ledger.judgement()
         if found and found["pair"] == pair:
-            return Comparison(**found["comparison"]) if found["comparison"] else None, found["test"]
-        comparison = None
-        if runner_up is not None and runner_up.state == best.state == "COMPLETE" and shelf.holds(runner_up.number):
-            comparison = self.subject.compare(self.config, best, runner_up, self.directory, plugins)
-        figures = self._test(plugins)
+            comparison = Comparison(**found["comparison"]) if found["comparison"] else None
+            if found.get("tested", True):
+                return comparison, found["test"]
+        else:
+            comparison = self._compare(best, runner_up, plugins)
+        figures, is_tested = self._test(plugins)
         plain = asdict(comparison) if comparison is not None else None
-        ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures})
+        ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
         return comparison, figures
+
+    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None) -> Comparison | None:
+        """Compare the two best where both have come to their end and the second one's weights are still there."""
+        if runner_up is None or not runner_up.state == best.state == "COMPLETE":
+            return None
+        if not self.coordinator.shelf.holds(runner_up.number):
+            return None
+        return self.subject.compare(self.config, best, runner_up, self.directory, plugins)
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:

@@ -65,7 +65,7 @@ def open_study(
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
-        shelf=Shelf(directory, config.models_kept, subject.publish),
+        shelf=Shelf(directory, subject.publish),
         engine=engine,
         rule=rule,
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
@@ -81,7 +81,7 @@ def open_study(
 def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
     """Lock the folder, and the study in its storage: that may be named from another folder, too."""
     stack.enter_context(locked(directory / ".lock", wait=False))
-    beside = lock_file(url, config.name or directory.name) if config.storage else None
+    beside = lock_file(url, config.name or directory.name)
     if beside is not None:
         stack.enter_context(locked(beside, wait=False))
 

@@ -17,6 +17,7 @@ from automl_pt.config import TrainConfig, make
 from automl_pt.data.prepare import Data
 from automl_pt.model.directory import read_info, read_model, save_model
 from automl_pt.model.info import ModelInfo
+from automl_pt.model.load import Model
 from automl_pt.run import execute
 from automl_pt.run_directory import history
 from automl_pt.study.after import Ended
@@ -44,7 +45,10 @@ def make_refit(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
         return {"model": None, "trial": winner.number, "epochs": len(done), "test": None}
     if len(done) < epochs:
         return None
-    figures = _publish(ended, bench, output, {"refit_of_trial": winner.number, "epoch": epochs, "validation": UNKNOWN})
+    model = bench.load(output)
+    test = yield from bench.tested(model, "refit")
+    metrics = {"refit_of_trial": winner.number, "epoch": epochs, "validation": UNKNOWN}
+    figures = _publish(ended, model, output, metrics, test)
     # beside the model, so that whoever measures it on these images is told that it was trained on them
     data.manifest.save(ended.directory / "model-refit" / "manifest.json")
     return figures
@@ -84,13 +88,13 @@ def _epochs(
             return
 
 
-def _publish(ended: Ended, bench: Bench, output: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Measure the model on the test split, once, and write it with what is known and not known of it."""
+def _publish(
+    ended: Ended, model: Model, output: Path, metrics: dict[str, Any], test: dict[str, float] | None
+) -> dict[str, Any]:
+    """Write the model with what is known and not known of it."""
     target = ended.directory / "model-refit"
     info, _, _ = read_model(output)
     train_loss = history(output)[-1].train_loss
-    model = bench.load(output)
-    test = bench.test(model)
     known = {**metrics, "train_loss": train_loss, "weights": info.metrics.get("weights")}
     shown = {f"test_{name}": value for name, value in (test or {}).items()}
     save_model(target, model.network.state_dict(), replace(info, metrics={**known, **shown}))

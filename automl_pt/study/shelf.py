@@ -15,14 +15,13 @@ from automl_pt.study.records import TrialRecord
 class Shelf:
     """`trials/NUMBER` are run directories; `model` is the finished model. `publish(source, target)` replaces it whole.
 
-    Checkpoints exist of trials that are running or paused, and weights of those and of the best that ended: `keep` of
-    them, and during the search one more, the runner-up. With the default rule there are never more checkpoints than the
-    first rung's quota, one for trial 0 where it is outside that quota, and one for each trial that is running: whoever
-    else stands at a rung is dropped before another trial is started.
+    Checkpoints exist of trials that are running or paused, and weights of those and of the best that ended: as many as
+    the settings keep, and during the search one more, the runner-up. With the default rule there are never more
+    checkpoints than the first rung's quota, one for trial 0 where it is outside that quota, and one for each trial that
+    is running: whoever else stands at a rung is dropped before another trial is started.
     """
 
     directory: Path
-    keep: int
     publish: Callable[[Path, Path], None]
 
     @property

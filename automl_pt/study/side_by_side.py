@@ -154,4 +154,4 @@ def _paired(
         scored = [bench.score(bench.load(Path(report.model))) for report in reports if report.model]
         return _renamed(gain(*scored)), []
     except AutomlError as error:
-        return None, [f"their models were not compared image by image: {error.rule}; {error.given.strip()}"]
+        return None, [f"their models were not compared image by image: {error.in_a_line()}"]

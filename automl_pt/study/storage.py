@@ -97,7 +97,8 @@ def lock_file(url: str, study: str) -> Path | None:
         if not database or database == ":memory:":
             return None
         path = Path(database)
-    return path.absolute().with_name(f"{path.name}.{study}.lock")
+    path = path.resolve()  # a link is another name of the same file
+    return path.with_name(f"{path.name}.{study}.lock")
 
 
 def server_engine(url: str) -> Engine:

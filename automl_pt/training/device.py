@@ -74,8 +74,3 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:  # Windows keeps no such figure in the standard library
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an allocator had no memory left: CUDA's own error type, or the CPU allocator's message."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automl_pt.training.device import is_out_of_memory
 from automl_pt.training.distributed import ALONE, Group
+from automl_pt.training.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from automl_pt.data.loader import Loader
@@ -78,7 +78,7 @@ def _forward(model: nn.Module, images: Tensor, at_once: int | None) -> tuple[Ten
         try:
             parts = images.tensor_split(math.ceil(len(images) / count))
             return torch.cat([model(part) for part in parts]).float(), at_once
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or count == 1:
                 raise
         at_once = math.ceil(count / 2)

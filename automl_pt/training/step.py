@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.errors import ConfigError
-from automl_pt.training.device import is_out_of_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
+from automl_pt.training.out_of_memory import is_out_of_memory
 from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Step:
         while True:
             try:
                 loss = self._attempt(images, labels)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or (self.micro_batch_size or len(images)) == 1:
                     raise
                 self._copy(self._buffers, self._saved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError
 from automl_pt.study.engine.base import Report
+from automl_pt.training.out_of_memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -27,9 +28,3 @@ def _belongs_to_the_trial(error: AutomlError) -> bool:
     if isinstance(error, ConfigError):
         return all(mistake.startswith(("batch_size", "lr")) for mistake in error.mistakes)
     return isinstance(error, CheckpointError)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out, on a device or in this process; knows the types by name, so that torch stays out."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in str(error)
