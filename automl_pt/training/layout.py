@@ -13,8 +13,8 @@ def has_channels_last(device: torch.device, precision: NumberFormat) -> bool:
     """Say whether images and weights lie with their channels innermost.
 
     So they do on a CPU, and wherever the number format is a short one. On a CPU in float32 that was measured to take
-    0.3 to 1.0 of the time of the other layout, for eight networks of six families at 32 to 224 px; ResNets at 64 px and
-    less need `use_matrix_products` for it (benchmarks/small_maps.py).
+    0.3 to 1.0 of the time of the other layout, for seven networks of five families at 32 to 224 px; ResNets at 64 px
+    and less need `use_matrix_products` for it (benchmarks/small_maps.py).
     """
     return device.type == "cpu" or precision != "fp32"
 
