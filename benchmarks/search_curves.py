@@ -34,6 +34,7 @@ from automl_pt.study.engine.probe import due_after
 from automl_pt.study.sampling import _filling
 from automl_pt.study.space import Space
 from automl_pt.training.evaluation import evaluate
+from automl_pt.training.layout import arrange
 from automl_pt.training.trainer import Training, train
 
 RESULTS = Path(__file__).parent / "results" / "search_curves.json"
@@ -49,6 +50,8 @@ SETS = {
     "trashnet.large": (20, 1760, 328),
     "fashion.resnet18": (64, 600, 200),
     "trashnet.resnet18": (64, 600, 120),
+    "fashion.large.resnet18": (64, 1800, 360),
+    "trashnet.large.resnet18": (64, 1760, 328),
 }
 SPACES = {
     "narrow": Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",)),
@@ -108,12 +111,12 @@ def curve(backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params
     config = SearchConfig(
         dataset="subset", epochs=epochs, patience=epochs, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
     ).trial(backbone=backbone, lr=params["lr"], batch_size=params["batch_size"], seed=seed)
-    shared = {"mean": MEAN, "std": STD, "seed": seed, "device": torch.device("cpu"), "hints": hints}
+    shared = {"mean": MEAN, "std": STD, "seed": seed, "device": torch.device("cpu"), "hints": hints, "channels_last": True}
     loaders = (
         Loader(train_pixels, batch_size=config.batch_size, augment=True, shuffle=True, **shared),
         Loader(val_pixels, batch_size=64, augment=False, shuffle=False, **shared),
     )
-    model = network(backbone, int(train_pixels.labels.max()) + 1, seed)
+    model = arrange(network(backbone, int(train_pixels.labels.max()) + 1, seed), torch.device("cpu"), "fp32")
     training = Training(model, *loaders, config, device=torch.device("cpu"), precision="fp32")
     probes: dict[str, float] = {}
     batch_probes: dict[str, float] = {}
