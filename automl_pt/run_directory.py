@@ -20,7 +20,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.errors import CheckpointError, OutputError
 from automl_pt.files import read_json, to_json, write_json
 from automl_pt.plugins import Plugins
-from automl_pt.text import printable
+from automl_pt.text import printable, without_password
 from automl_pt.training.checkpoint import require_same
 from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
@@ -199,7 +199,8 @@ def new_record(
             "left_out": len(data.manifest.left_out),
         },
         "plugins": used_plugins(plugins, [config.backbone], config.dataset),
-        "command": shlex.join(sys.argv),
+        # a search in this process, and its refit, were told the storage's URL
+        "command": shlex.join(map(without_password, sys.argv)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "reason": None,
         "error": None,

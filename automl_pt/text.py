@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 #: categories that move the cursor, hide, reverse or cannot be encoded: control, format, surrogate, private, unassigned
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+#: in a URL: what stands between the user's name and the last @, and the values of such names in the query
+_PASSWORD = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
+_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def without_password(argument: str) -> str:
+    """Hide the passwords of a URL in an argument of a command line; anything else is returned as it is."""
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", argument)) if "://" in argument else argument
 
 
 def printable(text: object) -> str:

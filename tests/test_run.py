@@ -39,6 +39,15 @@ def start(folder: Path, output: Path, plugins: Plugins, **changes: Any) -> Itera
     return run.train(str(folder), output=output, plugins=plugins, **settings)
 
 
+def test_the_command_of_a_run_holds_no_password(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as where a search runs its trials in its own process, or trains its winner once more
+    monkeypatch.setattr("sys.argv", ["automl-pt", "search", "photos", "--storage", "postgresql://ann:S3cret@host/db"])
+    list(start(tiny_folder, tmp_path / "out", plugins, epochs=1))
+    assert record(tmp_path / "out")["command"].endswith("--storage 'postgresql://ann:***@host/db'")
+
+
 def test_a_finished_run_tells_what_made_it(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     output = tmp_path / "out"
     results = list(start(tiny_folder, output, plugins))
