@@ -79,6 +79,17 @@ def test_a_worker_killed_while_it_starts_has_crashed_and_is_replaced(tmp_path: P
     engine.close()
 
 
+def test_a_worker_leaves_sigterm_to_its_coordinator_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a service manager and a scheduler send it to every process of a job: that is no crash, and no epoch is lost
+    monkeypatch.setenv("TOY_SECONDS", "0.05")
+    engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
+    config = SearchConfig(dataset="plain", epochs=100).trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    engine.start(TrialSpec(0, config, tmp_path / "0", 100, tmp_path / "manifest.json"))
+    assert until_told(engine)[0].epoch is not None
+    engine._workers[0].process.terminate()
+    assert engine.close(30)[-1] == Report(0, left=True)
+
+
 def test_a_worker_that_ran_out_of_memory_is_replaced(tmp_path: Path) -> None:
     engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
     config = SearchConfig(dataset="memory-0").trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)

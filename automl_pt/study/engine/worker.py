@@ -129,7 +129,9 @@ def main() -> None:
     """Serve the socket whose descriptor, parent and function the command line names."""
     descriptor, parent, path = sys.argv[1:]
     die_with_parent(int(parent))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    # the coordinator's to handle, which lets the trial save: who ends a whole job sends SIGTERM to all its processes
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     link = Link(socket.socket(fileno=int(descriptor)))
     serve(link, load(path))
 
