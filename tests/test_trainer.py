@@ -243,6 +243,20 @@ def test_out_of_memory_halves_the_micro_batch_and_tells() -> None:
     assert same(hungry.model, expected.model)
 
 
+def test_what_an_epoch_has_to_tell_outlives_a_break_within_it(tmp_path: Path) -> None:
+    config = settings(batch_size=8)
+    hungry = training(config, Hungry(2))
+    assert list(train(hungry, checkpoints=Checkpoints(tmp_path), after_step=lambda done, batches: True)) == []
+    again = training(config, Hungry(2))
+    again.restore(Checkpoints(tmp_path))
+    first, second, *_ = train(again)
+    assert first.notes == (
+        "out of memory with 8 images at once: going on with 4",
+        "out of memory with 4 images at once: going on with 2",
+    )
+    assert second.notes == ()
+
+
 def test_out_of_memory_with_a_single_image_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         list(train(training(settings(), Hungry(0))))

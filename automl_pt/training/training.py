@@ -228,6 +228,7 @@ class Training:
             "progress": asdict(self.progress),
             "loss_sum": self.loss_sum,
             "micro_batch_size": self.step.micro_batch_size,
+            "notes": list(self.step.notes),
             "rng": self.group.gather(torch.get_rng_state()[None]),
             "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
         }
@@ -250,6 +251,7 @@ class Training:
         self.progress = Progress(**state["progress"])
         self.loss_sum.copy_(state["loss_sum"])
         self.step.micro_batch_size = state["micro_batch_size"]
+        self.step.notes += state.get("notes", [])  # an earlier version kept none
         torch.set_rng_state(state["rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
