@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -36,11 +37,11 @@ def together(words: list[str], cache: Path, processes: int = 2) -> tuple[int, st
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
     folder, plugin = write_folder(tmp_path / "data", {"train": 15, "val": 3}), write_plugin(tmp_path)
     shared: dict[str, Any] = {"backbone": "plain", "epochs": 3, "class_weights": "balanced"}
-    code, output, errors = together(
-        command(folder, tmp_path / "two", plugin, batch_size=4, **shared), tmp_path / "cache"
-    )
+    words = [*command(folder, tmp_path / "two", plugin, batch_size=4, **shared), "--json"]
+    code, output, errors = together(words, tmp_path / "cache")
     assert code == 0, errors
-    assert output.count("epoch 3:") == 1  # one process talks
+    # one process talks
+    assert [json.loads(line)["event"] for line in output.splitlines()] == ["epoch", "epoch", "epoch", "end"]
     words = command(folder, tmp_path / "one", plugin, batch_size=8, **{**shared, "lr": 0.02})
     code, _, errors = finished(words, tmp_path / "cache")
     assert code == 0, errors

@@ -48,7 +48,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         joined() as group,
         Tidied(output) if group.leads else nullcontext(),
         stopping() as stop,
-        train_display(quiet=quiet or not group.leads, as_json=as_json) as display,
+        train_display(quiet=quiet, as_json=as_json, mute=group.rank) as display,
     ):
         with group.leader_first():
             preparing = _until_told(stop, display)
