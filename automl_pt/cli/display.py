@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from automl_pt.files import to_json
+from automl_pt.model.directory import INFO, read_info
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -126,8 +127,9 @@ class LineDisplay(QuietDisplay):
     def epoch(self, result: EpochResult) -> None:
         """Print an epoch's figures."""
         star = " *" if result.is_best else ""
+        average = "" if result.ema_val_loss is None else f" (moving average {result.ema_val_loss:.4f})"
         self.console.print(
-            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, val loss {result.val_loss:.4f}, "
+            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, val loss {result.val_loss:.4f}{average}, "
             f"val accuracy {result.val_accuracy:.4f}, {result.images_per_second:.0f} images/s, "
             f"data wait {100 * result.data_wait:.1f} %, {result.seconds:.1f} s{star}"
         )
@@ -138,11 +140,13 @@ class LineDisplay(QuietDisplay):
         """Print how the run ended and where its model is."""
         reason = record["reason"]
         self.console.print(f"ended: {reason} ({REASONS[reason]})")
-        best = best_epoch(history)
-        if best is not None:
+        if (output / INFO).exists():
+            # as the model itself says: it may be the last epoch's, or the moving average's
+            kept = read_info(output)[0].metrics
+            weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             self.console.print(
-                f"model: {escape(str(output))}, epoch {best.epoch}, val loss {best.val_loss:.4f}, "
-                f"val accuracy {best.val_accuracy:.4f}"
+                f"model: {escape(str(output))}, epoch {kept['epoch']}, val loss {_figure(kept['val_loss'])}, "
+                f"val accuracy {_figure(kept['val_accuracy'])}{weights}"
             )
 
 
@@ -176,5 +180,10 @@ class TerminalDisplay(LineDisplay):
 
 
 def best_epoch(history: list[EpochResult]) -> EpochResult | None:
-    """Return the last epoch marked as best so far: the one whose weights the model holds."""
+    """Return the last epoch marked as best so far."""
     return next((result for result in reversed(history) if result.is_best), None)
+
+
+def _figure(value: float | None) -> str:
+    """Write a figure of a model, in whose file null stands for what is not finite."""
+    return "nan" if value is None else f"{value:.4f}"
