@@ -318,6 +318,14 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     first.close()
 
 
+def test_the_time_counts_from_when_the_command_was_given(tmp_path: Path) -> None:
+    # loading PyTorch took all of it
+    told = list(steps(config(timeout=60), tmp_path / "toy", subject=TOY, since=time.monotonic() - 60))
+    assert isinstance(told[-1], events.Finished)
+    assert (told[-1].result.stopped, told[-1].result.trials) == ("timeout", ())
+    assert told[-1].result.seconds > 60
+
+
 @pytest.mark.parametrize("storage", ["sqlite:///{}/shared.db", "journal:{}/shared.log"])
 def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tmp_path: Path, storage: str) -> None:
     url = storage.format(tmp_path)

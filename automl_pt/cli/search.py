@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     the documented default (learning rate 0.001, batch size 16). The same command goes on where it was stopped, and
     with a larger --trials it adds to what is there.
     """
+    since = time.monotonic()  # loading PyTorch takes seconds, which --timeout is to cover
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.cli.search_display import search_display
@@ -34,6 +36,6 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     with stopping() as stop, search_display(quiet=quiet, as_json=as_json) as show:
         subject = replace(IMAGES, prepare=partial(prepare_material, progress=lambda *_: stop.obey()))
         directory = Path("studies") / study_name(settings)
-        for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal):
+        for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal, since=since):
             show(event)
     return stop.exit_code

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Budget:
-    """Counts from its making. `images` are those of an epoch, and those to be looked at once at the very end."""
+    """Counts from `since`, by `clock`, or from its making.
+
+    `images` are those of an epoch, and those to be looked at once at the very end.
+    """
 
     timeout: float | None
     slots: int = 1
     images: tuple[int, int] = (1, 0)
     clock: Callable[[], float] = time.monotonic
+    since: float | None = None
     epochs: float = 0.0
     #: when the first trial was begun; what was done before is not part of an epoch's cost
     begun: float | None = None
@@ -30,7 +34,7 @@ class Budget:
     estimate: float | None = None
 
     def __post_init__(self) -> None:
-        self.started = self.clock()
+        self.started = self.clock() if self.since is None else self.since
 
     def seconds(self) -> float:
         """Return the seconds since the search began."""

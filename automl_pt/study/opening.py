@@ -40,15 +40,17 @@ def open_study(
     plugins: Plugins | None,
     stop: Callable[[], int | None],
     stack: ExitStack,
+    since: float | None = None,
 ) -> OpenStudy:
     """Open the study in `directory`, or begin it; what it holds on to, such as locks, is let go with `stack`.
 
+    Its time counts from `since`, a moment of `time.monotonic`, or from now.
     Raises StudyError where it was made with other data or settings, or another process works on it.
     """
     url = config.storage or default_url(directory)
     if not is_shared(url):
         _be_alone(config, url, directory, stack)
-    budget = Budget(config.timeout)
+    budget = Budget(config.timeout, since=since)
     before = _plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
     looks = 2 + (subject.report is not None and config.report)

@@ -71,18 +71,20 @@ def steps(
     plugins: Plugins | None = None,
     subject: Subject | None = None,
     stop: Callable[[], int | None] = lambda: None,
+    since: float | None = None,
 ) -> Iterator[Event]:
     """Run the study in `directory`, yielding events; the last is Finished, which holds the result.
 
     `stop` is asked often; once it returns a signal's number all trials save and the search ends. Leaving the iterator
-    does the same. Raises StudyError when the study there was made with other data or settings.
+    does the same. The time counts from `since`, a moment of `time.monotonic`, or from now. Raises StudyError when the
+    study there was made with other data or settings.
     """
     subject = subject or _images()
     config, notices = _with_plugin_files(config, plugins), list[str]()
     trackers = _trackers(config, plugins, notices)
     directory = make_folder(Path(directory).absolute())
     with ExitStack() as stack:
-        study = open_study(config, directory, subject, plugins, stop, stack)
+        study = open_study(config, directory, subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
 
 
