@@ -318,6 +318,26 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     first.close()
 
 
+def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    storages = [f"journal:{tmp_path}/{name}.log" for name in ("first", "second")]
+    folders = [tmp_path / "here" / "toy", tmp_path / "there" / "toy"]
+    first, _ = search(folders[0], storage=storages[0])
+    for number in range(6):
+        write_json(folders[0] / "trials" / str(number) / "run.json", {})  # as a real trial does
+    with pytest.raises(StudyError) as caught:  # its trials would be taken for the new study's
+        search(folders[0], storage=storages[1], epochs=5)
+    assert caught.value.given == f"{folders[0]}: the runs of 6 trials of a study that is not in {storages[1]}"
+    assert "--storage that it was begun with" in caught.value.remedy
+    with pytest.raises(StudyError) as caught:
+        search(folders[1], storage=storages[0])
+    assert caught.value.given == (
+        f"{folders[1]}: no runs are there, and in {storages[0]} 6 trials of the study have ended"
+    )
+    assert "start the command where it was started before" in caught.value.remedy
+    again, _ = search(folders[0], storage=storages[0])
+    assert without_time(again.trials) == without_time(first.trials)
+
+
 def test_the_time_counts_from_when_the_command_was_given(tmp_path: Path) -> None:
     # loading PyTorch took all of it
     told = list(steps(config(timeout=60), tmp_path / "toy", subject=TOY, since=time.monotonic() - 60))

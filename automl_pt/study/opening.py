@@ -131,8 +131,10 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
         found = ledger.about()
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
+            resume.require_folder(ledger.trials(), directory, where=shown(url))
         else:
             resume.require_own(ledger.trials(), name, where=shown(url))
+            resume.require_unused(directory, where=shown(url))
         ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
     where = shown(url) if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password

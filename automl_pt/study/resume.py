@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
@@ -104,6 +105,31 @@ def require_own(trials: Sequence[FrozenTrial], name: str, *, where: str) -> None
             "a search goes on with a study that a search has begun",
             given=f"{where}: the study {name!r} holds {counted(len(trials), 'trial')} of another program",
             remedy="give another --name, or another --storage",
+        )
+
+
+def require_unused(directory: Path, *, where: str) -> None:
+    """Raise StudyError where a study that begins now would take over the trials that another one left in its folder.
+
+    A trial goes on with the run it finds under its number: one of other parameters, of another study.
+    """
+    left = list((directory / "trials").glob("*/run.json"))
+    if left:
+        raise StudyError(
+            "a folder holds the trials of one study",
+            given=f"{directory}: the runs of {counted(len(left), 'trial')} of a study that is not in {where}",
+            remedy="give the --storage that it was begun with, or another --name; or remove the folder to begin anew",
+        )
+
+
+def require_folder(trials: Sequence[FrozenTrial], directory: Path, *, where: str) -> None:
+    """Raise StudyError where a study's trials have ended, but its folder, with what they kept, is elsewhere or gone."""
+    ended = sum(trial.state.is_finished() for trial in trials)
+    if ended and not (directory / "trials").exists():
+        raise StudyError(
+            "a study goes on in the folder that holds its trials' runs",
+            given=f"{directory}: no runs are there, and in {where} {counted(ended, 'trial')} of the study have ended",
+            remedy="start the command where it was started before, or put the folder back; or give another --name",
         )
 
 
