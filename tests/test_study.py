@@ -326,7 +326,10 @@ def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path
         write_json(folders[0] / "trials" / str(number) / "run.json", {})  # as a real trial does
     with pytest.raises(StudyError) as caught:  # its trials would be taken for the new study's
         search(folders[0], storage=storages[1], epochs=5)
-    assert caught.value.given == f"{folders[0]}: the runs of 6 trials of a study that is not in {storages[1]}"
+    assert caught.value.given == (
+        f"{folders[0]}: the runs of 6 trials of the study 'toy', begun in {storages[0]}, which is not in {storages[1]} "
+        "under the name that is asked for"
+    )
     assert "--storage that it was begun with" in caught.value.remedy
     with pytest.raises(StudyError) as caught:
         search(folders[1], storage=storages[0])

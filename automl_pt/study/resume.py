@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
+from automl_pt.files import read_json
 from automl_pt.text import counted
 from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
@@ -113,12 +114,15 @@ def require_unused(directory: Path, *, where: str) -> None:
 
     A trial goes on with the run it finds under its number: one of other parameters, of another study.
     """
-    left = list((directory / "trials").glob("*/run.json"))
+    left, about = list((directory / "trials").glob("*/run.json")), directory / "study.json"
     if left:
+        begun = read_json(about) if about.exists() else {"name": "?", "storage": "a storage"}
         raise StudyError(
             "a folder holds the trials of one study",
-            given=f"{directory}: the runs of {counted(len(left), 'trial')} of a study that is not in {where}",
-            remedy="give the --storage that it was begun with, or another --name; or remove the folder to begin anew",
+            given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "
+            f"{begun['storage']}, which is not in {where} under the name that is asked for",
+            remedy="give back the folder its name, and give the --storage that the study was begun with; or begin anew with "
+            "another --name, or once the folder is removed",
         )
 
 
