@@ -330,7 +330,7 @@ def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path
         f"{folders[0]}: the runs of 6 trials of the study 'toy', begun in {storages[0]}, which is not in {storages[1]} "
         "under the name that is asked for"
     )
-    assert "--storage that it was begun with" in caught.value.remedy
+    assert "--storage that the study was begun with" in caught.value.remedy
     with pytest.raises(StudyError) as caught:
         search(folders[1], storage=storages[0])
     assert caught.value.given == (

@@ -121,8 +121,8 @@ def require_unused(directory: Path, *, where: str) -> None:
             "a folder holds the trials of one study",
             given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "
             f"{begun['storage']}, which is not in {where} under the name that is asked for",
-            remedy="give back the folder its name, and give the --storage that the study was begun with; or begin anew with "
-            "another --name, or once the folder is removed",
+            remedy="give the folder its name back, and the --storage that the study was begun with; or begin anew, "
+            "with another --name or once the folder is removed",
         )
 
 
