@@ -30,7 +30,7 @@ FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss",
 class Comparison:
     """What two runs have in common: weights equal bit for bit or not, and each epoch's figures that differ."""
 
-    #: None where the original's weights are gone: a search keeps those of its best trials alone
+    #: None where the original has none: it diverged at once, or a search kept those of its best trials alone
     same_weights: bool | None
     #: such as "epoch 2: val_loss was 0.5 and is 0.6"
     differences: tuple[str, ...]
@@ -98,7 +98,8 @@ class Reproduction:
     def _same_weights(self, output: Path) -> bool | None:
         if not (self.original / INFO).exists():
             return None
-        return read_info(self.original)[1].sha256 == read_info(output)[1].sha256
+        # the new run may have none, where it diverged and the original did not
+        return (output / INFO).exists() and read_info(self.original)[1].sha256 == read_info(output)[1].sha256
 
 
 def _finished(original: Path) -> dict[str, Any]:

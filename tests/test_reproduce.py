@@ -57,7 +57,7 @@ def test_a_trial_is_repeated_on_the_split_of_its_study(tmp_path: Path, runner: C
     # of two trials a search keeps the better one's weights
     assert said == {
         True: "weights: equal bit for bit",
-        False: "weights: not compared, for the original's are gone",
+        False: "weights: not compared, for the original has none",
     }
 
 
@@ -99,6 +99,16 @@ def test_differences_are_named(original: Path, tmp_path: Path) -> None:
     assert not found.same
     assert not found.same_weights
     assert any(text.startswith("epoch 1: val_loss was ") for text in found.differences)
+
+
+def test_a_run_that_left_no_weights_this_time_differs(original: Path, tmp_path: Path) -> None:
+    record = json.loads((original / "run.json").read_text())
+    record["config"]["lr"] = 1e30  # as if another machine's rounding had made it diverge
+    (original / "run.json").write_text(json.dumps(record))
+    reproduction = Reproduction(original)
+    list(reproduction.run(tmp_path / "again"))
+    assert not (tmp_path / "again" / "model.json").exists()
+    assert reproduction.compare(tmp_path / "again").same_weights is False
 
 
 def test_only_a_finished_run_can_be_compared_with(original: Path, tmp_path: Path) -> None:

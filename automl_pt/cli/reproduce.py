@@ -31,6 +31,6 @@ def command(run: Path, output: Path | None, quiet: bool) -> int:
     found = reproduction.compare(output)
     for difference in found.differences:
         click.echo(difference)
-    said = {True: "equal bit for bit", False: "different", None: "not compared, for the original's are gone"}
+    said = {True: "equal bit for bit", False: "different", None: "not compared, for the original has none"}
     click.echo(f"weights: {said[found.same_weights]}")
     return 0 if found.same else 1
