@@ -6,8 +6,9 @@ from toy_trial import TOY
 
 from automl_pt.cli.search_display import LiveView
 from automl_pt.config import SearchConfig
-from automl_pt.study.events import Finished
+from automl_pt.study.events import EpochDone, Finished, TrialEnded
 from automl_pt.study.search import steps
+from automl_pt.training.result import EpochResult
 
 
 def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_ones(tmp_path: Path) -> None:
@@ -20,3 +21,12 @@ def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_o
     ended = [trial for trial in result.trials if trial.state == "COMPLETE"]
     assert any(trial.value != trial.losses[max(trial.losses)] for trial in ended)
     assert [view.rows[trial.number].val_loss for trial in ended] == [trial.value for trial in ended]
+
+
+def test_where_the_moving_average_was_kept_its_figures_are_shown() -> None:
+    view = LiveView()
+    for epoch, loss, average in ((1, 0.9, 0.5), (2, 0.8, 0.6)):
+        figures = (epoch, loss, loss, 0.7, None, 0.1, 1.0, 0.0, 0, 1.0, epoch == 1)
+        view.take(EpochDone(0, EpochResult(*figures, ema_val_loss=average, ema_val_accuracy=0.75)))
+    view.take(TrialEnded(0, "COMPLETE", "completed", 0.5, 2, 2.0))
+    assert (view.rows[0].val_loss, view.rows[0].val_accuracy) == (0.5, 0.75)

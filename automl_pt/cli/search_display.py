@@ -18,6 +18,7 @@ from automl_pt.files import to_json
 from automl_pt.study import events
 from automl_pt.study.made import made_lines
 from automl_pt.text import counted
+from automl_pt.training.result import EpochResult
 
 Show = Callable[[events.Event], None]
 
@@ -172,7 +173,7 @@ class LiveView:
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result
                 row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy
-                row.kept = (result.val_loss, result.val_accuracy) if result.is_best else row.kept
+                row.kept = _kept(result) if result.is_best else row.kept
                 row.seconds += result.seconds
             case events.TrialRanked():
                 self.rows.setdefault(event.trial, Row("")).epoch = event.epoch
@@ -214,6 +215,13 @@ class LiveView:
             f"{clock(self.progress.seconds)} spent{left}", total=1000, completed=round(1000 * self.progress.done)
         )
         return [bar]
+
+
+def _kept(result: EpochResult) -> tuple[float, float | None]:
+    """Return loss and accuracy of the weights that an epoch would keep: the moving average's where that is lower."""
+    if result.ema_val_loss is not None and result.ema_val_loss < result.val_loss:
+        return result.ema_val_loss, result.ema_val_accuracy
+    return result.val_loss, result.val_accuracy
 
 
 def _figure(value: float | None) -> str:
