@@ -48,7 +48,7 @@ from automl_pt.tracking import Trackers, follow
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision, default_threads
-from automl_pt.training.distributed import ALONE, Group, local_device
+from automl_pt.training.distributed import ALONE, Group, local_device, processes_here
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.result import EpochResult
@@ -209,7 +209,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
-    training.fit_into(available_memory())
+    training.fit_into(available_memory() // processes_here())
     training.step.notes += changes(before, record)
     group.wait()  # nobody replaces a checkpoint that another process is still reading
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way

@@ -19,7 +19,7 @@ from automl_pt.data.loader import Loader, batch_sizes
 from automl_pt.data.prepare import Pixels
 from automl_pt.dataset import Hints
 from automl_pt.run_directory import history
-from automl_pt.training.distributed import ALONE, joined, local_device
+from automl_pt.training.distributed import ALONE, joined, local_device, processes_here
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
 
@@ -129,6 +129,18 @@ def test_a_last_batch_too_small_for_all_processes_is_joined() -> None:
     assert batch_sizes(23, 10, 2) == [10, 13]
     assert batch_sizes(24, 10, 2) == [10, 10, 4]
     assert batch_sizes(3, 4, 2) == [3]
+
+
+@pytest.mark.parametrize(("world", "local", "here"), [("4", "2", 2), ("1", "2", 1), (None, None, 1)])
+def test_processes_on_one_machine_share_its_memory(
+    monkeypatch: pytest.MonkeyPatch, world: str | None, local: str | None, here: int
+) -> None:
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert processes_here() == here
 
 
 def test_alone_everything_stays_as_it_is() -> None:

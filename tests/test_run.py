@@ -118,6 +118,17 @@ def test_a_run_gone_on_with_less_memory_is_cut_and_told(
     assert note == f"4 images need more memory than is free: going on with {state['micro_batch_size']} at once"
 
 
+def test_processes_of_a_run_share_the_memory_of_their_machine(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "available_memory", lambda: 10_000_000)
+    assert next(start(tiny_folder, tmp_path / "alone", plugins)).notes == ()
+    monkeypatch.setenv("WORLD_SIZE", "1000")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    (note,) = next(start(tiny_folder, tmp_path / "shared", plugins)).notes
+    assert note.startswith("4 images need more memory than is free")
+
+
 def test_other_settings_are_refused_by_name(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     list(start(tiny_folder, tmp_path / "out", plugins, epochs=1))
     with pytest.raises(CheckpointError, match=r"epochs was 1 and is 3, lr was 0.01 and is 0.2"):

@@ -96,6 +96,12 @@ def local_device(name: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and gpu else name
 
 
+def processes_here() -> int:
+    """Return how many processes of a run share this machine, and its memory."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if several else 1
+
+
 @contextmanager
 def joined() -> Iterator[Group]:
     """Join the processes that `torchrun` started; alone without it. NCCL carries CUDA tensors, gloo all others.
