@@ -54,6 +54,13 @@ def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
     assert sizes(80_000_000, batch_sizes=(8, 64)) == Offer((8, 64))
 
 
+def test_a_study_that_has_grown_keeps_its_sizes_and_says_which_do_not_fit_the_newcomer() -> None:
+    config, known = SearchConfig(dataset="x"), (8, 16, 256)
+    assert offer(config, 10_000, (STEP,), 80_000_000, known) == Offer(known)
+    grown = offer(config, 10_000, (STEP,), 80_000_000, known, has_grown=True)
+    assert grown == Offer(known, f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
+
+
 def test_the_greediest_backbone_and_the_data_count_too() -> None:
     assert sizes(80_000_000, StepMemory(0, 1.0), STEP).sizes == (8, 16, 32, 64)
     assert sizes(80_000_000, images=100).sizes == (8, 16)

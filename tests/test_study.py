@@ -26,6 +26,7 @@ from automl_pt.study.ledger import Ledger, Outcome
 from automl_pt.study.presence import Alone
 from automl_pt.study.pruning.rungs import Rungs
 from automl_pt.study.records import StudyResult, TrialRecord
+from automl_pt.study.report import read_study
 from automl_pt.study.search import steps, study_name
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
@@ -105,6 +106,51 @@ def test_a_study_grows(tmp_path: Path) -> None:
     assert second.trials[:6] == first.trials
     assert len(second.trials) == 12
     assert all(record.state in ("COMPLETE", "PRUNED") for record in second.trials)
+
+
+@pytest.mark.parametrize(("begun", "storage"), [(("one",), None), (("one", "two"), None), (("one", "two"), "journal")])
+def test_a_study_grows_by_backbones_in_whatever_order_they_are_given(
+    tmp_path: Path, begun: tuple[str, ...], storage: str | None
+) -> None:
+    def grown(folder: str, *backbones: str, trials: int) -> tuple[TrialRecord, ...]:
+        url = f"journal:{tmp_path}/{folder}.log" if storage else None
+        return search(tmp_path / folder, backbones=backbones, trials=trials, storage=url)[0].trials
+
+    first = grown("toy", *begun, trials=4)
+    more = grown("toy", "three", *reversed(begun), trials=8)
+    most = grown("toy", "four", "three", *begun, trials=14)
+    names = [record.params["backbone"] for record in most]
+    assert names[0] == "one"
+    assert {*names[:4]} == {*begun}
+    assert "three" in names[4:8]
+    assert "four" in names[8:]
+    for before, after in ((first, more[:4]), (more, most[:8])):
+        assert [{**one.params, "backbone": "one"} | one.params for one in before] == [one.params for one in after]
+        assert [one.losses for one in before] == [one.losses for one in after]
+    grown("again", *begun, trials=4)
+    grown("again", *begun, "three", trials=8)
+    assert without_time(grown("again", "four", *begun, "three", trials=14)) == without_time(most)
+
+
+def test_a_report_names_the_backbone_of_every_trial_of_a_study_that_has_grown(tmp_path: Path) -> None:
+    search(tmp_path / "toy", backbones=("one",), trials=4)
+    result, _ = search(tmp_path / "toy", backbones=("two", "one"), trials=8)
+    report = read_study(tmp_path / "toy")
+    assert report.backbones == ("one", "two")
+    assert [trial.params for trial in report.trials] == [trial.params for trial in result.trials]
+    assert [trial.params["backbone"] for trial in report.trials[:4]] == ["one"] * 4
+
+
+@pytest.mark.parametrize("wanted", [("one",), ("one", "three"), ("three",)])
+def test_a_list_of_backbones_does_not_shrink(tmp_path: Path, wanted: tuple[str, ...]) -> None:
+    search(tmp_path / "toy", backbones=("one", "two"), trials=2)
+    with pytest.raises(StudyError) as caught:
+        search(tmp_path / "toy", backbones=wanted, trials=2)
+    said = f"backbones were one, two and are {', '.join(wanted)}: a list may grow, not shrink"
+    assert caught.value.given.endswith(said)
+    assert caught.value.rule == (
+        "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow"
+    )
 
 
 @pytest.mark.parametrize(

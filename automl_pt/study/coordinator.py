@@ -153,12 +153,13 @@ class Coordinator:
     def _start(self, number: int, done: float, until: float) -> Event:
         trial = self.ledger.trials()[number]
         self.ledger.own(number, self.ledger.presence.owner)
-        config = trial_config(self.config, self.space, trial)
+        params = self.ledger.params(trial)
+        config = trial_config(self.config, self.space, number, params)
         self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
-        return TrialStarted(number, trial.params, done, until)
+        return TrialStarted(number, params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------
 

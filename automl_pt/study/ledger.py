@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -30,6 +30,8 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
 OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
+#: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
+BACKBONE = "backbone"
 #: in what a study was made with: the batch sizes it offers unasked
 OFFERED = "offered"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
@@ -77,6 +79,8 @@ class Ledger:
     name: str
     presence: Presence
     shown_url: str
+    #: the backbone of the trials that name none, where the study has several by now
+    unnamed: str | None = field(default=None, init=False)
     study_id: int = field(init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
     _trials: list[FrozenTrial] = field(init=False, repr=False)
@@ -116,16 +120,15 @@ class Ledger:
 
     def records(self) -> list[TrialRecord]:
         """Return all trials as plain values."""
-        return [record(trial) for trial in self.trials()]
+        return [record(trial, self.unnamed) for trial in self.trials()]
+
+    def params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return a trial's parameters, its backbone with them where the study has several."""
+        return params_of(trial, self.unnamed)
 
     def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Make a trial that is ours; return its number."""
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions=dict(distributions),
-            user_attrs={OWNER: self.presence.owner},
-        )
+        template = self._template(dict(params), dict(distributions))
         before, attempts = {trial._trial_id for trial in self._trials}, count()
 
         def create() -> int:
@@ -139,6 +142,18 @@ class Ledger:
         trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
         self._trials.append(trial)
         return trial.number
+
+    def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+        """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
+        attributes: dict[str, Any] = {OWNER: self.presence.owner}
+        told = (trial.distributions[BACKBONE] for trial in self._trials if BACKBONE in trial.distributions)
+        first = next(told, None)
+        if isinstance(first, CategoricalDistribution) and BACKBONE in params:
+            distributions[BACKBONE] = first
+            if params[BACKBONE] not in first.choices:
+                attributes[BACKBONE] = params.pop(BACKBONE)
+                del distributions[BACKBONE]
+        return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
 
     def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
         """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
@@ -281,14 +296,20 @@ def ranks(trial: FrozenTrial) -> dict[float, float]:
     return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
 
 
-def record(trial: FrozenTrial) -> TrialRecord:
+def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:
+    """Return a trial's parameters; `unnamed` is the backbone of one that was asked for when there was no other."""
+    backbone = trial.params.get(BACKBONE) or trial.user_attrs.get(BACKBONE) or unnamed
+    return {**trial.params, **({BACKBONE: backbone} if backbone else {})}
+
+
+def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
     """Return a trial as plain values."""
     ended = outcome(trial)
     under_way = not trial.state.is_finished() and trial.user_attrs.get(OWNER) != NOBODY
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
-        params=dict(sorted(trial.params.items())),
+        params=dict(sorted(params_of(trial, unnamed).items())),
         value=ended.value,
         epochs=ended.epochs,
         seconds=ended.seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from automl_pt.plugins import Plugins
+    from automl_pt.study.dimensions import Dimension
     from automl_pt.study.pruning.base import Standing
     from automl_pt.study.subject import Material
 
@@ -45,6 +47,30 @@ def describe_material(material: Material) -> dict[str, Any]:
     return {"plugins": [dict(plugin) for plugin in material.plugins], "options": searched}
 
 
+def in_order(
+    found: Mapping[str, Any], config: SearchConfig, material: Material
+) -> tuple[SearchConfig, tuple[Dimension, ...]]:
+    """Put the backbones in the order in which they came to the study `found`, and name their options as it does.
+
+    Its first stays the default's, and points of the space-filling start are places in the list, so that the order in
+    which names are given means nothing once a study has begun. The options of one that was alone bear no prefix.
+    """
+    before = [name for name in found.get("backbones", ()) if name in config.backbones]
+    names = tuple(dict.fromkeys([*before, *config.backbones]))
+    known = found.get("options", {})
+    dimensions = (
+        replace(one, name=one.option) if before[:1] == [one.backbone] and one.option in known else one
+        for one in material.dimensions
+    )
+    order = tuple(sorted(dimensions, key=lambda one: names.index(one.backbone)))
+    return config.model_copy(update={"backbones": names}), order
+
+
+def first_of_several(backbones: Sequence[str]) -> str | None:
+    """Return the backbone of those trials that name none, None where all trials have the same."""
+    return backbones[0] if len(set(backbones)) > 1 else None
+
+
 def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, where: str) -> None:
     """Raise StudyError, with the line that installs them, where plugins that a study uses are not loaded."""
     missing = missing_plugins(used, plugins)
@@ -74,27 +100,33 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
         # a study made before a setting existed was made with its default
         if found["settings"].get(key, _default(key)) != wanted["settings"].get(key)
     ]
-    options = {**found.get("options", {})}, {**wanted.get("options", {})}
-    differences += [
-        f"the searched option {name} was {options[0].get(name, 'not searched')} and is "
-        f"{options[1].get(name, 'not searched')}"
-        for name in sorted({*options[0], *options[1]})
-        if options[0].get(name) != options[1].get(name)
-    ]
     if found["fingerprint"] != wanted["fingerprint"]:
         differences.insert(0, "the training or validation images, or their split, are others")
-    if found["backbones"] != wanted["backbones"]:
-        differences.append(f"backbones were {', '.join(found['backbones'])} and are {', '.join(wanted['backbones'])}")
+    differences += _backbones(found, wanted)
     if wanted["lr"][0] > found["lr"][0] or wanted["lr"][1] < found["lr"][1]:
         differences.append(
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
         )
     if differences:
         raise StudyError(
-            "a study goes on with what it was made with; only trials, timeout and ranges may grow",
+            "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow",
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
+
+
+def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say how the backbones differ, or their options; more backbones, with options of their own, are no difference."""
+    if not set(found["backbones"]) <= set(wanted["backbones"]):
+        names = ", ".join(found["backbones"]), ", ".join(wanted["backbones"])
+        return ["backbones were {} and are {}: a list may grow, not shrink".format(*names)]
+    were, are = found.get("options", {}), wanted.get("options", {})
+    added = set(wanted["backbones"]) - set(found["backbones"])
+    return [
+        f"the searched option {name} was {were.get(name, 'not searched')} and is {are.get(name, 'not searched')}"
+        for name in sorted({*were, *are})
+        if were.get(name) != are.get(name) and (name in were or name.rpartition(".")[0] not in added)
+    ]
 
 
 def require_own(trials: Sequence[FrozenTrial], name: str, *, where: str) -> None:
