@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import hungry
 from torch import nn
 
 from automl_pt import load_model
@@ -41,9 +42,9 @@ def register_backbones():
 """
 
 
-def search(folder: Path, directory: Path, **settings: Any) -> StudyResult:
+def search(folder: Path, directory: Path, plugin_text: str = PLUGIN, **settings: Any) -> StudyResult:
     plugin = directory.parent / "tiny_plugin.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(plugin_text)
     config = SearchConfig(
         **{
             "dataset": str(folder),
@@ -82,6 +83,20 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     logits = torch.from_numpy(model.forward(np.asarray(pixels.images)))
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(pixels.labels)).item()
     assert loss == pytest.approx(result.best.value, abs=1e-5)
+
+
+def test_final_figures_are_there_where_memory_does_not_last_for_a_batch(tiny_folder: Path, tmp_path: Path) -> None:
+    expected = search(tiny_folder, tmp_path / "plain", trials=2, pruner="none")
+    found = search(tiny_folder, tmp_path / "hungry", trials=2, pruner="none", plugin_text=hungry(PLUGIN))
+    assert [note for note in found.notes if "memory" in note] == [
+        "out of memory with 12 images at once: went on with 2"
+    ]
+    assert found.test == pytest.approx(expected.test, abs=1e-5)
+    assert found.comparison is not None
+    assert expected.comparison is not None
+    assert found.comparison.difference == pytest.approx(expected.comparison.difference, abs=1e-5)
+    assert expected.notes == ()
+    assert found.report is not None
 
 
 def test_deleting_the_test_split_changes_nothing_but_the_final_figure(tiny_folder: Path, tmp_path: Path) -> None:

@@ -101,7 +101,12 @@ def publish(source: Path, target: Path) -> None:
 
 
 def compare(
-    config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
+    config: SearchConfig,
+    best: TrialRecord,
+    runner_up: TrialRecord,
+    directory: Path,
+    plugins: Plugins | None,
+    tell: Callable[[str], None],
 ) -> Comparison | None:
     assert (directory / "trials" / str(best.number) / "model.json").exists()
     assert (directory / "trials" / str(runner_up.number) / "model.json").exists()
@@ -110,7 +115,9 @@ def compare(
     return Comparison(best.number, runner_up.number, runner_up.value - best.value, 0.01, 200, inside_noise=False)
 
 
-def measure(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
+def measure(
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+) -> dict[str, float] | None:
     return None
 
 

@@ -112,7 +112,7 @@ def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: 
     def noise(best: TrialRecord, second: TrialRecord) -> float | None:
         if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
             return None
-        comparison = subject.compare(config, best, second, directory, plugins)
+        comparison = subject.compare(config, best, second, directory, plugins, lambda text: None)
         return None if comparison is None else comparison.standard_error
 
     return Flatness(noise)
