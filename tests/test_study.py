@@ -186,6 +186,33 @@ def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) ->
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("pruner", ["rungs", "median"])
+def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_path: Path, pruner: str) -> None:
+    search(tmp_path / "toy", trials=4, pruner=pruner)
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")
+    study.enqueue_trial({"lr": 0.1})
+    study.add_trial(optuna.trial.create_trial(value=0.0))
+    study.tell(study.ask(), 0.0)  # takes what was enqueued
+    study.ask()
+    told: list[events.Event] = []
+    for event in steps(config(trials=8, pruner=pruner), tmp_path / "toy", subject=TOY):
+        told.append(event)
+        if isinstance(event, events.TrialStarted) and (event.number, event.epochs_done) == (7, 0):
+            study.enqueue_trial({"lr": 0.2})  # while the search is at work
+    note = "another program has added 3 trials to this study: left alone, and not counted in --trials"
+    assert [event.text for event in told if isinstance(event, events.Notice)] == [note]
+    assert isinstance(last := told[-1], events.Finished)
+    numbers = [record.number for record in last.result.trials]
+    assert numbers == [0, 1, 2, 3, 7, 9, 10, 11]
+    assert {record.state for record in last.result.trials} <= {"COMPLETE", "PRUNED"}
+    assert last.result.best is not None
+    assert last.result.best.number in numbers
+    assert [trial.number for trial in read_study(tmp_path / "toy").trials] == numbers
+    again, _ = search(tmp_path / "toy", trials=8, pruner=pruner)
+    assert again.trials == last.result.trials
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
 def test_a_study_begun_with_other_rungs_is_refused_unless_it_is_over(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "toy", trials=4)
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")

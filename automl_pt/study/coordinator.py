@@ -35,6 +35,7 @@ from automl_pt.study.publishing import publish_best
 from automl_pt.study.running import Running, weights_loss
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import Space
+from automl_pt.text import counted
 from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed
@@ -57,6 +58,7 @@ class Coordinator:
     flatness: Flatness | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
+    _has_told: bool = False
     #: how many trials the study will have; less than asked for when time is short
     _total: int = field(init=False)
 
@@ -70,6 +72,7 @@ class Coordinator:
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
+            yield from self._tell_of_strangers()
             if not self._running:
                 if not self.ledger.busy():
                     return
@@ -106,6 +109,13 @@ class Coordinator:
                 told.append(event)
         yield from told
 
+    def _tell_of_strangers(self) -> Iterator[Event]:
+        """Say, once, that another program has added trials to the study."""
+        if self.ledger.strangers and not self._has_told:
+            self._has_told = True
+            found = counted(self.ledger.strangers, "trial")
+            yield Notice(f"another program has added {found} to this study: left alone, and not counted in --trials")
+
     def _drop_paused(self) -> Iterator[Event]:
         """End the paused trials that no rule can bring back."""
         standings = self.ledger.standings()
@@ -120,12 +130,12 @@ class Coordinator:
             self._wants_another(standings)
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
-                done = standings[trial.number].epoch
+                done = self.ledger.standing(trial.number).epoch
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
                 return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "promote":
-                done = standings[trial.number].epoch
+                done = self.ledger.standing(trial.number).epoch
                 return self._start(trial.number, done, self.rule.until(done))
         if len(trials) >= self._total:
             return None
@@ -151,7 +161,7 @@ class Coordinator:
         self._total, self.stopped = len(self.ledger.trials()), reason
 
     def _start(self, number: int, done: float, until: float) -> Event:
-        trial = self.ledger.trials()[number]
+        trial = self.ledger.trial(number)
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
         config = trial_config(self.config, self.space, number, params)
@@ -212,7 +222,7 @@ class Coordinator:
 
     def _points(self, number: int) -> list[float]:
         """Return the points within its first epoch at which a trial has been ranked."""
-        return [point for point in self.ledger.standings()[number].ranks if point < 1]
+        return [point for point in self.ledger.standing(number).ranks if point < 1]
 
     def _progress(self) -> Event:
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)
@@ -260,7 +270,7 @@ class Coordinator:
         del self._running[trial.number]
         paused = trial.outcome("paused")
         self.ledger.pause(trial.number, paused)
-        yield TrialPaused(trial.number, self.ledger.standings()[trial.number].epoch, paused.value)
+        yield TrialPaused(trial.number, self.ledger.standing(trial.number).epoch, paused.value)
         yield from self.keep_best()
 
     def _end(self, number: int, state: EndState, ended: Outcome) -> Iterator[Event]:

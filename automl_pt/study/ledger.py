@@ -1,7 +1,8 @@
 """The study's book: which trials there are, how far each is, who works on it, how it ended.
 
 It is Optuna's storage, written through its own interface, so that Optuna's tools read it. A trial is made in one
-transaction, with its parameters and its owner. A trial without an owner is paused; one whose owner is dead is an
+transaction, with its parameters and its owner; one that bears none is of another program, and is left alone. A trial
+without an owner is paused; one whose owner is dead is an
 orphan, and whoever finds it takes it over. An ending is written before the state that makes it final, so whoever dies
 in between leaves a trial that is still running and is ended again.
 """
@@ -82,8 +83,10 @@ class Ledger:
     #: the backbone of the trials that name none, where the study has several by now
     unnamed: str | None = field(default=None, init=False)
     study_id: int = field(init=False)
+    #: how many trials other programs have added
+    strangers: int = field(default=0, init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
-    _trials: list[FrozenTrial] = field(init=False, repr=False)
+    _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +96,9 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read the trials again; needed where others write, too."""
-        self._trials = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+        found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+        self._trials = {trial.number: trial for trial in found if is_ours(trial)}
+        self.strangers = len(found) - len(self._trials)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -111,8 +116,16 @@ class Ledger:
                 self._in_turn = False
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials, in order of number."""
-        return self._trials
+        """Return all trials of ours, in order of number; a number that another program has taken is not among them."""
+        return list(self._trials.values())
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one of them."""
+        return self._trials[number]
+
+    def standing(self, number: int) -> Standing:
+        """Return how far a trial is."""
+        return standing(self._trials[number])
 
     def standings(self) -> list[Standing]:
         """Return how far every trial is, for the pruning rule."""
@@ -129,24 +142,26 @@ class Ledger:
     def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Make a trial that is ours; return its number."""
         template = self._template(dict(params), dict(distributions))
-        before, attempts = {trial._trial_id for trial in self._trials}, count()
+        before, attempts = {trial._trial_id for trial in self.trials()}, count()
 
         def create() -> int:
             # a first attempt may have been written, and only its answer lost with the connection
             found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
-            ours = (one for one in found if one.user_attrs[OWNER] == self.presence.owner)
+            ours = (one for one in found if one.user_attrs.get(OWNER) == self.presence.owner)
             written = [one._trial_id for one in ours if one._trial_id not in before]
             return written[0] if written else self.storage.create_new_trial(self.study_id, template_trial=template)
 
         trial_id = retrying(create)
         trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
-        self._trials.append(trial)
+        self._trials[trial.number] = trial
+        # numbers have no gaps but those that others have taken
+        self.strangers = max(self.strangers, trial.number + 1 - len(self._trials))
         return trial.number
 
     def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
         """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
         attributes: dict[str, Any] = {OWNER: self.presence.owner}
-        told = (trial.distributions[BACKBONE] for trial in self._trials if BACKBONE in trial.distributions)
+        told = (trial.distributions[BACKBONE] for trial in self.trials() if BACKBONE in trial.distributions)
         first = next(told, None)
         if isinstance(first, CategoricalDistribution) and BACKBONE in params:
             distributions[BACKBONE] = first
@@ -201,7 +216,7 @@ class Ledger:
         return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
 
     def _unfinished(self) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if not trial.state.is_finished()]
+        return [trial for trial in self.trials() if not trial.state.is_finished()]
 
     def count_crash(self, number: int) -> int:
         """Add one to the crashes of a trial's process, and return the sum."""
@@ -266,6 +281,11 @@ def _open_study(storage: BaseStorage, name: str) -> int:
             return storage.create_new_study([StudyDirection.MINIMIZE], name)
     except DuplicatedStudyError:
         return storage.get_study_id_from_name(name)
+
+
+def is_ours(trial: FrozenTrial) -> bool:
+    """Say whether a search has made a trial; any program that knows the storage may add others to the study."""
+    return OWNER in trial.user_attrs
 
 
 def outcome(trial: FrozenTrial) -> Outcome:

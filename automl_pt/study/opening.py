@@ -144,7 +144,7 @@ def _agree(
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
         else:
-            resume.require_own(ledger.trials(), ledger.name, where=ledger.shown_url)
+            resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
         ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
     ledger.unnamed = resume.first_of_several(config.backbones)
     where = ledger.shown_url if config.storage else "study.db"

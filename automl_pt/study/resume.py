@@ -12,8 +12,6 @@ from automl_pt.text import counted
 from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from automl_pt.plugins import Plugins
     from automl_pt.study.dimensions import Dimension
     from automl_pt.study.pruning.base import Standing
@@ -129,12 +127,12 @@ def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
     ]
 
 
-def require_own(trials: Sequence[FrozenTrial], name: str, *, where: str) -> None:
+def require_own(strangers: int, name: str, *, where: str) -> None:
     """Raise StudyError where a study that no search of ours has begun holds trials: nothing is known of these."""
-    if trials:
+    if strangers:
         raise StudyError(
             "a search goes on with a study that a search has begun",
-            given=f"{where}: the study {name!r} holds {counted(len(trials), 'trial')} of another program",
+            given=f"{where}: the study {name!r} holds {counted(strangers, 'trial')} of another program",
             remedy="give another --name, or another --storage",
         )
 
