@@ -17,8 +17,9 @@ from toy_trial import TOY
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StorageError
+from automl_pt.study.entries import Outcome
 from automl_pt.study.events import Finished
-from automl_pt.study.ledger import Ledger, Outcome
+from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Among
 from automl_pt.study.search import steps
 from automl_pt.study.storage import close_storage, open_storage, server_engine

@@ -22,7 +22,8 @@ from automl_pt.study import events
 from automl_pt.study.budget import Budget
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.inline import InlineEngine
-from automl_pt.study.ledger import Ledger, Outcome
+from automl_pt.study.entries import Outcome
+from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Alone
 from automl_pt.study.pruning.rungs import Rungs
 from automl_pt.study.records import StudyResult, TrialRecord

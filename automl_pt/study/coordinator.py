@@ -16,6 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
+from automl_pt.study.entries import Outcome, outcome
 from automl_pt.study.events import (
     EpochDone,
     Event,
@@ -28,7 +29,7 @@ from automl_pt.study.events import (
     TrialStarted,
 )
 from automl_pt.study.flat import Flatness
-from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
+from automl_pt.study.ledger import EndState, Ledger
 from automl_pt.study.next_trial import add_trial, trial_config
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best

@@ -10,8 +10,6 @@ in between leaves a trial that is still running and is ended again.
 from __future__ import annotations
 
 import copy
-import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,17 +24,26 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_pt.quiet import quiet
+from automl_pt.study.entries import (
+    BACKBONE,
+    NOBODY,
+    OUTCOME,
+    OWNER,
+    RANKS,
+    Outcome,
+    is_ours,
+    params_of,
+    record,
+    standing,
+)
 from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
-OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
-#: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
-BACKBONE = "backbone"
+CRASHES, RANK_LOSS = "crashes", "rank_loss"
 #: in what a study was made with: the batch sizes it offers unasked
 OFFERED = "offered"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
-NOBODY = ""
 
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -56,20 +63,6 @@ class Presence(Protocol):
 
     def is_alive(self, owner: str) -> bool:
         """Say whether the coordinator called `owner` is at work."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended, and what it cost."""
-
-    reason: str
-    value: float | None
-    epochs: int
-    seconds: float
-
-    def to_json(self) -> str:
-        """Write it as one text, for the storage."""
-        return json.dumps([self.reason, self.value, self.epochs, self.seconds])
 
 
 @dataclass
@@ -281,59 +274,3 @@ def _open_study(storage: BaseStorage, name: str) -> int:
             return storage.create_new_study([StudyDirection.MINIMIZE], name)
     except DuplicatedStudyError:
         return storage.get_study_id_from_name(name)
-
-
-def is_ours(trial: FrozenTrial) -> bool:
-    """Say whether a search has made a trial; any program that knows the storage may add others to the study."""
-    return OWNER in trial.user_attrs
-
-
-def outcome(trial: FrozenTrial) -> Outcome:
-    """Return how a trial ended, or what it had given when it was last paused."""
-    text = trial.user_attrs.get(OUTCOME)
-    if text is None:
-        best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
-    return Outcome(*json.loads(text))
-
-
-def standing(trial: FrozenTrial) -> Standing:
-    """Return how far a trial is."""
-    end: Literal["finished", "pruned", "lost"] | None = None
-    if trial.state.is_finished():
-        lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
-        end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return Standing(trial.number, losses(trial), end, ranks(trial))
-
-
-def losses(trial: FrozenTrial) -> dict[int, float]:
-    """Return a trial's validation losses by epoch; step 0 is none of them."""
-    return {step: loss for step, loss in trial.intermediate_values.items() if step > 0}
-
-
-def ranks(trial: FrozenTrial) -> dict[float, float]:
-    """Return the losses by which a trial was compared, by the point at which it was."""
-    return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
-
-
-def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:
-    """Return a trial's parameters; `unnamed` is the backbone of one that was asked for when there was no other."""
-    backbone = trial.params.get(BACKBONE) or trial.user_attrs.get(BACKBONE) or unnamed
-    return {**trial.params, **({BACKBONE: backbone} if backbone else {})}
-
-
-def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
-    """Return a trial as plain values."""
-    ended = outcome(trial)
-    under_way = not trial.state.is_finished() and trial.user_attrs.get(OWNER) != NOBODY
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        params=dict(sorted(params_of(trial, unnamed).items())),
-        value=ended.value,
-        epochs=ended.epochs,
-        seconds=ended.seconds,
-        reason="running" if under_way else ended.reason,
-        losses=dict(sorted(losses(trial).items())),
-        ranks=dict(sorted(ranks(trial).items())),
-    )

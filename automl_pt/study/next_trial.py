@@ -8,7 +8,8 @@ from typing import Any
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.seeds import derive_seed
 from automl_pt.study.engine import failures
-from automl_pt.study.ledger import Ledger, outcome
+from automl_pt.study.entries import outcome
+from automl_pt.study.ledger import Ledger
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.sampling import suggest
 from automl_pt.study.space import Space

@@ -142,7 +142,8 @@ def storage_url(study: str | Path, *, storage: str | None = None) -> str:
 
 def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...]]:
     """Return what the study was made with, how its best was judged, and its trials; nothing is written."""
-    from automl_pt.study.ledger import JUDGEMENT, STUDY, is_ours, record
+    from automl_pt.study.entries import is_ours, record
+    from automl_pt.study.ledger import JUDGEMENT, STUDY
     from automl_pt.study.resume import first_of_several
     from automl_pt.study.storage import close_storage, open_storage, shown
     from automl_pt.study.storage_errors import translated

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from automl_pt.config import TrainConfig
 from automl_pt.study.engine.base import Probe
-from automl_pt.study.ledger import Outcome
+from automl_pt.study.entries import Outcome
 from automl_pt.training.result import EpochResult
 
 
