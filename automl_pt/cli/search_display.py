@@ -14,21 +14,28 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from automl_pt.cli.display import bar_columns
 from automl_pt.files import to_json
 from automl_pt.study import events
 from automl_pt.study.made import made_lines
 from automl_pt.text import counted
 
-Show = Callable[[events.Event], None]
+
+@dataclass(frozen=True)
+class SearchDisplay:
+    """What `automl-pt search` tells while it works: events, and before them how far the images are read."""
+
+    show: Callable[[events.Event], None]
+    preparing: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 @contextmanager
-def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
+def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
     """Choose how events are shown: a live table on a terminal, plain lines elsewhere, JSON lines on request."""
     if quiet:
-        yield lambda event: None
+        yield SearchDisplay(lambda event: None)
     elif as_json:
-        yield lambda event: print(to_json(event.to_dict()), flush=True)
+        yield SearchDisplay(lambda event: print(to_json(event.to_dict()), flush=True))
     elif sys.stdout.isatty():
         console = Console()
         view = LiveView()
@@ -38,7 +45,11 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
                 view.take(event)
                 live.update(view.render())
 
-            yield show
+            def preparing(what: str, done: int, total: int) -> None:
+                view.preparing(what, done, total)
+                live.update(view.render())
+
+            yield SearchDisplay(show, preparing)
         for line in view.summary:
             console.print(line, highlight=False, soft_wrap=True)
     else:
@@ -48,7 +59,7 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
             for line in describe(event):
                 console.print(line)
 
-        yield show_lines
+        yield SearchDisplay(show_lines)
 
 
 def describe(event: events.Event) -> list[str]:
@@ -160,12 +171,21 @@ class LiveView:
     notes: list[str] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     progress: events.Progress | None = None
+    #: the bar of the images read; None once the study has begun
+    reading: Progress | None = None
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Move the bar with the images read."""
+        if self.reading is None:
+            self.reading = Progress(*bar_columns())
+            self.reading.add_task(what, total=total)
+        self.reading.update(self.reading.task_ids[0], description=what, completed=done, total=total)
 
     def take(self, event: events.Event) -> None:
         """Bring the view up to date."""
         match event:
             case events.StudyStarted():
-                self.title, self.epochs = f"study {event.name}", event.epochs
+                self.title, self.epochs, self.reading = f"study {event.name}", event.epochs, None
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
                 row.epoch, row.state = event.epochs_done, "running"
@@ -194,7 +214,9 @@ class LiveView:
                 self.summary = result_lines(event)
 
     def render(self) -> Group:
-        """Draw the table, the newest notes and the bar."""
+        """Draw the table, the newest notes and the bar; while images are read, the bar of these alone."""
+        if self.reading is not None:
+            return Group(self.reading)
         table = Table(title=escape(self.title), expand=False)
         for heading in ("trial", "parameters", "epoch", "val loss", "val accuracy", "seconds", "state"):
             table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right")
