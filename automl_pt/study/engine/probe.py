@@ -12,6 +12,7 @@ from typing import Any
 from automl_pt import run
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
+from automl_pt.new_training import choose_image_size
 from automl_pt.plugins import Plugins
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.ranking import last_state, rank_loss
@@ -45,7 +46,7 @@ def due_after(level: float, batches: int) -> int:
 
 
 def _batches(spec: TrialSpec, data: Data, plugins: Plugins) -> int:
-    size = run.choose_image_size(spec.config, data, plugins.backbone(spec.config.backbone))
+    size = choose_image_size(spec.config, data, plugins.backbone(spec.config.backbone))
     return len(batch_sizes(len(data.pixels("train", size).labels), spec.config.batch_size))
 
 

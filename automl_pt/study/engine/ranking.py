@@ -21,8 +21,8 @@ from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
+from automl_pt.new_training import choose_image_size
 from automl_pt.plugins import Plugins
-from automl_pt.run import choose_image_size
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
