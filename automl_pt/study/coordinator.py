@@ -28,7 +28,7 @@ from automl_pt.study.events import (
     TrialStarted,
 )
 from automl_pt.study.flat import Flatness
-from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
+from automl_pt.study.ledger import PROBE_SECONDS, EndState, Ledger, Outcome, outcome
 from automl_pt.study.next_trial import add_trial, trial_config
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
@@ -111,7 +111,9 @@ class Coordinator:
         standings = self.ledger.standings()
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "prune":
-                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason="pruned"))
+                diverged = not all(map(math.isfinite, standings[trial.number].ranks.values()))
+                reason = "diverged" if diverged else "pruned"
+                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
 
     def _next_start(self) -> Event | None:
         trials, standings = self.ledger.trials(), self.ledger.standings()
@@ -121,6 +123,9 @@ class Coordinator:
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
                 done = standings[trial.number].epoch
+                if 0 < done < 1:  # its run in miniature needs no repetition
+                    self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
+                    continue
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
                 return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
@@ -154,7 +159,8 @@ class Coordinator:
         trial = self.ledger.trials()[number]
         self.ledger.own(number, self.ledger.presence.owner)
         config = trial_config(self.config, self.space, trial)
-        self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
+        known = frozenset([*trial.intermediate_values, *self.ledger.standings()[number].ranks])
+        self._running[number] = Running(number, config, known, probe_seconds=trial.user_attrs.get(PROBE_SECONDS, 0.0))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
@@ -190,7 +196,8 @@ class Coordinator:
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
             self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
-        self._count(trial, result)
+        self.budget.count(result.seconds)
+        self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
         yield self._progress()
 
@@ -198,20 +205,11 @@ class Coordinator:
         trial.probe = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
-        self.ledger.rank(trial.number, probe.epoch, probe.rank_loss)
+        trial.probe_seconds = probe.seconds
+        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, probe.seconds)
         yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()
-
-    def _count(self, trial: Running, result: EpochResult) -> None:
-        """Count an epoch; of the first one, only what came after the probe."""
-        share = 1 - max(self._points(trial.number), default=0.0) if result.epoch == 1 else 1.0
-        self.budget.count(share * result.seconds, share)
-        self.budget.busy += result.save_seconds or 0.0
-
-    def _points(self, number: int) -> list[float]:
-        """Return the points within its first epoch at which a trial has been ranked."""
-        return [point for point in self.ledger.standings()[number].ranks if point < 1]
 
     def _progress(self) -> Event:
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)

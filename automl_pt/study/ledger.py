@@ -30,6 +30,8 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
 OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
+#: what a trial's run in miniature took, in seconds
+PROBE_SECONDS = "probe_seconds"
 #: in what a study was made with: the batch sizes it offers unasked
 OFFERED = "offered"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
@@ -151,7 +153,7 @@ class Ledger:
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
         """Write by what a trial is ranked at a point; the same again changes nothing.
 
-        For Optuna's tools it stands beside as a number, and, within the first epoch, as the intermediate value of
+        For Optuna's tools it stands beside as a number, and, after the run in miniature, as the intermediate value of
         step 0, so that a trial dropped there has a point in their plots.
         """
         trial = self._trials[number]
@@ -160,6 +162,11 @@ class Ledger:
             retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+
+    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: float) -> None:
+        """Write by what a trial is ranked after its run in miniature of so many epochs, and what that took."""
+        self._set(number, PROBE_SECONDS, seconds)
+        self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:
         """Say who works on a trial; NOBODY pauses it."""
@@ -258,7 +265,8 @@ def outcome(trial: FrozenTrial) -> Outcome:
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
         best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
+        seconds = trial.user_attrs.get(PROBE_SECONDS, 0.0)
+        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
     return Outcome(*json.loads(text))
 
 
