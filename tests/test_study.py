@@ -330,8 +330,8 @@ def test_at_no_time_are_there_more_checkpoints_than_the_bound(
     order = sorted(result.trials, key=lambda trial: (trial.ranks[1 / 6], trial.number))
     outside = [trial.number for trial in order].index(0) >= 5  # in the narrow range the default is among the best five
     assert outside == (lr[1] == 1.5e-3)  # and in the wider one near enough to them to go on
-    bound = 5 + outside + max(1, workers)  # the first rung's quota, trial 0 outside it, those that are running
-    assert most == bound if workers == 0 else most <= bound
+    bound = 5 + outside  # the first rung's quota, and trial 0 outside it; a run in miniature keeps nothing
+    assert 3 <= most <= bound, most
 
 
 def test_when_all_who_went_on_fail_the_best_of_those_dropped_is_the_model(tmp_path: Path) -> None:

@@ -34,12 +34,11 @@ def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> f
 def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     path = spec.output / "history.jsonl"
     done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    if not done and spec.ranked_at and spec.ranked_at[0] < 1:
+    if not done and spec.ranked_at and spec.until == spec.ranked_at[0] < 1:
         level = spec.ranked_at[0]
         time.sleep(level * float(os.environ.get("TOY_SECONDS", "0")))
         if should_stop():
             return
-        (spec.output / "checkpoints").mkdir(parents=True, exist_ok=True)
         config = spec.config
         loss = loss_at(config.lr, config.batch_size, config.seed, level, config.epochs)
         yield Probe(level, math.nan if config.dataset == f"early-{spec.number}" else loss, 0.003)

@@ -72,19 +72,21 @@ def describe(event: events.Event) -> list[str]:
                 escape(f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}")
             ]
         case events.TrialStarted():
-            verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done else "starts"
+            verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
+            if not event.epochs_done and event.until < 1:
+                verb = "starts in miniature"
             return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
         case events.TrialRanked():
-            return [f"trial {event.trial} after {counted(event.epoch, 'epoch')}: rank loss {event.rank_loss:.4f}"]
+            return [f"trial {event.trial} in miniature, {event.epoch:.2g} of an epoch: rank loss {event.rank_loss:.4f}"]
         case events.EpochDone():
             result = event.result
             figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
             return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
         case events.TrialPaused():
-            return [f"trial {event.number} waits after epoch {event.epoch:.2g}"]
+            return [f"trial {event.number} waits" + (f" after epoch {event.epoch:g}" if event.epoch >= 1 else "")]
         case events.TrialEnded():
             value = "" if event.value is None else f", val loss {event.value:.4f}"
-            epochs = counted(event.epochs, "epoch") if event.epochs else "within its first epoch"
+            epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
             return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]

@@ -16,8 +16,8 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Progress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
+from automl_pt.new_training import choose_image_size, choose_parameters
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run import choose_image_size, choose_parameters
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec

@@ -16,7 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
-from automl_pt.study.entries import Outcome, outcome
+from automl_pt.study.entries import PROBE_SECONDS, Outcome, outcome
 from automl_pt.study.events import (
     EpochDone,
     Event,
@@ -122,7 +122,9 @@ class Coordinator:
         standings = self.ledger.standings()
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "prune":
-                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason="pruned"))
+                diverged = not all(map(math.isfinite, self.ledger.standing(trial.number).ranks.values()))
+                reason = "diverged" if diverged else "pruned"
+                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
 
     def _next_start(self) -> Event | None:
         trials, standings = self.ledger.trials(), self.ledger.standings()
@@ -132,6 +134,9 @@ class Coordinator:
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
                 done = self.ledger.standing(trial.number).epoch
+                if 0 < done < 1:  # its run in miniature needs no repetition
+                    self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
+                    continue
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
                 return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
@@ -166,7 +171,8 @@ class Coordinator:
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
         config = trial_config(self.config, self.space, number, params)
-        self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
+        known = frozenset([*trial.intermediate_values, *self.ledger.standing(number).ranks])
+        self._running[number] = Running(number, config, known, probe_seconds=trial.user_attrs.get(PROBE_SECONDS, 0.0))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
@@ -202,7 +208,8 @@ class Coordinator:
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
             self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
-        self._count(trial, result)
+        self.budget.count(result.seconds)
+        self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
         yield self._progress()
 
@@ -210,20 +217,11 @@ class Coordinator:
         trial.probe = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
-        self.ledger.rank(trial.number, probe.epoch, probe.rank_loss)
+        trial.probe_seconds = probe.seconds
+        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, probe.seconds)
         yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()
-
-    def _count(self, trial: Running, result: EpochResult) -> None:
-        """Count an epoch; of the first one, only what came after the probe."""
-        share = 1 - max(self._points(trial.number), default=0.0) if result.epoch == 1 else 1.0
-        self.budget.count(share * result.seconds, share)
-        self.budget.busy += result.save_seconds or 0.0
-
-    def _points(self, number: int) -> list[float]:
-        """Return the points within its first epoch at which a trial has been ranked."""
-        return [point for point in self.ledger.standing(number).ranks if point < 1]
 
     def _progress(self) -> Event:
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)

@@ -13,6 +13,8 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 
 OWNER, OUTCOME, RANKS = "owner", "outcome", "ranks"
+#: what a trial's run in miniature took, in seconds
+PROBE_SECONDS = "probe_seconds"
 #: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
 BACKBONE = "backbone"
 NOBODY = ""
@@ -42,7 +44,8 @@ def outcome(trial: FrozenTrial) -> Outcome:
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
         best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
+        seconds = trial.user_attrs.get(PROBE_SECONDS, 0.0)
+        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
     return Outcome(*json.loads(text))
 
 

@@ -29,6 +29,7 @@ from automl_pt.study.entries import (
     NOBODY,
     OUTCOME,
     OWNER,
+    PROBE_SECONDS,
     RANKS,
     Outcome,
     is_ours,
@@ -174,7 +175,7 @@ class Ledger:
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
         """Write by what a trial is ranked at a point; the same again changes nothing.
 
-        For Optuna's tools it stands beside as a number, and, within the first epoch, as the intermediate value of
+        For Optuna's tools it stands beside as a number, and, after the run in miniature, as the intermediate value of
         step 0, so that a trial dropped there has a point in their plots.
         """
         trial = self._trials[number]
@@ -183,6 +184,11 @@ class Ledger:
             retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+
+    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: float) -> None:
+        """Write by what a trial is ranked after its run in miniature of so many epochs, and what that took."""
+        self._set(number, PROBE_SECONDS, seconds)
+        self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:
         """Say who works on a trial; NOBODY pauses it."""

@@ -53,7 +53,7 @@ def offer(
     are never left out; of others the smallest always stays.
     """
     asked = config.batch_sizes is not None
-    sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images))))
+    sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images, config.epochs))))
     if known and not asked and not has_grown:
         return Offer(sizes)
     too_large = tuple(size for size in sizes if free and any(step.of(size) > free for step in steps))

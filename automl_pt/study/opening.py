@@ -63,7 +63,10 @@ def open_study(
     budget.slots = engine.slots
     offered = _offer(config, material, ledger, engine, has_grown)
     rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
-    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
+    first_rung = ledger.about().get("first_rung")
+    resume.require_same_rungs(
+        ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
+    )
     coordinator = Coordinator(
         config=config,
         ledger=ledger,

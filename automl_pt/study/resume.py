@@ -25,6 +25,9 @@ FREE = frozenset(
     + ["lr", "batch_sizes", "backbones", "report"]
 )
 
+#: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
+FIRST_RUNG = "miniature"
+
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
     """Return what is kept of a study's making, as plain values."""
@@ -34,6 +37,7 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
         "settings": config.model_dump(mode="json", exclude=set(FREE)),
         "backbones": list(config.backbones),
         "lr": list(config.lr),
+        "first_rung": FIRST_RUNG,
     }
 
 
@@ -137,18 +141,27 @@ def require_own(strangers: int, name: str, *, where: str) -> None:
         )
 
 
-def require_same_rungs(standings: Sequence[Standing], levels: Sequence[float], trials: int, *, where: str) -> None:
+def require_same_rungs(
+    standings: Sequence[Standing],
+    levels: Sequence[float],
+    trials: int,
+    *,
+    where: str,
+    first_rung: str | None = FIRST_RUNG,
+) -> None:
     """Raise StudyError where trials were compared at other points than `levels`, and there is something left to decide.
 
     A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
+    `first_rung` is how the study compares trials within the first epoch; None where it was not yet written.
     """
-    points = sorted({point for standing in standings for point in standing.ranks} - set(levels))
+    known = {point for standing in standings for point in standing.ranks}
+    points = sorted(point for point in known if point not in levels or (point < 1 and first_rung != FIRST_RUNG))
     is_over = len(standings) >= trials and all(standing.end for standing in standings)
     if levels and points and not is_over:
         raise StudyError(
             "a study goes on with the rungs it was begun with",
             given=f"{where}: trials were compared after {_epochs(points)} epochs, and now are after "
-            f"{_epochs(levels[:-1])} epochs",
+            f"{_epochs(levels[:-1])} epochs" + ("" if first_rung == FIRST_RUNG else ", the first time in miniature"),
             remedy="give another --name to begin a new study, or `--pruner none`, which runs all trials in full",
         )
 
