@@ -6,7 +6,6 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,23 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model, head_parameters
 from automl_pt.config import TrainConfig, make
-from automl_pt.data.loader import Loader
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
 from automl_pt.data.prepare import Progress as DataProgress
-from automl_pt.errors import ConfigError
 from automl_pt.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
-from automl_pt.parameter_groups import freeze, lr_scales
+from automl_pt.new_training import choose_preprocessing, new_training, set_up
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import (
     ENDED,
@@ -45,17 +41,12 @@ from automl_pt.run_directory import (
     require_plugins,
 )
 from automl_pt.tracking import Trackers, follow
-from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.checkpoint import Checkpoints
-from automl_pt.training.device import choose_device, choose_precision, default_threads
-from automl_pt.training.distributed import ALONE, Group, local_device, processes_here
+from automl_pt.training.distributed import ALONE, Group, processes_here
 from automl_pt.training.early_stopping import Reason
-from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.result import EpochResult
 from automl_pt.training.trainer import AfterStep, Training, go_on
 from automl_pt.training.trainer import train as train_epochs
-
-EVALUATION_BATCH = 64
 
 
 def train(
@@ -181,32 +172,14 @@ class Run:
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
     backbone = plugins.backbone(config.backbone, config.backbone_options)
-    device = choose_device(local_device(config.device))
-    torch.set_num_threads(config.threads or default_threads())
-    if device.type == "cpu":
-        keep_freed_memory()
-    if config.deterministic:
-        _ask_for_determinism()
-    precision = choose_precision(config.precision, device)
-    preprocessing = Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
+    device, precision = set_up(config)
     record = new_record(config, data, plugins, device, precision, processes=group.size)
     checkpoints = Checkpoints(output / "checkpoints")
     before = earlier(output, config, data, processes=group.size)
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
-    model = build_model(
-        backbone,
-        len(data.manifest.classes),
-        preprocessing.image_size,
-        pretrained=config.pretrained,
-        weights=Path(config.weights) if config.weights else None,
-        seed=config.seed,
-    )
-    scales = choose_parameters(model, backbone, config)
-    model = arrange(model, device, precision)
-    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training = new_training(config, data, backbone, device, precision, group)
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
     training.fit_into(available_memory() // processes_here())
@@ -215,53 +188,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
+    preprocessing = choose_preprocessing(config, data, backbone)
     return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
-
-
-def choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
-    """Freeze what the settings say, and return the factors on the learning rate where they are not all 1."""
-    if config.freeze == "backbone":
-        head = head_parameters(model, backbone)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in head)
-    if config.freeze_groups:
-        freeze(model, backbone, config.freeze_groups)
-    return lr_scales(model, backbone, config.layer_decay) if config.layer_decay != 1 else None
-
-
-def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:
-    """Return the side to train at: as asked, else the dataset's hint, else the backbone's own."""
-    return config.image_size or data.hints.image_size or backbone.image_size
-
-
-def _loaders(
-    config: TrainConfig,
-    data: Data,
-    preprocessing: Preprocessing,
-    device: torch.device,
-    group: Group,
-    *,
-    channels_last: bool,
-) -> tuple[Loader, Loader]:
-    train_pixels, val_pixels = (data.pixels(split, preprocessing.image_size) for split in ("train", "val"))
-    batch_size, images = config.batch_size * group.size, len(train_pixels.labels)
-    if batch_size > images:
-        given = f"{config.batch_size}" + (f" in each of {group.size} processes" if group.size > 1 else "")
-        raise ConfigError([f"batch_size: at most the number of training images, {images}, got {given}"])
-    shared: dict[str, Any] = {
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "seed": config.seed,
-        "device": device,
-        "hints": data.hints,
-        "channels_last": channels_last,
-        "share": (group.rank, group.size),
-    }
-    augment = config.augment == "auto"
-    return (
-        Loader(train_pixels, batch_size=batch_size, augment=augment, shuffle=True, **shared),
-        Loader(val_pixels, batch_size=EVALUATION_BATCH, augment=False, shuffle=False, **shared),
-    )
 
 
 def _info(
@@ -284,9 +212,3 @@ def _info(
         precision=record["precision"],
         device=device.type,
     )
-
-
-def _ask_for_determinism() -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False

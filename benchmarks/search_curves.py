@@ -7,8 +7,10 @@ fashion.large, with more images, and fashion.resnet18, at 64 px. For every seed 
 16 trials of a space-filling design are trained in full with the project's own trainer, without any pruning. Kept per
 trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life a quarter of an
 epoch), and with the batch's own statistics in place of the running ones; the first and last of these also at fractions
-of the first epoch. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65 core-seconds,
-of 5 epochs on the large sets 130, with ResNet-18 900.
+of the first epoch; and the last after runs in miniature, which take such a fraction of an epoch for the whole schedule
+of the learning rate. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65
+core-seconds, of 5 epochs on the large sets 130, with ResNet-18 900 to 1,900. A study that is in
+results/search_curves.json is not measured again, but is given the runs in miniature if it lacks them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +60,7 @@ SPACES = {
     "narrow": Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",)),
     "resnet18": Space((1e-4, 1.0), (8, 16, 32, 64), ("resnet18",)),
 }
+CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -106,25 +110,43 @@ def batch_statistics_loss(training: Training) -> float:
     return float(sum(losses)) / sum(training.val_loader.batch_sizes)
 
 
-def curve(backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
-    steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
+def new_training(
+    backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int, **settings
+) -> Training:
     config = SearchConfig(
-        dataset="subset", epochs=epochs, patience=epochs, ema_decay=0.5 ** (4 / steps), device="cpu", precision="fp32"
+        dataset="subset", epochs=epochs, patience=epochs, device="cpu", precision="fp32", **settings
     ).trial(backbone=backbone, lr=params["lr"], batch_size=params["batch_size"], seed=seed)
-    shared = {"mean": MEAN, "std": STD, "seed": seed, "device": torch.device("cpu"), "hints": hints, "channels_last": True}
+    shared = {"mean": MEAN, "std": STD, "seed": seed, "device": CPU, "hints": hints, "channels_last": True}
     loaders = (
         Loader(train_pixels, batch_size=config.batch_size, augment=True, shuffle=True, **shared),
         Loader(val_pixels, batch_size=64, augment=False, shuffle=False, **shared),
     )
-    model = arrange(network(backbone, int(train_pixels.labels.max()) + 1, seed), torch.device("cpu"), "fp32")
-    training = Training(model, *loaders, config, device=torch.device("cpu"), precision="fp32")
+    model = arrange(network(backbone, int(train_pixels.labels.max()) + 1, seed), CPU, "fp32")
+    return Training(model, *loaders, config, device=CPU, precision="fp32")
+
+
+def miniatures(*settings: Any) -> dict[str, float | None]:
+    """Run the whole schedule within each fraction of an epoch; return the loss with batch statistics after it."""
+    losses: dict[str, float | None] = {}
+    for name, part in FRACTIONS.items():
+        training = new_training(*settings)
+        training.scheduled_steps = due_after(part, len(training.train_loader.batch_sizes))
+        training.train_epoch(lambda done, _, due=training.scheduled_steps: done >= due, lambda: None)
+        losses[name] = _rounded(batch_statistics_loss(training))
+    return losses
+
+
+def curve(backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
+    steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
+    settings = (backbone, train_pixels, val_pixels, hints, params, seed, epochs)
+    training = new_training(*settings, ema_decay=0.5 ** (4 / steps))
     probes: dict[str, float] = {}
     batch_probes: dict[str, float] = {}
 
     def after_step(done: int, batches: int) -> bool:
         due = [name for name, part in FRACTIONS.items() if due_after(part, batches) == done]
         if training.progress.epochs_done == 0 and due:
-            plain = evaluate(training.model, training.val_loader, device=torch.device("cpu")).loss
+            plain = evaluate(training.model, training.val_loader, device=CPU).loss
             probes.update(dict.fromkeys(due, plain))
             batch_probes.update(dict.fromkeys(due, batch_statistics_loss(training)))
             training.model.train()
@@ -160,19 +182,29 @@ def main() -> None:
     for seed in [int(seed) for seed in seeds] or [1, 2, 3]:
         began = time.process_time()
         parts = (subset(pixels["train"], train_images, seed), subset(pixels["val"], val_images, seed))
-        trials = []
+        key = f"{name}-{seed}-{epochs}"
+        found = kept().get(key, {"images": [len(part.labels) for part in parts], "trials": []})
         for number in range(TRIALS):
             params = space.default() if number == 0 else space.at(_filling(seed, number, 3))
-            trials.append(curve(backbone, *parts, data.hints, params, derive_seed(seed, "trial", number), int(epochs)))
-        seconds = round(time.process_time() - began, 1)
+            settings = (backbone, *parts, data.hints, params, derive_seed(seed, "trial", number), int(epochs))
+            if number == len(found["trials"]):
+                found["trials"].append(curve(*settings))
+            trial = found["trials"][number]
+            assert math.isclose(trial["lr"], params["lr"]), "the study was measured with another design"
+            if "miniatures" not in trial:
+                trial["miniatures"] = miniatures(*settings)
+        found["seconds"] = round((found.get("seconds") or 0) + time.process_time() - began, 1)
         with locked(RESULTS.with_name(".search_curves.lock")):
-            found = {"images": [len(part.labels) for part in parts], "seconds": seconds, "trials": trials}
-            keep(f"{name}-{seed}-{epochs}", found)
-        print(name, seed, epochs, f"{seconds} CPU s", flush=True)
+            keep(key, found)
+        print(name, seed, epochs, f"{found['seconds']} CPU s", flush=True)
+
+
+def kept() -> dict:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def keep(key: str, value: dict) -> None:
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = kept()
     results[key] = value
     lines = ",\n".join(f"{json.dumps(one)}: {json.dumps(results[one])}" for one in sorted(results))
     RESULTS.write_text(f"{{{lines}}}\n")

@@ -18,8 +18,8 @@ from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.pixels import Pixels
 from automl_pt.data.prepare import prepare
+from automl_pt.new_training import EVALUATION_BATCH
 from automl_pt.plugins import load_plugins
-from automl_pt.run import EVALUATION_BATCH
 from automl_pt.training.device import choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
-from automl_pt.run import EVALUATION_BATCH
+from automl_pt.new_training import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device
 from automl_pt.training.evaluation import evaluate

@@ -41,7 +41,7 @@ def space(trial):
 
 @hookimpl
 def register_backbones():
-    return [Backbone("optional", build, image_size=8, search_space=space)]
+    return [Backbone(name, build, image_size=8, search_space=space) for name in ("optional", "later")]
 """
 
 
@@ -179,6 +179,35 @@ def test_a_study_searches_records_and_resumes_options(plugin: Path, tiny_folder:
     plugin.write_text(PLUGIN.replace("{most}", "12"))
     with pytest.raises(StudyError, match=r"(?s)the searched option width was .*\"high\": 6.* and is .*\"high\": 12"):
         run_search(make(SearchConfig, {**settings, "trials": 4}), tmp_path / "s")
+
+
+def test_a_study_grows_by_a_backbone_with_options_of_its_own(plugin: Path, tiny_folder: Path, tmp_path: Path):
+    settings = {"dataset": str(tiny_folder), "plugins": [str(plugin)], "backbones": ["optional"], "epochs": 1}
+    settings |= {"report": False, "workers": 0, "batch_sizes": [8], "threads": 1, "device": "cpu", "pruner": "none"}
+    first = run_search(make(SearchConfig, {**settings, "trials": 2}), tmp_path / "s")
+
+    more = {**settings, "backbones": ["later", "optional"]}
+    second = run_search(make(SearchConfig, {**more, "trials": 12}), tmp_path / "s")
+    params = [trial.params for trial in second.trials]
+    assert params[:2] == [{"backbone": "optional", **trial.params} for trial in first.trials]
+    assert [trial.losses for trial in second.trials[:2]] == [trial.losses for trial in first.trials]
+    assert {one["backbone"] for one in params[2:]} == {"optional", "later"}
+    for number, one in enumerate(params):
+        prefix = "later." if one["backbone"] == "later" else ""
+        assert {*one} == {"lr", "batch_size", "backbone", *(prefix + name for name in ("width", "dropout", "norm"))}
+        config = json.loads((tmp_path / "s" / "trials" / str(number) / "run.json").read_text())["config"]
+        assert config["backbone"] == one["backbone"]
+        assert dict(map(parse, config["backbone_options"])) == {
+            name: one[prefix + name] for name in ("width", "dropout", "norm")
+        }
+
+    with pytest.raises(StudyError) as caught:
+        run_search(make(SearchConfig, {**settings, "trials": 12}), tmp_path / "s")
+    said = "backbones were optional, later and are optional: a list may grow, not shrink"
+    assert caught.value.given == f"{tmp_path / 's'}: {said}"
+    plugin.write_text(PLUGIN.replace("{most}", "12"))
+    with pytest.raises(StudyError, match=r"(?s)option later.width was .*; the searched option width was"):
+        run_search(make(SearchConfig, {**more, "trials": 12}), tmp_path / "s")
 
 
 def test_options_of_a_run_are_kept_and_reproduced(plugin: Path, tiny_folder: Path, tmp_path: Path):

@@ -24,6 +24,7 @@ from conftest import write_folder
 from tiny_runs import command, equal, finished, record, start, write_plugin
 
 from automl_pt import run
+from automl_pt.cli.signals import READING
 from automl_pt.plugins import load_plugins
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
@@ -180,7 +181,7 @@ def test_a_signal_while_images_are_read_ends_the_command_and_leaves_nothing(tmp_
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 143
-    assert "Traceback" not in errors
+    assert errors == f"\n{READING}\n"
     assert not (tmp_path / "runs").exists()
     assert list(tmp_path.rglob("*.pixels")) == list(tmp_path.rglob("manifest.json")) == []
 

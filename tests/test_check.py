@@ -28,7 +28,7 @@ from automl_pt.check.pairs import MAX_BITS
 from automl_pt.check.survey import Seen, survey
 from automl_pt.cli.check import command
 from automl_pt.dataset import LabeledImages
-from automl_pt.errors import InvalidDatasetError, OutputError
+from automl_pt.errors import InvalidDatasetError, OutputError, UsageError
 from automl_pt.layouts.layouts import open_path
 
 
@@ -468,6 +468,13 @@ def test_the_command(clean: Path, tmp_path: Path, runner: CliRunner) -> None:
     assert done.return_value == 1
     assert "train/a/half.jpg" in done.output
     assert "would stop training" in done.output
+    assert page.read_text().startswith("<!doctype html>")
+    assert runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False).return_value == 1
+    page.write_text("mine")
+    done = runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False)
+    assert isinstance(done.exception, UsageError)
+    assert page.read_text() == "mine"
+    runner.invoke(command, [str(clean), "--html", str(page), "--force"], standalone_mode=False)
     assert page.read_text().startswith("<!doctype html>")
     done = runner.invoke(command, [str(clean), "--json"], standalone_mode=False)
     told = json.loads(done.output)

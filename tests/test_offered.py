@@ -54,9 +54,16 @@ def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
     assert sizes(80_000_000, batch_sizes=(8, 64)) == Offer((8, 64))
 
 
+def test_a_study_that_has_grown_keeps_its_sizes_and_says_which_do_not_fit_the_newcomer() -> None:
+    config, known = SearchConfig(dataset="x"), (8, 16, 256)
+    assert offer(config, 10_000, (STEP,), 80_000_000, known) == Offer(known)
+    grown = offer(config, 10_000, (STEP,), 80_000_000, known, has_grown=True)
+    assert grown == Offer(known, f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
+
+
 def test_the_greediest_backbone_and_the_data_count_too() -> None:
     assert sizes(80_000_000, StepMemory(0, 1.0), STEP).sizes == (8, 16, 32, 64)
-    assert sizes(80_000_000, images=100).sizes == (8, 16)
+    assert sizes(80_000_000, images=320).sizes == (8, 16)
     assert sizes(10**12) == Offer((8, 16, 32, 64, 128, 256))
 
 
@@ -118,7 +125,7 @@ def test_a_search_leaves_out_what_its_device_cannot_hold_and_goes_on_with_that(t
             dataset="digits",
             backbones=("hungry",),
             plugins=(str(tmp_path / "hungry.py"),),
-            epochs=1,
+            epochs=5,
             trials=trials,
             workers=0,
             report=False,
@@ -129,10 +136,10 @@ def test_a_search_leaves_out_what_its_device_cannot_hold_and_goes_on_with_that(t
     def notices(told: list[events.Event]) -> list[str]:
         return [event.text for event in told if isinstance(event, events.Notice)]
 
-    first = search(available_memory() // 200, 1)  # of 128 images 1.2 times what is free, of 64 half of that
-    assert notices(first)[0].startswith("not offered: batch sizes 128, 256, for a step of 128 images needs about ")
+    first = search(available_memory() // 50, 1)  # of 32 images 1.2 times what is free, of 16 half of that
+    assert notices(first)[0].startswith("not offered: batch size 32, for a step of 32 images needs about ")
     again = search(1, 6)  # the same study with memory to spare
     assert notices(again) == []
     last = again[-1]
     assert isinstance(last, events.Finished)
-    assert max(trial.params["batch_size"] for trial in last.result.trials) <= 64
+    assert max(trial.params["batch_size"] for trial in last.result.trials) <= 16

@@ -8,20 +8,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
-from tiny import load_tiny, make_model
+from tiny import PLUGIN, hungry, load_tiny, make_model
 
 from automl_pt import run
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
 from automl_pt.errors import InstallationError, OutputError, StudyError, UsageError
+from automl_pt.model.evaluate import evaluate as evaluate_model
 from automl_pt.model.labelled import manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import AHEAD, Prediction, outcomes, predict_files
@@ -246,6 +249,45 @@ def test_names_come_from_standard_input(tmp_path: Path, model: Model, plugins: P
     assert rows[0]["path"] == str(odd)
     assert rows[1]["error"] == "No such file or directory"
     assert "1 images classified, 1 not readable" in done.stderr
+
+
+def test_out_of_memory_takes_fewer_images_at_once_changes_nothing_and_is_told_once(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner
+) -> None:
+    note = "out of memory with 9 images at once: went on with 2"
+    (tmp_path / "hungry").mkdir()
+    few = load_tiny(tmp_path / "hungry", hungry(PLUGIN))
+    folder = make_model(tmp_path / "model", plugins)
+    paths = write_images(tmp_path / "x", 18)
+    words = (folder, tmp_path / "x", "--batch-size", "9", "-o")
+    call(runner, predict, plugins, *words, tmp_path / "plain.csv")
+    options = [word for file in few.files for word in ("--plugin", file)]
+    words = (*options, *words, tmp_path / "hungry.csv", "--device", "cpu")
+    done = runner.invoke(predict, [*map(str, words)], standalone_mode=False)
+    assert (done.exception, done.return_value) == (None, 0)
+    assert done.stderr.count(f"note: {note}\n") == done.stderr.count("out of memory") == 1
+    rows = [(tmp_path / f"{name}.csv").read_text().splitlines() for name in ("plain", "hungry")]
+    assert [row.split(",")[:2] for row in rows[1]] == [row.split(",")[:2] for row in rows[0]]
+
+    model, same = (load_model(folder, device="cpu", plugins=one) for one in (few, plugins))
+    # batches of another size may round the last bit otherwise
+    np.testing.assert_allclose(model.logits(paths), same.logits(paths), atol=1e-6)
+    assert model.portion.note == "out of memory with 18 images at once: went on with 2"
+    assert same.portion.note is None
+    found = evaluate_model(folder, str(tiny_folder), few, split="val", device="cpu")
+    expected = evaluate_model(folder, str(tiny_folder), plugins, split="val", device="cpu")
+    assert found.scores.loss == pytest.approx(expected.scores.loss, abs=1e-6)
+    assert found.scores.confusion == expected.scores.confusion
+    assert found.notes == (*expected.notes, "out of memory with 12 images at once: went on with 2")
+
+
+def test_out_of_memory_with_a_single_image_is_an_error(model: Model) -> None:
+    class Hungry(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.empty(2**62, dtype=torch.uint8)
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        replace(model, network=Hungry()).forward(np.zeros((3, 3, 8, 8), np.uint8))
 
 
 def test_an_output_that_is_there_is_kept(tmp_path: Path, model: Model, plugins: Plugins, runner: CliRunner) -> None:

@@ -17,8 +17,9 @@ from toy_trial import TOY
 
 from automl_pt.cli.report import command as report
 from automl_pt.config import SearchConfig
-from automl_pt.errors import StudyError
+from automl_pt.errors import StudyError, UsageError
 from automl_pt.locks import locked
+from automl_pt.report.marked import MARK
 from automl_pt.report.page import render
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.run_report import RunReport
@@ -111,6 +112,21 @@ def test_html_is_written_where_it_is_asked_for(searched: Path, tmp_path: Path, r
     done = runner.invoke(report, [str(searched / "studies" / "hostile"), "--html", str(target)], standalone_mode=False)
     assert f"{target}: open it in a browser" in done.stdout
     assert target.read_text().startswith("<!doctype html>")
+
+
+def test_only_a_page_of_ours_is_replaced_unasked(searched: Path, tmp_path: Path, runner: CliRunner) -> None:
+    target = tmp_path / "report.html"
+    words = [str(searched / "studies" / "hostile"), "--html", str(target)]
+    target.write_text("<!doctype html><title>mine</title>")
+    done = runner.invoke(report, words, standalone_mode=False)
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.rule == "an output file is not overwritten unasked, but for a page that automl-pt wrote"
+    assert done.exception.given == f"{target} is there already"
+    assert done.exception.remedy == "choose another name, or give --force"
+    assert target.read_text() == "<!doctype html><title>mine</title>"
+    for options in (["--force"], []):
+        assert runner.invoke(report, [*words, *options], standalone_mode=False).exception is None
+        assert MARK in target.read_text()
 
 
 def test_the_figures_are_those_of_the_run(content: Content) -> None:

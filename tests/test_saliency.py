@@ -68,6 +68,29 @@ def test_the_map_is_the_one_worked_out_by_hand() -> None:
     np.testing.assert_allclose(found.maps, by_hand(model, [0, 1], convolution, head), atol=1e-5)
 
 
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_where_memory_runs_out_maps_are_made_one_after_the_other(phase: str) -> None:
+    class Hungry(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            features = super().forward(images)
+            if len(images) > 1 and phase == "forward":
+                torch.empty(2**62, dtype=torch.uint8)  # the allocator itself refuses
+            if len(images) > 1:
+                features = features + 0
+                features.register_hook(lambda gradient: torch.empty(2**62, dtype=torch.uint8))
+            return features
+
+    def found(convolution: nn.Conv2d) -> GradCam | str:
+        return grad_cam(model_of(convolution, nn.ReLU(), nn.Flatten(), head), PIXELS, np.array([0, 1]))
+
+    head, plain, hungry = nn.Linear(180, 2), nn.Conv2d(3, 5, 3), Hungry(3, 5, 3)
+    hungry.load_state_dict(plain.state_dict())
+    expected, maps = found(plain), found(hungry)
+    assert isinstance(expected, GradCam)
+    assert isinstance(maps, GradCam)
+    np.testing.assert_allclose(maps.maps, expected.maps, atol=1e-5)
+
+
 def test_a_map_whose_channels_come_last_is_told_by_its_shape() -> None:
     convolution, head = nn.Conv2d(3, 5, 3), nn.Linear(5, 2)
     model = model_of(convolution, Permute(), Mean(), head)

@@ -76,10 +76,21 @@ def test_every_suggestion_is_in_range(number: int, seed: int, low: float, factor
 
 
 @pytest.mark.parametrize(
-    ("images", "sizes"), [(5, (5,)), (40, (8,)), (200, (8, 16, 32)), (5000, (8, 16, 32, 64, 128, 256))]
+    ("images", "epochs", "sizes"),
+    [
+        (5, 5, (5,)),
+        (40, 5, (8,)),
+        (319, 5, (8,)),
+        (320, 5, (8, 16)),
+        (320, 20, (8, 16, 32, 64)),
+        (5000, 5, (8, 16, 32, 64, 128)),
+        (50_000, 5, (8, 16, 32, 64, 128, 256)),
+    ],
 )
-def test_batch_sizes_are_those_the_data_allow(images: int, sizes: tuple[int, ...]) -> None:
-    assert make_space(SearchConfig(dataset="x"), images).batch_sizes == sizes
+def test_batch_sizes_are_those_that_leave_a_run_a_hundred_steps(
+    images: int, epochs: int, sizes: tuple[int, ...]
+) -> None:
+    assert make_space(SearchConfig(dataset="x", epochs=epochs), images).batch_sizes == sizes
 
 
 def test_a_batch_size_above_the_data_is_refused() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
+from rich.console import Console
 from toy_trial import TOY
 
 from automl_pt.cli.search_display import LiveView
@@ -9,6 +11,27 @@ from automl_pt.config import SearchConfig
 from automl_pt.study.events import EpochDone, Finished, TrialEnded
 from automl_pt.study.search import steps
 from automl_pt.training.result import EpochResult
+
+
+def drawn(view: LiveView) -> str:
+    console = Console(width=100, file=StringIO())
+    console.print(view.render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+def test_a_bar_shows_how_far_the_images_are_read_until_the_study_begins(tmp_path: Path) -> None:
+    view = LiveView()
+    view.preparing("hashing", 400, 400)
+    view.preparing("decoding", 123, 400)
+    assert "decoding" in drawn(view)
+    assert "123/400" in drawn(view)
+    assert "trial" not in drawn(view)
+    for event in steps(SearchConfig(dataset="plain", epochs=1, trials=1, workers=0), tmp_path / "toy", subject=TOY):
+        view.take(event)
+    assert "decoding" not in drawn(view)
+    assert "study toy" in drawn(view)
 
 
 def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_ones(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import hungry
 from torch import nn
 
 from automl_pt import load_model
@@ -41,9 +42,9 @@ def register_backbones():
 """
 
 
-def search(folder: Path, directory: Path, **settings: Any) -> StudyResult:
+def search(folder: Path, directory: Path, plugin_text: str = PLUGIN, **settings: Any) -> StudyResult:
     plugin = directory.parent / "tiny_plugin.py"
-    plugin.write_text(PLUGIN)
+    plugin.write_text(plugin_text)
     config = SearchConfig(
         **{
             "dataset": str(folder),
@@ -82,6 +83,20 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     logits = torch.from_numpy(model.forward(np.asarray(pixels.images)))
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(pixels.labels)).item()
     assert loss == pytest.approx(result.best.value, abs=1e-5)
+
+
+def test_final_figures_are_there_where_memory_does_not_last_for_a_batch(tiny_folder: Path, tmp_path: Path) -> None:
+    expected = search(tiny_folder, tmp_path / "plain", trials=2, pruner="none")
+    found = search(tiny_folder, tmp_path / "hungry", trials=2, pruner="none", plugin_text=hungry(PLUGIN))
+    assert [note for note in found.notes if "memory" in note] == [
+        "out of memory with 12 images at once: went on with 2"
+    ]
+    assert found.test == pytest.approx(expected.test, abs=1e-5)
+    assert found.comparison is not None
+    assert expected.comparison is not None
+    assert found.comparison.difference == pytest.approx(expected.comparison.difference, abs=1e-5)
+    assert expected.notes == ()
+    assert found.report is not None
 
 
 def test_deleting_the_test_split_changes_nothing_but_the_final_figure(tiny_folder: Path, tmp_path: Path) -> None:
@@ -159,7 +174,7 @@ def test_ranking_looks_and_changes_nothing(tiny_folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("layers", ["nn.BatchNorm2d(8), ", ""])
-def test_a_trial_ranked_within_its_first_epoch_goes_on_bit_for_bit(
+def test_a_trial_begins_after_its_run_in_miniature_as_if_there_had_been_none(
     tiny_folder: Path, tmp_path: Path, layers: str
 ) -> None:
     (tmp_path / "tiny_plugin.py").write_text(PLUGIN.replace("nn.BatchNorm2d(8), ", layers))
@@ -171,9 +186,11 @@ def test_a_trial_ranked_within_its_first_epoch_goes_on_bit_for_bit(
     whole = list(execute(config, tmp_path / "whole", data=data, plugins=plugins))
     spec = TrialSpec(1, config, tmp_path / "broken", 1 / 3, tmp_path / "manifest.json", (1 / 3,))
     first = next(epochs(spec, lambda: False, data, plugins))
+    assert not (tmp_path / "broken").exists()  # it leaves nothing behind
     again, *results = epochs(spec, lambda: False, data, plugins)
     assert isinstance(first, Probe)
-    assert again == first
+    assert isinstance(again, Probe)
+    assert replace(again, seconds=0) == replace(first, seconds=0)
     assert first.epoch == 1 / 3
     assert [plain(result) for result in results] == [plain(result) for result in whole]
     models = [sorted(path.name for path in (tmp_path / name).glob("weights-*")) for name in ("whole", "broken")]

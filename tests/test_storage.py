@@ -16,8 +16,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 
 from automl_pt.errors import StorageError
+from automl_pt.study.entries import Outcome
 from automl_pt.study.journal import RepairingJournal
-from automl_pt.study.ledger import Ledger, Outcome
+from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Alone
 from automl_pt.study.storage import open_storage, retrying, shown
 

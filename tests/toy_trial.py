@@ -34,12 +34,11 @@ def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> f
 def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     path = spec.output / "history.jsonl"
     done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    if not done and spec.ranked_at and spec.ranked_at[0] < 1:
+    if not done and spec.ranked_at and spec.until == spec.ranked_at[0] < 1:
         level = spec.ranked_at[0]
         time.sleep(level * float(os.environ.get("TOY_SECONDS", "0")))
         if should_stop():
             return
-        (spec.output / "checkpoints").mkdir(parents=True, exist_ok=True)
         config = spec.config
         loss = loss_at(config.lr, config.batch_size, config.seed, level, config.epochs)
         yield Probe(level, math.nan if config.dataset == f"early-{spec.number}" else loss, 0.003)
@@ -101,7 +100,12 @@ def publish(source: Path, target: Path) -> None:
 
 
 def compare(
-    config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
+    config: SearchConfig,
+    best: TrialRecord,
+    runner_up: TrialRecord,
+    directory: Path,
+    plugins: Plugins | None,
+    tell: Callable[[str], None],
 ) -> Comparison | None:
     assert (directory / "trials" / str(best.number) / "model.json").exists()
     assert (directory / "trials" / str(runner_up.number) / "model.json").exists()
@@ -110,7 +114,9 @@ def compare(
     return Comparison(best.number, runner_up.number, runner_up.value - best.value, 0.01, 200, inside_noise=False)
 
 
-def measure(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
+def measure(
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+) -> dict[str, float] | None:
     return None
 
 

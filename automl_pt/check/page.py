@@ -17,6 +17,7 @@ from automl_pt.check.quick import name_of
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import DatasetError
 from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.report.marked import MARK
 from automl_pt.text import printable
 
 #: longest side of a small picture in pixels
@@ -47,6 +48,7 @@ def contact_sheet(report: Report, data: LabeledImages, title: str) -> str:
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            MARK,
             '<meta http-equiv="Content-Security-Policy" '
             "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
             f"<title>{_text(title)}: check</title><style>{_STYLE}</style></head><body>",

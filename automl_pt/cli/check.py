@@ -32,7 +32,8 @@ def _settings_options(function: F) -> F:
 @_settings_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as one JSON object.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with small pictures.")
-def command(as_json: bool, html: Path | None, **options: Any) -> int:
+@click.option("--force", is_flag=True, help="Replace a file that is no page of automl-pt with that of --html.")
+def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> int:
     """Look at every image of DATA before training.
 
     DATA is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. Every image is decoded
@@ -46,7 +47,10 @@ def command(as_json: bool, html: Path | None, **options: Any) -> int:
     from automl_pt.data.find import find
     from automl_pt.files import atomic_write, to_json
     from automl_pt.plugins import load_plugins
+    from automl_pt.report.marked import require_own_page
 
+    if html is not None:
+        require_own_page(html, force=force)
     data, _ = find(settings, load_plugins(settings.plugins))
     with progress_bar() as progress:
         report = check(data, max_bad=settings.max_bad, progress=progress)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from automl_pt.files import to_json
 from automl_pt.model.directory import INFO, read_info
@@ -62,12 +62,15 @@ def train_display(*, quiet: bool, as_json: bool, mute: int = 0) -> Iterator[Trai
     elif as_json:
         yield JsonDisplay()
     elif sys.stdout.isatty():
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
-        ) as progress:
+        with Progress(*bar_columns(), transient=True) as progress:
             yield TerminalDisplay(progress)
     else:
         yield LineDisplay()
+
+
+def bar_columns() -> tuple[ProgressColumn, ...]:
+    """Return what a bar shows: what is done, how much of it, how many of how many, and the time left."""
+    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
 class QuietDisplay:

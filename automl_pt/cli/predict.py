@@ -68,6 +68,8 @@ def command(
             unreadable += prediction.error is not None
             advance()
     if not quiet:
+        if loaded.portion.note is not None:
+            click.echo(f"note: {loaded.portion.note}", err=True)
         at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
         click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
     return 1 if unreadable else 0

@@ -10,12 +10,19 @@ import click
 @click.command("report")
 @click.argument("study")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs nothing else.")
+@click.option("--force", is_flag=True, help="Replace a file that is no page of automl-pt with that of --html.")
 @click.option("--storage", help="The storage's URL, where it has a password.")
 @click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every figure of the page.")
 def command(
-    study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
+    study: str,
+    html: Path | None,
+    force: bool,
+    storage: str | None,
+    device: str,
+    plugins: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Show what STUDY found, or has found so far: its trials, best first. Of a single run, its epochs.
 
@@ -23,9 +30,12 @@ def command(
     validation images, so that mistakes, confusions and calibration are told, too.
     """
     from automl_pt.cli.report_display import print_run, print_study
+    from automl_pt.report.marked import require_own_page
     from automl_pt.study.report import read_study
     from automl_pt.study.run_report import is_run, read_run
 
+    if html is not None:
+        require_own_page(html, force=force)
     if html is not None or as_json:
         _whole(study, html, storage, device, plugins, as_json)
     elif is_run(Path(study)):

@@ -29,13 +29,15 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.cli.search_display import search_display
-    from automl_pt.cli.signals import stopping
+    from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.study.classifier import IMAGES, prepare_material
     from automl_pt.study.search import steps, study_name
 
-    with stopping() as stop, search_display(quiet=quiet, as_json=as_json) as show:
-        subject = replace(IMAGES, prepare=partial(prepare_material, progress=lambda *_: stop.obey()))
+    with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json) as display:
+        preparing = until_told(stop, display.preparing)
+        subject = replace(IMAGES, prepare=partial(prepare_material, progress=preparing))
         directory = Path("studies") / study_name(settings)
         for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal, since=since):
-            show(event)
+            stop.says = STEPPING
+            display.show(event)
     return stop.exit_code

@@ -14,22 +14,29 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from automl_pt.cli.display import bar_columns
 from automl_pt.files import to_json
 from automl_pt.study import events
 from automl_pt.study.made import made_lines
 from automl_pt.text import counted
 from automl_pt.training.result import EpochResult
 
-Show = Callable[[events.Event], None]
+
+@dataclass(frozen=True)
+class SearchDisplay:
+    """What `automl-pt search` tells while it works: events, and before them how far the images are read."""
+
+    show: Callable[[events.Event], None]
+    preparing: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
 @contextmanager
-def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
+def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
     """Choose how events are shown: a live table on a terminal, plain lines elsewhere, JSON lines on request."""
     if quiet:
-        yield lambda event: None
+        yield SearchDisplay(lambda event: None)
     elif as_json:
-        yield lambda event: print(to_json(event.to_dict()), flush=True)
+        yield SearchDisplay(lambda event: print(to_json(event.to_dict()), flush=True))
     elif sys.stdout.isatty():
         console = Console()
         view = LiveView()
@@ -39,7 +46,11 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
                 view.take(event)
                 live.update(view.render())
 
-            yield show
+            def preparing(what: str, done: int, total: int) -> None:
+                view.preparing(what, done, total)
+                live.update(view.render())
+
+            yield SearchDisplay(show, preparing)
         for line in view.summary:
             console.print(line, highlight=False, soft_wrap=True)
     else:
@@ -49,7 +60,7 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[Show]:
             for line in describe(event):
                 console.print(line)
 
-        yield show_lines
+        yield SearchDisplay(show_lines)
 
 
 def describe(event: events.Event) -> list[str]:
@@ -62,19 +73,21 @@ def describe(event: events.Event) -> list[str]:
                 escape(f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}")
             ]
         case events.TrialStarted():
-            verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done else "starts"
+            verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
+            if not event.epochs_done and event.until < 1:
+                verb = "starts in miniature"
             return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
         case events.TrialRanked():
-            return [f"trial {event.trial} after {counted(event.epoch, 'epoch')}: rank loss {event.rank_loss:.4f}"]
+            return [f"trial {event.trial} in miniature, {event.epoch:.2g} of an epoch: rank loss {event.rank_loss:.4f}"]
         case events.EpochDone():
             result = event.result
             figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
             return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
         case events.TrialPaused():
-            return [f"trial {event.number} waits after epoch {event.epoch:.2g}"]
+            return [f"trial {event.number} waits" + (f" after epoch {event.epoch:g}" if event.epoch >= 1 else "")]
         case events.TrialEnded():
             value = "" if event.value is None else f", val loss {event.value:.4f}"
-            epochs = counted(event.epochs, "epoch") if event.epochs else "within its first epoch"
+            epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
             return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]
@@ -161,12 +174,21 @@ class LiveView:
     notes: list[str] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     progress: events.Progress | None = None
+    #: the bar of the images read; None once the study has begun
+    reading: Progress | None = None
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Move the bar with the images read."""
+        if self.reading is None:
+            self.reading = Progress(*bar_columns())
+            self.reading.add_task(what, total=total)
+        self.reading.update(self.reading.task_ids[0], description=what, completed=done, total=total)
 
     def take(self, event: events.Event) -> None:
         """Bring the view up to date."""
         match event:
             case events.StudyStarted():
-                self.title, self.epochs = f"study {event.name}", event.epochs
+                self.title, self.epochs, self.reading = f"study {event.name}", event.epochs, None
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
                 row.epoch, row.state = event.epochs_done, "running"
@@ -195,7 +217,9 @@ class LiveView:
                 self.summary = result_lines(event)
 
     def render(self) -> Group:
-        """Draw the table, the newest notes and the bar."""
+        """Draw the table, the newest notes and the bar; while images are read, the bar of these alone."""
+        if self.reading is not None:
+            return Group(self.reading)
         table = Table(title=escape(self.title), expand=False)
         for heading in ("trial", "parameters", "epoch", "val loss", "val accuracy", "seconds", "state"):
             table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 import click
 
+#: what is going on when the signal comes, and what it therefore does
+READING = "stopping: still reading images, no step is under way that must be saved; once more to leave at once"
+STEPPING = "stopping: finishing the step and saving; once more to leave at once"
+
 
 @dataclass
 class Stop:
-    """Whether a signal asked to stop, and which."""
+    """Whether a signal asked to stop, and which; `says` is what the first one is answered with."""
 
+    says: str
     signal: int | None = None
 
     @property
@@ -31,16 +36,16 @@ class Stop:
 
 
 @contextmanager
-def stopping(says: str = "stopping: finishing the step and saving; once more to leave at once") -> Iterator[Stop]:
+def stopping(says: str) -> Iterator[Stop]:
     """Catch SIGINT, SIGTERM and SIGHUP inside the block and say so; only the main thread may do so."""
-    stop = Stop()
+    stop = Stop(says)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None:
             # files are only ever replaced as a whole, so leaving now loses no more than the step under way
             os._exit(128 + number)
         stop.signal = number
-        print(f"\n{says}", file=sys.stderr, flush=True)
+        print(f"\n{stop.says}", file=sys.stderr, flush=True)
 
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
     before = {number: signal.signal(number, handle) for number in caught}
@@ -49,3 +54,13 @@ def stopping(says: str = "stopping: finishing the step and saving; once more to 
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_told(stop: Stop, preparing: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Return what shows how far the images are read, and ends the command when a signal asks for it."""
+
+    def show(what: str, done: int, total: int) -> None:
+        preparing(what, done, total)
+        stop.obey()
+
+    return show

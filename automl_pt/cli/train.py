@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import TrainConfig
-
-if TYPE_CHECKING:
-    from automl_pt.cli.display import TrainDisplay
-    from automl_pt.cli.signals import Stop
 
 
 @click.command("train")
@@ -31,7 +26,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     settings = build_config(TrainConfig, config, options)
 
     from automl_pt.cli.display import train_display
-    from automl_pt.cli.signals import stopping
+    from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.files import read_json
     from automl_pt.plugins import load_plugins
     from automl_pt.run import execute, open_data
@@ -47,12 +42,13 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     with (
         joined() as group,
         Tidied(output) if group.leads else nullcontext(),
-        stopping() as stop,
+        stopping(READING) as stop,
         train_display(quiet=quiet, as_json=as_json, mute=group.rank) as display,
     ):
         with group.leader_first():
-            preparing = _until_told(stop, display)
+            preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
+        stop.says = STEPPING
         display.started(settings, data, done=history(output))
 
         def after_step(done: int, batches: int) -> bool:
@@ -65,13 +61,3 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))
     return stop.exit_code
-
-
-def _until_told(stop: Stop, display: TrainDisplay) -> Callable[[str, int, int], None]:
-    """Return what shows how far the images are read, and ends the command when a signal asks for it."""
-
-    def preparing(what: str, done: int, total: int) -> None:
-        display.preparing(what, done, total)
-        stop.obey()
-
-    return preparing

@@ -77,9 +77,10 @@ def evaluate(
     fitted = _fitted(directory, scored, f"{dataset}, split {data.split}") if calibrate else None
     temperature = model.temperature if fitted is None else fitted.temperature
     scores = score(scored.logits, scored.labels, model.classes, temperature=temperature)
-    notes = (*data.notes, *([] if temperature == 1 else [f"probabilities are those at temperature {temperature:.4g}"]))
+    notes = [*data.notes, *([] if temperature == 1 else [f"probabilities are those at temperature {temperature:.4g}"])]
+    notes += [model.portion.note] if model.portion.note else []
     paired = _paired(model, temperature, data, scored, other, device, plugins, with_temperature) if other else None
-    return Evaluation(data.split, notes, scores, scored.unreadable, paired, fitted)
+    return Evaluation(data.split, tuple(notes), scores, scored.unreadable, paired, fitted)
 
 
 def _calibration_split(split: Choice | None) -> Choice:

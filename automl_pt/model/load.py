@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.portion import Portion
 from automl_pt.used_plugins import how_to_get, told
 
 __all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
@@ -48,6 +49,8 @@ class Model:
     precision: NumberFormat
     #: what logits are divided by before they become probabilities; 1 where no calibration was fitted or it is left out
     temperature: float = 1.0
+    #: how many images the network takes at a time, where memory did not last for all that came
+    portion: Portion = field(default_factory=Portion, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,12 +73,19 @@ class Model:
         return np.stack([decode(Path(source) if isinstance(source, str) else source, size) for source in sources])
 
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them."""
-        images = self.info.preprocessing.normalise(torch.from_numpy(pixels).to(self.device))
+        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them.
+
+        Where memory runs out the network takes half as many images at a time, here and from then on; see `portion`.
+        """
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits: NDArray[np.float32] = self.portion(self._forward, torch.from_numpy(pixels)).numpy()
+        return logits
+
+    def _forward(self, pixels: Tensor) -> Tensor:
+        images = self.info.preprocessing.normalise(pixels.to(self.device))
         if has_channels_last(self.device, self.precision):
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            logits: NDArray[np.float32] = self.network(images).float().cpu().numpy()
+        logits: Tensor = self.network(images).float().cpu()
         return logits
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_pt.training.out_of_memory import is_out_of_memory
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,7 +33,25 @@ class GradCam:
 
 
 def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> GradCam | str:
-    """Show what in pixels uint8[B, 3, S, S] speaks for classes int64[B]; say why where the network gives no map."""
+    """Show what in pixels uint8[B, 3, S, S] speaks for classes int64[B]; say why where the network gives no map.
+
+    Where memory runs out fewer images go through at a time, as in `Model.forward`.
+    """
+    layers, reasons = list[str](), list[str]()
+
+    def some(places: Tensor) -> Tensor:
+        found = _grad_cam(model, pixels[places.numpy()], classes[places.numpy()])
+        if isinstance(found, str):
+            reasons.append(found)
+            return torch.empty(0)
+        layers.append(found.layer)
+        return torch.from_numpy(found.maps)
+
+    maps = model.portion(some, torch.arange(len(pixels)))
+    return reasons[0] if reasons else GradCam(maps.numpy(), layers[0])
+
+
+def _grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> GradCam | str:
     with _Recorder(model.network) as recorder, torch.enable_grad():
         images = model.info.preprocessing.normalise(torch.from_numpy(pixels).to(model.device))
         # a network whose parameters are frozen still has a gradient with respect to its input
@@ -44,6 +64,8 @@ def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]
     try:
         (gradient,) = torch.autograd.grad(score, features)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         return f"the gradient does not reach the feature map of {layer}: {error}"
     return GradCam(_maps(features.detach().float(), gradient.float()), layer)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from automl_pt.report import plots
 from automl_pt.report.formats import FILTERS, shown
+from automl_pt.report.marked import MARK
 
 HERE = Path(__file__).parent
 #: with so many classes a confusion matrix still fits a table that shows every number
@@ -35,7 +36,7 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     environment.filters.update(FILTERS)
     limits = {"max_table": MAX_TABLE, "max_rows": MAX_ROWS, "max_pictures": MAX_PICTURES}
     page = environment.get_template("report.html.j2")
-    return page.render(content, pictures=pictures, plots=_plots(content), **limits)
+    return page.render(content, pictures=pictures, plots=_plots(content), mark=MARK, **limits)
 
 
 def _plots(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Progress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
+from automl_pt.new_training import choose_image_size, choose_parameters
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.run import choose_image_size, choose_parameters
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
@@ -83,10 +83,15 @@ def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) ->
 
 
 def compare(
-    config: SearchConfig, best: TrialRecord, runner_up: TrialRecord, directory: Path, plugins: Plugins | None
+    config: SearchConfig,
+    best: TrialRecord,
+    runner_up: TrialRecord,
+    directory: Path,
+    plugins: Plugins | None,
+    tell: Callable[[str], None],
 ) -> Comparison | None:
     """Compare two trials' kept weights, image by image, on the validation split."""
-    bench = Bench.of(config, directory, plugins)
+    bench = Bench.of(config, directory, plugins, tell)
     scored = [bench.score(bench.load(directory / "trials" / str(record.number))) for record in (best, runner_up)]
     first, second = (losses_of(one.logits, one.labels) for one in scored)
     return paired(best.number, runner_up.number, first, second)
@@ -100,9 +105,11 @@ def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArra
     return Comparison(best, runner_up, mean, error, len(difference), abs(mean) < 2 * error)
 
 
-def test(config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None) -> dict[str, float] | None:
+def test(
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+) -> dict[str, float] | None:
     """Measure the finished model on the test split; None where there is none."""
-    bench = Bench.of(config, manifest.parent, plugins)
+    bench = Bench.of(config, manifest.parent, plugins, tell)
     return bench.test(bench.load(model)) if bench.has_test else None
 
 

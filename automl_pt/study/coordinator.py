@@ -16,6 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
+from automl_pt.study.entries import PROBE_SECONDS, Outcome, outcome
 from automl_pt.study.events import (
     EpochDone,
     Event,
@@ -28,13 +29,14 @@ from automl_pt.study.events import (
     TrialStarted,
 )
 from automl_pt.study.flat import Flatness
-from automl_pt.study.ledger import EndState, Ledger, Outcome, outcome
+from automl_pt.study.ledger import EndState, Ledger
 from automl_pt.study.next_trial import add_trial, trial_config
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.running import Running, weights_loss
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import Space
+from automl_pt.text import counted
 from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed
@@ -57,6 +59,7 @@ class Coordinator:
     flatness: Flatness | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
+    _has_told: bool = False
     #: how many trials the study will have; less than asked for when time is short
     _total: int = field(init=False)
 
@@ -70,6 +73,7 @@ class Coordinator:
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
+            yield from self._tell_of_strangers()
             if not self._running:
                 if not self.ledger.busy():
                     return
@@ -106,12 +110,21 @@ class Coordinator:
                 told.append(event)
         yield from told
 
+    def _tell_of_strangers(self) -> Iterator[Event]:
+        """Say, once, that another program has added trials to the study."""
+        if self.ledger.strangers and not self._has_told:
+            self._has_told = True
+            found = counted(self.ledger.strangers, "trial")
+            yield Notice(f"another program has added {found} to this study: left alone, and not counted in --trials")
+
     def _drop_paused(self) -> Iterator[Event]:
         """End the paused trials that no rule can bring back."""
         standings = self.ledger.standings()
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "prune":
-                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason="pruned"))
+                diverged = not all(map(math.isfinite, self.ledger.standing(trial.number).ranks.values()))
+                reason = "diverged" if diverged else "pruned"
+                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
 
     def _next_start(self) -> Event | None:
         trials, standings = self.ledger.trials(), self.ledger.standings()
@@ -120,12 +133,15 @@ class Coordinator:
             self._wants_another(standings)
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
-                done = standings[trial.number].epoch
+                done = self.ledger.standing(trial.number).epoch
+                if 0 < done < 1:  # its run in miniature needs no repetition
+                    self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
+                    continue
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
                 return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "promote":
-                done = standings[trial.number].epoch
+                done = self.ledger.standing(trial.number).epoch
                 return self._start(trial.number, done, self.rule.until(done))
         if len(trials) >= self._total:
             return None
@@ -151,14 +167,16 @@ class Coordinator:
         self._total, self.stopped = len(self.ledger.trials()), reason
 
     def _start(self, number: int, done: float, until: float) -> Event:
-        trial = self.ledger.trials()[number]
+        trial = self.ledger.trial(number)
         self.ledger.own(number, self.ledger.presence.owner)
-        config = trial_config(self.config, self.space, trial)
-        self._running[number] = Running(number, config, frozenset([*trial.intermediate_values, *self._points(number)]))
+        params = self.ledger.params(trial)
+        config = trial_config(self.config, self.space, number, params)
+        known = frozenset([*trial.intermediate_values, *self.ledger.standing(number).ranks])
+        self._running[number] = Running(number, config, known, probe_seconds=trial.user_attrs.get(PROBE_SECONDS, 0.0))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
-        return TrialStarted(number, trial.params, done, until)
+        return TrialStarted(number, params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------
 
@@ -190,7 +208,8 @@ class Coordinator:
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
             self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
-        self._count(trial, result)
+        self.budget.count(result.seconds)
+        self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
         yield self._progress()
 
@@ -198,20 +217,11 @@ class Coordinator:
         trial.probe = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
-        self.ledger.rank(trial.number, probe.epoch, probe.rank_loss)
+        trial.probe_seconds = probe.seconds
+        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, probe.seconds)
         yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()
-
-    def _count(self, trial: Running, result: EpochResult) -> None:
-        """Count an epoch; of the first one, only what came after the probe."""
-        share = 1 - max(self._points(trial.number), default=0.0) if result.epoch == 1 else 1.0
-        self.budget.count(share * result.seconds, share)
-        self.budget.busy += result.save_seconds or 0.0
-
-    def _points(self, number: int) -> list[float]:
-        """Return the points within its first epoch at which a trial has been ranked."""
-        return [point for point in self.ledger.standings()[number].ranks if point < 1]
 
     def _progress(self) -> Event:
         left = self.rule.expected_epochs(self.ledger.standings(), self._total)
@@ -259,7 +269,7 @@ class Coordinator:
         del self._running[trial.number]
         paused = trial.outcome("paused")
         self.ledger.pause(trial.number, paused)
-        yield TrialPaused(trial.number, self.ledger.standings()[trial.number].epoch, paused.value)
+        yield TrialPaused(trial.number, self.ledger.standing(trial.number).epoch, paused.value)
         yield from self.keep_best()
 
     def _end(self, number: int, state: EndState, ended: Outcome) -> Iterator[Event]:

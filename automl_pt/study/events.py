@@ -59,7 +59,7 @@ class EpochDone(Event):
 
 @dataclass(frozen=True)
 class TrialRanked(Event):
-    """A trial has come to a point within its first epoch at which trials are compared, by their `rank_loss`."""
+    """A trial was run in miniature, within a part of an epoch; trials are compared by the `rank_loss` after it."""
 
     trial: int
     epoch: float

@@ -1,7 +1,8 @@
 """The study's book: which trials there are, how far each is, who works on it, how it ended.
 
 It is Optuna's storage, written through its own interface, so that Optuna's tools read it. A trial is made in one
-transaction, with its parameters and its owner. A trial without an owner is paused; one whose owner is dead is an
+transaction, with its parameters and its owner; one that bears none is of another program, and is left alone. A trial
+without an owner is paused; one whose owner is dead is an
 orphan, and whoever finds it takes it over. An ending is written before the state that makes it final, so whoever dies
 in between leaves a trial that is still running and is ended again.
 """
@@ -9,8 +10,6 @@ in between leaves a trial that is still running and is ended again.
 from __future__ import annotations
 
 import copy
-import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,22 +17,34 @@ from itertools import count
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_pt.quiet import quiet
+from automl_pt.study.entries import (
+    BACKBONE,
+    NOBODY,
+    OUTCOME,
+    OWNER,
+    PROBE_SECONDS,
+    RANKS,
+    Outcome,
+    is_ours,
+    params_of,
+    record,
+    standing,
+)
 from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.storage import retrying
 
-OWNER, OUTCOME, CRASHES, RANKS, RANK_LOSS = "owner", "outcome", "crashes", "ranks", "rank_loss"
+CRASHES, RANK_LOSS = "crashes", "rank_loss"
 #: in what a study was made with: the batch sizes it offers unasked
 OFFERED = "offered"
 STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
-NOBODY = ""
 
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -55,20 +66,6 @@ class Presence(Protocol):
         """Say whether the coordinator called `owner` is at work."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended, and what it cost."""
-
-    reason: str
-    value: float | None
-    epochs: int
-    seconds: float
-
-    def to_json(self) -> str:
-        """Write it as one text, for the storage."""
-        return json.dumps([self.reason, self.value, self.epochs, self.seconds])
-
-
 @dataclass
 class Ledger:
     """The book of one study."""
@@ -77,9 +74,13 @@ class Ledger:
     name: str
     presence: Presence
     shown_url: str
+    #: the backbone of the trials that name none, where the study has several by now
+    unnamed: str | None = field(default=None, init=False)
     study_id: int = field(init=False)
+    #: how many trials other programs have added
+    strangers: int = field(default=0, init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
-    _trials: list[FrozenTrial] = field(init=False, repr=False)
+    _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +90,9 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read the trials again; needed where others write, too."""
-        self._trials = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+        found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+        self._trials = {trial.number: trial for trial in found if is_ours(trial)}
+        self.strangers = len(found) - len(self._trials)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -107,8 +110,16 @@ class Ledger:
                 self._in_turn = False
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials, in order of number."""
-        return self._trials
+        """Return all trials of ours, in order of number; a number that another program has taken is not among them."""
+        return list(self._trials.values())
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one of them."""
+        return self._trials[number]
+
+    def standing(self, number: int) -> Standing:
+        """Return how far a trial is."""
+        return standing(self._trials[number])
 
     def standings(self) -> list[Standing]:
         """Return how far every trial is, for the pruning rule."""
@@ -116,29 +127,42 @@ class Ledger:
 
     def records(self) -> list[TrialRecord]:
         """Return all trials as plain values."""
-        return [record(trial) for trial in self.trials()]
+        return [record(trial, self.unnamed) for trial in self.trials()]
+
+    def params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return a trial's parameters, its backbone with them where the study has several."""
+        return params_of(trial, self.unnamed)
 
     def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Make a trial that is ours; return its number."""
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions=dict(distributions),
-            user_attrs={OWNER: self.presence.owner},
-        )
-        before, attempts = {trial._trial_id for trial in self._trials}, count()
+        template = self._template(dict(params), dict(distributions))
+        before, attempts = {trial._trial_id for trial in self.trials()}, count()
 
         def create() -> int:
             # a first attempt may have been written, and only its answer lost with the connection
             found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
-            ours = (one for one in found if one.user_attrs[OWNER] == self.presence.owner)
+            ours = (one for one in found if one.user_attrs.get(OWNER) == self.presence.owner)
             written = [one._trial_id for one in ours if one._trial_id not in before]
             return written[0] if written else self.storage.create_new_trial(self.study_id, template_trial=template)
 
         trial_id = retrying(create)
         trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
-        self._trials.append(trial)
+        self._trials[trial.number] = trial
+        # numbers have no gaps but those that others have taken
+        self.strangers = max(self.strangers, trial.number + 1 - len(self._trials))
         return trial.number
+
+    def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+        """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
+        attributes: dict[str, Any] = {OWNER: self.presence.owner}
+        told = (trial.distributions[BACKBONE] for trial in self.trials() if BACKBONE in trial.distributions)
+        first = next(told, None)
+        if isinstance(first, CategoricalDistribution) and BACKBONE in params:
+            distributions[BACKBONE] = first
+            if params[BACKBONE] not in first.choices:
+                attributes[BACKBONE] = params.pop(BACKBONE)
+                del distributions[BACKBONE]
+        return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
 
     def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
         """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
@@ -151,7 +175,7 @@ class Ledger:
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
         """Write by what a trial is ranked at a point; the same again changes nothing.
 
-        For Optuna's tools it stands beside as a number, and, within the first epoch, as the intermediate value of
+        For Optuna's tools it stands beside as a number, and, after the run in miniature, as the intermediate value of
         step 0, so that a trial dropped there has a point in their plots.
         """
         trial = self._trials[number]
@@ -160,6 +184,11 @@ class Ledger:
             retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+
+    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: float) -> None:
+        """Write by what a trial is ranked after its run in miniature of so many epochs, and what that took."""
+        self._set(number, PROBE_SECONDS, seconds)
+        self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:
         """Say who works on a trial; NOBODY pauses it."""
@@ -186,7 +215,7 @@ class Ledger:
         return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
 
     def _unfinished(self) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if not trial.state.is_finished()]
+        return [trial for trial in self.trials() if not trial.state.is_finished()]
 
     def count_crash(self, number: int) -> int:
         """Add one to the crashes of a trial's process, and return the sum."""
@@ -251,48 +280,3 @@ def _open_study(storage: BaseStorage, name: str) -> int:
             return storage.create_new_study([StudyDirection.MINIMIZE], name)
     except DuplicatedStudyError:
         return storage.get_study_id_from_name(name)
-
-
-def outcome(trial: FrozenTrial) -> Outcome:
-    """Return how a trial ended, or what it had given when it was last paused."""
-    text = trial.user_attrs.get(OUTCOME)
-    if text is None:
-        best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, 0.0)
-    return Outcome(*json.loads(text))
-
-
-def standing(trial: FrozenTrial) -> Standing:
-    """Return how far a trial is."""
-    end: Literal["finished", "pruned", "lost"] | None = None
-    if trial.state.is_finished():
-        lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
-        end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return Standing(trial.number, losses(trial), end, ranks(trial))
-
-
-def losses(trial: FrozenTrial) -> dict[int, float]:
-    """Return a trial's validation losses by epoch; step 0 is none of them."""
-    return {step: loss for step, loss in trial.intermediate_values.items() if step > 0}
-
-
-def ranks(trial: FrozenTrial) -> dict[float, float]:
-    """Return the losses by which a trial was compared, by the point at which it was."""
-    return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
-
-
-def record(trial: FrozenTrial) -> TrialRecord:
-    """Return a trial as plain values."""
-    ended = outcome(trial)
-    under_way = not trial.state.is_finished() and trial.user_attrs.get(OWNER) != NOBODY
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,
-        params=dict(sorted(trial.params.items())),
-        value=ended.value,
-        epochs=ended.epochs,
-        seconds=ended.seconds,
-        reason="running" if under_way else ended.reason,
-        losses=dict(sorted(losses(trial).items())),
-        ranks=dict(sorted(ranks(trial).items())),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,20 @@ class Bench:
     config: SearchConfig
     data: Data
     plugins: Plugins
+    #: is told where memory ran out
+    tell: Callable[[str], None] = lambda text: None
 
     @classmethod
-    def of(cls, config: SearchConfig, directory: Path, plugins: Plugins | None) -> Bench:
+    def of(
+        cls,
+        config: SearchConfig,
+        directory: Path,
+        plugins: Plugins | None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> Bench:
         """Open the data of the study in `directory`; raise what `prepare` raises when they are not as they were."""
         plugins = plugins or load_plugins(config.plugins)
-        return cls(config, prepare(config, plugins, manifest=directory / "manifest.json"), plugins)
+        return cls(config, prepare(config, plugins, manifest=directory / "manifest.json"), plugins, tell)
 
     def load(self, folder: Path) -> Model:
         """Load a model directory on the device of the search, without a temperature kept beside it."""
@@ -48,6 +56,8 @@ class Bench:
         pixels = self.data.pixels(split, model.info.preprocessing.image_size)
         starts = range(0, len(pixels.labels), BATCH_SIZE)
         parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
+        if model.portion.note is not None:
+            self.tell(model.portion.note)
         return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
 
     @property
@@ -63,12 +73,18 @@ class Bench:
         return {"loss": loss, "accuracy": accuracy}
 
     def tested(self, model: Model, name: str) -> Generator[Event, None, dict[str, float] | None]:
-        """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more."""
+        """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more.
+
+        So is where memory ran out.
+        """
+        found = None
         try:
-            return self.test(model)
+            found = self.test(model)
         except AutomlError as error:
             yield Notice(f"{name}: the test split was not measured: {error.in_a_line()}")
-            return None
+        if model.portion.note is not None:
+            yield Notice(f"{name}: {model.portion.note}")
+        return found
 
     def milliseconds(self, model: Model) -> float:
         """Return the milliseconds that the network takes for an image, in validation's batches, the fastest of a few.

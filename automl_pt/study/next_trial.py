@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial
+from collections.abc import Mapping
+from typing import Any
 
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.seeds import derive_seed
 from automl_pt.study.engine import failures
-from automl_pt.study.ledger import Ledger, outcome
+from automl_pt.study.entries import outcome
+from automl_pt.study.ledger import Ledger
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.sampling import suggest
 from automl_pt.study.space import Space
@@ -24,7 +26,7 @@ def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
             smaller = smaller.without(trial.params["batch_size"])
     params = suggest(
         smaller,
-        {trial.number: trial.params for trial in trials},
+        {trial.number: ledger.params(trial) for trial in trials},
         rule.ranking(ledger.standings()),
         seed=seed,
         number=len(trials),
@@ -32,12 +34,12 @@ def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
     return ledger.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
-def trial_config(config: SearchConfig, space: Space, trial: FrozenTrial) -> TrainConfig:
+def trial_config(config: SearchConfig, space: Space, number: int, params: Mapping[str, Any]) -> TrainConfig:
     """Return the settings of a trial's run."""
     return config.trial(
-        backbone=trial.params.get("backbone", space.backbones[0]),
-        lr=trial.params["lr"],
-        batch_size=trial.params["batch_size"],
-        seed=derive_seed(config.seed, "trial", trial.number),
-        backbone_options=space.options(trial.params),
+        backbone=params.get("backbone", space.backbones[0]),
+        lr=params["lr"],
+        batch_size=params["batch_size"],
+        seed=derive_seed(config.seed, "trial", number),
+        backbone_options=space.options(params),
     )

@@ -38,16 +38,23 @@ class Offer:
 
 
 def offer(
-    config: SearchConfig, train_images: int, steps: Sequence[StepMemory], free: int, known: Sequence[int] = ()
+    config: SearchConfig,
+    train_images: int,
+    steps: Sequence[StepMemory],
+    free: int,
+    known: Sequence[int] = (),
+    *,
+    has_grown: bool = False,
 ) -> Offer:
     """Choose the batch sizes for workers with `free` bytes of memory each (0: unknown).
 
     `steps` are those of the study's backbones, of which the greediest counts; `known` are the sizes that the study was
-    begun with. Sizes that were asked for are never left out; of others the smallest always stays.
+    begun with, and keeps even where it `has_grown` by a backbone that is too large for them. Sizes that were asked for
+    are never left out; of others the smallest always stays.
     """
     asked = config.batch_sizes is not None
-    sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images))))
-    if known and not asked:
+    sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images, config.epochs))))
+    if known and not asked and not has_grown:
         return Offer(sizes)
     too_large = tuple(size for size in sizes if free and any(step.of(size) > free for step in steps))
     if not too_large:
@@ -55,7 +62,7 @@ def offer(
     need = max(step.of(too_large[0]) for step in steps)
     why = f"a step of {too_large[0]} images needs about {gigabytes(need)}, and each worker has {gigabytes(free)}"
     names = f"batch size{'s' if len(too_large) > 1 else ''} {', '.join(map(str, too_large))}"
-    if asked:
+    if asked or known:
         return Offer(sizes, f"{names}: {why}; {CUT}")
     kept = tuple(size for size in sizes if size not in too_large)
     if not kept:

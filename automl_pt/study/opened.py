@@ -141,10 +141,15 @@ class OpenStudy:
         """
         try:
             model = self.coordinator.shelf.model
-            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins), True
+            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins, self._tell), True
         except AutomlError as error:
             self.notes.append(f"the test split was not measured: {error.in_a_line()}")
             return None, False
+
+    def _tell(self, text: str) -> None:
+        """Note something once, however many models it befell."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
@@ -173,7 +178,7 @@ class OpenStudy:
             return None
         if not self.coordinator.shelf.holds(runner_up.number):
             return None
-        return self.subject.compare(self.config, best, runner_up, self.directory, plugins)
+        return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,16 @@ def open_study(
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
     budget.later = images_to_learn(config, material.train_images, material.val_images)
-    ledger = _open_ledger(config, url, directory, material, stack)
+    ledger = _open_ledger(config, url, directory, stack)
+    config, material, has_grown = _agree(ledger, config, directory, material)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
-    offered = _offer(config, material, ledger, engine)
+    offered = _offer(config, material, ledger, engine, has_grown)
     rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
-    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory))
+    first_rung = ledger.about().get("first_rung")
+    resume.require_same_rungs(
+        ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
+    )
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
@@ -88,11 +93,12 @@ def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack)
         stack.enter_context(locked(beside, wait=False))
 
 
-def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine) -> Offer:
+def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine, has_grown: bool) -> Offer:
     """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
     free = memory_for(devices_for(config)[: engine.slots]) if material.steps else 0
     with ledger.turn():
-        offered = offer(config, material.train_images, material.steps, free, ledger.about().get(OFFERED, ()))
+        known = ledger.about().get(OFFERED, ())
+        offered = offer(config, material.train_images, material.steps, free, known, has_grown=has_grown)
         if config.batch_sizes is None:
             ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
     return offered
@@ -111,13 +117,13 @@ def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: 
     def noise(best: TrialRecord, second: TrialRecord) -> float | None:
         if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
             return None
-        comparison = subject.compare(config, best, second, directory, plugins)
+        comparison = subject.compare(config, best, second, directory, plugins, lambda text: None)
         return None if comparison is None else comparison.standard_error
 
     return Flatness(noise)
 
 
-def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Material, stack: ExitStack) -> Ledger:
+def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> Ledger:
     name = config.name or directory.name
     storage = open_storage(url)
     stack.callback(close_storage, storage)
@@ -125,21 +131,34 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, material: Mate
     if is_shared(url):
         presence = Among(server_engine(url), name)
         stack.callback(presence.close)
-    ledger = Ledger(storage, name, presence, shown(url))
-    wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
+    return Ledger(storage, name, presence, shown(url))
+
+
+def _agree(
+    ledger: Ledger, config: SearchConfig, directory: Path, material: Material
+) -> tuple[SearchConfig, Material, bool]:
+    """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
+
+    Return settings and material with the backbones in the study's own order.
+    """
     with ledger.turn():
         found = ledger.about()
+        config, dimensions = resume.in_order(found, config, material)
+        material = replace(material, dimensions=dimensions)
+        wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
-            resume.require_folder(ledger.trials(), directory, where=shown(url))
+            resume.require_folder(ledger.trials(), directory, where=ledger.shown_url)
         else:
-            resume.require_own(ledger.trials(), name, where=shown(url))
-            resume.require_unused(directory, where=shown(url))
+            resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
+            resume.require_unused(directory, where=ledger.shown_url)
         ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
-    where = shown(url) if config.storage else "study.db"
+    ledger.unnamed = resume.first_of_several(config.backbones)
+    where = ledger.shown_url if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
-    write_json(directory / "study.json", {"name": name, "storage": where, "plugins": wanted["plugins"], "asked": asked})
-    return ledger
+    kept = {"name": ledger.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
+    write_json(directory / "study.json", kept)
+    return config, material, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 
 def _make_engine(

@@ -142,7 +142,9 @@ def storage_url(study: str | Path, *, storage: str | None = None) -> str:
 
 def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...]]:
     """Return what the study was made with, how its best was judged, and its trials; nothing is written."""
-    from automl_pt.study.ledger import JUDGEMENT, STUDY, record
+    from automl_pt.study.entries import is_ours, record
+    from automl_pt.study.ledger import JUDGEMENT, STUDY
+    from automl_pt.study.resume import first_of_several
     from automl_pt.study.storage import close_storage, open_storage, shown
     from automl_pt.study.storage_errors import translated
 
@@ -158,8 +160,11 @@ def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], 
                 remedy="give the storage that it was searched with by --storage",
             ) from error
         attributes = storage.get_study_user_attrs(study_id)
-        trials = tuple(record(trial) for trial in storage.get_all_trials(study_id, deepcopy=False))
-    return dict(attributes.get(STUDY) or {}), dict(attributes.get(JUDGEMENT) or {}), trials
+        about = dict(attributes.get(STUDY) or {})
+        unnamed = first_of_several(about.get("backbones", ()))
+        found = storage.get_all_trials(study_id, deepcopy=False)
+        trials = tuple(record(trial, unnamed) for trial in found if is_ours(trial))
+    return about, dict(attributes.get(JUDGEMENT) or {}), trials
 
 
 def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from automl_pt.plugins import Plugins
+    from automl_pt.study.dimensions import Dimension
     from automl_pt.study.pruning.base import Standing
     from automl_pt.study.subject import Material
 
@@ -27,6 +29,9 @@ FREE = frozenset(
     + ["lr", "batch_sizes", "backbones", "report"]
 )
 
+#: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
+FIRST_RUNG = "miniature"
+
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
     """Return what is kept of a study's making, as plain values."""
@@ -36,6 +41,7 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
         "settings": config.model_dump(mode="json", exclude=set(FREE)),
         "backbones": list(config.backbones),
         "lr": list(config.lr),
+        "first_rung": FIRST_RUNG,
     }
 
 
@@ -45,6 +51,30 @@ def describe_material(material: Material) -> dict[str, Any]:
 
     searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in material.dimensions}
     return {"plugins": [dict(plugin) for plugin in material.plugins], "options": searched}
+
+
+def in_order(
+    found: Mapping[str, Any], config: SearchConfig, material: Material
+) -> tuple[SearchConfig, tuple[Dimension, ...]]:
+    """Put the backbones in the order in which they came to the study `found`, and name their options as it does.
+
+    Its first stays the default's, and points of the space-filling start are places in the list, so that the order in
+    which names are given means nothing once a study has begun. The options of one that was alone bear no prefix.
+    """
+    before = [name for name in found.get("backbones", ()) if name in config.backbones]
+    names = tuple(dict.fromkeys([*before, *config.backbones]))
+    known = found.get("options", {})
+    dimensions = (
+        replace(one, name=one.option) if before[:1] == [one.backbone] and one.option in known else one
+        for one in material.dimensions
+    )
+    order = tuple(sorted(dimensions, key=lambda one: names.index(one.backbone)))
+    return config.model_copy(update={"backbones": names}), order
+
+
+def first_of_several(backbones: Sequence[str]) -> str | None:
+    """Return the backbone of those trials that name none, None where all trials have the same."""
+    return backbones[0] if len(set(backbones)) > 1 else None
 
 
 def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, where: str) -> None:
@@ -76,35 +106,41 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
         # a study made before a setting existed was made with its default
         if found["settings"].get(key, _default(key)) != wanted["settings"].get(key)
     ]
-    options = {**found.get("options", {})}, {**wanted.get("options", {})}
-    differences += [
-        f"the searched option {name} was {options[0].get(name, 'not searched')} and is "
-        f"{options[1].get(name, 'not searched')}"
-        for name in sorted({*options[0], *options[1]})
-        if options[0].get(name) != options[1].get(name)
-    ]
     if found["fingerprint"] != wanted["fingerprint"]:
         differences.insert(0, "the training or validation images, or their split, are others")
-    if found["backbones"] != wanted["backbones"]:
-        differences.append(f"backbones were {', '.join(found['backbones'])} and are {', '.join(wanted['backbones'])}")
+    differences += _backbones(found, wanted)
     if wanted["lr"][0] > found["lr"][0] or wanted["lr"][1] < found["lr"][1]:
         differences.append(
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
         )
     if differences:
         raise StudyError(
-            "a study goes on with what it was made with; only trials, timeout and ranges may grow",
+            "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow",
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
 
 
-def require_own(trials: Sequence[FrozenTrial], name: str, *, where: str) -> None:
+def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say how the backbones differ, or their options; more backbones, with options of their own, are no difference."""
+    if not set(found["backbones"]) <= set(wanted["backbones"]):
+        names = ", ".join(found["backbones"]), ", ".join(wanted["backbones"])
+        return ["backbones were {} and are {}: a list may grow, not shrink".format(*names)]
+    were, are = found.get("options", {}), wanted.get("options", {})
+    added = set(wanted["backbones"]) - set(found["backbones"])
+    return [
+        f"the searched option {name} was {were.get(name, 'not searched')} and is {are.get(name, 'not searched')}"
+        for name in sorted({*were, *are})
+        if were.get(name) != are.get(name) and (name in were or name.rpartition(".")[0] not in added)
+    ]
+
+
+def require_own(strangers: int, name: str, *, where: str) -> None:
     """Raise StudyError where a study that no search of ours has begun holds trials: nothing is known of these."""
-    if trials:
+    if strangers:
         raise StudyError(
             "a search goes on with a study that a search has begun",
-            given=f"{where}: the study {name!r} holds {counted(len(trials), 'trial')} of another program",
+            given=f"{where}: the study {name!r} holds {counted(strangers, 'trial')} of another program",
             remedy="give another --name, or another --storage",
         )
 
@@ -127,28 +163,41 @@ def require_unused(directory: Path, *, where: str) -> None:
 
 
 def require_folder(trials: Sequence[FrozenTrial], directory: Path, *, where: str) -> None:
-    """Raise StudyError where a study's trials have ended, but its folder, with what they kept, is elsewhere or gone."""
-    ended = sum(trial.state.is_finished() for trial in trials)
-    if ended and not (directory / "trials").exists():
+    """Raise StudyError where a study has complete trials, but its folder, with what they kept, is elsewhere or gone.
+
+    Others may have ended before they left anything in a folder.
+    """
+    complete = sum(trial.state.name == "COMPLETE" for trial in trials)
+    if complete and not (directory / "trials").exists():
         raise StudyError(
             "a study goes on in the folder that holds its trials' runs",
-            given=f"{directory}: no runs are there, and in {where} {counted(ended, 'trial')} of the study have ended",
+            given=f"{directory}: no runs are there, and in {where} {counted(complete, 'trial')} of the study "
+            "have come to their end",
             remedy="start the command where it was started before, or put the folder back; or give another --name",
         )
 
 
-def require_same_rungs(standings: Sequence[Standing], levels: Sequence[float], trials: int, *, where: str) -> None:
+def require_same_rungs(
+    standings: Sequence[Standing],
+    levels: Sequence[float],
+    trials: int,
+    *,
+    where: str,
+    first_rung: str | None = FIRST_RUNG,
+) -> None:
     """Raise StudyError where trials were compared at other points than `levels`, and there is something left to decide.
 
     A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
+    `first_rung` is how the study compares trials within the first epoch; None where it was not yet written.
     """
-    points = sorted({point for standing in standings for point in standing.ranks} - set(levels))
+    known = {point for standing in standings for point in standing.ranks}
+    points = sorted(point for point in known if point not in levels or (point < 1 and first_rung != FIRST_RUNG))
     is_over = len(standings) >= trials and all(standing.end for standing in standings)
     if levels and points and not is_over:
         raise StudyError(
             "a study goes on with the rungs it was begun with",
             given=f"{where}: trials were compared after {_epochs(points)} epochs, and now are after "
-            f"{_epochs(levels[:-1])} epochs",
+            f"{_epochs(levels[:-1])} epochs" + ("" if first_rung == FIRST_RUNG else ", the first time in miniature"),
             remedy="give another --name to begin a new study, or `--pruner none`, which runs all trials in full",
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from automl_pt.config import TrainConfig
 from automl_pt.study.engine.base import Probe
-from automl_pt.study.ledger import Outcome
+from automl_pt.study.entries import Outcome
 from automl_pt.training.result import EpochResult
 
 
@@ -21,22 +21,19 @@ class Running:
     #: epochs, and points within the first, that the storage knew of when the trial was started
     known: frozenset[float]
     results: list[EpochResult] = field(default_factory=list)
-    #: what it gave within its first epoch
+    #: what its run in miniature took
+    probe_seconds: float = 0.0
+    #: what that gave, where this process saw it
     probe: Probe | None = None
 
     @property
-    def seconds_probed(self) -> float:
-        """Return the seconds to the probe; they are part of the first epoch's."""
-        return 0.0 if self.probe is None else self.probe.seconds
-
-    @property
     def has_diverged(self) -> bool:
-        """Say whether its loss was not finite within its first epoch."""
+        """Say whether its loss was not finite in miniature."""
         return self.probe is not None and not math.isfinite(self.probe.rank_loss)
 
     def outcome(self, reason: str) -> Outcome:
         """Sum up what the trial gave and cost."""
-        seconds = sum(result.seconds for result in self.results) or self.seconds_probed
+        seconds = self.probe_seconds + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
         return Outcome(reason, kept_loss(self.results, self.config.keep), epochs, seconds)
 

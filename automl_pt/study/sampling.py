@@ -80,6 +80,8 @@ def _ask_tpe(
     distributions = _coordinates(space)
     places = {number: place for place, number in enumerate(ranking)}
     for number, values in sorted(params.items()):
+        if values.get("backbone", space.backbones[0]) not in space.backbones:
+            continue  # of another coordinator, which was given more backbones than this one
         study.add_trial(_told(space, values, distributions, places.get(number)))
     for _ in range(CANDIDATES):
         found = _plain(space, study.ask(distributions).params)
@@ -109,7 +111,7 @@ def _told(
     assert isinstance(bounds, FloatDistribution)
     known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
     if len(space.backbones) > 1:
-        known["backbone"] = values["backbone"]
+        known["backbone"] = values.get("backbone", space.backbones[0])
     known |= {dimension.name: values[dimension.name] for dimension in space.extra if dimension.name in values}
     own = {name: distributions[name] for name in known}
     state = TrialState.RUNNING if place is None else TrialState.COMPLETE

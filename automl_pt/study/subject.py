@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from automl_pt.study.dimensions import Dimension
 
 
+Tell = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Material:
     """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
@@ -44,8 +47,9 @@ class Subject:
 
     `prepare(config, manifest, plugins)` freezes or reloads the data. `make` names the function that makes a trial's
     iterator in a worker process. `publish(source, target)` makes a run directory's model the finished one.
-    `compare(config, best, runner_up, trials folder, plugins)` measures whether the best is better than the noise;
-    `test(config, model, manifest, plugins)` measures the finished model on the test split.
+    `compare(config, best, runner_up, trials folder, plugins, tell)` measures whether the best is better than the noise;
+    `test(config, model, manifest, plugins, tell)` measures the finished model on the test split; both tell what a
+    person should know of how it went.
     `report(config, directory, plugins)` writes the page of the ended study and returns its path; None: there is none.
     `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
     """
@@ -53,7 +57,7 @@ class Subject:
     prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
     make: str
     publish: Callable[[Path, Path], None]
-    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None], Comparison | None]
-    test: Callable[[SearchConfig, Path, Path, Plugins | None], dict[str, float] | None]
+    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None, Tell], Comparison | None]
+    test: Callable[[SearchConfig, Path, Path, Plugins | None, Tell], dict[str, float] | None]
     report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None
     makers: Callable[[], Mapping[str, Maker]] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.training.distributed import ALONE, Group
-from automl_pt.training.out_of_memory import is_out_of_memory
+from automl_pt.training.portion import Portion
 
 if TYPE_CHECKING:
     from automl_pt.data.loader import Loader
@@ -55,12 +54,12 @@ def evaluate(
     each brings a block of the images, and all get the figures of the whole. At most `at_once` images go through the
     network at a time, and half as many whenever memory runs out.
     """
-    was_training = model.training
+    was_training, portion = model.training, Portion(at_once)
     model.eval()
     losses, ranks, classes = [torch.empty(0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)], 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
-            logits, at_once = _forward(model, images, at_once)
+            logits = portion(model, images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             ranks.append(_ranks(logits, labels))
             classes = logits.shape[1]
@@ -68,22 +67,7 @@ def evaluate(
     per_image, rank = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(ranks).cpu())
     classes = group.highest(classes)
     top5 = (rank < 5).double().mean().item() if classes > 5 else None
-    return Evaluation(per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image, at_once)
-
-
-def _forward(model: nn.Module, images: Tensor, at_once: int | None) -> tuple[Tensor, int | None]:
-    """Return the logits of float[B, 3, S, S] as float32[B, C], and how many images memory lasts for at a time."""
-    while True:
-        count = min(at_once or len(images), len(images))
-        try:
-            parts = images.tensor_split(math.ceil(len(images) / count))
-            return torch.cat([model(part) for part in parts]).float(), at_once
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or count == 1:
-                raise
-        at_once = math.ceil(count / 2)
-        if images.device.type == "cuda":
-            torch.cuda.empty_cache()
+    return Evaluation(per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image, portion.at_once)
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:

@@ -85,6 +85,8 @@ class Training:
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
+        #: optimiser steps within which the whole schedule of the learning rate passes; fewer in a run in miniature
+        self.scheduled_steps = config.epochs * len(train_loader.batch_sizes)
         #: images that memory lasts for in validation; None for a whole batch
         self.validated_at_once: int | None = None
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
@@ -144,11 +146,10 @@ class Training:
 
     def lr(self, batch: int) -> float:
         """Return the learning rate of the epoch's step `batch`, counted from 0."""
-        steps = len(self.train_loader.batch_sizes)
         factor = lr_factor(
             self.config.schedule,
-            self.progress.epochs_done * steps + batch,
-            steps_per_epoch=steps,
+            self.progress.epochs_done * len(self.train_loader.batch_sizes) + batch,
+            steps_per_epoch=self.scheduled_steps / self.config.epochs,
             epochs=self.config.epochs,
             warmup_epochs=self.config.warmup_epochs,
         )

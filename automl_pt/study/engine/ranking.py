@@ -21,8 +21,8 @@ from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
+from automl_pt.new_training import choose_image_size
 from automl_pt.plugins import Plugins
-from automl_pt.run import choose_image_size
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
@@ -36,24 +36,28 @@ def last_state(output: Path) -> dict[str, Any] | None:
     return Checkpoints(output / "checkpoints").load()[0]
 
 
-def rank_loss(
-    config: TrainConfig, weights: Mapping[str, Tensor], data: Data, plugins: Plugins, *, always: bool = False
-) -> float | None:
-    """Return that loss of `weights`, a run's state_dict.
-
-    For a network without batch normalisation it is None, or with `always` the plain validation loss. The images come in
-    one fixed random order, so that every batch holds a mixture of classes.
-    """
+def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, plugins: Plugins) -> float | None:
+    """Return that loss of `weights`, a run's state_dict; None for a network without batch normalisation."""
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
     model = _network(plugins, config.backbone, tuple(config.backbone_options), len(data.manifest.classes), size)
     model.load_state_dict(weights)
-    if not use_batch_statistics(model) and not always:
+    if not use_batch_statistics(model):
         return None
+    model = arrange(model, device, choose_precision(config.precision, device))
+    return shuffled_loss(model, config, data, plugins)
+
+
+def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins) -> float:
+    """Return that loss of `model`, ready on its device; without batch normalisation it is the plain validation loss.
+
+    The images come in one fixed random order, so that every batch holds a mixture of classes.
+    """
+    use_batch_statistics(model)
+    backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    model = arrange(model, device, precision)
     loader = Loader(
-        data.pixels("val", size),
+        data.pixels("val", choose_image_size(config, data, backbone)),
         batch_size=BATCH,
         mean=backbone.mean,
         std=backbone.std,

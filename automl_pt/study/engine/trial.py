@@ -34,7 +34,8 @@ def epochs(
     spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> Iterator[EpochResult | Probe]:
     """Yield what the run's history tells of, then what is still to do."""
-    await_leaving(spec.output, should_stop)
+    if spec.output.exists():  # a run in miniature leaves none
+        await_leaving(spec.output, should_stop)
     seen = 0
     past = history(spec.output)
     for result in past:
@@ -44,7 +45,7 @@ def epochs(
         if result.reason is not None:
             return
 
-    if not past and spec.ranked_at and spec.ranked_at[0] < 1:
+    if not past and spec.ranked_at and spec.until == spec.ranked_at[0] < 1:
         yield from probe(spec, should_stop, data, plugins)
         if should_stop():
             return

@@ -160,8 +160,10 @@ class Rungs:
             rivals = self._rivals(rung, standings, total)
             entered = [trial for trial in rivals if _entered(trial, below)]
             arrived = sum(trial.epoch >= level or trial.end is not None for trial in entered)
-            on_the_way = sum(trial.epoch - below for trial in entered if trial.epoch < level and trial.end is None)
-            left += max(0, self.entrants(rung, total) - arrived) * (level - below) - on_the_way
+            first = below if below >= 1 else 0.0  # a run in miniature is none of the trial's own epochs
+            under_way = [trial.epoch for trial in entered if trial.epoch < level and trial.end is None]
+            on_the_way = sum(epoch - first for epoch in under_way if epoch >= 1)
+            left += max(0, self.entrants(rung, total) - arrived) * (level - first) - on_the_way
             if len(rivals) < len(standings):
                 left += self._excused(standings, below, level)
             below = level

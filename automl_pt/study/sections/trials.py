@@ -71,7 +71,9 @@ def curves_section(report: StudyReport) -> Section:
         return missing("No trial has come to an epoch's end.")
     dots = any(epoch < 1 for curve in curves for epoch, _ in curve["ranks"])
     note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned." + (
-        " Small dots within the first epoch are the losses by which trials were first compared." if dots else ""
+        " Small dots before the first epoch are of runs in miniature, by which trials were first compared."
+        if dots
+        else ""
     )
     high = [curve["number"] for curve in curves if any(loss is None for _, loss in curve["points"])]
     return {"curves": curves, "note": note, "not_finite": high}
