@@ -210,19 +210,6 @@ def test_patience_ends_a_run_that_does_not_learn() -> None:
     assert [result.is_best for result in results] == [True, False, False]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "step", "polynomial", "cosine"])
-@pytest.mark.parametrize("warmup", [0, 1])
-def test_a_run_in_miniature_has_the_whole_schedule(schedule: str, warmup: int) -> None:
-    config = settings(schedule=schedule, warmup_epochs=warmup)
-    small, whole = training(config, count=4 * 20), training(config, count=4 * 2)
-    small.scheduled_steps = 6  # of an epoch of 20; as many as the other has in its three epochs
-    rates = []
-    for epoch in range(3):
-        whole.progress.epochs_done = epoch
-        rates += [whole.lr(0), whole.lr(1)]
-    assert [small.lr(step) for step in range(6)] == pytest.approx(rates)
-
-
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
     whole, parts = (training(settings(micro_batch_size=size), network(norm=False)) for size in (None, 2))
     expected, found = list(train(whole)), list(train(parts))

@@ -19,7 +19,7 @@ from automl_pt.training.evaluation import Evaluation, evaluate
 from automl_pt.training.footprint import images_that_fit, try_out
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import EpochResult
-from automl_pt.training.schedule import lr_factor
+from automl_pt.training.schedule import factor_in_miniature, lr_factor
 from automl_pt.training.step import Step
 from automl_pt.training.ways import step_taker
 
@@ -85,8 +85,8 @@ class Training:
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
-        #: optimiser steps within which the whole schedule of the learning rate passes; fewer in a run in miniature
-        self.scheduled_steps = config.epochs * len(train_loader.batch_sizes)
+        #: the steps of a run in miniature, which has learning rates of its own; 0 for a run
+        self.steps_in_miniature = 0
         #: images that memory lasts for in validation; None for a whole batch
         self.validated_at_once: int | None = None
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
@@ -146,10 +146,14 @@ class Training:
 
     def lr(self, batch: int) -> float:
         """Return the learning rate of the epoch's step `batch`, counted from 0."""
+        if self.steps_in_miniature:
+            warmup = self.config.warmup_epochs / self.config.epochs
+            return self.base_lr * factor_in_miniature(batch, self.steps_in_miniature, warmup)
+        steps = len(self.train_loader.batch_sizes)
         factor = lr_factor(
             self.config.schedule,
-            self.progress.epochs_done * len(self.train_loader.batch_sizes) + batch,
-            steps_per_epoch=self.scheduled_steps / self.config.epochs,
+            self.progress.epochs_done * steps + batch,
+            steps_per_epoch=steps,
             epochs=self.config.epochs,
             warmup_epochs=self.config.warmup_epochs,
         )

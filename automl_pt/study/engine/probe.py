@@ -1,8 +1,8 @@
-"""A trial in miniature: its whole schedule within a part of an epoch, by which it is ranked before its first epoch.
+"""A trial in miniature: a part of an epoch in which its learning rate is tried and comes to rest, to rank trials by.
 
-The same part of the trial itself tells less: there the learning rate is still high, and the loss says how much that
-shakes the weights, which speaks against the rates that win in the end. Measured on curves of ResNet-18
-(`benchmarks/search_curves.py`).
+The same part of the trial itself tells less of networks such as ResNet-18: there the rate is still high, and the loss
+says how much that shakes the weights, which speaks against the rates that win in the end. Measured on curves
+(`benchmarks/search_efficiency.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _loss_in_miniature(
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     training = new_training(spec.config, data, backbone, *set_up(spec.config))
     training.fit_into(available_memory())
-    due = training.scheduled_steps = due_after(level, len(training.train_loader.batch_sizes))
+    due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop() or batches_done >= due
