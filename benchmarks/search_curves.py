@@ -7,9 +7,9 @@ fashion.large, with more images, and fashion.resnet18, at 64 px. For every seed 
 16 trials of a space-filling design are trained in full with the project's own trainer, without any pruning. Kept per
 trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life a quarter of an
 epoch), and with the batch's own statistics in place of the running ones; the first and last of these also at fractions
-of the first epoch; and the last after runs in miniature of such a fraction of an epoch. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65
-core-seconds, of 5 epochs on the large sets 130, with ResNet-18 900 to 1,900. A study that is in
-results/search_curves.json is not measured again, but is given the runs in miniature if it lacks them.
+of the first epoch; and the last after runs in miniature of such fractions. One thread; the network is a narrow residual
+one: 16 trials of 9 epochs take 40 to 65 core-seconds, of 5 epochs on the large sets 130, with ResNet-18 900 to 1,900. A
+study that is in results/search_curves.json is not measured again, but is given the runs in miniature if it lacks them.
 """
 
 from __future__ import annotations
