@@ -1,8 +1,9 @@
 """The default rule: trials climb rungs, the better part of each rung goes on, the others are paused, then dropped.
 
-All trials run to the first rung. The best `1 / reduction` go on from there, from later rungs the best `1 / later`, and
-always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016), with
-paused trials: nobody is ranked against trials that have had more epochs, and no epoch is run twice.
+All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
+part of them (`engine/probe.py`). The best `1 / reduction` go on from there, from later rungs the best `1 / later`,
+and always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016), with
+paused trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
 more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
@@ -23,8 +24,8 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: how many training images a trial has seen at the first rung: before that its loss tells whether the first steps shook
-#: the network, which speaks against high learning rates that win in the end
+#: how many training images a run in miniature sees: with fewer its loss tells most of how the first steps shook the
+#: network, which speaks against high learning rates that win in the end
 IMAGES = 300
 #: the parts of the first epoch between which the first rung stands, however many images there are
 EARLIEST, LATEST = 1 / 6, 1 / 2
