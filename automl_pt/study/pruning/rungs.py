@@ -2,8 +2,9 @@
 
 All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
 part of them (`engine/probe.py`). The best `1 / reduction` go on from there, from later rungs the best `1 / later`,
-and always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016), with
-paused trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
+and always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016),
+with paused trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run
+twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
 more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
