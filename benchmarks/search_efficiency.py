@@ -33,8 +33,10 @@ from automl_pt.study.pruning.rungs import Rungs
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
-SIXTH, QUARTER, THIRD, HALF = 1 / 6, 1 / 4, 1 / 3, 1 / 2
-PARTS = {"1/6": SIXTH, "1/4": QUARTER, "1/3": THIRD, "1/2": 1 / 2, "2/3": 2 / 3}
+SIXTH, QUARTER, HALF = 1 / 6, 1 / 4, 1 / 2
+PARTS = {"1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "1/2": HALF, "2/3": 2 / 3}
+#: for which of them runs in miniature were measured
+IN_MINIATURE = (SIXTH, QUARTER, HALF)
 #: the epochs a rule gives to each trial, and how often it looks
 Given = tuple[list[float], int]
 IN_FULL = math.inf
@@ -125,17 +127,14 @@ RULES: dict[int, dict[str, Rule]] = {
         "1/2 2 5, 16-3-2, itself (before)": rungs(HALF, 2, 5, first=5, kind="batch"),
         "1/6 2 5, 16-3-2": rungs(SIXTH, 2, 5, first=5),
         "1/4 2 5, 16-3-2": rungs(QUARTER, 2, 5, first=5),
-        "1/3 2 5, 16-3-2": rungs(THIRD, 2, 5, first=5),
         "1/2 2 5, 16-3-2": rungs(HALF, 2, 5, first=5),
         "1/6 2 5, 16-4-2": rungs(SIXTH, 2, 5, first=4),
         "1/6 1 5, 16-4-2": rungs(SIXTH, 1, 5, first=4),
         "1/6 1 5, 16-3-2": rungs(SIXTH, 1, 5, first=5),
         "1/4 1 5, 16-3-2": rungs(QUARTER, 1, 5, first=5),
-        "1/3 1 5, 16-3-2": rungs(THIRD, 1, 5, first=5),
         "1/6 1 2 5, 16-5-3-2": rungs(SIXTH, 1, 2, 5, first=3),
         "1/6 5, 16-2": rungs(SIXTH, 5, first=8),
         "1/4 5, 16-2": rungs(QUARTER, 5, first=8),
-        "1/3 5, 16-2": rungs(THIRD, 5, first=8),
         "1/6 2 5, 16-3-2, margin 0": rungs(SIXTH, 2, 5, first=5, margin=0.0),
         "1/6 2 5, 16-3-2, margin 0.1": rungs(SIXTH, 2, 5, first=5, margin=0.1),
         "1/6 2 5, 16-3-2, default in full": rungs(SIXTH, 2, 5, first=5, margin=IN_FULL),
@@ -145,12 +144,9 @@ RULES: dict[int, dict[str, Rule]] = {
         "1/2 1 3 9, 16-5-3-2, itself (before)": rungs(HALF, 1, 3, 9, first=3, kind="batch"),
         "1/6 1 3 9, 16-5-3-2": rungs(SIXTH, 1, 3, 9, first=3),
         "1/4 1 3 9, 16-5-3-2": rungs(QUARTER, 1, 3, 9, first=3),
-        "1/3 1 3 9, 16-5-3-2": rungs(THIRD, 1, 3, 9, first=3),
         "1/2 1 3 9, 16-5-3-2": rungs(HALF, 1, 3, 9, first=3),
         "1/6 3 9, 16-3-2": rungs(SIXTH, 3, 9, first=5),
-        "1/3 3 9, 16-3-2": rungs(THIRD, 3, 9, first=5),
         "1/2 3 9, 16-3-2": rungs(HALF, 3, 9, first=5),
-        "1/3 9, 16-2": rungs(THIRD, 9, first=8),
         "1/6 1 3 9, 16-5-3-2, margin 0": rungs(SIXTH, 1, 3, 9, first=3, margin=0.0),
         "1/6 1 3 9, 16-5-3-2, margin 0.1": rungs(SIXTH, 1, 3, 9, first=3, margin=0.1),
         "1/6 1 3 9, 16-5-3-2, default in full": rungs(SIXTH, 1, 3, 9, first=3, margin=IN_FULL),
@@ -203,7 +199,7 @@ def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, 
     found: dict[str, dict[str, float]] = {}
     for kind in ("raw", "ema", "batch", "miniature"):
         for point in points:
-            if kind == ("ema" if point < 1 else "miniature"):
+            if (kind == "ema" and point < 1) or (kind == "miniature" and point not in IN_MINIATURE):
                 continue
             values = [
                 rank_correlation([score(one, point, kind) for one in trials], [kept(one) for one in trials])
