@@ -37,6 +37,24 @@ def test_equal_bit_for_bit_to_pytorch(momentum: float, weight_decay: float) -> N
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_weights_whose_channels_lie_innermost_are_updated_as_others_and_not_copied(kernel: int) -> None:
+    torch.manual_seed(0)
+    weight, gradient = torch.randn(4, 6, kernel, kernel), torch.randn(4, 6, kernel, kernel)
+    updated = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        parameter = nn.Parameter(weight.to(memory_format=layout, copy=True))
+        optimizer = SGD([parameter], lr=0.1, momentum=0.9, weight_decay=0.1)
+        for factor in (1.0, 2.0):
+            parameter.grad = (factor * gradient).to(memory_format=layout)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                optimizer.step()
+        assert "aten::copy_" not in {event.key for event in profile.key_averages()}
+        updated.append(parameter.detach())
+    assert updated[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(*updated)
+
+
 def test_a_learning_rate_may_be_a_tensor() -> None:
     ours, theirs = networks()
     for model, lr in ((ours, 0.25), (theirs, torch.tensor(0.25))):

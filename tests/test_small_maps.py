@@ -75,11 +75,13 @@ class Always(nn.Module):
     [
         (512, 3, 2, True),
         (512, 3, 4, True),
-        (512, 3, 5, False),  # 25 pixels
+        (512, 3, 7, True),
+        (1024, 3, 8, False),  # 64 pixels
         (256, 3, 4, True),
         (128, 3, 4, False),  # too few weights for 16 pixels
         (128, 3, 2, True),
         (64, 3, 2, False),
+        (64, 3, 1, True),
         (512, 1, 1, True),
     ],
 )

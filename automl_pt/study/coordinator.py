@@ -16,7 +16,7 @@ from typing import Literal
 from automl_pt.config import SearchConfig
 from automl_pt.study.budget import Budget
 from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
-from automl_pt.study.entries import PROBE_SECONDS, Outcome, outcome
+from automl_pt.study.entries import Outcome, outcome, probe_seconds
 from automl_pt.study.events import (
     EpochDone,
     Event,
@@ -134,7 +134,7 @@ class Coordinator:
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
                 done = self.ledger.standing(trial.number).epoch
-                if 0 < done < 1:  # its run in miniature needs no repetition
+                if 0 < done < 1:  # its runs in miniature need no repetition
                     self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
                     continue
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
@@ -172,7 +172,7 @@ class Coordinator:
         params = self.ledger.params(trial)
         config = trial_config(self.config, self.space, number, params)
         known = frozenset([*trial.intermediate_values, *self.ledger.standing(number).ranks])
-        self._running[number] = Running(number, config, known, probe_seconds=trial.user_attrs.get(PROBE_SECONDS, 0.0))
+        self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
@@ -217,8 +217,8 @@ class Coordinator:
         trial.probe = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
-        trial.probe_seconds = probe.seconds
-        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, probe.seconds)
+        trial.probe_seconds[probe.epoch] = probe.seconds
+        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, trial.probe_seconds)
         yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()

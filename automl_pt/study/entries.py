@@ -13,7 +13,7 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 
 OWNER, OUTCOME, RANKS = "owner", "outcome", "ranks"
-#: what a trial's run in miniature took, in seconds
+#: what a trial's runs in miniature took, in seconds, by their length in epochs
 PROBE_SECONDS = "probe_seconds"
 #: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
 BACKBONE = "backbone"
@@ -44,7 +44,7 @@ def outcome(trial: FrozenTrial) -> Outcome:
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
         best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        seconds = trial.user_attrs.get(PROBE_SECONDS, 0.0)
+        seconds = sum(probe_seconds(trial).values())
         return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
     return Outcome(*json.loads(text))
 
@@ -66,6 +66,11 @@ def losses(trial: FrozenTrial) -> dict[int, float]:
 def ranks(trial: FrozenTrial) -> dict[float, float]:
     """Return the losses by which a trial was compared, by the point at which it was."""
     return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
+
+
+def probe_seconds(trial: FrozenTrial) -> dict[float, float]:
+    """Return what a trial's runs in miniature took, by their length in epochs."""
+    return {float(epoch): seconds for epoch, seconds in trial.user_attrs.get(PROBE_SECONDS, {}).items()}
 
 
 def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:

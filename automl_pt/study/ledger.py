@@ -175,8 +175,8 @@ class Ledger:
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
         """Write by what a trial is ranked at a point; the same again changes nothing.
 
-        For Optuna's tools it stands beside as a number, and, after the run in miniature, as the intermediate value of
-        step 0, so that a trial dropped there has a point in their plots.
+        For Optuna's tools it stands beside as a number, and, after a run in miniature, the last one's as the
+        intermediate value of step 0, so that a trial dropped there has a point in their plots.
         """
         trial = self._trials[number]
         self._set(number, RANK_LOSS, rank_loss)
@@ -185,9 +185,9 @@ class Ledger:
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
-    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: float) -> None:
-        """Write by what a trial is ranked after its run in miniature of so many epochs, and what that took."""
-        self._set(number, PROBE_SECONDS, seconds)
+    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
+        """Write by what a trial is ranked after a run in miniature of so many epochs, and what each of these took."""
+        self._set(number, PROBE_SECONDS, {str(length): took for length, took in seconds.items()})
         self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:

@@ -21,9 +21,9 @@ class Running:
     #: epochs, and points within the first, that the storage knew of when the trial was started
     known: frozenset[float]
     results: list[EpochResult] = field(default_factory=list)
-    #: what its run in miniature took
-    probe_seconds: float = 0.0
-    #: what that gave, where this process saw it
+    #: what its runs in miniature took, by their length in epochs
+    probe_seconds: dict[float, float] = field(default_factory=dict)
+    #: what the last of them gave, where this process saw it
     probe: Probe | None = None
 
     @property
@@ -33,7 +33,7 @@ class Running:
 
     def outcome(self, reason: str) -> Outcome:
         """Sum up what the trial gave and cost."""
-        seconds = self.probe_seconds + sum(result.seconds for result in self.results)
+        seconds = sum(self.probe_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
         return Outcome(reason, kept_loss(self.results, self.config.keep), epochs, seconds)
 

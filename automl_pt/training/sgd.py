@@ -48,10 +48,11 @@ class SGD:
             self._step([index for index in used if self.scales[index] == scale], scale)
 
     def _step(self, used: list[int], scale: float) -> None:
+        parameters = [self.parameters[index] for index in used]
+        gradients = [grad for parameter in parameters if (grad := parameter.grad) is not None]
+        buffers = [self.buffers[index] for index in used] if self.buffers else []
         torch._fused_sgd_(
-            [self.parameters[index] for index in used],
-            [grad for index in used if (grad := self.parameters[index].grad) is not None],
-            [self.buffers[index] for index in used] if self.buffers else [],
+            *_as_they_lie(parameters, gradients, buffers),
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=self.lr if scale == 1 else self.lr * scale,
@@ -77,3 +78,19 @@ class SGD:
         """Go back to what `state_dict` returned."""
         for buffer, saved in zip(self.buffers, state["momentum"], strict=True):
             buffer.copy_(saved)
+
+
+def _as_they_lie(*lists: list[Tensor]) -> list[list[Tensor]]:
+    """View weights whose channels lie innermost, in all of the lists, in the order of their memory.
+
+    The kernel for CPUs copies every tensor that is not contiguous, there and back: 0.7 of its time for a ResNet-18.
+    """
+    wanted = [all(map(_has_channels_last, same)) for same in zip(*filter(None, lists), strict=True)]
+    return [
+        [tensor.permute(0, 2, 3, 1) if viewed else tensor for tensor, viewed in zip(tensors, wanted, strict=False)]
+        for tensors in lists
+    ]
+
+
+def _has_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)

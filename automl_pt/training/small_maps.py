@@ -1,13 +1,13 @@
 """Convolutions whose result is a few pixels, computed as matrix products.
 
 Over maps of 2x2 pixels, where networks for small images spend a third of their time, PyTorch's own convolutions reach a
-fifth of a CPU's speed in float32: their gradient of the weights most of all. The same sums as one product of matrices
-take 0.3 to 0.9 of their time there, and more from maps of 7x7 on (benchmarks/small_maps.py).
+fifth of a CPU's speed in float32: their gradient of the weights most of all. Each tap of the kernel is one product of
+matrices, over the pixels that it meets: of the nine taps over 2x2 pixels four meet one pixel and four meet two, so that
+16 products of pixels are left of 36, and nothing is unfolded (benchmarks/small_maps.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 #: pixels of the largest result computed so, and weights for each of its pixels that make it pay: both measured
-MAX_PIXELS = 16
-WEIGHTS_PER_PIXEL = 2**15
+MAX_PIXELS = 49
+WEIGHTS_PER_PIXEL = 2**14
 
 
 def use_matrix_products(model: nn.Module) -> nn.Module:
@@ -40,7 +40,7 @@ def use_convolutions(model: nn.Module) -> nn.Module:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`nn.Conv2d` in all but its arithmetic: float32 on a CPU with a small result is a product of matrices."""
+    """`nn.Conv2d` in all but its arithmetic: float32 on a CPU with a small result is a sum of matrix products."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._is_small(input, weight):
@@ -71,7 +71,10 @@ def _shape(images: Tensor, weight: Tensor, stride: Any, padding: Any) -> tuple[i
 
 
 class _Product(torch.autograd.Function):
-    """A convolution of float32[N, C, H, W] as (pixels, taps * C) @ (taps * C, channels), in channels_last memory."""
+    """A convolution of float32[N, C, H, W], the sum over the kernel's taps of (pixels, C) @ (C, channels).
+
+    In channels_last memory a tap's weights, and their gradient, are matrices as they lie.
+    """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
@@ -80,82 +83,57 @@ class _Product(torch.autograd.Function):
             _taps(images.shape[axis], weight.shape[axis], stride[axis - 2], padding[axis - 2]) for axis in (2, 3)
         )
         ctx.save_for_backward(images, weight)
-        ctx.plan = height, width, rows, columns
-        result = _unfold(images, *ctx.plan) @ _matrix(weight, rows, columns).t()
-        return result.view(len(images), height, width, -1).permute(0, 3, 1, 2)
+        ctx.taps = [(*row, *column) for row in rows for column in columns]
+        pixels, matrices = images.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
+        result = pixels.new_zeros(len(images), height, width, weight.shape[0])
+        for i, results_y, pixels_y, j, results_x, pixels_x in ctx.taps:
+            _add_product(result[:, results_y, results_x], pixels[:, pixels_y, pixels_x], matrices[i, j])
+        return result.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        height, width, rows, columns = ctx.plan
-        flat = gradient.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
-        of_images = of_weight = None
-        if ctx.needs_input_grad[1]:
-            products = (flat.t() @ _unfold(images, *ctx.plan)).view(-1, len(rows), len(columns), weight.shape[1])
-            of_weight = products.permute(0, 3, 1, 2)  # channels_last as the weights are: no copy is made of it
-            if of_weight.shape != weight.shape:
-                of_taps, of_weight = of_weight, torch.zeros_like(weight)
-                of_weight[:, :, _span(rows), _span(columns)] = of_taps
-        if ctx.needs_input_grad[0]:
-            of_images = _fold(flat @ _matrix(weight, rows, columns), images, *ctx.plan)
-        return of_images, of_weight, None, None
+        pixels, gradient = images.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+        matrices = weight.permute(2, 3, 0, 1)
+        of_images = torch.zeros_like(images).permute(0, 2, 3, 1) if ctx.needs_input_grad[0] else None
+        start = torch.empty_like if len(ctx.taps) == weight[0, 0].numel() else torch.zeros_like  # what meets no pixel
+        of_weight = start(weight).permute(2, 3, 0, 1) if ctx.needs_input_grad[1] else None
+        for i, results_y, pixels_y, j, results_x, pixels_x in ctx.taps:
+            results = gradient[:, results_y, results_x].flatten(0, 2)
+            if of_weight is not None:
+                torch.mm(results.t(), pixels[:, pixels_y, pixels_x].flatten(0, 2), out=of_weight[i, j])
+            if of_images is not None:
+                _add_product(of_images[:, pixels_y, pixels_x], results, matrices[i, j])
+        return (
+            None if of_images is None else of_images.permute(0, 3, 1, 2),
+            None if of_weight is None else of_weight.permute(2, 3, 0, 1),
+            None,
+            None,
+        )
+
+
+def _add_product(result: Tensor, pixels: Tensor, matrix: Tensor) -> None:
+    """Add to `result`, [N, H, W, B], the product of its many pixels, [..., A], and of a matrix [A, B]."""
+    result += (pixels.reshape(-1, matrix.shape[0]) @ matrix).view(result.shape)
 
 
 #: a tap of the kernel along one side: its place in the kernel, the results that it adds to, the pixels that it reads
 Tap = tuple[int, slice, slice]
-_NONE = slice(0, 0)
 
 
 @lru_cache(maxsize=1024)
 def _taps(size: int, kernel: int, step: int, pad: int) -> tuple[Tap, ...]:
-    """List the taps from the first to the last that meet a pixel: over one pixel, one of a kernel's three rows."""
-    taps = [_tap(place, size, step, pad, (size + 2 * pad - kernel) // step + 1) for place in range(kernel)]
-    meeting = [place for place, results, _ in taps if results != _NONE]
-    return tuple(taps[meeting[0] : meeting[-1] + 1]) if meeting else (taps[0],)
+    """List the taps that meet a pixel: over one pixel, one of a kernel's three rows."""
+    results = (size + 2 * pad - kernel) // step + 1
+    taps = (_tap(place, size, step, pad, results) for place in range(kernel))
+    return tuple(tap for tap in taps if tap is not None)
 
 
-def _tap(place: int, size: int, step: int, pad: int, results: int) -> Tap:
+def _tap(place: int, size: int, step: int, pad: int, results: int) -> Tap | None:
     first = max(0, -((place - pad) // step))
     last = min(results - 1, (size - 1 + pad - place) // step)
     if first > last:
-        return place, _NONE, _NONE
+        return None
     start = first * step + place - pad
     return place, slice(first, last + 1), slice(start, start + (last - first) * step + 1, step)
-
-
-def _span(taps: tuple[Tap, ...]) -> slice:
-    return slice(taps[0][0], taps[-1][0] + 1)
-
-
-def _matrix(weight: Tensor, rows: tuple[Tap, ...], columns: tuple[Tap, ...]) -> Tensor:
-    """Return the weights as [channels, taps * C]: a view, where the memory is channels_last and all taps count."""
-    return weight[:, :, _span(rows), _span(columns)].permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-
-
-def _pairs(
-    unfolded: Tensor, images: Tensor, rows: tuple[Tap, ...], columns: tuple[Tap, ...]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for each tap its part of `unfolded`, [N, H', W', rows, columns, C], and of `images`, [N, H, W, C]."""
-    for i, (_, results_y, pixels_y) in enumerate(rows):
-        for j, (_, results_x, pixels_x) in enumerate(columns):
-            yield unfolded[:, results_y, results_x, i, j], images[:, pixels_y, pixels_x]
-
-
-def _unfold(images: Tensor, height: int, width: int, rows: tuple[Tap, ...], columns: tuple[Tap, ...]) -> Tensor:
-    count, channels = images.shape[:2]
-    unfolded = images.new_zeros(count, height, width, len(rows), len(columns), channels)
-    for part, pixels in _pairs(unfolded, images.permute(0, 2, 3, 1), rows, columns):
-        part.copy_(pixels)
-    return unfolded.view(count * height * width, -1)
-
-
-def _fold(
-    products: Tensor, images: Tensor, height: int, width: int, rows: tuple[Tap, ...], columns: tuple[Tap, ...]
-) -> Tensor:
-    count, channels = images.shape[:2]
-    unfolded = products.view(count, height, width, len(rows), len(columns), channels)
-    folded = products.new_zeros(count, *images.shape[2:], channels)
-    for part, pixels in _pairs(unfolded, folded, rows, columns):
-        pixels += part
-    return folded.permute(0, 3, 1, 2)

@@ -24,7 +24,7 @@ class TrialSpec:
 
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
-    a run in miniature, before the first epoch, of which the trial gives a `Probe`: when it is to hold there.
+    a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
     """
 
     number: int
@@ -37,7 +37,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Probe:
-    """By what a trial is ranked before its first epoch, after a run in miniature: NaN when that diverged.
+    """By what a trial is ranked before its first epoch, after one of its runs in miniature: NaN when that diverged.
 
     `epoch` is how long that run was, in epochs, `seconds` what it took.
     """

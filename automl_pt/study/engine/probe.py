@@ -19,14 +19,17 @@ from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.ranking import shuffled_loss
 
 
-def probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Probe]:
-    """Train in miniature, as far as the first of the points in `ranked_at`, and say how good the weights are.
+def probes(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Probe]:
+    """Train in miniature, for each of the points in `ranked_at` within the first epoch; say how good the weights are.
 
-    They are thrown away: the trial itself begins with its own. A probe that is stopped on the way gives nothing.
+    They are thrown away: each begins with the trial's own, and so does the trial. A probe that is stopped on the way
+    gives nothing.
     """
-    started, level = perf_counter(), spec.ranked_at[0]
-    loss = _loss_in_miniature(spec, level, should_stop, data, plugins)
-    if loss is not None:
+    for level in (point for point in spec.ranked_at if point < 1):
+        started = perf_counter()
+        loss = _loss_in_miniature(spec, level, should_stop, data, plugins)
+        if loss is None:
+            return
         yield Probe(level, loss if math.isfinite(loss) else math.nan, perf_counter() - started)
 
 

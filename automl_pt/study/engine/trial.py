@@ -16,7 +16,7 @@ from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
 from automl_pt.study.engine.base import Probe, TrialSpec
-from automl_pt.study.engine.probe import probe
+from automl_pt.study.engine.probe import probes
 from automl_pt.study.engine.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
 
@@ -45,8 +45,8 @@ def epochs(
         if result.reason is not None:
             return
 
-    if not past and spec.ranked_at and spec.until == spec.ranked_at[0] < 1:
-        yield from probe(spec, should_stop, data, plugins)
+    if not past:
+        yield from probes(spec, should_stop, data, plugins)
         if should_stop():
             return
 
