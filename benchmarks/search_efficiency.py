@@ -3,8 +3,8 @@
     python benchmarks/search_efficiency.py
 
 For every set, seed and number of epochs 16 trials were trained in full. Rules of rungs are replayed through the
-project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. At a rung within the first epoch trials are
-compared after a run in miniature, or "itself", by their own first steps. Cost is in full runs: the epochs given to all
+project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. At rungs within the first epoch trials are
+compared after runs in miniature, or "itself", by their own first steps. Cost is in full runs: the epochs given to all
 trials, those in miniature too, and LOOK of an epoch for every look at the validation images at a rung, over the epochs
 of one run. Regret
 is the kept validation loss of the best trial that ran to its end over the best of all 16, less one. "Behind" counts
@@ -33,10 +33,10 @@ from automl_pt.study.pruning.rungs import Rungs
 CURVES = Path(__file__).parent / "results" / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
-SIXTH, QUARTER, HALF = 1 / 6, 1 / 4, 1 / 2
-PARTS = {"1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "1/2": HALF, "2/3": 2 / 3}
-#: for which of them runs in miniature were measured
-IN_MINIATURE = (SIXTH, QUARTER, HALF)
+EIGHTH, SIXTH, QUARTER, MORE, HALF = 1 / 8, 1 / 6, 1 / 4, 3 / 8, 1 / 2
+PARTS = {"1/8": EIGHTH, "1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "3/8": MORE, "1/2": HALF, "2/3": 2 / 3}
+#: for which of them runs in miniature were measured, and the trials themselves
+IN_MINIATURE, ITSELF = (EIGHTH, SIXTH, QUARTER, MORE, HALF), (SIXTH, QUARTER, 1 / 3, HALF, 2 / 3)
 #: the epochs a rule gives to each trial, and how often it looks
 Given = tuple[list[float], int]
 IN_FULL = math.inf
@@ -54,8 +54,8 @@ WITHIN = {"raw": "probes", "batch": "batch_probes", "miniature": "miniatures"}
 
 def score(trial: dict, epoch: float, kind: str) -> float:
     if epoch < 1:
-        # measured was at some parts of the first epoch: 300 of 1,760 images are as good as a sixth
-        part = next(name for name, point in PARTS.items() if abs(point - epoch) < 0.01)
+        # measured was at some parts of the first epoch: 50 of 320 images are as good as a sixth
+        part = next(name for name, point in PARTS.items() if abs(point - epoch) < 0.011)
         return finite(trial[WITHIN[kind]].get(part))
     kind = "batch" if kind == "miniature" else kind
     return finite(trial[kind][int(epoch) - 1]) if len(trial[kind]) >= epoch else math.inf
@@ -87,10 +87,11 @@ def climb(rule: Rungs, trials: list[dict], kind: str = "miniature") -> Given:
             loss = score(trials[number], level, kind)
             ranks = {**one.ranks, level: loss}
             standings[number] = replace(one, ranks=ranks, end=None if math.isfinite(loss) else "lost")
-    # what was run in miniature begins at its beginning
-    again = rule.levels[0] if kind == "miniature" and rule.levels[0] < 1 else 0.0
+    small = [level for level in rule.levels if level < 1 and kind == "miniature"]
     ends = [min(one.epoch, len(trial["raw"])) for one, trial in zip(standings, trials, strict=True)]
-    return [end + again if end >= 1 else end for end in ends], looks
+    # each run in miniature begins at the beginning, and so does the trial
+    own = [end if end >= 1 or not small else 0.0 for end in ends]
+    return [mine + sum(level for level in small if level <= end) for mine, end in zip(own, ends, strict=True)], looks
 
 
 def of_optuna(name: str, trials: list[dict]) -> Given:
@@ -118,38 +119,56 @@ def _one(study: optuna.Study, curves: dict) -> int:
 
 
 def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03, kind: str = "miniature") -> Rule:
-    return lambda trials, images: climb(Rungs(levels, first, later, 2, margin), trials, kind)
+    return lambda trials, images: climb(Rungs(levels, (first, later), 2, margin), trials, kind)
+
+
+def small(*levels: float, margin: float = 0.03) -> Rule:
+    return rungs(*levels, first=2.6, later=3, margin=margin)
 
 
 RULES: dict[int, dict[str, Rule]] = {
     5: {
-        "1/6 2 5, 16-3-2, itself (before)": rungs(SIXTH, 2, 5, first=5, kind="batch"),
-        "1/2 2 5, 16-3-2, itself (before)": rungs(HALF, 2, 5, first=5, kind="batch"),
-        "1/6 2 5, 16-3-2": rungs(SIXTH, 2, 5, first=5),
-        "1/4 2 5, 16-3-2": rungs(QUARTER, 2, 5, first=5),
-        "1/2 2 5, 16-3-2": rungs(HALF, 2, 5, first=5),
+        "1/6 2 5, 16-3-2, itself": rungs(SIXTH, 2, 5, first=5, kind="batch"),
+        "1/2 2 5, 16-3-2, itself": rungs(HALF, 2, 5, first=5, kind="batch"),
+        "1/6 2 5, 16-3-2 (before)": rungs(SIXTH, 2, 5, first=5),
+        "1/2 2 5, 16-3-2 (before)": rungs(HALF, 2, 5, first=5),
         "1/6 2 5, 16-4-2": rungs(SIXTH, 2, 5, first=4),
-        "1/6 1 5, 16-4-2": rungs(SIXTH, 1, 5, first=4),
-        "1/6 1 5, 16-3-2": rungs(SIXTH, 1, 5, first=5),
-        "1/4 1 5, 16-3-2": rungs(QUARTER, 1, 5, first=5),
+        "1/8 1 5, 16-5-2": rungs(EIGHTH, 1, 5, first=3, later=2.5),
         "1/6 1 2 5, 16-5-3-2": rungs(SIXTH, 1, 2, 5, first=3),
-        "1/6 5, 16-2": rungs(SIXTH, 5, first=8),
-        "1/4 5, 16-2": rungs(QUARTER, 5, first=8),
-        "1/6 2 5, 16-3-2, margin 0": rungs(SIXTH, 2, 5, first=5, margin=0.0),
-        "1/6 2 5, 16-3-2, margin 0.1": rungs(SIXTH, 2, 5, first=5, margin=0.1),
-        "1/6 2 5, 16-3-2, default in full": rungs(SIXTH, 2, 5, first=5, margin=IN_FULL),
+        "1/2 5, 16-2": rungs(HALF, 5, first=8),
+        "1/8 1/2 5, 16-6-2": small(EIGHTH, HALF, 5),
+        "1/6 1/2 5, 16-6-2": small(SIXTH, HALF, 5),
+        "1/8 3/8 5, 16-6-2": small(EIGHTH, MORE, 5),
+        "1/6 3/8 5, 16-6-2": small(SIXTH, MORE, 5),
+        "1/8 1/2 5, 16-5-2": rungs(EIGHTH, HALF, 5, first=3, later=2.5),
+        "1/8 1/2 5, 16-8-2": rungs(EIGHTH, HALF, 5, first=2, later=4),
+        "1/8 1/2 2 5, 16-6-3-2": rungs(EIGHTH, HALF, 2, 5, first=2.6, later=2),
+        "1/8 1/2 5, 16-6-2, margin 0": small(EIGHTH, HALF, 5, margin=0.0),
+        "1/8 1/2 5, 16-6-2, margin 0.1": small(EIGHTH, HALF, 5, margin=0.1),
+        "1/8 1/2 5, 16-6-2, default in full": small(EIGHTH, HALF, 5, margin=IN_FULL),
     },
     9: {
-        "1/6 1 3 9, 16-5-3-2, itself (before)": rungs(SIXTH, 1, 3, 9, first=3, kind="batch"),
-        "1/2 1 3 9, 16-5-3-2, itself (before)": rungs(HALF, 1, 3, 9, first=3, kind="batch"),
+        "1/6 1 3 9, 16-5-3-2, itself": rungs(SIXTH, 1, 3, 9, first=3, kind="batch"),
+        "1/2 1 3 9, 16-5-3-2, itself": rungs(HALF, 1, 3, 9, first=3, kind="batch"),
+        "1/8 1 3 9, 16-5-3-2": rungs(EIGHTH, 1, 3, 9, first=3),
         "1/6 1 3 9, 16-5-3-2": rungs(SIXTH, 1, 3, 9, first=3),
-        "1/4 1 3 9, 16-5-3-2": rungs(QUARTER, 1, 3, 9, first=3),
-        "1/2 1 3 9, 16-5-3-2": rungs(HALF, 1, 3, 9, first=3),
-        "1/6 3 9, 16-3-2": rungs(SIXTH, 3, 9, first=5),
-        "1/2 3 9, 16-3-2": rungs(HALF, 3, 9, first=5),
-        "1/6 1 3 9, 16-5-3-2, margin 0": rungs(SIXTH, 1, 3, 9, first=3, margin=0.0),
-        "1/6 1 3 9, 16-5-3-2, margin 0.1": rungs(SIXTH, 1, 3, 9, first=3, margin=0.1),
-        "1/6 1 3 9, 16-5-3-2, default in full": rungs(SIXTH, 1, 3, 9, first=3, margin=IN_FULL),
+        "1/2 1 3 9, 16-5-3-2 (before)": rungs(HALF, 1, 3, 9, first=3),
+        "1/8 3 9, 16-3-2": rungs(EIGHTH, 3, 9, first=5),
+        "1/8 1 9, 16-5-2": rungs(EIGHTH, 1, 9, first=3, later=2.5),
+        "1/8 1/2 9, 16-6-2": small(EIGHTH, HALF, 9),
+        "1/8 1 3 9, 16-5-3-2, margin 0": rungs(EIGHTH, 1, 3, 9, first=3, margin=0.0),
+        "1/8 1 3 9, 16-5-3-2, margin 0.1": rungs(EIGHTH, 1, 3, 9, first=3, margin=0.1),
+        "1/8 1 3 9, 16-5-3-2, default in full": rungs(EIGHTH, 1, 3, 9, first=3, margin=IN_FULL),
+    },
+    15: {
+        "1/8 2 5 15, 16-5-3-2": rungs(EIGHTH, 2, 5, 15, first=3),
+        "1/8 1 5 15, 16-5-3-2": rungs(EIGHTH, 1, 5, 15, first=3),
+        "1/8 1 3 15, 16-5-3-2": rungs(EIGHTH, 1, 3, 15, first=3),
+        "1/8 1 2 5 15, 16-5-3-2-2": rungs(EIGHTH, 1, 2, 5, 15, first=3),
+        "1/8 1 15, 16-5-2": rungs(EIGHTH, 1, 15, first=3, later=2.5),
+        "1/8 2 15, 16-5-2": rungs(EIGHTH, 2, 15, first=3, later=2.5),
+        "1/8 1/2 15, 16-6-2": small(EIGHTH, HALF, 15),
+        "1/8 2 5 15, 16-5-3-2, default in full": rungs(EIGHTH, 2, 5, 15, first=3, margin=IN_FULL),
     },
 }
 
@@ -199,7 +218,8 @@ def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, 
     found: dict[str, dict[str, float]] = {}
     for kind in ("raw", "ema", "batch", "miniature"):
         for point in points:
-            if (kind == "ema" and point < 1) or (kind == "miniature" and point not in IN_MINIATURE):
+            measured = {"ema": (), "miniature": IN_MINIATURE}.get(kind, ITSELF)
+            if point < 1 and point not in measured or point >= 1 and kind == "miniature":
                 continue
             values = [
                 rank_correlation([score(one, point, kind) for one in trials], [kept(one) for one in trials])

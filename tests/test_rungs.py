@@ -13,12 +13,12 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.pruning.optuna_rules import NAMES, make_rule
 from automl_pt.study.pruning.rungs import Rungs
 
-S = 1 / 6
+S, H = 1 / 8, 1 / 2
 
 
 @pytest.mark.parametrize(
     ("epochs", "levels"),
-    [(1, (1,)), (2, (S, 2)), (3, (S, 1, 3)), (5, (S, 2, 5)), (8, (S, 3, 8)), (9, (S, 1, 3, 9)), (15, (S, 2, 5, 15))]
+    [(1, (1,)), (2, (S, H, 2)), (3, (S, H, 3)), (5, (S, H, 5)), (8, (S, H, 8)), (9, (S, 1, 3, 9)), (15, (S, 2, 5, 15))]
     + [(27, (S, 1, 3, 9, 27))],
 )
 def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> None:
@@ -26,15 +26,17 @@ def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("images", "first"), [(1, 1 / 2), (320, 1 / 2), (600, 1 / 2), (1000, 0.3), (1800, S), (1801, S), (10**6, S)]
+    ("images", "first"), [(1, 1 / 3), (100, 1 / 3), (200, 0.25), (320, 0.15625), (400, S), (401, S), (10**6, S)]
 )
-def test_no_trial_is_judged_before_it_has_seen_a_few_hundred_images(images: int, first: float) -> None:
-    assert Rungs.over(5, images).levels == pytest.approx((first, 2, 5))
+def test_a_run_in_miniature_sees_fifty_images_at_least_where_there_are_so_many(images: int, first: float) -> None:
+    assert Rungs.over(5, images).levels == pytest.approx((first, H, 5))
+    assert Rungs.over(9, images).levels == pytest.approx((first, 1, 3, 9))
 
 
 def test_at_least_two_go_on_from_every_rung() -> None:
     assert [Rungs.over(9, 5000).entrants(rung, 16) for rung in range(4)] == [16, 5, 3, 2]
-    assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 3, 2]
+    assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 6, 2]
+    assert [Rungs.over(5, 5000).entrants(rung, 64) for rung in range(3)] == [64, 24, 8]
     assert [Rungs.over(9, 5000).entrants(rung, 64) for rung in range(4)] == [64, 21, 13, 8]
     rule = Rungs((1, 3, 9))
     assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
@@ -123,7 +125,7 @@ def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: ra
         one = standings[number]
         point = min(math.floor(one.epoch) + 1, rule.until(one.epoch))
         if point < 1:
-            standings[number] = replace(one, ranks={point: losses[number][0]})
+            standings[number] = replace(one, ranks={**one.ranks, point: losses[number][0]})
         else:
             epoch = int(point)
             end = "lost" if number in lost and epoch == 2 else "finished" if epoch == rule.levels[-1] else None
@@ -171,7 +173,14 @@ def test_the_expected_epochs_are_those_that_are_then_run(trials: int) -> None:
     losses = {number: [1.0 / (number + 1)] * 10 for number in range(trials)}
     given = climb(rule, losses, set(), random.Random(0)).values()
     # who begins in full has been run in miniature besides
-    assert rule.expected_epochs([], trials) == pytest.approx(sum(given) + sum(epochs >= 1 for epochs in given) / 6)
+    assert rule.expected_epochs([], trials) == pytest.approx(sum(given) + sum(epochs >= 1 for epochs in given) * S)
+
+
+def test_the_expected_epochs_are_those_of_runs_in_miniature_and_of_trials_in_full() -> None:
+    rule = Rungs.over(5, 5000)
+    assert rule.expected_epochs([], 16) == 16 * S + 6 * H + 2 * 5
+    ranked = [Standing(number, {}, ranks={S: 1.0 + number}) for number in range(16)]
+    assert rule.expected_epochs(ranked, 16) == 6 * H + 2 * 5
 
 
 @pytest.mark.parametrize(

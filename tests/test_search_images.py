@@ -174,7 +174,7 @@ def test_ranking_looks_and_changes_nothing(tiny_folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("layers", ["nn.BatchNorm2d(8), ", ""])
-def test_a_trial_begins_after_its_run_in_miniature_as_if_there_had_been_none(
+def test_a_trial_begins_after_its_runs_in_miniature_as_if_there_had_been_none(
     tiny_folder: Path, tmp_path: Path, layers: str
 ) -> None:
     (tmp_path / "tiny_plugin.py").write_text(PLUGIN.replace("nn.BatchNorm2d(8), ", layers))
@@ -184,14 +184,17 @@ def test_a_trial_begins_after_its_run_in_miniature_as_if_there_had_been_none(
     )
     data = prepare(config, plugins)
     whole = list(execute(config, tmp_path / "whole", data=data, plugins=plugins))
-    spec = TrialSpec(1, config, tmp_path / "broken", 1 / 3, tmp_path / "manifest.json", (1 / 3,))
-    first = next(epochs(spec, lambda: False, data, plugins))
-    assert not (tmp_path / "broken").exists()  # it leaves nothing behind
-    again, *results = epochs(spec, lambda: False, data, plugins)
-    assert isinstance(first, Probe)
-    assert isinstance(again, Probe)
-    assert replace(again, seconds=0) == replace(first, seconds=0)
-    assert first.epoch == 1 / 3
+    spec = TrialSpec(1, config, tmp_path / "broken", 1 / 3, tmp_path / "manifest.json", (1 / 3, 2 / 3))
+    paused = next(epochs(spec, lambda: False, data, plugins))
+    promoted_once = replace(spec, until=2 / 3, ranked_at=(2 / 3,))
+    longer = next(epochs(promoted_once, lambda: False, data, plugins))
+    assert not (tmp_path / "broken").exists()  # they leave nothing behind
+    first, second, *results = epochs(spec, lambda: False, data, plugins)  # in one go
+    for probe, alone, level in ((first, paused, 1 / 3), (second, longer, 2 / 3)):
+        assert isinstance(probe, Probe)
+        assert isinstance(alone, Probe)
+        assert replace(probe, seconds=0) == replace(alone, seconds=0)
+        assert probe.epoch == level
     assert [plain(result) for result in results] == [plain(result) for result in whole]
     models = [sorted(path.name for path in (tmp_path / name).glob("weights-*")) for name in ("whole", "broken")]
     assert models[0] == models[1] != []  # a weights file is named after its content

@@ -34,8 +34,7 @@ def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> f
 def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     path = spec.output / "history.jsonl"
     done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    if not done and spec.ranked_at and spec.until == spec.ranked_at[0] < 1:
-        level = spec.ranked_at[0]
+    for level in (point for point in spec.ranked_at if point < 1 and not done):
         time.sleep(level * float(os.environ.get("TOY_SECONDS", "0")))
         if should_stop():
             return

@@ -1,10 +1,10 @@
 """The default rule: trials climb rungs, the better part of each rung goes on, the others are paused, then dropped.
 
 All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
-part of them (`engine/probe.py`). The best `1 / reduction` go on from there, from later rungs the best `1 / later`,
-and always at least `keep`; the last rung is the last epoch. It is successive halving (Jamieson and Talwalkar, 2016),
-with paused trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run
-twice.
+part of them (`engine/probe.py`). From each rung the best `1 / reduction` go on, and always at least `keep`; the last
+rung is the last epoch. In a short run those who go on from the first rung come to the second by a run in miniature,
+too, a longer one; in a long run, as themselves. It is successive halving (Jamieson and Talwalkar, 2016), with paused
+trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
 more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
@@ -25,13 +25,14 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: how many training images a run in miniature sees: with fewer its loss tells most of how the first steps shook the
-#: network, which speaks against high learning rates that win in the end
-IMAGES = 300
+#: how many training images a run in miniature sees, at least: a few steps tell nothing
+IMAGES = 50
 #: the parts of the first epoch between which the first rung stands, however many images there are
-EARLIEST, LATEST = 1 / 6, 1 / 2
-#: what share of the trials goes on from the first rung, as its reciprocal: a short run has fewer rungs after it
-REDUCTION_OF_SHORT, REDUCTION_OF_LONG, LONG = 5.0, 3.0, 9
+EARLIEST, LATEST = 1 / 8, 1 / 3
+#: the second rung of a short run; from LONG epochs on the trials' own first epochs tell more for their price
+SECOND, LONG = 1 / 2, 9
+#: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
+REDUCTIONS_OF_SHORT, REDUCTIONS_OF_LONG = (2.6, 3.0), (3.0, 1.6)
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class Rungs:
 
     levels: tuple[float, ...]
     #: of the first rung, and of those after it
-    reduction: float = REDUCTION_OF_LONG
-    later: float = 1.6
+    reductions: tuple[float, float] = REDUCTIONS_OF_LONG
     keep: int = 2
     margin: float = 0.03
 
@@ -49,16 +49,20 @@ class Rungs:
     def over(epochs: int, images: int) -> Rungs:
         """Place the rungs for runs of `epochs` on so many training `images`.
 
-        They stand at the end, downwards from it by thirds to epoch 1, and within the first: at a sixth of it, or later,
-        at a half at the latest, until `IMAGES` images were seen. A run of one epoch has none: it is not worth stopping.
+        The first stands at an eighth of the first epoch, or later, at a third at the latest, where `IMAGES` images were
+        seen. In a short run the second stands at half an epoch; in a long one others stand downwards from the end by
+        thirds to epoch 1. A run of one epoch has none: it is not worth stopping.
         """
         if epochs == 1:
             return Rungs((1,))
-        levels, level = [min(LATEST, max(EARLIEST, IMAGES / images))], float(epochs)
+        first = min(LATEST, max(EARLIEST, IMAGES / images))
+        if epochs < LONG:
+            return Rungs((first, SECOND, epochs), REDUCTIONS_OF_SHORT)
+        thirds, level = [float(epochs)], epochs / 3
         while level >= 1:
-            levels.append(float(round(level)))
+            thirds.append(float(round(level)))
             level /= 3
-        return Rungs(tuple(sorted(levels)), REDUCTION_OF_SHORT if epochs < LONG else REDUCTION_OF_LONG)
+        return Rungs((first, *sorted(thirds)), REDUCTIONS_OF_LONG)
 
     def until(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
@@ -67,7 +71,7 @@ class Rungs:
     def entrants(self, rung: int, trials: int) -> int:
         """Return how many of `trials` come to a rung, counted from 0, by being better than others."""
         for cut in range(rung):
-            trials = min(trials, max(self.keep, int(trials / (self.later if cut else self.reduction))))
+            trials = min(trials, max(self.keep, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
     def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
