@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.new_training import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
-from automl_pt.training.device import choose_device
+from automl_pt.training.device import choose_device, peak_memory
 from automl_pt.training.evaluation import evaluate
 from automl_pt.training.sgd import SGD
 from automl_pt.training.trainer import Training, train
@@ -192,7 +191,7 @@ def peak(data: Path, which: str, name: str, side: int) -> None:
     else:
         own = SGD(list(model.parameters()), lr=0.01, momentum=0.9, weight_decay=1e-4)
         bare(sides, model, own, sides.loader(sides.train, BATCH, training=True))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_memory(sides.device))
 
 
 def quality(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,11 @@ def test_no_cgroup_means_no_quota(tmp_path: Path) -> None:
 def test_omp_num_threads_bounds_the_threads(told: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert default_threads() == (threads or available_cores())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has no figure of this process alone")
+def test_the_peak_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = bytearray(b"1") * 2**30
+    code = "import torch; from automl_pt.training.device import peak_memory; print(peak_memory(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**25 < int(done.stdout) < len(held)
