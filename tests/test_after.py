@@ -168,7 +168,7 @@ def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_pat
     assert result.made["ensemble"]["model"] is None
     assert len(said) == 1
     assert said[0].startswith(
-        "ensemble: the weights of 1 trial are there, not of 3: one dropped after its run in miniature"
+        "ensemble: the weights of 1 trial are there, not of 3: one dropped after a run in miniature"
     )
     assert made_lines(result.made) == [
         "ensemble: none, for the weights of one trial alone are there; keep more with --keep-models"

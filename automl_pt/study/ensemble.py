@@ -46,7 +46,7 @@ def _left_out(ended: Ended, loaded: int, members: int) -> list[str]:
     if loaded < (ended.config.ensemble or 0):
         there = "1 trial are" if loaded == 1 else f"{loaded} trials are"
         reasons.append(
-            f"the weights of {there} there, not of {ended.config.ensemble}: one dropped after its run in miniature has "
+            f"the weights of {there} there, not of {ended.config.ensemble}: one dropped after a run in miniature has "
             "none, and those not kept are gone; `--pruner none` runs every trial in full"
         )
     if members < loaded:

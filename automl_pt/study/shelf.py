@@ -17,8 +17,8 @@ class Shelf:
 
     Checkpoints exist of trials that are running or paused, and weights of those and of the best that ended: as many as
     the settings keep, and during the search one more, the runner-up. With the default rule there are never more
-    checkpoints than the first rung's quota, and one for trial 0 where it is outside that quota: a run in miniature
-    leaves none.
+    checkpoints than the quota of the last rung within the first epoch, and one for trial 0 where it is outside that
+    quota: a run in miniature leaves none.
     """
 
     directory: Path
