@@ -26,17 +26,23 @@ def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("images", "first"), [(1, 1 / 3), (100, 1 / 3), (200, 0.25), (320, 0.15625), (400, S), (401, S), (10**6, S)]
+    ("images", "short", "long"),
+    [(images, (H, 5), (H, 1, 3, 9)) for images in (1, 600, 1599)]
+    + [(images, (S, H, 5), (S, 1, 3, 9)) for images in (1600, 10**6)],
 )
-def test_a_run_in_miniature_sees_fifty_images_at_least_where_there_are_so_many(images: int, first: float) -> None:
-    assert Rungs.over(5, images).levels == pytest.approx((first, H, 5))
-    assert Rungs.over(9, images).levels == pytest.approx((first, 1, 3, 9))
+def test_few_images_are_run_in_miniature_for_half_an_epoch_at_once(
+    images: int, short: tuple[float, ...], long: tuple[float, ...]
+) -> None:
+    assert Rungs.over(5, images).levels == short
+    assert Rungs.over(9, images).levels == long
 
 
 def test_at_least_two_go_on_from_every_rung() -> None:
     assert [Rungs.over(9, 5000).entrants(rung, 16) for rung in range(4)] == [16, 5, 3, 2]
     assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 6, 2]
     assert [Rungs.over(5, 5000).entrants(rung, 64) for rung in range(3)] == [64, 24, 8]
+    assert [Rungs.over(5, 600).entrants(rung, 16) for rung in range(2)] == [16, 2]
+    assert [Rungs.over(5, 600).entrants(rung, 64) for rung in range(2)] == [64, 8]
     assert [Rungs.over(9, 5000).entrants(rung, 64) for rung in range(4)] == [64, 21, 13, 8]
     rule = Rungs((1, 3, 9))
     assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]

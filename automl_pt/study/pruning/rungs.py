@@ -3,7 +3,7 @@
 All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
 part of them (`engine/probe.py`). From each rung the best `1 / reduction` go on, and always at least `keep`; the last
 rung is the last epoch. In a short run those who go on from the first rung come to the second by a run in miniature,
-too, a longer one; in a long run, as themselves. It is successive halving (Jamieson and Talwalkar, 2016), with paused
+too, a longer one; in a long run, as themselves. With few images the first is the longer one at once. It is successive halving (Jamieson and Talwalkar, 2016), with paused
 trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
@@ -25,14 +25,13 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: how many training images a run in miniature sees, at least: a few steps tell nothing
-IMAGES = 50
-#: the parts of the first epoch between which the first rung stands, however many images there are
-EARLIEST, LATEST = 1 / 8, 1 / 3
-#: the second rung of a short run; from LONG epochs on the trials' own first epochs tell more for their price
-SECOND, LONG = 1 / 2, 9
+#: the parts of an epoch that runs in miniature take; the shorter tells enough from so many training images on: a few
+#: steps tell of the weights that a trial began with, and against high learning rates that win in the end
+SHORTER, LONGER, MANY = 1 / 8, 1 / 2, 1600
+#: from so many epochs on the trials' own first epochs tell more than a second run in miniature, for their price
+LONG = 9
 #: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
-REDUCTIONS_OF_SHORT, REDUCTIONS_OF_LONG = (2.6, 3.0), (3.0, 1.6)
+REDUCTIONS_OF_SHORT, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (3.0, 1.6)
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,19 @@ class Rungs:
     def over(epochs: int, images: int) -> Rungs:
         """Place the rungs for runs of `epochs` on so many training `images`.
 
-        The first stands at an eighth of the first epoch, or later, at a third at the latest, where `IMAGES` images were
-        seen. In a short run the second stands at half an epoch; in a long one others stand downwards from the end by
-        thirds to epoch 1. A run of one epoch has none: it is not worth stopping.
+        The first stands at an eighth of the first epoch, or at half of it where there are fewer than `MANY` images. In
+        a short run the second stands at half an epoch; in a long one others stand downwards from the end by thirds to
+        epoch 1. A run of one epoch has none: it is not worth stopping.
         """
         if epochs == 1:
             return Rungs((1,))
-        first = min(LATEST, max(EARLIEST, IMAGES / images))
+        first = SHORTER if images >= MANY else LONGER
         if epochs < LONG:
-            return Rungs((first, SECOND, epochs), REDUCTIONS_OF_SHORT)
+            return (
+                Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_SHORT)
+                if images >= MANY
+                else Rungs((LONGER, epochs), REDUCTIONS_AT_ONCE)
+            )
         thirds, level = [float(epochs)], epochs / 3
         while level >= 1:
             thirds.append(float(round(level)))
