@@ -3,8 +3,9 @@
 All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
 part of them (`engine/probe.py`). From each rung the best `1 / reduction` go on, and always at least `keep`; the last
 rung is the last epoch. In a short run those who go on from the first rung come to the second by a run in miniature,
-too, a longer one; in a long run, as themselves. With few images the first is the longer one at once. It is successive halving (Jamieson and Talwalkar, 2016), with paused
-trials: nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
+too, a longer one; in a long run, as themselves. With few images the first is the longer one at once. It is successive
+halving (Jamieson and Talwalkar, 2016), with paused trials: nobody is ranked against trials that have had more epochs,
+and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
 more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
