@@ -54,8 +54,7 @@ WITHIN = {"raw": "probes", "batch": "batch_probes", "miniature": "miniatures"}
 
 def score(trial: dict, epoch: float, kind: str) -> float:
     if epoch < 1:
-        # measured was at some parts of the first epoch: 50 of 320 images are as good as a sixth
-        part = next(name for name, point in PARTS.items() if abs(point - epoch) < 0.011)
+        part = next(name for name, point in PARTS.items() if point == epoch)
         return finite(trial[WITHIN[kind]].get(part))
     kind = "batch" if kind == "miniature" else kind
     return finite(trial[kind][int(epoch) - 1]) if len(trial[kind]) >= epoch else math.inf

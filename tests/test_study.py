@@ -22,7 +22,7 @@ from automl_pt.study import events
 from automl_pt.study.budget import Budget
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.inline import InlineEngine
-from automl_pt.study.entries import Outcome
+from automl_pt.study.entries import Outcome, outcome
 from automl_pt.study.ledger import Ledger
 from automl_pt.study.presence import Alone
 from automl_pt.study.pruning.rungs import Rungs
@@ -286,6 +286,12 @@ def test_a_trial_dropped_at_the_first_rung_has_cost_part_of_an_epoch(tmp_path: P
     assert epochs == 5 + 3 * 2 + 2 * 6
     paused = {event.epoch for event in told if isinstance(event, events.TrialPaused)}
     assert paused == {1 / 8, 1, 3}
+
+
+@pytest.mark.parametrize(("told", "seconds"), [(1.5, 1.5), ({"0.125": 1.0, "0.5": 2.0}, 3.0)])
+def test_what_runs_in_miniature_took_is_read_as_an_earlier_version_wrote_it_too(told: Any, seconds: float) -> None:
+    trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"probe_seconds": told})
+    assert outcome(trial).seconds == seconds
 
 
 def test_an_error_that_every_trial_would_meet_ends_the_study_which_can_go_on(tmp_path: Path) -> None:

@@ -70,7 +70,10 @@ def ranks(trial: FrozenTrial) -> dict[float, float]:
 
 def probe_seconds(trial: FrozenTrial) -> dict[float, float]:
     """Return what a trial's runs in miniature took, by their length in epochs."""
-    return {float(epoch): seconds for epoch, seconds in trial.user_attrs.get(PROBE_SECONDS, {}).items()}
+    found = trial.user_attrs.get(PROBE_SECONDS, {})
+    if not isinstance(found, dict):  # an earlier version, with one run in miniature, wrote what that took
+        return {0.0: found}
+    return {float(epoch): seconds for epoch, seconds in found.items()}
 
 
 def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:

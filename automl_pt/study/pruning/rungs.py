@@ -37,7 +37,7 @@ REDUCTIONS_OF_SHORT, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Rungs at the given `levels` (epochs, rising; the last is the run's end; the first may lie within an epoch)."""
+    """Rungs at the given `levels` (epochs, rising; the last is the run's end; some may lie within the first)."""
 
     levels: tuple[float, ...]
     #: of the first rung, and of those after it
@@ -55,18 +55,15 @@ class Rungs:
         """
         if epochs == 1:
             return Rungs((1,))
-        first = SHORTER if images >= MANY else LONGER
+        if epochs < LONG and images < MANY:
+            return Rungs((LONGER, epochs), REDUCTIONS_AT_ONCE)
         if epochs < LONG:
-            return (
-                Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_SHORT)
-                if images >= MANY
-                else Rungs((LONGER, epochs), REDUCTIONS_AT_ONCE)
-            )
+            return Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_SHORT)
         thirds, level = [float(epochs)], epochs / 3
         while level >= 1:
             thirds.append(float(round(level)))
             level /= 3
-        return Rungs((first, *sorted(thirds)), REDUCTIONS_OF_LONG)
+        return Rungs((LONGER if images < MANY else SHORTER, *sorted(thirds)), REDUCTIONS_OF_LONG)
 
     def until(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
