@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parent / "results" / "search_curves.json"
 #: one study a line, named SET-SEED-EPOCHS
 TRIALS = 16
 FRACTIONS = {"1/6": 1 / 6, "1/4": 1 / 4, "1/3": 1 / 3, "1/2": 1 / 2, "2/3": 2 / 3}
-IN_MINIATURE = {"1/8": 1 / 8, "1/6": 1 / 6, "1/4": 1 / 4, "3/8": 3 / 8, "1/2": 1 / 2}
+IN_MINIATURE = {"1/8": 1 / 8, "1/6": 1 / 6, "1/4": 1 / 4, "3/8": 3 / 8, "1/2": 1 / 2, "7/8": 7 / 8}
 #: side in pixels, training and validation images
 SETS = {
     "digits": (8, 500, 300),

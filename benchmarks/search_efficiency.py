@@ -34,9 +34,10 @@ CURVES = Path(__file__).parent / "results" / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
 EIGHTH, SIXTH, QUARTER, MORE, HALF = 1 / 8, 1 / 6, 1 / 4, 3 / 8, 1 / 2
-PARTS = {"1/8": EIGHTH, "1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "3/8": MORE, "1/2": HALF, "2/3": 2 / 3}
+MOST = 7 / 8
+PARTS = {"1/8": EIGHTH, "1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "3/8": MORE, "1/2": HALF, "2/3": 2 / 3, "7/8": MOST}
 #: for which of them runs in miniature were measured, and the trials themselves
-IN_MINIATURE, ITSELF = (EIGHTH, SIXTH, QUARTER, MORE, HALF), (SIXTH, QUARTER, 1 / 3, HALF, 2 / 3)
+IN_MINIATURE, ITSELF = (EIGHTH, SIXTH, QUARTER, MORE, HALF, MOST), (SIXTH, QUARTER, 1 / 3, HALF, 2 / 3)
 #: the epochs a rule gives to each trial, and how often it looks
 Given = tuple[list[float], int]
 IN_FULL = math.inf

@@ -13,37 +13,37 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.pruning.optuna_rules import NAMES, make_rule
 from automl_pt.study.pruning.rungs import Rungs
 
-S, H = 1 / 8, 1 / 2
+S, H, L = 1 / 8, 1 / 2, 7 / 8
+
+
+@pytest.mark.parametrize("images", [1600, 5000, 10**6])
+@pytest.mark.parametrize("epochs", [2, 5, 8, 9, 27])
+def test_many_images_are_run_in_miniature_twice(epochs: int, images: int) -> None:
+    assert Rungs.over(epochs, images).levels == (S, H, epochs)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "levels"),
-    [(1, (1,)), (2, (S, H, 2)), (3, (S, H, 3)), (5, (S, H, 5)), (8, (S, H, 8)), (9, (S, 1, 3, 9)), (15, (S, 2, 5, 15))]
-    + [(27, (S, 1, 3, 9, 27))],
+    ("epochs", "images", "levels"),
+    [(epochs, images, (H, epochs)) for epochs in (2, 4) for images in (1, 999, 1000, 1599)]
+    + [(epochs, images, (L, epochs)) for epochs in (5, 8) for images in (1, 999)]
+    + [(epochs, images, (H, epochs)) for epochs in (5, 8) for images in (1000, 1599)]
+    + [(epochs, images, (L, epochs // 2, epochs)) for epochs in (9, 10, 27) for images in (1, 999, 1000, 1599)],
 )
-def test_rungs_stand_at_these_epochs(epochs: int, levels: tuple[int, ...]) -> None:
-    assert Rungs.over(epochs, 5000).levels == levels
+def test_few_images_are_run_in_miniature_once(epochs: int, images: int, levels: tuple[float, ...]) -> None:
+    assert Rungs.over(epochs, images).levels == levels
 
 
-@pytest.mark.parametrize(
-    ("images", "short", "long"),
-    [(images, (H, 5), (H, 1, 3, 9)) for images in (1, 600, 1599)]
-    + [(images, (S, H, 5), (S, 1, 3, 9)) for images in (1600, 10**6)],
-)
-def test_few_images_are_run_in_miniature_for_half_an_epoch_at_once(
-    images: int, short: tuple[float, ...], long: tuple[float, ...]
-) -> None:
-    assert Rungs.over(5, images).levels == short
-    assert Rungs.over(9, images).levels == long
+def test_a_run_of_one_epoch_has_no_rungs() -> None:
+    assert Rungs.over(1, 600) == Rungs.over(1, 5000) == Rungs((1,))
 
 
 def test_at_least_two_go_on_from_every_rung() -> None:
-    assert [Rungs.over(9, 5000).entrants(rung, 16) for rung in range(4)] == [16, 5, 3, 2]
     assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 6, 2]
-    assert [Rungs.over(5, 5000).entrants(rung, 64) for rung in range(3)] == [64, 24, 8]
+    assert [Rungs.over(15, 5000).entrants(rung, 64) for rung in range(3)] == [64, 24, 8]
     assert [Rungs.over(5, 600).entrants(rung, 16) for rung in range(2)] == [16, 2]
     assert [Rungs.over(5, 600).entrants(rung, 64) for rung in range(2)] == [64, 8]
-    assert [Rungs.over(9, 5000).entrants(rung, 64) for rung in range(4)] == [64, 21, 13, 8]
+    assert [Rungs.over(9, 600).entrants(rung, 16) for rung in range(3)] == [16, 3, 2]
+    assert [Rungs.over(9, 600).entrants(rung, 64) for rung in range(3)] == [64, 12, 8]
     rule = Rungs((1, 3, 9))
     assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
     assert [rule.entrants(rung, 1) for rung in range(3)] == [1, 1, 1]
@@ -80,7 +80,7 @@ def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float
 
 def test_clearly_behind_is_more_than_three_per_cent() -> None:
     rivals = [Standing(number, {}, ranks={S: 1.0 + 0.1 * number}) for number in range(1, 16)]
-    for loss, verdict in ((1.545, "promote"), (1.546, "prune")):  # the fifth, the last that goes on, has 1.5
+    for loss, verdict in ((1.647, "promote"), (1.649, "prune")):  # the sixth, the last that goes on, has 1.6
         assert Rungs.over(9, 5000).verdict(0, [Standing(0, {}, ranks={S: loss}), *rivals], 16) == verdict
 
 
@@ -175,11 +175,11 @@ def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 16])
 def test_the_expected_epochs_are_those_that_are_then_run(trials: int) -> None:
-    rule = Rungs.over(9, 5000)
+    rule = Rungs.over(9, 600)
     losses = {number: [1.0 / (number + 1)] * 10 for number in range(trials)}
     given = climb(rule, losses, set(), random.Random(0)).values()
     # who begins in full has been run in miniature besides
-    assert rule.expected_epochs([], trials) == pytest.approx(sum(given) + sum(epochs >= 1 for epochs in given) * S)
+    assert rule.expected_epochs([], trials) == pytest.approx(sum(given) + sum(epochs >= 1 for epochs in given) * L)
 
 
 def test_the_expected_epochs_are_those_of_runs_in_miniature_and_of_trials_in_full() -> None:

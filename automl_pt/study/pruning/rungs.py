@@ -2,10 +2,10 @@
 
 All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
 part of them (`engine/probe.py`). From each rung the best `1 / reduction` go on, and always at least `keep`; the last
-rung is the last epoch. In a short run those who go on from the first rung come to the second by a run in miniature,
-too, a longer one; in a long run, as themselves. With few images the first is the longer one at once. It is successive
-halving (Jamieson and Talwalkar, 2016), with paused trials: nobody is ranked against trials that have had more epochs,
-and none of a trial's epochs is run twice.
+rung is the last epoch. With many images those who go on from the first rung come to the second by a run in miniature,
+too, a longer one. With few there is one run in miniature, the longer the fewer they are; in a long run a rung in the
+middle of it follows. It is successive halving (Jamieson and Talwalkar, 2016), with paused trials:
+nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
 more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
@@ -26,13 +26,15 @@ from automl_pt.study.pruning.base import Standing, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: the parts of an epoch that runs in miniature take; the shorter tells enough from so many training images on: a few
-#: steps tell of the weights that a trial began with, and against high learning rates that win in the end
-SHORTER, LONGER, MANY = 1 / 8, 1 / 2, 1600
-#: from so many epochs on the trials' own first epochs tell more than a second run in miniature, for their price
-LONG = 9
+#: the parts of an epoch that runs in miniature take. From `MANY` training images on the shorter tells enough for a
+#: first cut, from `SOME` on the longer enough to decide. A few steps tell only of the weights that a trial began with,
+#: and against high learning rates that win in the end
+SHORTER, LONGER, LONGEST = 1 / 8, 1 / 2, 7 / 8
+MANY, SOME = 1600, 1000
+#: a run of so many epochs is worth the longest; one of so many, with few images, a rung in its middle besides
+WORTH_LONGEST, LONG = 5, 9
 #: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
-REDUCTIONS_OF_SHORT, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (3.0, 1.6)
+REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (5.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Rungs:
 
     levels: tuple[float, ...]
     #: of the first rung, and of those after it
-    reductions: tuple[float, float] = REDUCTIONS_OF_LONG
+    reductions: tuple[float, float] = (3.0, 3.0)
     keep: int = 2
     margin: float = 0.03
 
@@ -49,21 +51,16 @@ class Rungs:
     def over(epochs: int, images: int) -> Rungs:
         """Place the rungs for runs of `epochs` on so many training `images`.
 
-        The first stands at an eighth of the first epoch, or at half of it where there are fewer than `MANY` images. In
-        a short run the second stands at half an epoch; in a long one others stand downwards from the end by thirds to
-        epoch 1. A run of one epoch has none: it is not worth stopping.
+        A run of one epoch has none: it is not worth stopping.
         """
         if epochs == 1:
             return Rungs((1,))
-        if epochs < LONG and images < MANY:
-            return Rungs((LONGER, epochs), REDUCTIONS_AT_ONCE)
-        if epochs < LONG:
-            return Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_SHORT)
-        thirds, level = [float(epochs)], epochs / 3
-        while level >= 1:
-            thirds.append(float(round(level)))
-            level /= 3
-        return Rungs((LONGER if images < MANY else SHORTER, *sorted(thirds)), REDUCTIONS_OF_LONG)
+        if images >= MANY:
+            return Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_MANY)
+        if epochs >= LONG:
+            return Rungs((LONGEST, epochs // 2, epochs), REDUCTIONS_OF_LONG)
+        is_long_look = images < SOME and epochs >= WORTH_LONGEST
+        return Rungs((LONGEST if is_long_look else LONGER, epochs), REDUCTIONS_AT_ONCE)
 
     def until(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
