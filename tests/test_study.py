@@ -324,18 +324,21 @@ def test_losers_leave_no_checkpoints_and_only_the_best_keeps_its_weights(tmp_pat
     assert not list(tmp_path.glob("*/trials/*/checkpoints"))
 
 
-@pytest.mark.parametrize(("lr", "workers"), [((8e-4, 1.5e-3), 0), ((1e-5, 1e-3), 0), ((8e-4, 1.5e-3), 2)])
+@pytest.mark.parametrize(
+    ("space", "workers"),
+    [({"lr": (8e-4, 1.5e-3)}, 0), ({"lr": (1e-4, 1e-3), "batch_sizes": (16, 64)}, 0), ({"lr": (8e-4, 1.5e-3)}, 2)],
+)
 def test_at_no_time_are_there_more_checkpoints_than_the_bound(
-    tmp_path: Path, lr: tuple[float, float], workers: int
+    tmp_path: Path, space: dict[str, tuple[float, ...]], workers: int
 ) -> None:
     directory, most, result = tmp_path / "toy", 0, None
-    for event in steps(config(trials=16, lr=lr, workers=workers), directory, subject=TOY):
+    for event in steps(config(trials=16, workers=workers, **space), directory, subject=TOY):
         most = max(most, len(list((directory / "trials").glob("*/checkpoints"))))
         result = event.result if isinstance(event, events.Finished) else None
     assert result is not None
     order = sorted(result.trials, key=lambda trial: (trial.ranks[7 / 8], trial.number))
-    outside = [trial.number for trial in order].index(0) >= 3  # where the rest is lower it is not
-    assert outside == (lr[1] == 1.5e-3)  # and there it is near enough to go on
+    outside = [trial.number for trial in order].index(0) >= 3
+    assert outside == ("batch_sizes" not in space)  # where smaller batches are better, but near enough to go on
     bound = 3 + outside  # the first rung's quota, and trial 0 outside it; a run in miniature keeps nothing
     assert 2 <= most <= bound, most
 
