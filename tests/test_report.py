@@ -92,8 +92,8 @@ def test_a_trial_dropped_within_its_first_epoch_shows_by_what(tmp_path: Path) ->
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_study(found, console)
     console.file.close()
-    assert re.search(rf"{dropped.rank_loss:.4f} at 0.12 +0.12 ", console.export_text())
-    assert dropped.to_dict() | {"ranks": {"0.125": dropped.rank_loss}, "ranked_at": 1 / 8} == (dropped.to_dict())
+    assert re.search(rf"{dropped.rank_loss:.4f} at 0.88 +0.88 ", console.export_text())
+    assert dropped.to_dict() | {"ranks": {"0.875": dropped.rank_loss}, "ranked_at": 7 / 8} == (dropped.to_dict())
     # and Optuna's tools find it as a number and as a point to draw
     plain = optuna.load_study(study_name="toy", storage=storage_url(tmp_path / "toy")).get_trials()[dropped.number]
     assert plain.user_attrs["rank_loss"] == dropped.rank_loss
