@@ -9,7 +9,7 @@ import torch
 
 from automl_pt.cores import available_cores, cgroup_quota
 from automl_pt.errors import DeviceError
-from automl_pt.training.device import choose_device, choose_precision, default_threads, has_amx
+from automl_pt.training.device import choose_device, choose_precision, default_threads, has_fast_bf16
 
 
 def test_a_device_that_is_absent_is_an_error_that_lists_what_is_there() -> None:
@@ -22,9 +22,35 @@ def test_auto_always_gives_a_device() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_auto_precision_on_a_cpu_follows_amx() -> None:
-    assert choose_precision("auto", torch.device("cpu")) == ("bf16" if has_amx() else "fp32")
+def test_auto_precision_on_a_cpu_is_what_pays_there() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == ("bf16" if has_fast_bf16() else "fp32")
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("supported", "vendor", "pays"),
+    [
+        ({"_is_amx_tile_supported"}, "GenuineIntel", True),
+        ({"_is_avx512_bf16_supported"}, "GenuineIntel", False),
+        ({"_is_avx512_bf16_supported"}, "AuthenticAMD", True),
+        ({"_is_avx512_bf16_supported"}, "", False),
+        (set(), "AuthenticAMD", False),
+    ],
+)
+def test_where_bfloat16_pays(
+    supported: set[str], vendor: str, pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in supported, raising=False)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: any\n")
+    assert has_fast_bf16(cpuinfo) is pays
+
+
+def test_a_torch_that_does_not_tell_of_the_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.parametrize(("text", "quota"), [("max 100000", None), ("150000 100000", 1.5), ("400000 100000", 4.0)])

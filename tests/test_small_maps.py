@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from automl_pt.training import small_maps
+from automl_pt.training.device import has_amx
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.small_maps import SmallMapConv2d, use_convolutions, use_matrix_products
 
@@ -105,12 +106,45 @@ def test_frozen_weights_and_first_layers_need_no_gradient() -> None:
     assert images.grad.abs().sum() > 0
 
 
-def test_autocast_and_double_stay_convolutions() -> None:
+def test_half_precision_other_than_bfloat16_and_double_stay_convolutions() -> None:
     layer = use_matrix_products(nn.Conv2d(256, 256, 3, padding=1))
     images = torch.randn(1, 256, 2, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(images).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.float16):
+        assert "_Product" not in type(layer(images).grad_fn).__name__
     assert layer.double()(images.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(("channels", "size", "small"), [(512, 1, True), (512, 4, True), (256, 4, False)])
+def test_under_autocast_more_weights_make_a_product(channels: int, size: int, small: bool) -> None:
+    layer = use_matrix_products(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+    images = torch.randn(2, channels, size, size, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = layer(images)
+    assert result.dtype == torch.bfloat16
+    assert ("_Product" in type(result.grad_fn).__name__) == small
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, 2), (3, 1, 3), (3, 2, 4), (1, 2, 3), (5, 1, 1)])
+def test_products_under_autocast_are_as_near_to_float32_as_convolutions(
+    kernel: int, stride: int, size: int, last: bool, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(512, 512, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    images = torch.randn(4, 512, size, size)
+    if last:
+        layer, images = layer.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    exact = results(layer, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = results(layer, images.bfloat16())
+        ours = results(small_map := use_matrix_products(layer), images.bfloat16())
+    assert type(small_map) is SmallMapConv2d
+    for mine, theirs, right in zip(ours, plain, exact, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert mine.shape == theirs.shape
+        errors = [((found.float() - right).norm() / right.norm()).item() for found in (mine, theirs)]
+        assert errors[0] < 1.5 * errors[1] + 1e-4
 
 
 def test_only_plain_convolutions_are_exchanged_and_the_exchange_can_be_undone() -> None:
@@ -148,7 +182,7 @@ def test_a_network_is_arranged_for_its_device_and_computes_the_same() -> None:
     assert arranged.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     half = arrange(resnet18(num_classes=5), CPU, "bf16")
-    assert not any(type(module) is SmallMapConv2d for module in half.modules())
+    assert any(type(module) is SmallMapConv2d for module in half.modules()) is not has_amx()
 
 
 @pytest.mark.parametrize(

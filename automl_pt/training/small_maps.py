@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from automl_pt.training.depthwise import DepthwiseConv2d
+
 #: pixels of the largest result computed so, and weights for each of its pixels that make it pay: both measured
 MAX_PIXELS = 49
-WEIGHTS_PER_PIXEL = 2**14
+WEIGHTS_PER_PIXEL = {torch.float32: 2**14, torch.bfloat16: 2**17}
 
 
 def use_matrix_products(model: nn.Module) -> nn.Module:
@@ -32,10 +34,10 @@ def use_matrix_products(model: nn.Module) -> nn.Module:
 
 
 def use_convolutions(model: nn.Module) -> nn.Module:
-    """Undo `use_matrix_products`, for whoever reads the network's structure."""
+    """Undo `use_matrix_products`, and `use_float32_where_depthwise`, for whoever reads the network's structure."""
     for module in model.modules():
-        if type(module) is SmallMapConv2d:
-            module.__class__ = nn.Conv2d  # type: ignore[assignment]  # narrowed by the line above
+        if type(module) in (SmallMapConv2d, DepthwiseConv2d):
+            module.__class__ = nn.Conv2d
     return model
 
 
@@ -43,20 +45,22 @@ class SmallMapConv2d(nn.Conv2d):
     """`nn.Conv2d` in all but its arithmetic: float32 on a CPU with a small result is a sum of matrix products."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self._is_small(input, weight):
+        short = torch.is_autocast_enabled("cpu")
+        if not self._is_small(input, weight, torch.get_autocast_dtype("cpu") if short else torch.float32):
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
-        result: Tensor = _Product.apply(input, weight, self.stride, self.padding)
-        return result if bias is None else result + bias[:, None, None]
+        images = input.to(torch.bfloat16) if short else input
+        result: Tensor = _Product.apply(images, weight, self.stride, self.padding)
+        return result if bias is None else result + bias.to(result.dtype)[:, None, None]
 
-    def _is_small(self, images: Tensor, weight: Tensor) -> bool:
-        if images.dim() != 4 or not images.is_cpu or images.dtype != torch.float32 or weight.dtype != torch.float32:
+    def _is_small(self, images: Tensor, weight: Tensor, number_format: torch.dtype) -> bool:
+        if images.dim() != 4 or not images.is_cpu or weight.dtype != torch.float32:
             return False
-        if torch.is_autocast_enabled("cpu"):
+        if number_format not in WEIGHTS_PER_PIXEL or images.dtype not in (torch.float32, number_format):
             return False
         height, width = _shape(images, weight, self.stride, self.padding)
         pixels = height * width
-        return 0 < pixels <= MAX_PIXELS and weight.numel() >= WEIGHTS_PER_PIXEL * pixels
+        return 0 < pixels <= MAX_PIXELS and weight.numel() >= WEIGHTS_PER_PIXEL[number_format] * pixels
 
 
 def _can_be(module: nn.Conv2d) -> bool:
@@ -71,9 +75,10 @@ def _shape(images: Tensor, weight: Tensor, stride: Any, padding: Any) -> tuple[i
 
 
 class _Product(torch.autograd.Function):
-    """A convolution of float32[N, C, H, W], the sum over the kernel's taps of (pixels, C) @ (C, channels).
+    """A convolution of images[N, C, H, W], the sum over the kernel's taps of (pixels, C) @ (C, channels).
 
-    In channels_last memory a tap's weights, and their gradient, are matrices as they lie.
+    In channels_last memory a tap's weights, and their gradient, are matrices as they lie. For images in bfloat16 they
+    are copied into such matrices, and the sum over the taps is kept in float32, as a convolution keeps it.
     """
 
     @staticmethod
@@ -82,23 +87,25 @@ class _Product(torch.autograd.Function):
         rows, columns = (
             _taps(images.shape[axis], weight.shape[axis], stride[axis - 2], padding[axis - 2]) for axis in (2, 3)
         )
-        ctx.save_for_backward(images, weight)
+        matrices = weight.permute(2, 3, 0, 1)
+        if images.dtype != weight.dtype:
+            matrices = matrices.to(images.dtype, memory_format=torch.contiguous_format)
+        ctx.save_for_backward(images, matrices)
         ctx.taps = [(*row, *column) for row in rows for column in columns]
-        pixels, matrices = images.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
-        result = pixels.new_zeros(len(images), height, width, weight.shape[0])
+        pixels = images.permute(0, 2, 3, 1)
+        result = weight.new_zeros(len(images), height, width, weight.shape[0])
         for i, results_y, pixels_y, j, results_x, pixels_x in ctx.taps:
-            _add_product(result[:, results_y, results_x], pixels[:, pixels_y, pixels_x], matrices[i, j])
-        return result.permute(0, 3, 1, 2)
+            _add_product(result[:, results_y, results_x], pixels[:, pixels_y, pixels_x], matrices[i, j].t())
+        return result.permute(0, 3, 1, 2).to(images.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight = ctx.saved_tensors
+        images, matrices = ctx.saved_tensors
         pixels, gradient = images.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
-        matrices = weight.permute(2, 3, 0, 1)
-        of_images = torch.zeros_like(images).permute(0, 2, 3, 1) if ctx.needs_input_grad[0] else None
-        start = torch.empty_like if len(ctx.taps) == weight[0, 0].numel() else torch.zeros_like  # what meets no pixel
-        of_weight = start(weight).permute(2, 3, 0, 1) if ctx.needs_input_grad[1] else None
+        of_images = torch.zeros_like(pixels, dtype=torch.float32) if ctx.needs_input_grad[0] else None
+        start = torch.empty_like if len(ctx.taps) == matrices.shape[:2].numel() else torch.zeros_like  # meets no pixel
+        of_weight = start(matrices) if ctx.needs_input_grad[1] else None
         for i, results_y, pixels_y, j, results_x, pixels_x in ctx.taps:
             results = gradient[:, results_y, results_x].flatten(0, 2)
             if of_weight is not None:
@@ -106,11 +113,19 @@ class _Product(torch.autograd.Function):
             if of_images is not None:
                 _add_product(of_images[:, pixels_y, pixels_x], results, matrices[i, j])
         return (
-            None if of_images is None else of_images.permute(0, 3, 1, 2),
-            None if of_weight is None else of_weight.permute(2, 3, 0, 1),
+            None if of_images is None else of_images.permute(0, 3, 1, 2).to(images.dtype),
+            None if of_weight is None else _as_weight(of_weight),
             None,
             None,
         )
+
+
+def _as_weight(gradient: Tensor) -> Tensor:
+    """Return a gradient [rows, columns, B, A] as that of the weights, float32[B, A, rows, columns]."""
+    weights = gradient.permute(2, 3, 0, 1)
+    if gradient.dtype == torch.float32:
+        return weights
+    return weights.to(torch.float32, memory_format=torch.channels_last)
 
 
 def _add_product(result: Tensor, pixels: Tensor, matrix: Tensor) -> None:

@@ -14,6 +14,10 @@ nobody's place. So a search hardly ever ends behind its default, and does not pa
 A verdict is given as soon as it is certain, whatever the trials still under way will bring: a trial is promoted when
 it stays within the quota even if all of those beat it, and dropped when the quota is full of better ones. So workers
 seldom wait for each other, and the outcome does not depend on who was first.
+
+Trials dropped after runs in miniature alone have no weights: would all that went on fail, there were no model. So where
+such a run decides who is trained to the end, the `keep` best of the others wait until the quota has come there, and
+take the places of trials that fail or diverge on the way.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ MANY, SOME = 1600, 1000
 #: a run of so many epochs is worth the longest; one of so many, with few images, a rung in its middle besides
 WORTH_LONGEST, LONG = 5, 9
 #: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
-REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (5.0, 1.5)
+REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (3.0, 2.5), (7.8, 1.0), (5.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,31 @@ class Rungs:
         rivals = self._rivals(rung, standings, total)
         scores = self._scores(rung, rivals)
         mine = (trial.rank(trial.epoch), number)
-        better = sum((score, other) < mine for other, score in scores.items())
+        better = [other for other, score in scores.items() if (score, other) < mine]
         dropped = sum(_dropped_at(standing, trial.epoch) for standing in rivals)
         unknown = max(0, self.entrants(rung, total) - len(scores) - dropped)
         quota = self.entrants(rung + 1, total)
-        if number == DEFAULT_TRIAL and (better >= quota or number not in scores):
+        if number == DEFAULT_TRIAL and (len(better) >= quota or number not in scores):
             others = sorted(score for other, score in scores.items() if other != number)
             return self._excuse(mine[0], others[:quota], quota, unknown)
-        if better >= quota or not math.isfinite(mine[0]):
+        spare = self.keep if self._decides_in_miniature(rung) else 0
+        if len(better) >= quota + spare or not math.isfinite(mine[0]):
             return "prune"
-        return "promote" if better + unknown < quota else "wait"
+        ahead = [standing for standing in rivals if standing.number in better]
+        return self._place(ahead, self.levels[rung + 1], quota, unknown, replaces=spare > 0)
+
+    def _decides_in_miniature(self, rung: int) -> bool:
+        """Say whether a run in miniature to `rung` decides who goes on to the end."""
+        return rung == len(self.levels) - 2 and self.levels[rung] < 1
+
+    @staticmethod
+    def _place(ahead: Sequence[Standing], level: float, quota: int, unknown: int, *, replaces: bool) -> Verdict:
+        """Judge a trial by those `ahead` of it, of whom `quota` come to `level`; it may replace those lost before."""
+        still = [standing for standing in ahead if not (replaces and standing.end == "lost" and standing.epoch < level)]
+        if len(still) + unknown < quota:
+            return "promote"
+        arrived = sum(standing.epoch >= level or standing.end == "finished" for standing in still)
+        return "prune" if (arrived if replaces else len(still)) >= quota else "wait"
 
     def _excuse(self, score: float, promoted: Sequence[float], quota: int, unknown: int) -> Verdict:
         """Judge the default trial outside the quota by the `promoted` scores, best first, of at most `quota` others.
@@ -167,6 +186,8 @@ class Rungs:
             first = below if below >= 1 else 0.0  # a run in miniature is none of the trial's own epochs
             under_way = [trial.epoch for trial in entered if trial.epoch < level and trial.end is None]
             on_the_way = sum(epoch - first for epoch in under_way if epoch >= 1)
+            if rung and self._decides_in_miniature(rung - 1):
+                arrived -= _replaced(rivals, below)
             left += max(0, self.entrants(rung, total) - arrived) * (level - first) - on_the_way
             if len(rivals) < len(standings):
                 left += self._excused(standings, below, level)
@@ -178,6 +199,12 @@ class Rungs:
         default = next(trial for trial in standings if trial.number == DEFAULT_TRIAL)
         on_its_way = default.end is None and below < default.epoch < level
         return level - default.epoch if on_its_way else 0.0
+
+
+def _replaced(rivals: Sequence[Standing], below: float) -> int:
+    """Count the trials lost after `below` in whose places there are others to go."""
+    lost = sum(trial.end == "lost" and _entered(trial, below) for trial in rivals)
+    return min(lost, sum(trial.end is None and trial.epoch >= below for trial in rivals))
 
 
 def _reached(trial: Standing, level: float) -> bool:
