@@ -20,7 +20,14 @@ def test_the_figures_told_at_the_end_are_those_of_the_weights_kept(
     tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     plugins, output = load_plugins((str(write_plugin(tmp_path)),)), tmp_path / "out"
-    plain: dict[str, Any] = {"backbone": "tiny", "epochs": 6, "batch_size": 4, "threads": 1, "device": "cpu"}
+    plain: dict[str, Any] = {
+        "backbone": "tiny",
+        "epochs": 6,
+        "batch_size": 4,
+        "threads": 1,
+        "device": "cpu",
+        "precision": "fp32",
+    }
     list(run.train(str(tiny_folder), output=output, plugins=plugins, schedule="constant", **plain, **settings))
     best, kept = best_epoch(history(output)), json.loads((output / "model.json").read_text())["metrics"]
     assert best is not None

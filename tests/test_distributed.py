@@ -36,7 +36,7 @@ def together(words: list[str], cache: Path, processes: int = 2) -> tuple[int, st
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
     folder, plugin = write_folder(tmp_path / "data", {"train": 15, "val": 3}), write_plugin(tmp_path)
-    shared: dict[str, Any] = {"backbone": "plain", "epochs": 3, "class_weights": "balanced"}
+    shared: dict[str, Any] = {"backbone": "plain", "epochs": 3, "class_weights": "balanced", "precision": "fp32"}
     words = [*command(folder, tmp_path / "two", plugin, batch_size=4, **shared), "--json"]
     code, output, errors = together(words, tmp_path / "cache")
     assert code == 0, errors
