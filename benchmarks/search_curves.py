@@ -7,9 +7,11 @@ fashion.large, with more images, and fashion.resnet18, at 64 px. For every seed 
 16 trials of a space-filling design are trained in full with the project's own trainer, without any pruning. Kept per
 trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life a quarter of an
 epoch), and with the batch's own statistics in place of the running ones; the first and last of these also at fractions
-of the first epoch; and the last after runs in miniature of such fractions. One thread; the network is a narrow residual
-one: 16 trials of 9 epochs take 40 to 65 core-seconds, of 5 epochs on the large sets 130, with ResNet-18 900 to 1,900. A
-study that is in results/search_curves.json is not measured again, but is given the runs in miniature that it lacks.
+of the first epoch; and the last after runs in miniature of such fractions. With many images "shared" is that after an
+eighth of an epoch that all trials of a study begin with the same weights and order, on 128 validation images. One
+thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65 core-seconds, of 5 epochs on the large
+sets 130 to 210, with ResNet-18 900 to 1,900. A study that is in results/search_curves.json is not measured again, but
+is given the runs in miniature that it lacks.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import math
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from automl_pt.locks import locked
 from automl_pt.plugins import load_plugins
 from automl_pt.seeds import derive_seed
 from automl_pt.study.engine.probe import due_after
+from automl_pt.study.pruning.rungs import MANY
 from automl_pt.study.sampling import _filling
 from automl_pt.study.space import Space
 from automl_pt.training.evaluation import evaluate
@@ -60,6 +64,8 @@ SPACES = {
     "narrow": Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",)),
     "resnet18": Space((1e-4, 1.0), (8, 16, 32, 64), ("resnet18",)),
 }
+#: validation images by which a shared run in miniature is scored
+SCORED = 128
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -93,21 +99,26 @@ def subset(pixels: Pixels, count: int, seed: int) -> Pixels:
     return Pixels(np.asarray(pixels.images)[rows], pixels.labels[rows], tuple(pixels.names[row] for row in rows))
 
 
-def batch_statistics_loss(training: Training) -> float:
-    """Evaluate with the statistics of each validation batch, leaving the running ones as they are."""
+def batch_statistics_loss(training: Training, images: int | None = None) -> float:
+    """Evaluate with the statistics of each validation batch, leaving the running ones as they are.
+
+    The first `images` only, where a number is given.
+    """
     norms = [module for module in training.model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     training.model.train()
     for norm in norms:
         norm.momentum = 0.0
+    sizes = training.val_loader.batch_sizes
+    sizes = sizes if images is None else sizes[: math.ceil(images / sizes[0])]
     with torch.no_grad():
         losses = [
             F.cross_entropy(training.model(images), labels, reduction="sum")
-            for images, labels in training.val_loader.epoch(0)
+            for images, labels in islice(training.val_loader.epoch(0), len(sizes))
         ]
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    return float(sum(losses)) / sum(training.val_loader.batch_sizes)
+    return float(sum(losses)) / sum(sizes)
 
 
 def new_training(
@@ -127,13 +138,15 @@ def new_training(
 
 def miniatures(known: dict[str, float | None], *settings: Any) -> dict[str, float | None]:
     """Run in miniature for fractions of an epoch not yet `known`; return all losses with batch statistics after it."""
-    losses = dict(known)
-    for name in [name for name in IN_MINIATURE if name not in known]:
-        training = new_training(*settings)
-        due = training.steps_in_miniature = due_after(IN_MINIATURE[name], len(training.train_loader.batch_sizes))
-        training.train_epoch(lambda done, _, due=due: done >= due, lambda: None)
-        losses[name] = _rounded(batch_statistics_loss(training))
-    return losses
+    missing = [name for name in IN_MINIATURE if name not in known]
+    return {**known, **{name: _in_miniature(IN_MINIATURE[name], *settings) for name in missing}}
+
+
+def _in_miniature(part: float, *settings: Any, images: int | None = None) -> float | None:
+    training = new_training(*settings)
+    due = training.steps_in_miniature = due_after(part, len(training.train_loader.batch_sizes))
+    training.train_epoch(lambda done, _: done >= due, lambda: None)
+    return _rounded(batch_statistics_loss(training, images))
 
 
 def curve(backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
@@ -192,6 +205,9 @@ def main() -> None:
             trial = found["trials"][number]
             assert math.isclose(trial["lr"], params["lr"]), "the study was measured with another design"
             trial["miniatures"] = miniatures(trial.get("miniatures", {}), *settings)
+            if train_images >= MANY and "shared" not in trial:
+                same = (backbone, *parts, data.hints, params, seed, int(epochs))
+                trial["shared"] = {"1/8": _in_miniature(1 / 8, *same, images=SCORED)}
         found["seconds"] = round((found.get("seconds") or 0) + time.process_time() - began, 1)
         with locked(RESULTS.with_name(".search_curves.lock")):
             keep(key, found)

@@ -4,9 +4,9 @@
 
 For every set, seed and number of epochs 16 trials were trained in full. Rules of rungs are replayed through the
 project's own `Rungs`, Optuna's pruners in the order of the trials' numbers. At rungs within the first epoch trials are
-compared after runs in miniature, or "itself", by their own first steps. Cost is in full runs: the epochs given to all
-trials, those in miniature too, and LOOK of an epoch for every look at the validation images at a rung, over the epochs
-of one run. Regret
+compared after runs in miniature, or "itself", by their own first steps; "shared" ones begin with the same weights for
+all trials, and are scored by 128 images. Cost is in full runs: the epochs given to all trials, those in miniature too,
+and LOOK of an epoch for every look at the validation images at a rung, over the epochs of one run. Regret
 is the kept validation loss of the best trial that ran to its end over the best of all 16, less one. "Behind" counts
 studies that end behind trial 0; "roles" the same with each of the 16 trials as trial 0 in turn, for the documented
 default is a bad setting on most of these sets, and so no hard case. Rank correlations (Spearman) compare the order at
@@ -38,8 +38,8 @@ MOST = 7 / 8
 PARTS = {"1/8": EIGHTH, "1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "3/8": MORE, "1/2": HALF, "2/3": 2 / 3, "7/8": MOST}
 #: for which of them runs in miniature were measured, and the trials themselves
 IN_MINIATURE, ITSELF = (EIGHTH, SIXTH, QUARTER, MORE, HALF, MOST), (SIXTH, QUARTER, 1 / 3, HALF, 2 / 3)
-#: the epochs a rule gives to each trial, and how often it looks
-Given = tuple[list[float], int]
+#: the epochs a rule gives to each trial, and those that its looks are worth
+Given = tuple[list[float], float]
 IN_FULL = math.inf
 #: from a study's curves and its number of training images
 Rule = Callable[[list[dict], int], Given]
@@ -50,7 +50,9 @@ def finite(value: float | None) -> float:
 
 
 #: where the losses at a part of the first epoch are
-WITHIN = {"raw": "probes", "batch": "batch_probes", "miniature": "miniatures"}
+WITHIN = {"raw": "probes", "batch": "batch_probes", "miniature": "miniatures", "shared": "shared"}
+#: a look at 128 images after an eighth of an epoch of 1,760
+SHARED_LOOK = 128 / 1760 / 3.2
 
 
 def score(trial: dict, epoch: float, kind: str) -> float:
@@ -68,7 +70,8 @@ def kept(trial: dict) -> float:
 def climb(rule: Rungs, trials: list[dict], kind: str = "miniature") -> Given:
     """Let the rule itself decide; a trial whose loss is not finite at its rung is lost there."""
     standings = [Standing(number, {}) for number in range(len(trials))]
-    looks, moved = 0, True
+    looks, moved = 0.0, True
+    small = [level for level in rule.levels if level < 1 and kind != "batch"]
     while moved:
         moved = False
         for number, one in enumerate(standings):
@@ -83,11 +86,12 @@ def climb(rule: Rungs, trials: list[dict], kind: str = "miniature") -> Given:
             if level == rule.levels[-1]:
                 standings[number] = replace(one, losses={int(level): kept(trials[number])}, end="finished")
                 continue
-            looks += 1
-            loss = score(trials[number], level, kind)
+            # with "shared" only the looks before the last in miniature are
+            is_shared = kind == "shared" and level in small[:-1]
+            looks += SHARED_LOOK if is_shared else LOOK
+            loss = score(trials[number], level, kind if is_shared or kind != "shared" else "miniature")
             ranks = {**one.ranks, level: loss}
             standings[number] = replace(one, ranks=ranks, end=None if math.isfinite(loss) else "lost")
-    small = [level for level in rule.levels if level < 1 and kind == "miniature"]
     ends = [min(one.epoch, len(trial["raw"])) for one, trial in zip(standings, trials, strict=True)]
     # each run in miniature begins at the beginning, and so does the trial
     own = [end if end >= 1 or not small else 0.0 for end in ends]
@@ -130,8 +134,11 @@ class Climb:
 
     def is_measured(self, trials: list[dict]) -> bool:
         """Say whether the losses at its rungs within the first epoch are known of every trial."""
-        needed = {name for name, point in PARTS.items() if point in self.rungs.levels}
-        return all(needed <= trial[WITHIN[self.kind]].keys() for trial in trials)
+        needed = [point for point in self.rungs.levels if point < 1]
+        kinds = ["shared"] * (len(needed) - 1) + ["miniature"] if self.kind == "shared" else [self.kind] * len(needed)
+        names = [next(name for name, place in PARTS.items() if place == point) for point in needed]
+        found = zip(names, kinds, strict=True)
+        return all(name in trial.get(WITHIN[kind], {}) for name, kind in found for trial in trials)
 
 
 def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03, kind: str = "miniature") -> Climb:
@@ -165,6 +172,10 @@ RULES: dict[int, dict[str, Rule]] = {
         "1/8 3/8 5, 16-6-2": small(EIGHTH, MORE, 5),
         "1/6 3/8 5, 16-6-2": small(SIXTH, MORE, 5),
         "1/8 1/2 5, 16-5-2": rungs(EIGHTH, HALF, 5, first=3, later=2.5),
+        "1/8 shared 1/2 5, 16-6-2": rungs(EIGHTH, HALF, 5, first=2.6, later=3, kind="shared"),
+        "1/8 shared 1/2 5, 16-5-2": rungs(EIGHTH, HALF, 5, first=3, later=2.5, kind="shared"),
+        "1/8 shared 1/2 5, 16-4-2": rungs(EIGHTH, HALF, 5, first=4, later=2, kind="shared"),
+        "1/8 shared 3/8 5, 16-5-2": rungs(EIGHTH, MORE, 5, first=3, later=2.5, kind="shared"),
         "1/8 1/2 5, 16-8-2": rungs(EIGHTH, HALF, 5, first=2, later=4),
         "1/8 1/2 2 5, 16-6-3-2": rungs(EIGHTH, HALF, 2, 5, first=2.6, later=2),
         "1/8 1/2 5, 16-6-2, margin 0": small(EIGHTH, HALF, 5, margin=0.0),
@@ -197,6 +208,7 @@ RULES: dict[int, dict[str, Rule]] = {
         "1/8 1 15, 16-5-2": rungs(EIGHTH, 1, 15, first=3, later=2.5),
         "1/8 2 15, 16-5-2": rungs(EIGHTH, 2, 15, first=3, later=2.5),
         "1/8 1/2 15, 16-6-2": small(EIGHTH, HALF, 15),
+        "1/8 shared 1/2 15, 16-5-2": rungs(EIGHTH, HALF, 15, first=3, later=2.5, kind="shared"),
         "1/2 1 15, 16-5-2": rungs(HALF, 1, 15, first=3, later=2.5),
         "7/8 15, 16-2": once(MOST, 15),
         "7/8 7 15, 16-3-2": rungs(MOST, 7, 15, first=5, later=1.5),
@@ -222,7 +234,7 @@ def judge(rule: Rule, trials: list[dict], images: int) -> dict[str, float]:
     epochs = max(len(trial["raw"]) for trial in trials)
     given, looks = rule(trials, images)
     found = min(kept(trial) for trial, done in zip(trials, given, strict=True) if done >= epochs)
-    cost = (sum(given) + LOOK * looks) / epochs
+    cost = (sum(given) + looks) / epochs
     regret = found / min(kept(trial) for trial in trials) - 1
     return {"cost": round(cost, 3), "regret": round(regret, 4), "behind": float(found > kept(trials[0]))}
 

@@ -175,7 +175,7 @@ class Coordinator:
         self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
-        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at, self.config.seed))
+        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
         return TrialStarted(number, params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ class TrialSpec:
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
     a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
-    `shared_seed` is the same for all trials of a study.
     """
 
     number: int
@@ -34,7 +33,6 @@ class TrialSpec:
     until: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
-    shared_seed: int = 0
 
 
 @dataclass(frozen=True)

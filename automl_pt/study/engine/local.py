@@ -80,7 +80,6 @@ class LocalEngine:
             output=str(spec.output),
             until=spec.until,
             manifest=str(spec.manifest),
-            shared_seed=spec.shared_seed,
             ranked_at=spec.ranked_at,
         )
 

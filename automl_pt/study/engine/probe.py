@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
-from automl_pt.config import TrainConfig
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data
 from automl_pt.new_training import new_training, set_up
@@ -19,32 +18,26 @@ from automl_pt.plugins import Plugins
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.ranking import shuffled_loss
 
-#: validation images that a trial is scored by before the last look, at least; else half as many as it learnt from
-FEWEST_SCORED = 128
-
 
 def probes(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Probe]:
     """Train in miniature, for each of the points in `ranked_at` within the first epoch; say how good the weights are.
 
-    They are thrown away: each begins with the trial's own, and so does the trial. But for the last of them, which only
-    drop the worst: there all trials begin with the same weights and see the same images, which orders them better for
-    the price. A probe that is stopped on the way gives nothing.
+    They are thrown away: each begins with the trial's own, and so does the trial. A probe that is stopped on the way
+    gives nothing.
     """
-    levels = [point for point in spec.ranked_at if point < 1]
-    for level in levels:
+    for level in (point for point in spec.ranked_at if point < 1):
         started = perf_counter()
-        config = spec.config if level == levels[-1] else spec.config.model_copy(update={"seed": spec.shared_seed})
-        loss = _loss_in_miniature(config, level, should_stop, data, plugins, is_rough=level != levels[-1])
+        loss = _loss_in_miniature(spec, level, should_stop, data, plugins)
         if loss is None:
             return
         yield Probe(level, loss if math.isfinite(loss) else math.nan, perf_counter() - started)
 
 
 def _loss_in_miniature(
-    config: TrainConfig, level: float, should_stop: Callable[[], bool], data: Data, plugins: Plugins, *, is_rough: bool
+    spec: TrialSpec, level: float, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> float | None:
-    backbone = plugins.backbone(config.backbone, config.backbone_options)
-    training = new_training(config, data, backbone, *set_up(config))
+    backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
+    training = new_training(spec.config, data, backbone, *set_up(spec.config))
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 
@@ -52,11 +45,8 @@ def _loss_in_miniature(
         return should_stop() or batches_done >= due
 
     training.train_epoch(after_step, save=lambda: None)
-    if training.progress.batches_done != due:
-        return None
-    learnt_from = sum(training.train_loader.batch_sizes[:due])
-    images = max(FEWEST_SCORED, learnt_from // 2) if is_rough else None
-    return shuffled_loss(training.model, config, data, plugins, images)
+    done = training.progress.batches_done == due
+    return shuffled_loss(training.model, spec.config, data, plugins) if done else None
 
 
 def due_after(level: float, batches: int) -> int:

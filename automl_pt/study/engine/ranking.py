@@ -8,10 +8,8 @@ lag.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +48,10 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
     return shuffled_loss(model, config, data, plugins)
 
 
-def shuffled_loss(
-    model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins, images: int | None = None
-) -> float:
+def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins) -> float:
     """Return that loss of `model`, ready on its device; without batch normalisation it is the plain validation loss.
 
-    The images come in one fixed random order, so that every batch holds a mixture of classes, and the first `images` of
-    them, rounded up to whole batches, are a fair sample.
+    The images come in one fixed random order, so that every batch holds a mixture of classes.
     """
     use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
@@ -73,12 +68,11 @@ def shuffled_loss(
         shuffle=True,
         channels_last=has_channels_last(device, precision),
     )
-    batches = len(loader.batch_sizes) if images is None else min(len(loader.batch_sizes), math.ceil(images / BATCH))
     total = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode(), autocast(device, precision):
-        for pixels, labels in islice(loader.epoch(0), batches):
-            total += F.cross_entropy(model(pixels).float(), labels, reduction="sum").cpu()
-    return total.item() / sum(loader.batch_sizes[:batches])
+        for images, labels in loader.epoch(0):
+            total += F.cross_entropy(model(images).float(), labels, reduction="sum").cpu()
+    return total.item() / sum(loader.batch_sizes)
 
 
 @lru_cache(maxsize=1)

@@ -74,7 +74,6 @@ def serve(link: Link, make: MakeTrial) -> None:
                 until=command["until"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
-                shared_seed=command["shared_seed"],
             )
             try:
                 run_trial(link, make, spec)

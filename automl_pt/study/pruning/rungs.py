@@ -38,7 +38,7 @@ MANY, SOME = 1600, 1000
 #: a run of so many epochs is worth the longest; one of so many, with few images, a rung in its middle besides
 WORTH_LONGEST, LONG = 5, 9
 #: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
-REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (3.0, 2.5), (7.8, 1.0), (5.0, 1.5)
+REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (5.0, 1.5)
 
 
 @dataclass(frozen=True)
