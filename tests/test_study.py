@@ -253,6 +253,23 @@ def test_a_failed_trial_is_a_failure_and_never_ends_the_study(tmp_path: Path, da
         assert max(smaller) < result.trials[3].params["batch_size"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_those_dropped_in_miniature_take_the_places_of_trials_that_fail(tmp_path: Path, workers: int) -> None:
+    space: dict[str, Any] = {"epochs": 5, "trials": 8, "workers": workers}
+    whole, _ = search(tmp_path / "whole", **space)
+    order = [record.number for record in sorted(whole.trials, key=lambda one: one.ranks.get(0.5, 9))]
+    assert sorted(order[:2]) == [record.number for record in whole.trials if record.state == "COMPLETE"]
+    for count in (1, 2):
+        fail = ",".join(map(str, order[:count]))
+        result, _ = search(tmp_path / fail, dataset=f"several-{fail}", **space)
+        assert [record.state for record in result.trials if record.number in order[:count]] == ["FAIL"] * count
+        done = [record.number for record in result.trials if record.state == "COMPLETE"]
+        # of three at the second look, one is left to replace two
+        assert done == sorted(order[count:3])
+        assert result.best is not None
+        assert result.best.number in done
+
+
 def test_a_diverged_trial_ends_at_once_and_never_wins(tmp_path: Path) -> None:
     result, _ = search(tmp_path / "toy", dataset="diverge-4", pruner="none")
     assert result.trials[4].state == "PRUNED"

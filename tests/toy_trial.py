@@ -68,8 +68,13 @@ def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResu
 
 
 def go_wrong(spec: TrialSpec, epoch: int) -> None:
-    """Fail, crash, hang, as the dataset's name says: `KIND-TRIAL`, at epoch 2; `late-EPOCH` fails all."""
+    """Fail, crash, hang, as the dataset's name says: `KIND-TRIAL`, at epoch 2; `late-EPOCH` fails all.
+
+    `several-A,B` fails trials A and B in their first epoch.
+    """
     kind, _, number = spec.config.dataset.partition("-")
+    if kind == "several" and str(spec.number) in number.split(","):
+        raise ValueError("this trial was told to fail")
     if kind == "late" and number == str(epoch):
         raise ValueError("this trial was told to fail")
     if number != str(spec.number) or epoch != 2:
