@@ -2,7 +2,7 @@
 
 Each channel has a kernel of its own there, so that there is little to multiply, and the short format saves nothing;
 PyTorch's gradients of such a convolution in bfloat16 take 2 to 15 times as long as in float32, but for 3x3 kernels
-without a stride. It made EfficientNet-B0 at 64 px twice as slow to train (benchmarks/small_maps.py).
+without a stride. It made EfficientNet-B0 at 64 px twice as slow to train (benchmarks/number_formats.py).
 """
 
 from __future__ import annotations
