@@ -12,22 +12,49 @@ from automl_pt.training.small_maps import use_convolutions
 
 
 @pytest.mark.parametrize(
-    ("layer", "is_exchanged"),
+    ("layer", "side", "is_exact"),
     [
-        (nn.Conv2d(8, 8, 5, groups=8), True),
-        (nn.Conv2d(8, 16, 7, groups=8), True),
-        (nn.Conv2d(8, 8, 3, stride=2, groups=8), True),
-        (nn.Conv2d(8, 8, 3, groups=8), False),
-        (nn.Conv2d(8, 8, 1, groups=8), False),
-        (nn.Conv2d(8, 8, 5, groups=4), False),
-        (nn.Conv2d(8, 8, 5), False),
-        (nn.Conv2d(1, 8, 5), False),
+        (nn.Conv2d(8, 8, 5, padding=2, groups=8), 9, True),
+        (nn.Conv2d(8, 16, 7, padding=3, groups=8), 9, True),
+        (nn.Conv2d(8, 8, 3, padding=1, stride=2, groups=8), 9, True),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), 9, False),
+        (nn.Conv2d(8, 8, 1, groups=8), 9, False),
+        (nn.Conv2d(8, 8, 5, padding=2, groups=4), 9, False),
+        # a tap of the kernel may meet no pixel
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), 2, True),
+        (nn.Conv2d(8, 8, 5, padding=2, groups=4), 3, True),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2), 4, True),
     ],
 )
-def test_the_slow_ones_are_exchanged_and_the_exchange_can_be_undone(layer: nn.Conv2d, is_exchanged: bool) -> None:
+def test_the_slow_and_the_wrong_ones_train_in_float32(layer: nn.Conv2d, side: int, is_exact: bool) -> None:
     use_float32_where_depthwise(layer)
-    assert (type(layer) is DepthwiseConv2d) == is_exchanged
+    images = torch.randn(2, 8, side, side)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = layer(images)
+    assert torch.equal(result, layer(images).bfloat16()) == is_exact
     assert type(use_convolutions(layer)) is nn.Conv2d
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 8, 16, 20, 64])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 1), (3, 1, 1), (5, 2, 2), (3, 2, 2), (7, 1, 2)])
+def test_taps_that_meet_no_pixel_have_a_gradient_of_zero(
+    batch: int, groups: int, kernel: int, stride: int, side: int
+) -> None:
+    layer = nn.Conv2d(96, 96, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    model = arrange(nn.Sequential(layer), torch.device("cpu"), "bf16")
+    images = torch.randn(batch, 96, side, side).contiguous(memory_format=torch.channels_last)
+    used = [torch.full_like(layer.weight, torch.nan, dtype=torch.bfloat16) for _ in range(8)]
+    del used  # what the next tensors may find in memory
+    with torch.autocast("cpu", torch.bfloat16):
+        result = model(images)
+    result.float().square().sum().backward()
+    weight = torch.ones_like(layer.weight).requires_grad_()
+    exact = nn.functional.conv2d(torch.ones_like(images), weight, None, stride, kernel // 2, 1, groups)
+    met = torch.autograd.grad(exact.sum(), weight)[0] > 0
+    assert layer.weight.grad is not None
+    assert torch.isfinite(layer.weight.grad).all()
+    assert not layer.weight.grad[~met].any()
 
 
 @pytest.mark.parametrize("bias", [False, True])

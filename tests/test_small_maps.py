@@ -121,7 +121,8 @@ def test_under_autocast_more_weights_make_a_product(channels: int, size: int, sm
     with torch.autocast("cpu", torch.bfloat16):
         result = layer(images)
     assert result.dtype == torch.bfloat16
-    assert ("_Product" in type(result.grad_fn).__name__) == small
+    # over one pixel eight taps of nine meet none: a product always
+    assert ("_Product" in type(result.grad_fn).__name__) == (size == 1 or (small and not has_amx()))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -181,8 +182,6 @@ def test_a_network_is_arranged_for_its_device_and_computes_the_same() -> None:
     assert any(type(module) is SmallMapConv2d for module in arranged.modules())
     assert arranged.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    half = arrange(resnet18(num_classes=5), CPU, "bf16")
-    assert any(type(module) is SmallMapConv2d for module in half.modules()) is not has_amx()
 
 
 @pytest.mark.parametrize(

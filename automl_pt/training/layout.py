@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from automl_pt.training.depthwise import use_float32_where_depthwise
-from automl_pt.training.device import NumberFormat, has_amx
+from automl_pt.training.device import NumberFormat
 from automl_pt.training.small_maps import use_matrix_products
 
 
@@ -25,10 +25,7 @@ def arrange(model: nn.Module, device: torch.device, precision: NumberFormat) -> 
     layout = torch.channels_last if has_channels_last(device, precision) else torch.contiguous_format
     # PyTorch's annotations know no memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    if device.type != "cpu":
+    if device.type != "cpu" or precision == "fp16":
         return model
-    if precision == "bf16":
-        use_float32_where_depthwise(model)
-    # with AMX tiles it was not measured whether the products pay
-    has_products = precision == "fp32" or (precision == "bf16" and not has_amx())
-    return use_matrix_products(model) if has_products else model
+    model = use_matrix_products(model)
+    return use_float32_where_depthwise(model) if precision == "bf16" else model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from automl_pt.training.depthwise import DepthwiseConv2d
+from automl_pt.training.device import has_amx
 
 #: pixels of the largest result computed so, and weights for each of its pixels that make it pay: both measured
 MAX_PIXELS = 49
@@ -60,6 +61,12 @@ class SmallMapConv2d(nn.Conv2d):
             return False
         height, width = _shape(images, weight, self.stride, self.padding)
         pixels = height * width
+        if number_format == torch.bfloat16 and torch.is_grad_enabled() and pixels > 0:
+            sides = zip(images.shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
+            if any(len(_taps(*side)) < side[1] for side in sides):
+                return True  # PyTorch 2.15 may leave the gradient of a tap that meets no pixel unwritten
+            if has_amx():
+                return False  # whether products pay there was not measured
         return 0 < pixels <= MAX_PIXELS and weight.numel() >= WEIGHTS_PER_PIXEL[number_format] * pixels
 
 
