@@ -65,8 +65,8 @@ class SmallMapConv2d(nn.Conv2d):
             sides = zip(images.shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
             if any(len(_taps(*side)) < side[1] for side in sides):
                 return True  # PyTorch 2.15 may leave the gradient of a tap that meets no pixel unwritten
-            if has_amx():
-                return False  # whether products pay there was not measured
+        if number_format == torch.bfloat16 and has_amx():
+            return False  # whether products pay there was not measured
         return 0 < pixels <= MAX_PIXELS and weight.numel() >= WEIGHTS_PER_PIXEL[number_format] * pixels
 
 
