@@ -27,7 +27,7 @@ def use_float32_where_depthwise(model: nn.Module) -> nn.Module:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` in all but its number format: float32 on a CPU, also under autocast, where gradients are wanted."""
+    """`nn.Conv2d` in all but its number format: float32 while it trains under autocast, where bf16 is slow or wrong."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         trains = torch.is_grad_enabled() and input.is_cpu and torch.is_autocast_enabled("cpu")

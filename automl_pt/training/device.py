@@ -50,7 +50,7 @@ def choose_precision(name: str, device: torch.device) -> NumberFormat:
 def has_fast_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Say whether bf16 pays on this CPU: with AMX tiles, or on an AMD processor with AVX512-BF16.
 
-    On the latter (Zen 4) it trains 1.0 to 1.9 times as fast as fp32 (benchmarks/number_formats.py). On an Intel Xeon
+    On the latter (Zen 4) it trains 1.0 to 2.0 times as fast as fp32 (benchmarks/number_formats.py). On an Intel Xeon
     without AMX it was measured at 0.75 to 0.95 times the speed of fp32 (ResNet-18 and DenseNet-121, 64 and 224 px).
     """
     return has_amx() or (_supports("_is_avx512_bf16_supported") and "AuthenticAMD" in _vendor(cpuinfo))
