@@ -43,7 +43,7 @@ def use_convolutions(model: nn.Module) -> nn.Module:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`nn.Conv2d` in all but its arithmetic: a small result on a CPU is a sum of matrix products, in float32 and bf16."""
+    """`nn.Conv2d` in all but its arithmetic: on a CPU, in float32 or bf16, a small result is a sum of products."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         short = torch.is_autocast_enabled("cpu")
