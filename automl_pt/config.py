@@ -29,7 +29,7 @@ Flag = Annotated[bool, Strict()]
 StopRule = Literal["consecutive", "best"]
 Schedule = Literal["constant", "step", "polynomial", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Augment = Literal["auto", "none"]
+Augment = Literal["auto", "always", "none"]
 
 C = TypeVar("C", bound="Settings")
 
@@ -77,7 +77,9 @@ class Settings(BaseModel):
         None, description="side in pixels; default: the dataset's hint, else the backbone's"
     )
     augment: Augment = Field(
-        "auto", description="random shifts, and mirror images where the dataset's hints allow them"
+        "auto",
+        description="random shifts, and mirror images, where the dataset's hints allow them: auto in the first half "
+        "of the epochs, always in all of them",
     )
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
     weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
@@ -122,6 +124,11 @@ class Settings(BaseModel):
         None,
         description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",
     )
+
+    @property
+    def augmented_epochs(self) -> int:
+        """Return how many epochs, from the first on, see augmented images; the others see them as they are."""
+        return {"none": 0, "auto": self.epochs // 2, "always": self.epochs}[self.augment]
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

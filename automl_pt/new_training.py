@@ -108,10 +108,10 @@ def _loaders(
         "channels_last": channels_last,
         "share": (group.rank, group.size),
     }
-    augment = config.augment == "auto"
+    augmented = config.augmented_epochs
     return (
-        Loader(train_pixels, batch_size=batch_size, augment=augment, shuffle=True, **shared),
-        Loader(val_pixels, batch_size=EVALUATION_BATCH, augment=False, shuffle=False, **shared),
+        Loader(train_pixels, batch_size=batch_size, augmented_epochs=augmented, shuffle=True, **shared),
+        Loader(val_pixels, batch_size=EVALUATION_BATCH, augmented_epochs=0, shuffle=False, **shared),
     )
 
 

@@ -2,7 +2,7 @@
 resized crops from images cached larger. The same budget for each, several seeds, validation at the training side.
 
     python benchmarks/augmentation.py DATA        # a folder with {train,val}/CLASS/*
-    python benchmarks/augmentation.py DATA --arms 0 1 --side 32 --epochs 15     # is augmenting worth it at all?
+    python benchmarks/augmentation.py DATA --arms 0 1 5 --side 32 --epochs 15     # is it worth it, and how long?
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ ARMS: dict[str, tuple[float, float | None]] = {
     "crops of 35-100 %, cached at 1.5": (1.5, 0.35),
     "crops of 8-100 %, cached at 1.5": (1.5, 0.08),
     "crops of 35-100 %, cached at 2": (2, 0.35),
+    "shift + flip in the first half of the epochs": (1, None),
 }
 
 
@@ -102,11 +103,12 @@ def one_run(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any
         "device": CPU,
         "hints": data.hints,
     }
+    augmented = 0 if arm == "none" else config.epochs // 2 if "half" in arm else config.epochs
     kind = Loader if smallest is None else CropLoader
-    loader = kind(data.pixels("train", cached), batch_size=32, augment=arm != "none", shuffle=True, **shared)
+    loader = kind(data.pixels("train", cached), batch_size=32, augmented_epochs=augmented, shuffle=True, **shared)
     if isinstance(loader, CropLoader) and smallest is not None:
         loader.smallest, loader.side = smallest, side
-    val = Loader(data.pixels("val", side), batch_size=64, augment=False, shuffle=False, **shared)
+    val = Loader(data.pixels("val", side), batch_size=64, augmented_epochs=0, shuffle=False, **shared)
     model = build_model(backbone, len(data.manifest.classes), side, seed=seed)
     began = time.process_time()
     results = list(train(Training(model, loader, val, config, device=CPU, precision="fp32")))

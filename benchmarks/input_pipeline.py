@@ -283,7 +283,7 @@ def our_loader(pixels: Pixels, device: torch.device, *, batch_size: int = 64, ch
         seed=1,
         device=device,
         hints=Hints(),
-        augment=True,
+        augmented_epochs=99,
         shuffle=True,
         channels_last=channels_last,
     )

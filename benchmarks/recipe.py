@@ -37,6 +37,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "class_weights=balanced": {"class_weights": "balanced"},
     "ema_decay=0.99": {"ema_decay": 0.99},
     "weight_decay=5e-4": {"weight_decay": 5e-4},
+    "augment=always": {"augment": "always"},
     "augment=none": {"augment": "none"},
 }
 CPU = torch.device("cpu")
@@ -86,11 +87,11 @@ def one_run(data: Data, size: int, plugins: Any, config: TrainConfig) -> dict[st
     train_loader = Loader(
         _first(data.pixels("train", size)),
         batch_size=config.batch_size,
-        augment=config.augment == "auto",
+        augmented_epochs=config.augmented_epochs,
         shuffle=True,
         **shared,
     )
-    val_loader = Loader(data.pixels("val", size), batch_size=64, augment=False, shuffle=False, **shared)
+    val_loader = Loader(data.pixels("val", size), batch_size=64, augmented_epochs=0, shuffle=False, **shared)
     model = build_model(backbone, len(data.manifest.classes), size, seed=config.seed)
     results = list(train(Training(model, train_loader, val_loader, config, device=CPU, precision="fp32")))
     figures = [(r.val_loss, r.val_accuracy) for r in results]

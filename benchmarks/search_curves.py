@@ -129,8 +129,8 @@ def new_training(
     ).trial(backbone=backbone, lr=params["lr"], batch_size=params["batch_size"], seed=seed)
     shared = {"mean": MEAN, "std": STD, "seed": seed, "device": CPU, "hints": hints, "channels_last": True}
     loaders = (
-        Loader(train_pixels, batch_size=config.batch_size, augment=True, shuffle=True, **shared),
-        Loader(val_pixels, batch_size=64, augment=False, shuffle=False, **shared),
+        Loader(train_pixels, batch_size=config.batch_size, augmented_epochs=99, shuffle=True, **shared),
+        Loader(val_pixels, batch_size=64, augmented_epochs=0, shuffle=False, **shared),
     )
     model = arrange(network(backbone, int(train_pixels.labels.max()) + 1, seed), CPU, "fp32")
     return Training(model, *loaders, config, device=CPU, precision="fp32")

@@ -57,7 +57,7 @@ class Sides:
             seed=self.config.seed,
             device=self.device,
             hints=self.data.hints,
-            augment=training,
+            augmented_epochs=99 if training else 0,
             shuffle=training,
             channels_last=self.channels_last,
         )

@@ -74,9 +74,9 @@ def one_run(data: Data, size: int, backbone: Backbone, lr: float, seed: int) -> 
         "hints": data.hints,
     }
     train_loader = Loader(
-        first(data.pixels("train", size)), batch_size=config.batch_size, augment=True, shuffle=True, **shared
+        first(data.pixels("train", size)), batch_size=config.batch_size, augmented_epochs=99, shuffle=True, **shared
     )
-    val_loader = Loader(data.pixels("val", size), batch_size=64, augment=False, shuffle=False, **shared)
+    val_loader = Loader(data.pixels("val", size), batch_size=64, augmented_epochs=0, shuffle=False, **shared)
     model = build_model(backbone, len(data.manifest.classes), size, seed=seed)
     began = time.process_time()
     results = list(train(Training(model, train_loader, val_loader, config, device=CPU, precision="fp32")))

@@ -242,7 +242,7 @@ def test_too_large_for_disk_and_memory_falls_back_to_decoding_in_the_loader(
             seed=1,
             device=torch.device("cpu"),
             hints=data.hints,
-            augment=True,
+            augmented_epochs=99,
             shuffle=True,
         )
         return [images for images, _ in loader.epoch(1)]

@@ -99,7 +99,7 @@ def loader(share: tuple[int, int], shuffle: bool) -> Loader:
         seed=1,
         device=torch.device("cpu"),
         hints=Hints(),
-        augment=False,
+        augmented_epochs=0,
         shuffle=shuffle,
         share=share,
     )

@@ -151,8 +151,8 @@ def test_a_recorded_step_equals_the_plain_one_on_cuda() -> None:
         config = settings(cuda_graph=cuda_graph)
         shared: dict[str, Any] = {"mean": MEAN, "std": STD, "seed": 1, "device": device, "hints": Hints()}
         loaders = (
-            Loader(pixels(23), batch_size=4, augment=True, shuffle=True, **shared),
-            Loader(pixels(10, seed=1), batch_size=4, augment=False, shuffle=False, **shared),
+            Loader(pixels(23), batch_size=4, augmented_epochs=99, shuffle=True, **shared),
+            Loader(pixels(10, seed=1), batch_size=4, augmented_epochs=0, shuffle=False, **shared),
         )
         ours = Training(network().to(device), *loaders, config, device=device, precision="fp32")
         results = list(train(ours))

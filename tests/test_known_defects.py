@@ -40,11 +40,12 @@ def test_1_a_loss_that_is_not_a_number_ends_the_run(tiny_folder: Path, tmp_path:
 
 
 def test_2_the_best_weights_are_a_copy(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
-    results = trained(tiny_folder, tmp_path / "long", plugins, epochs=6, lr=0.5, schedule="constant", patience=9)
+    same: dict[str, Any] = {"lr": 0.5, "schedule": "constant", "augment": "always", "patience": 9}
+    results = trained(tiny_folder, tmp_path / "long", plugins, epochs=6, **same)
     best = min(results, key=lambda result: result.val_loss).epoch
     assert best < 6
     # with a constant rate a run of just so many epochs takes the same steps, and ends on the best weights
-    trained(tiny_folder, tmp_path / "short", plugins, epochs=best, lr=0.5, schedule="constant", patience=9)
+    trained(tiny_folder, tmp_path / "short", plugins, epochs=best, **same)
     assert equal(tmp_path / "long", tmp_path / "short")
 
 
@@ -105,7 +106,7 @@ def test_8_augmentation_is_drawn_anew_each_epoch() -> None:
         seed=1,
         device=torch.device("cpu"),
         hints=Hints(),
-        augment=True,
+        augmented_epochs=99,
         shuffle=False,
     )
     first, second, again = (next(iter(loader.epoch(epoch)))[0] for epoch in (1, 2, 1))

@@ -26,7 +26,7 @@ def pixels(count: int, side: int = 8) -> Pixels:
 
 
 def loader(source: Pixels, batch_size: int, **options: object) -> Loader:
-    settings = {"seed": 1, "device": CPU, "hints": Hints(), "augment": True, "shuffle": True, **options}
+    settings = {"seed": 1, "device": CPU, "hints": Hints(), "augmented_epochs": 9, "shuffle": True, **options}
     return Loader(source, batch_size=batch_size, mean=MEAN, std=STD, **settings)  # type: ignore[arg-type]
 
 
@@ -72,20 +72,32 @@ def test_starting_late_gives_the_same_batches(count: int, batch_size: int, data:
 def test_hints_turn_augmentation_off() -> None:
     source = Pixels(np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8), np.zeros(9, np.int64), ())
     plain = normalise(torch.from_numpy(source.images), *scale_and_offset(MEAN, STD))
-    for options in ({"augment": False}, {"hints": Hints(horizontal_flip=False, shift=False)}):
+    for options in ({"augmented_epochs": 0}, {"hints": Hints(horizontal_flip=False, shift=False)}):
         (images, _), *_ = loader(source, 9, shuffle=False, **options).epoch(1)
         assert torch.equal(images, plain)
     (images, _), *_ = loader(source, 9, shuffle=False).epoch(1)
     assert not torch.equal(images, plain)
 
 
+def test_epochs_after_the_augmented_ones_see_the_images_as_they_are() -> None:
+    source = Pixels(np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), dtype=np.uint8), np.zeros(9, np.int64), ())
+    plain = normalise(torch.from_numpy(source.images), *scale_and_offset(MEAN, STD))
+    found = loader(source, 9, shuffle=False, augmented_epochs=2)
+    same = [torch.equal(next(iter(found.epoch(epoch)))[0], plain) for epoch in (1, 2, 3, 4)]
+    assert same == [False, False, True, True]
+    # an evaluation reads epoch 0
+    assert torch.equal(next(iter(loader(source, 9, shuffle=False, augmented_epochs=0).epoch(0)))[0], plain)
+    # the order is that of a run that is augmented throughout
+    assert loader(source, 9, augmented_epochs=2).plan(3).order.tolist() == loader(source, 9).plan(3).order.tolist()
+
+
 def test_both_layouts_hold_the_same_numbers() -> None:
     source = Pixels(
         np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8), np.zeros(9, np.int64), ()
     )
-    for augment in (True, False):
-        (first, _), *_ = loader(source, 9, augment=augment).epoch(1)
-        (second, _), *_ = loader(source, 9, augment=augment, channels_last=True).epoch(1)
+    for augmented in (1, 0):
+        (first, _), *_ = loader(source, 9, augmented_epochs=augmented).epoch(1)
+        (second, _), *_ = loader(source, 9, augmented_epochs=augmented, channels_last=True).epoch(1)
         assert second.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(first, second)
 

@@ -51,9 +51,13 @@ def network(norm: bool = True, dropout: float = 0.0, classes: int = 3) -> nn.Mod
 def training(config: TrainConfig, model: nn.Module | None = None, count: int = 23, classes: int = 3) -> Training:
     shared: dict[str, Any] = {"mean": MEAN, "std": STD, "seed": config.seed, "device": CPU, "hints": Hints()}
     train_loader = Loader(
-        pixels(count, classes), batch_size=config.batch_size, augment=config.augment == "auto", shuffle=True, **shared
+        pixels(count, classes),
+        batch_size=config.batch_size,
+        augmented_epochs=config.augmented_epochs,
+        shuffle=True,
+        **shared,
     )
-    val_loader = Loader(pixels(10, classes, seed=1), batch_size=4, augment=False, shuffle=False, **shared)
+    val_loader = Loader(pixels(10, classes, seed=1), batch_size=4, augmented_epochs=0, shuffle=False, **shared)
     module = model if model is not None else network(classes=classes)
     return Training(module, train_loader, val_loader, config, device=CPU, precision="fp32")
 

@@ -51,7 +51,8 @@ class Loader:
     """Yields batches of `pixels` as float32[B, 3, S, S] and int64[B] on `device`; every image once an epoch.
 
     `wait_seconds` adds up the time that the consumer waited for batches. `share` is (number, count) of the processes
-    that divide the images: shuffled batches are divided each, others come as one block of the split.
+    that divide the images: shuffled batches are divided each, others come as one block of the split. The first
+    `augmented_epochs` of a run are augmented, those after them are not.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Loader:
         seed: int,
         device: torch.device,
         hints: Hints,
-        augment: bool,
+        augmented_epochs: float,
         shuffle: bool,
         channels_last: bool = False,
         share: tuple[int, int] = (0, 1),
@@ -73,8 +74,9 @@ class Loader:
         self.images, self.labels = pixels.images, pixels.labels
         self.batch_sizes = batch_sizes(len(self.labels), batch_size, share[1])
         self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
-        self.max_shift = pixels.images.shape[-1] // SHIFT if augment and hints.shift else 0
-        self.flip = augment and hints.horizontal_flip
+        self.augmented_epochs = augmented_epochs
+        self.max_shift = pixels.images.shape[-1] // SHIFT if hints.shift else 0
+        self.flip = hints.horizontal_flip
         self.scale, self.offset = scale_and_offset(mean, std, device)
         #: the split on the device, where it is kept there
         self.resident: DeviceSplit | None = None
@@ -84,12 +86,13 @@ class Loader:
 
     def plan(self, epoch: int) -> Plan:
         """Return the order and the augmentation of `epoch`."""
+        augmented = max(1, epoch) <= self.augmented_epochs  # evaluation reads an epoch 0
         return make_plan(
             len(self.labels),
             seed=self.seed,
             epoch=epoch,
-            max_shift=self.max_shift,
-            flip=self.flip,
+            max_shift=self.max_shift if augmented else 0,
+            flip=self.flip and augmented,
             shuffle=self.shuffle,
         )
 

@@ -113,7 +113,7 @@ class _Soup:
         self.network.eval()
 
     def _batches(self) -> Any:
-        """Return one epoch of training batches, augmented as in training, the same each time."""
+        """Return one epoch of training batches, augmented as in the last ones of training, the same each time."""
         rule, config = self.best.info.preprocessing, self.bench.config
         loader = Loader(
             self.bench.data.pixels("train", rule.image_size),
@@ -123,7 +123,7 @@ class _Soup:
             seed=config.seed,
             device=self.best.device,
             hints=self.bench.data.hints,
-            augment=config.augment == "auto",
+            augmented_epochs=1 if config.augment == "always" else 0,
             shuffle=True,
         )
         return loader.epoch(1)

@@ -42,6 +42,7 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
         "backbones": list(config.backbones),
         "lr": list(config.lr),
         "first_rung": FIRST_RUNG,
+        "augmented_epochs": config.augmented_epochs,
     }
 
 
@@ -108,7 +109,7 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
     ]
     if found["fingerprint"] != wanted["fingerprint"]:
         differences.insert(0, "the training or validation images, or their split, are others")
-    differences += _backbones(found, wanted)
+    differences += [*_augmentation(found, wanted), *_backbones(found, wanted)]
     if wanted["lr"][0] > found["lr"][0] or wanted["lr"][1] < found["lr"][1]:
         differences.append(
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
@@ -119,6 +120,17 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
+
+
+def _augmentation(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say where `auto` means another number of epochs than to the version that made the study."""
+    before = {**wanted["settings"], **found["settings"]}
+    # earlier versions did not write it down, and knew of all or none
+    were = found.get("augmented_epochs", 0 if before["augment"] == "none" else before["epochs"])
+    if before["augment"] != wanted["settings"]["augment"] or before["epochs"] != wanted["settings"]["epochs"]:
+        return []  # told as settings
+    now = wanted["augmented_epochs"]
+    return [] if were == now else [f"augmented were the first {counted(were, 'epoch')} of a trial, and now are {now}"]
 
 
 def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -189,7 +189,7 @@ def _check_batches(hints: Hints, pixels: NDArray[np.uint8], labels: NDArray[np.i
         seed=1,
         device=torch.device("cpu"),
         hints=hints,
-        augment=True,
+        augmented_epochs=3,
         shuffle=False,
     )
     plans = [loader.plan(epoch) for epoch in (1, 2, 3)]

@@ -37,7 +37,10 @@ def _loss_in_miniature(
     spec: TrialSpec, level: float, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> float | None:
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
-    training = new_training(spec.config, data, backbone, *set_up(spec.config))
+    config = spec.config
+    if config.augment == "auto":  # no image is seen twice, and so few steps learn more from images as they are
+        config = config.model_copy(update={"augment": "none"})
+    training = new_training(config, data, backbone, *set_up(config))
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 

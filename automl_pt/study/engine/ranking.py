@@ -64,7 +64,7 @@ def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Pl
         seed=0,
         device=device,
         hints=data.hints,
-        augment=False,
+        augmented_epochs=0,
         shuffle=True,
         channels_last=has_channels_last(device, precision),
     )
