@@ -202,6 +202,29 @@ def test_a_trial_begins_after_its_runs_in_miniature_as_if_there_had_been_none(
     assert [plain(result) for result in promoted] == [plain(result) for result in whole]
 
 
+def test_a_run_in_miniature_sees_the_images_as_they_are_unless_asked_to_augment_always(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny_plugin.py").write_text(PLUGIN)
+    plugins = load_plugins([str(tmp_path / "tiny_plugin.py")])
+    losses = {}
+    for augment in ("auto", "none", "always"):
+        config = SearchConfig(
+            dataset=str(tiny_folder), backbones=("tiny",), epochs=2, threads=1, augment=augment
+        ).trial(backbone="tiny", lr=0.01, batch_size=4, seed=1)
+        data = prepare(config, plugins)
+        probe = next(
+            epochs(TrialSpec(1, config, tmp_path / augment, 1 / 2, tmp_path / "m.json", (1 / 2,)), never, data, plugins)
+        )
+        assert isinstance(probe, Probe)
+        losses[augment] = probe.rank_loss
+    assert losses["auto"] == losses["none"] != losses["always"]
+
+
+def never() -> bool:
+    return False
+
+
 def plain(result: EpochResult | Probe) -> EpochResult:
     """Leave out what is timed."""
     assert isinstance(result, EpochResult)

@@ -172,6 +172,21 @@ def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change:
     assert "another --name to begin a new study" in str(caught.value)
 
 
+def test_a_study_of_a_version_that_augmented_every_epoch_is_refused(tmp_path: Path) -> None:
+    for name, augment in (("toy", "auto"), ("plain", "none")):
+        search(tmp_path / name, trials=2, augment=augment)
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/{name}/study.db")
+        about = study.user_attrs["automl_pt"]
+        assert about.pop("augmented_epochs") == (4 if augment == "auto" else 0)
+        study.set_user_attr("automl_pt", about)  # as such a version left it
+        study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    with pytest.raises(StudyError) as caught:
+        search(tmp_path / "toy", trials=4)
+    assert caught.value.given == f"{tmp_path}/toy: augmented were the first 9 epochs of a trial, and now are 4"
+    result, _ = search(tmp_path / "plain", trials=4, augment="none")
+    assert len(result.trials) == 4
+
+
 def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/other.db"
     study = optuna.create_study(storage=url, study_name="toy", direction="maximize")
