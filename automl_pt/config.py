@@ -33,6 +33,9 @@ Augment = Literal["auto", "always", "none"]
 
 C = TypeVar("C", bound="Settings")
 
+#: epochs at the end of a run that see the images as they are, if that is no more than half of all (docs/recipe.md)
+CLEAN_EPOCHS = 3
+
 
 class Settings(BaseModel):
     """What a single run and a search have in common: the data, the recipe, the device."""
@@ -78,8 +81,8 @@ class Settings(BaseModel):
     )
     augment: Augment = Field(
         "auto",
-        description="random shifts, and mirror images, where the dataset's hints allow them: auto in the first half "
-        "of the epochs, always in all of them",
+        description="random shifts, and mirror images, where the dataset's hints allow them: auto in all but the "
+        "last epochs, half of them and at most three; always in all",
     )
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
     weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
@@ -128,7 +131,9 @@ class Settings(BaseModel):
     @property
     def augmented_epochs(self) -> int:
         """Return how many epochs, from the first on, see augmented images; the others see them as they are."""
-        return {"none": 0, "auto": self.epochs // 2, "always": self.epochs}[self.augment]
+        return {"none": 0, "auto": max(self.epochs // 2, self.epochs - CLEAN_EPOCHS), "always": self.epochs}[
+            self.augment
+        ]
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

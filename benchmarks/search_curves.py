@@ -3,15 +3,16 @@
     python benchmarks/search_curves.py SET DATA_FOLDER EPOCHS [SEED ...]
 
 Sets: digits, fashion (a folder of Fashion-MNIST images), trashnet (a folder of photos); the latter two also as
-fashion.large, with more images, and fashion.resnet18, at 64 px. For every seed a subset of the images is drawn, and the
-16 trials of a space-filling design are trained in full with the project's own trainer, without any pruning. Kept per
-trial and epoch: validation loss on the raw weights, on a moving average of the weights (half-life a quarter of an
-epoch), and with the batch's own statistics in place of the running ones; the first and last of these also at fractions
-of the first epoch; and the last after runs in miniature of such fractions. With many images "shared" is that after an
-eighth of an epoch that all trials of a study begin with the same weights and order, on 128 validation images. One
-thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65 core-seconds, of 5 epochs on the large
-sets 130 to 210, with ResNet-18 900 to 1,900. A study that is in results/search_curves.json is not measured again, but
-is given the runs in miniature that it lacks.
+fashion.large, with more images, and fashion.resnet18, at 64 px. With ".clean" behind it a study is augmented as runs
+are now: not in its last epochs, nor in miniature; without it, as runs were before, in all epochs. For every seed a
+subset of the images is drawn, and the 16 trials of a space-filling design are trained in full with the project's own
+trainer, without any pruning. Kept per trial and epoch: validation loss on the raw weights, on a moving average of the
+weights (half-life a quarter of an epoch), and with the batch's own statistics in place of the running ones; the first
+and last of these also at fractions of the first epoch; and the last after runs in miniature of such fractions. With
+many images "shared" is that after an eighth of an epoch that all trials of a study begin with the same weights and
+order, on 128 validation images. One thread; the network is a narrow residual one: 16 trials of 9 epochs take 40 to 65
+core-seconds, of 5 epochs on the large sets 130 to 210, with ResNet-18 900 to 1,900. A study that is in
+results/search_curves.json is not measured again, but is given the runs in miniature that it lacks.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ SPACES = {
     "narrow": Space((1e-4, 1.0), (8, 16, 32, 64, 128), ("narrow",)),
     "resnet18": Space((1e-4, 1.0), (8, 16, 32, 64), ("resnet18",)),
 }
+#: the end of a set's name
+CLEAN = ".clean"
 #: validation images by which a shared run in miniature is scored
 SCORED = 128
 CPU = torch.device("cpu")
@@ -124,35 +127,52 @@ def batch_statistics_loss(training: Training, images: int | None = None) -> floa
 def new_training(
     backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int, **settings
 ) -> Training:
+    """Ready a run; `augment` among the settings is what a run's `augment` is."""
     config = SearchConfig(
         dataset="subset", epochs=epochs, patience=epochs, device="cpu", precision="fp32", **settings
     ).trial(backbone=backbone, lr=params["lr"], batch_size=params["batch_size"], seed=seed)
     shared = {"mean": MEAN, "std": STD, "seed": seed, "device": CPU, "hints": hints, "channels_last": True}
     loaders = (
-        Loader(train_pixels, batch_size=config.batch_size, augmented_epochs=99, shuffle=True, **shared),
+        Loader(
+            train_pixels,
+            batch_size=config.batch_size,
+            augmented_epochs=config.augmented_epochs,
+            shuffle=True,
+            **shared,
+        ),
         Loader(val_pixels, batch_size=64, augmented_epochs=0, shuffle=False, **shared),
     )
     model = arrange(network(backbone, int(train_pixels.labels.max()) + 1, seed), CPU, "fp32")
     return Training(model, *loaders, config, device=CPU, precision="fp32")
 
 
-def miniatures(known: dict[str, float | None], *settings: Any) -> dict[str, float | None]:
+def miniatures(known: dict[str, float | None], *settings: Any, augment: str) -> dict[str, float | None]:
     """Run in miniature for fractions of an epoch not yet `known`; return all losses with batch statistics after it."""
     missing = [name for name in IN_MINIATURE if name not in known]
-    return {**known, **{name: _in_miniature(IN_MINIATURE[name], *settings) for name in missing}}
+    return {**known, **{name: _in_miniature(IN_MINIATURE[name], *settings, augment=augment) for name in missing}}
 
 
-def _in_miniature(part: float, *settings: Any, images: int | None = None) -> float | None:
-    training = new_training(*settings)
+def _in_miniature(part: float, *settings: Any, augment: str, images: int | None = None) -> float | None:
+    training = new_training(*settings, augment="none" if augment == "auto" else augment)
     due = training.steps_in_miniature = due_after(part, len(training.train_loader.batch_sizes))
     training.train_epoch(lambda done, _: done >= due, lambda: None)
     return _rounded(batch_statistics_loss(training, images))
 
 
-def curve(backbone: str, train_pixels: Pixels, val_pixels: Pixels, hints, params: dict, seed: int, epochs: int) -> dict:
+def curve(
+    backbone: str,
+    train_pixels: Pixels,
+    val_pixels: Pixels,
+    hints,
+    params: dict,
+    seed: int,
+    epochs: int,
+    *,
+    augment: str,
+) -> dict:
     steps = math.ceil(len(train_pixels.labels) / params["batch_size"])
     settings = (backbone, train_pixels, val_pixels, hints, params, seed, epochs)
-    training = new_training(*settings, ema_decay=0.5 ** (4 / steps))
+    training = new_training(*settings, ema_decay=0.5 ** (4 / steps), augment=augment)
     probes: dict[str, float] = {}
     batch_probes: dict[str, float] = {}
 
@@ -187,8 +207,9 @@ def _rounded(value: float) -> float | None:
 def main() -> None:
     name, folder, epochs, *seeds = sys.argv[1:]
     torch.set_num_threads(1)
-    side, train_images, val_images = SETS[name]
-    backbone = "resnet18" if name.endswith("resnet18") else "narrow"
+    side, train_images, val_images = SETS[name.removesuffix(CLEAN)]
+    augment = "auto" if name.endswith(CLEAN) else "always"
+    backbone = "resnet18" if "resnet18" in name else "narrow"
     space = SPACES[backbone]
     data = prepare(SearchConfig(dataset=folder, seed=1), load_plugins())
     pixels = {split: data.pixels(split, side) for split in ("train", "val")}
@@ -201,13 +222,13 @@ def main() -> None:
             params = space.default() if number == 0 else space.at(_filling(seed, number, 3))
             settings = (backbone, *parts, data.hints, params, derive_seed(seed, "trial", number), int(epochs))
             if number == len(found["trials"]):
-                found["trials"].append(curve(*settings))
+                found["trials"].append(curve(*settings, augment=augment))
             trial = found["trials"][number]
             assert math.isclose(trial["lr"], params["lr"]), "the study was measured with another design"
-            trial["miniatures"] = miniatures(trial.get("miniatures", {}), *settings)
+            trial["miniatures"] = miniatures(trial.get("miniatures", {}), *settings, augment=augment)
             if train_images >= MANY and "shared" not in trial:
                 same = (backbone, *parts, data.hints, params, seed, int(epochs))
-                trial["shared"] = {"1/8": _in_miniature(1 / 8, *same, images=SCORED)}
+                trial["shared"] = {"1/8": _in_miniature(1 / 8, *same, augment=augment, images=SCORED)}
         found["seconds"] = round((found.get("seconds") or 0) + time.process_time() - began, 1)
         with locked(RESULTS.with_name(".search_curves.lock")):
             keep(key, found)

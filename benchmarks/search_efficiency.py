@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean, median
 
@@ -279,7 +280,8 @@ def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, 
 def main() -> None:
     curves = json.loads(CURVES.read_text())
     results: dict[str, dict] = {}
-    for size, epochs in ((size, epochs) for size in ("", "large", "resnet18", "large.resnet18") for epochs in RULES):
+    sizes = ("", "large", "resnet18", "large.resnet18")
+    for size, epochs in product((*sizes, *(f"{size}.clean".strip(".") for size in sizes)), RULES):
         studies = {
             key: (value["trials"], value["images"][0])
             for key, value in sorted(curves.items())

@@ -47,6 +47,16 @@ def test_documented_defaults() -> None:
     assert config.stop_rule == "consecutive"
 
 
+@pytest.mark.parametrize(
+    ("epochs", "augmented"), [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 4), (9, 6), (15, 12), (100, 97)]
+)
+def test_the_last_epochs_are_not_augmented(epochs: int, augmented: int) -> None:
+    def of(augment: str) -> int:
+        return TrainConfig(dataset="x", epochs=epochs, augment=augment).augmented_epochs  # type: ignore[arg-type]
+
+    assert (of("auto"), of("always"), of("none")) == (augmented, epochs, 0)
+
+
 def test_pretrained_and_weights_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="give pretrained or weights, not both"):
         make(TrainConfig, {"dataset": "digits", "pretrained": True, "weights": "w.safetensors"})

@@ -177,12 +177,12 @@ def test_a_study_of_a_version_that_augmented_every_epoch_is_refused(tmp_path: Pa
         search(tmp_path / name, trials=2, augment=augment)
         study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/{name}/study.db")
         about = study.user_attrs["automl_pt"]
-        assert about.pop("augmented_epochs") == (4 if augment == "auto" else 0)
+        assert about.pop("augmented_epochs") == (6 if augment == "auto" else 0)
         study.set_user_attr("automl_pt", about)  # as such a version left it
         study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     with pytest.raises(StudyError) as caught:
         search(tmp_path / "toy", trials=4)
-    assert caught.value.given == f"{tmp_path}/toy: augmented were the first 9 epochs of a trial, and now are 4"
+    assert caught.value.given == f"{tmp_path}/toy: augmented were the first 9 epochs of a trial, and now are 6"
     result, _ = search(tmp_path / "plain", trials=4, augment="none")
     assert len(result.trials) == 4
 
