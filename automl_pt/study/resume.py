@@ -101,15 +101,16 @@ def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
 
 def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
     """Raise StudyError, naming each difference, where results would not be comparable with those that are there."""
+    were, are = _as_named_now(found["settings"], found.get("augmented_epochs")), wanted["settings"]
     differences = [
-        f"{key} was {found['settings'].get(key)!r} and is {wanted['settings'].get(key)!r}"
-        for key in sorted({*found["settings"], *wanted["settings"]})
+        f"{key} was {were.get(key)!r} and is {are.get(key)!r}"
+        for key in sorted({*were, *are})
         # a study made before a setting existed was made with its default
-        if found["settings"].get(key, _default(key)) != wanted["settings"].get(key)
+        if were.get(key, _default(key)) != are.get(key)
     ]
     if found["fingerprint"] != wanted["fingerprint"]:
         differences.insert(0, "the training or validation images, or their split, are others")
-    differences += [*_augmentation(found, wanted), *_backbones(found, wanted)]
+    differences += _backbones(found, wanted)
     if wanted["lr"][0] > found["lr"][0] or wanted["lr"][1] < found["lr"][1]:
         differences.append(
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
@@ -122,15 +123,10 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
         )
 
 
-def _augmentation(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Say where `auto` means another number of epochs than to the version that made the study."""
-    before = {**wanted["settings"], **found["settings"]}
-    # earlier versions did not write it down, and knew of all or none
-    were = found.get("augmented_epochs", 0 if before["augment"] == "none" else before["epochs"])
-    if before["augment"] != wanted["settings"]["augment"] or before["epochs"] != wanted["settings"]["epochs"]:
-        return []  # told as settings
-    now = wanted["augmented_epochs"]
-    return [] if were == now else [f"augmented were the first {counted(were, 'epoch')} of a trial, and now are {now}"]
+def _as_named_now(settings: Mapping[str, Any], augmented_epochs: int | None) -> dict[str, Any]:
+    """Name a study's settings as this version does; earlier ones wrote no `augmented_epochs`, and `auto` was all."""
+    was_always = augmented_epochs is None and settings.get("augment", "auto") == "auto"
+    return {**settings, "augment": "always"} if was_always else dict(settings)
 
 
 def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
