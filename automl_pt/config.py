@@ -29,11 +29,11 @@ Flag = Annotated[bool, Strict()]
 StopRule = Literal["consecutive", "best"]
 Schedule = Literal["constant", "step", "polynomial", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Augment = Literal["auto", "always", "none"]
+Augment = Literal["early", "always", "none"]
 
 C = TypeVar("C", bound="Settings")
 
-#: epochs at the end of a run that see the images as they are, if that is no more than half of all (docs/recipe.md)
+#: most epochs at the end of a run that see the images as they are (docs/recipe.md)
 CLEAN_EPOCHS = 3
 
 
@@ -80,9 +80,9 @@ class Settings(BaseModel):
         None, description="side in pixels; default: the dataset's hint, else the backbone's"
     )
     augment: Augment = Field(
-        "auto",
-        description="random shifts, and mirror images, where the dataset's hints allow them: auto in all but the "
-        "last epochs, half of them and at most three; always in all",
+        "early",
+        description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
+        "epochs, half of them, rounded up, and at most three; always in all",
     )
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
     weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
@@ -128,10 +128,15 @@ class Settings(BaseModel):
         description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_named_now(cls, settings: Any) -> Any:
+        return as_named_now(settings) if isinstance(settings, dict) else settings
+
     @property
     def augmented_epochs(self) -> int:
         """Return how many epochs, from the first on, see augmented images; the others see them as they are."""
-        return {"none": 0, "auto": max(self.epochs // 2, self.epochs - CLEAN_EPOCHS), "always": self.epochs}[
+        return {"none": 0, "early": max(self.epochs // 2, self.epochs - CLEAN_EPOCHS), "always": self.epochs}[
             self.augment
         ]
 
@@ -255,6 +260,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([str(error)], source=str(path)) from error
+
+
+def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
+    return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
 
 
 def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings") -> C:

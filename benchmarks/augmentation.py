@@ -36,7 +36,7 @@ ARMS: dict[str, tuple[float, float | None]] = {
     "crops of 35-100 %, cached at 1.5": (1.5, 0.35),
     "crops of 8-100 %, cached at 1.5": (1.5, 0.08),
     "crops of 35-100 %, cached at 2": (2, 0.35),
-    "shift + flip in the first half of the epochs": (1, None),
+    "shift + flip early": (1, None),
 }
 
 
@@ -103,7 +103,7 @@ def one_run(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any
         "device": CPU,
         "hints": data.hints,
     }
-    augmented = 0 if arm == "none" else config.epochs // 2 if "half" in arm else config.epochs
+    augmented = 0 if arm == "none" else config.augmented_epochs if "early" in arm else config.epochs
     kind = Loader if smallest is None else CropLoader
     loader = kind(data.pixels("train", cached), batch_size=32, augmented_epochs=augmented, shuffle=True, **shared)
     if isinstance(loader, CropLoader) and smallest is not None:

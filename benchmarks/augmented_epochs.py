@@ -7,8 +7,8 @@ that see the images as they are.
 FOLDER holds {train,val}/CLASS/*, of which the first IMAGES training images of each class are taken (0: all), and a
 fifth as many to validate on. ResNet-18 at 64 px from scratch, shifts and mirror images in all epochs but the last
 `--clean` ones (0: in all; as many as `--epochs`: in none), one thread, the number format that `--precision auto` takes.
-The lowest validation loss and the highest accuracy of each run. Rows are added to results/augmented_epochs.json; what
-is there is not run again.
+The lowest validation loss and the highest accuracy of each run (rows of an earlier script lack the latter). Rows are
+added to results/augmented_epochs.json; what is there is not run again.
 """
 
 from __future__ import annotations

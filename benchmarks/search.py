@@ -4,7 +4,7 @@
     python benchmarks/search.py timeout      overrun of ten time limits
     python benchmarks/search.py kills        random SIGKILLs of a small study; its trials against the unbroken study's
     python benchmarks/search.py kills-real   the same with the real trainer on drawn images, also with a worker process
-    python benchmarks/search.py workers      two workers against one on two cores, real trials
+    python benchmarks/search.py workers [FOLDER]     two workers against one on two cores, real trials
 
 The last takes minutes. Sides are interleaved.
 """
@@ -150,32 +150,33 @@ def kills_real(count: int = 1000) -> dict[str, Any]:
     return {"rows": rows, "epochs": in_all, "trials": len(unbroken)}
 
 
-def workers(folder: str = "digits") -> dict[str, Any]:
-    """One worker with one thread against two with one thread each: trials per hour."""
+def workers(folder: str = "") -> dict[str, Any]:
+    """One worker with one thread against two with one thread each: trials per hour.
+
+    Whole default searches of ResNet-18 at 64 px over a `folder`, or without one a few short trials of digits.
+    """
+    few: dict[str, Any] = {"dataset": "digits", "epochs": 2, "trials": 4, "batch_sizes": (32,), "pruner": "none"}
+    whole = {"dataset": folder, "epochs": 5, "trials": 16, "backbones": ("resnet18",), "image_size": 64}
     sides: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(3):
-        for count in sides:
-            with tempfile.TemporaryDirectory() as place:
-                began = time.monotonic()
-                search(
-                    Path(place, "study"),
-                    toy=False,
-                    dataset=folder,
-                    workers=count,
-                    threads=1,
-                    epochs=2,
-                    trials=4,
-                    batch_sizes=(32,),
-                    pruner="none",
-                )
-                sides[count].append(time.monotonic() - began)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["AUTOML_PT_CACHE"] = cache
+        if folder:  # decode for both sides
+            search(Path(cache, "study"), toy=False, threads=1, **{**whole, "trials": 1, "epochs": 1})
+        for _ in range(1 if folder else 3):  # one turn over a folder takes minutes
+            for count in sides:
+                with tempfile.TemporaryDirectory() as place:
+                    began = time.monotonic()
+                    search(Path(place, "study"), toy=False, workers=count, threads=1, **(whole if folder else few))
+                    sides[count].append(round(time.monotonic() - began, 1))
+                    print(count, "workers:", sides[count][-1], "s", flush=True)
     ratio = median(sides[1]) / median(sides[2])
     print(f"two workers against one: {ratio:.2f}x trials per hour {sides}")
-    return {"seconds": {str(count): values for count, values in sides.items()}, "ratio": ratio}
+    return {"folder": Path(folder).name, "seconds": {str(count): one for count, one in sides.items()}, "ratio": ratio}
 
 
 SIDES = {"overhead": overhead, "timeout": timeout, "kills": kills, "kills-real": kills_real, "workers": workers}
 
 if __name__ == "__main__":
-    chosen = sys.argv[1]
-    record.write(f"search_{chosen.replace('-', '_')}", **SIDES[chosen]())
+    chosen, *folder = sys.argv[1:]
+    name = "_".join(["search", chosen.replace("-", "_"), *(Path(one).name for one in folder)])
+    record.write(name, **SIDES[chosen](*folder))

@@ -153,7 +153,7 @@ def miniatures(known: dict[str, float | None], *settings: Any, augment: str) -> 
 
 
 def _in_miniature(part: float, *settings: Any, augment: str, images: int | None = None) -> float | None:
-    training = new_training(*settings, augment="none" if augment == "auto" else augment)
+    training = new_training(*settings, augment="none" if augment == "early" else augment)
     due = training.steps_in_miniature = due_after(part, len(training.train_loader.batch_sizes))
     training.train_epoch(lambda done, _: done >= due, lambda: None)
     return _rounded(batch_statistics_loss(training, images))
@@ -208,7 +208,7 @@ def main() -> None:
     name, folder, epochs, *seeds = sys.argv[1:]
     torch.set_num_threads(1)
     side, train_images, val_images = SETS[name.removesuffix(CLEAN)]
-    augment = "auto" if name.endswith(CLEAN) else "always"
+    augment = "early" if name.endswith(CLEAN) else "always"
     backbone = "resnet18" if "resnet18" in name else "narrow"
     space = SPACES[backbone]
     data = prepare(SearchConfig(dataset=folder, seed=1), load_plugins())

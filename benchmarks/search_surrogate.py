@@ -77,6 +77,8 @@ def measured() -> dict[str, Trials]:
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for key, study in sorted(json.loads(CURVES.read_text()).items()):
         name, _, epochs = key.split("-")
+        if name not in CLASSES:  # more images, another network or another recipe
+            continue
         for trial in study["trials"]:
             kept = min(loss for loss in trial["raw"] if loss is not None)
             rows.setdefault(f"{name}-{epochs}", []).append(

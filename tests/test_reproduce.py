@@ -125,6 +125,13 @@ def test_a_folder_of_another_run_is_not_touched(original: Path) -> None:
         list(Reproduction(original).run(original))
 
 
+def test_a_run_of_a_version_that_augmented_every_epoch_is_augmented_in_every_epoch(original: Path) -> None:
+    record = json.loads((original / "run.json").read_text())
+    assert record["config"]["augment"] == "early"
+    (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "augment": "auto"}}))
+    assert Reproduction(original).config.augment == "always"
+
+
 def test_a_record_with_unknown_settings_is_refused(original: Path) -> None:
     record = json.loads((original / "run.json").read_text())
     (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "bogus": 1}}))

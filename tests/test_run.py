@@ -14,9 +14,11 @@ from conftest import write_folder
 from tiny_runs import command, equal, finished, record, write_plugin
 
 from automl_pt import run
-from automl_pt.config import TrainConfig
+from automl_pt.config import Augment, TrainConfig
+from automl_pt.data.prepare import prepare
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, DeviceError, OutputError, StudyError
 from automl_pt.locks import locked
+from automl_pt.new_training import new_training, set_up
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import default_output, finish, history
 from automl_pt.training.checkpoint import Checkpoints
@@ -101,6 +103,30 @@ def test_a_run_left_early_goes_on_bit_for_bit(
     assert record(tmp_path / "left")["reason"] == "completed"
     assert [result.val_loss for result in found] == [result.val_loss for result in expected]
     assert equal(tmp_path / "left", tmp_path / "whole")
+
+
+def test_a_run_of_a_version_that_augmented_every_epoch_goes_on_with_always(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    list(start(tiny_folder, tmp_path / "whole", plugins, augment="always"))
+    generator = start(tiny_folder, tmp_path / "left", plugins, augment="always")
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    path = tmp_path / "left" / "run.json"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps({**made, "config": {**made["config"], "augment": "auto"}}))  # as it was called there
+    with pytest.raises(CheckpointError, match="augment was 'always' and is 'early'"):
+        list(start(tiny_folder, tmp_path / "left", plugins))
+    list(start(tiny_folder, tmp_path / "left", plugins, augment="always"))
+    assert equal(tmp_path / "left", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("augment", "augmented"), [("early", 2), ("always", 5), ("none", 0)])
+def test_a_run_augments_so_many_epochs(tiny_folder: Path, plugins: Plugins, augment: Augment, augmented: int) -> None:
+    config = TrainConfig(dataset=str(tiny_folder), backbone="tiny", batch_size=4, epochs=5, augment=augment)
+    training = new_training(config, prepare(config, plugins), plugins.backbone("tiny", ()), *set_up(config))
+    assert training.train_loader.augmented_epochs == augmented
+    assert training.val_loader.augmented_epochs == 0
 
 
 def test_a_run_gone_on_with_less_memory_is_cut_and_told(

@@ -208,7 +208,7 @@ def test_a_run_in_miniature_sees_the_images_as_they_are_unless_asked_to_augment_
     (tmp_path / "tiny_plugin.py").write_text(PLUGIN)
     plugins = load_plugins([str(tmp_path / "tiny_plugin.py")])
     losses = {}
-    for augment in ("auto", "none", "always"):
+    for augment in ("early", "none", "always"):
         config = SearchConfig(
             dataset=str(tiny_folder), backbones=("tiny",), epochs=2, threads=1, augment=augment
         ).trial(backbone="tiny", lr=0.01, batch_size=4, seed=1)
@@ -218,7 +218,7 @@ def test_a_run_in_miniature_sees_the_images_as_they_are_unless_asked_to_augment_
         )
         assert isinstance(probe, Probe)
         losses[augment] = probe.rank_loss
-    assert losses["auto"] == losses["none"] != losses["always"]
+    assert losses["early"] == losses["none"] != losses["always"]
 
 
 def never() -> bool:

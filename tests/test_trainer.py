@@ -129,7 +129,8 @@ def test_losses_are_means_per_image_not_of_batches() -> None:
     [
         {},
         {"ema_decay": 0.9},
-        {"augment": "auto"},
+        {"augment": "early"},
+        {"augment": "always"},
         {"micro_batch_size": 2},
         {"clip_grad_norm": 0.1},
         {"class_weights": "balanced"},
@@ -168,7 +169,7 @@ def figures(result: EpochResult) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("stop_at", [1, 3, 6, 7, 17])
 def test_stopped_within_an_epoch_and_resumed_equals_unbroken(tmp_path: Path, stop_at: int) -> None:
-    config, steps = settings(epochs=3, augment="auto"), 0
+    config, steps = settings(epochs=3, augment="early"), 0
     unbroken = training(config, network(dropout=0.3))
     expected = list(train(unbroken))
 
@@ -342,7 +343,7 @@ class Waits(TorchDispatchMode):
     "changes", [{}, {"clip_grad_norm": 0.1}, {"ema_decay": 0.9}, {"class_weights": "balanced", "label_smoothing": 0.1}]
 )
 def test_nothing_waits_for_the_device_within_an_epoch(changes: dict[str, Any]) -> None:
-    ours = training(settings(augment="auto", **changes), network(dropout=0.3))
+    ours = training(settings(augment="early", **changes), network(dropout=0.3))
     with Waits() as waits:
         assert ours.train_epoch(lambda done, batches: False, lambda: None)
     assert waits.asked == []

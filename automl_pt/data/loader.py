@@ -65,7 +65,7 @@ class Loader:
         seed: int,
         device: torch.device,
         hints: Hints,
-        augmented_epochs: float,
+        augmented_epochs: int,
         shuffle: bool,
         channels_last: bool = False,
         share: tuple[int, int] = (0, 1),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig
+from automl_pt.config import SearchConfig, as_named_now
 from automl_pt.errors import StudyError
 from automl_pt.files import read_json
 from automl_pt.text import counted
@@ -42,7 +42,6 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
         "backbones": list(config.backbones),
         "lr": list(config.lr),
         "first_rung": FIRST_RUNG,
-        "augmented_epochs": config.augmented_epochs,
     }
 
 
@@ -101,7 +100,7 @@ def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
 
 def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
     """Raise StudyError, naming each difference, where results would not be comparable with those that are there."""
-    were, are = _as_named_now(found["settings"], found.get("augmented_epochs")), wanted["settings"]
+    were, are = as_named_now(found["settings"]), wanted["settings"]
     differences = [
         f"{key} was {were.get(key)!r} and is {are.get(key)!r}"
         for key in sorted({*were, *are})
@@ -121,12 +120,6 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
-
-
-def _as_named_now(settings: Mapping[str, Any], augmented_epochs: int | None) -> dict[str, Any]:
-    """Name a study's settings as this version does; earlier ones wrote no `augmented_epochs`, and `auto` was all."""
-    was_always = augmented_epochs is None and settings.get("augment", "auto") == "auto"
-    return {**settings, "augment": "always"} if was_always else dict(settings)
 
 
 def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ def _loss_in_miniature(
 ) -> float | None:
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     config = spec.config
-    if config.augment == "auto":  # no image is seen twice, and so few steps learn more from images as they are
+    if config.augment == "early":  # no image is seen twice, and so few steps learn more from images as they are
         config = config.model_copy(update={"augment": "none"})
     training = new_training(config, data, backbone, *set_up(config))
     training.fit_into(available_memory())
