@@ -228,6 +228,29 @@ def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_pa
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
 
 
+def test_an_epoch_ranked_but_not_told_before_a_kill_is_told_again(tmp_path: Path) -> None:
+    whole, _ = search(tmp_path / "whole", trials=16)
+    running = steps(config(trials=16), tmp_path / "toy", subject=TOY)
+    number = next(event.trial for event in running if isinstance(event, events.EpochDone) and event.result.epoch == 4)
+    running.close()  # type: ignore[attr-defined]
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")
+    trial = study.get_trials()[number]
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    ranks = json.dumps({**trial.user_attrs["ranks"], "4": trial.intermediate_values[4]})
+    with closing(sqlite3.connect(tmp_path / "toy" / "study.db")) as database, database:
+        # as a SIGKILL between the two leaves it: by what the epoch is ranked is there, its loss is not
+        database.execute("DELETE FROM trial_intermediate_values WHERE trial_id = ? AND step = 4", (trial._trial_id,))
+        database.execute("DELETE FROM trial_user_attributes WHERE trial_id = ? AND key = 'outcome'", (trial._trial_id,))
+        for key, value in (("ranks", ranks), ("owner", '"gone"')):
+            database.execute(
+                "UPDATE trial_user_attributes SET value_json = ? WHERE trial_id = ? AND key = ?",
+                (value, trial._trial_id, key),
+            )
+    result, _ = search(tmp_path / "toy", trials=16)
+    assert [one.losses for one in result.trials] == [one.losses for one in whole.trials]
+    assert 4 in result.trials[number].losses
+
+
 def test_a_study_begun_with_other_rungs_is_refused_unless_it_is_over(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "toy", trials=4)
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")

@@ -171,7 +171,9 @@ class Coordinator:
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
         config = trial_config(self.config, self.space, number, params)
-        known = frozenset([*trial.intermediate_values, *self.ledger.standing(number).ranks])
+        # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
+        ranked = (point for point in self.ledger.standing(number).ranks if point < 1)
+        known = frozenset([*trial.intermediate_values, *ranked])
         self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
