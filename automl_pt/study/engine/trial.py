@@ -22,6 +22,8 @@ from automl_pt.training.result import EpochResult
 
 #: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
 LEAVING = 10.0
+#: settings that differ between the trials of a study, and say nothing of its data
+PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
@@ -90,7 +92,7 @@ def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:
 def _shared(config: TrainConfig) -> TrainConfig:
     """Leave out what differs between the trials of a study, so that all of them ask for the same data."""
     fields = TrainConfig.model_fields
-    return config.model_copy(update={name: fields[name].default for name in ("lr", "batch_size", "backbone", "seed")})
+    return config.model_copy(update={name: fields[name].default for name in PER_TRIAL})
 
 
 @lru_cache(maxsize=1)
