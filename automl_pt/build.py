@@ -11,9 +11,19 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbone_options import SIZE, takes_image_size
+from automl_pt.blame import described, plugins_fault
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
-from automl_pt.installation import explain
+from automl_pt.network_contract import (
+    fails,
+    require_logits,
+    require_new,
+    require_state_of_tensors,
+    take_logits,
+    without_wrappers,
+)
+from automl_pt.random_state import seed_all
 from automl_pt.seeds import derive_seed
+from automl_pt.training.out_of_memory import is_out_of_memory
 from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
 
 
@@ -28,15 +38,17 @@ def build_model(
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights`
+    The global random states are left where building ended. Raises WeightsError when `pretrained` or `weights`
     cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
-    torch.manual_seed(derive_seed(seed, "model"))
+    seed_all(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, image_size, pretrained)
+    require_new(model, backbone.name)
     model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
     _prove(model, backbone, num_classes, image_size)
-    return model.train()
+    model.train()
+    return model
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
@@ -73,14 +85,18 @@ def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
 
 
 def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module:
-    return model if backbone.adapt is None else backbone.adapt(model, image_size)
+    if backbone.adapt is None:
+        return model
+    with plugins_fault("a backbone's adapt(model, image_size) failed", whose=backbone.name):
+        return _a_network(backbone.adapt(model, image_size), backbone, "adapt(model, image_size)")
 
 
 def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> nn.Module:
     """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
     tensors: Mapping[str, torch.Tensor] = read_weights(path)
     if backbone.convert_weights is not None:
-        tensors = backbone.convert_weights(model, tensors)
+        with plugins_fault("a backbone's convert_weights(model, tensors) failed", whose=backbone.name):
+            tensors = backbone.convert_weights(model, tensors)
     heads = head_modules(model, backbone)
     before = misfits(model, tensors, heads)
     if not before:
@@ -96,66 +112,78 @@ def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> 
 
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:
     size = {SIZE: image_size} if takes_image_size(backbone) else {}
-    try:
+    with plugins_fault(
+        "a backbone's build(num_classes, pretrained) must return a model",
+        whose=backbone.name,
+        remedy="correct the backbone, or pick another one",
+    ):
         model = backbone.build(num_classes, pretrained, **size)
-    except AutomlError:
-        raise
-    except Exception as error:
-        raise explain(error) or PluginError(
-            "a backbone's build(num_classes, pretrained) must return a model",
-            given=f"{backbone.name}: {type(error).__name__}: {error}",
-            remedy="correct the backbone, or pick another one",
-        ) from error
+    return _a_network(model, backbone, "build(num_classes, pretrained)")
+
+
+def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise PluginError(
-            "a backbone's build(num_classes, pretrained) must return a torch.nn.Module",
+            f"a backbone's {hook} must return a torch.nn.Module",
             given=f"{backbone.name}: {type(model).__name__}",
             remedy="return the network itself",
         )
-    return model
+    return without_wrappers(model)
 
 
 def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
     """Pass one black image through, in eval mode and without random numbers: a misfit shows now, not in epoch 1."""
     image = torch.zeros(1, 3, image_size, image_size)
+    model.eval()  # what it returns is the plugin's to choose
     try:
         with torch.no_grad():
-            logits = model.eval()(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
-            if isinstance(getattr(logits, "logits", None), torch.Tensor):
-                model.register_forward_hook(_take_logits)
-                logits = logits.logits
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        if _takes(model, image):
-            raise PluginError(
-                "a backbone's model must take images in channels_last memory",
-                given=f"{backbone.name}: {type(error).__name__}: {error}",
-                remedy="use reshape() or flatten() in its forward(), where it says view()",
-            ) from error
-        raise ConfigError(
-            [
-                f"image_size: {backbone.name} must accept images of {image_size} px; it is made for "
-                f"{backbone.image_size} and failed with {type(error).__name__}: {error}"
-            ]
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
-        shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise PluginError(
-            "a backbone's model must return logits [images, classes]",
-            given=f"{backbone.name}: {shape} for 1 image and {num_classes} classes",
-            remedy="return one number for each class and image",
+            output = model(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _failed(model, backbone, image, error) from error
+    require_logits(output, backbone.name, 1, num_classes, "eval mode")
+    if not isinstance(output, torch.Tensor):
+        model.register_forward_hook(take_logits)
+    require_state_of_tensors(model, backbone.name)
+
+
+def _failed(model: nn.Module, backbone: Backbone, image: torch.Tensor, error: BaseException) -> AutomlError:
+    """Say why a network fails on an image: because of its memory layout, or its size, or for its own sake."""
+    if _takes(model, image):
+        return PluginError(
+            "a backbone's model must take images in channels_last memory",
+            given=f"{backbone.name}: {described(error)}",
+            remedy="use reshape() or flatten() in its forward(), where it says view()",
         )
+    if image.shape[-1] != backbone.image_size and _takes_its_own_size(backbone):
+        return ConfigError(
+            [
+                f"image_size: {backbone.name} must accept images of {image.shape[-1]} px; it is made for "
+                f"{backbone.image_size} and failed with {described(error)}"
+            ]
+        )
+    return fails(backbone.name, "eval mode", 1, image.shape[-1], error)
+
+
+def _takes_its_own_size(backbone: Backbone) -> bool:
+    """Say whether the network, built for the size it is made for, takes an image of it: else the size is not to blame.
+
+    Random numbers may go on from where they are: an error follows.
+    """
+    size = backbone.image_size
+    try:
+        model = _adapted(_built(backbone, 2, size, False), backbone, size)
+    except AutomlError:
+        return False
+    model.eval()
+    return _takes(model, torch.zeros(1, 3, size, size))
 
 
 def _takes(model: nn.Module, image: torch.Tensor) -> bool:
     try:
         with torch.no_grad():
             model(image)
-    except (AssertionError, RuntimeError, TypeError, ValueError):
+    except (Exception, SystemExit):  # whatever it was, the caller reports the first error
         return False
     return True
-
-
-def _take_logits(model: nn.Module, images: object, output: Any) -> torch.Tensor:
-    """Return the logits of a model that returns them within an object, as those of transformers do."""
-    logits: torch.Tensor = output.logits
-    return logits

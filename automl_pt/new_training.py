@@ -16,6 +16,7 @@ from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.network_contract import rehearse, require_trainable
 from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
@@ -59,8 +60,18 @@ def new_training(
         weights=Path(config.weights) if config.weights else None,
         seed=config.seed,
     )
+    require_trainable(model, backbone.name)
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
+    rehearse(
+        model,
+        backbone.name,
+        len(data.manifest.classes),
+        preprocessing.image_size,
+        device=device,
+        precision=precision,
+        channels_last=has_channels_last(device, precision),
+    )
     return Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
 
 

@@ -21,6 +21,7 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
 from automl_pt.data.prepare import Progress as DataProgress
+from automl_pt.errors import PluginError
 from automl_pt.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
@@ -119,6 +120,14 @@ def execute(
         try:
             run.write_history()
             yield from run.epochs(after_step)
+        except SystemExit as end:
+            # it would end the command, or the worker, without a word
+            reason, error = "failed", f"SystemExit: {end}"
+            raise PluginError(
+                "a plugin asked to end the program while a model was trained",
+                given=f"{config.backbone}: SystemExit({end})",
+                remedy="correct the plugin, or leave it out",
+            ) from end
         except Exception as failure:
             reason, error = "failed", f"{type(failure).__name__}: {failure}"
             raise

@@ -23,6 +23,7 @@ from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.random_state import kept_random_state
 from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
@@ -178,7 +179,7 @@ def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
         refuse(directory, error.given.strip(), remedy="install the version of the plugin that it was trained with")
     try:
         # the seed only fills weights that are replaced; the caller's random state is put back
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())):
             return build_model(backbone, len(info.classes), info.preprocessing.image_size, seed=0)
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)

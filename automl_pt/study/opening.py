@@ -31,7 +31,7 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
 from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
-from automl_pt.study.subject import Material, Subject
+from automl_pt.study.subject import Material, Proof, Subject
 
 
 def open_study(
@@ -59,11 +59,13 @@ def open_study(
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
     budget.later = images_to_learn(config, material.train_images, material.val_images)
+    engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
+    stack.callback(engine.close)
+    proof = material.prove(engine, lambda: stop() is not None) if material.prove is not None else Proof()
     ledger = _open_ledger(config, url, directory, stack)
     config, material, has_grown = _agree(ledger, config, directory, material)
-    engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
-    offered = _offer(config, material, ledger, engine, has_grown)
+    offered = _offer(config, material, proof, ledger, engine, has_grown)
     rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
     first_rung = ledger.about().get("first_rung")
     resume.require_same_rungs(
@@ -81,7 +83,7 @@ def open_study(
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)
-    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    said = (*material.notes, *proof.notes, *([offered.notice] if offered.notice is not None else []))
     return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 
@@ -93,12 +95,14 @@ def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack)
         stack.enter_context(locked(beside, wait=False))
 
 
-def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine, has_grown: bool) -> Offer:
+def _offer(
+    config: SearchConfig, material: Material, proof: Proof, ledger: Ledger, engine: Engine, has_grown: bool
+) -> Offer:
     """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
-    free = memory_for(devices_for(config)[: engine.slots]) if material.steps else 0
+    free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
     with ledger.turn():
         known = ledger.about().get(OFFERED, ())
-        offered = offer(config, material.train_images, material.steps, free, known, has_grown=has_grown)
+        offered = offer(config, material.train_images, proof.steps, free, known, has_grown=has_grown)
         if config.batch_sizes is None:
             ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
     return offered

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.study.after import Maker
-from automl_pt.study.engine.base import MakeTrial
+from automl_pt.study.engine.base import Engine, MakeTrial
 from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 
@@ -22,12 +22,23 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What trying the networks before any trial gave: what a training step of each takes of a worker's memory.
+
+    `steps` is empty where that is no matter; `notes` say which networks cannot be trained, and why.
+    """
+
+    steps: tuple[StepMemory, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Material:
     """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
 
     `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
-    what the backbones add to the search. `steps` is what a training step of each backbone takes of a worker's memory;
-    empty where that is no matter. `notes` say how the data were understood, and what could not be done with them.
+    what the backbones add to the search. `prove(engine, unwanted)` tries the networks where trials run, until that is
+    unwanted; None: there are none. `notes` say how the data were understood, and what could not be done with them.
     """
 
     train_images: int
@@ -37,7 +48,7 @@ class Material:
     make: MakeTrial
     plugins: Sequence[Mapping[str, Any]] = ()
     dimensions: tuple[Dimension, ...] = ()
-    steps: tuple[StepMemory, ...] = ()
+    prove: Callable[[Engine, Callable[[], bool]], Proof] | None = None
     notes: tuple[str, ...] = ()
 
 

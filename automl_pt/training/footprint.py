@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from automl_pt.random_state import kept_random_state
+
 if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
@@ -38,7 +40,7 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
         return len(held) - 1
 
     before = [buffer.clone() for buffer in model.buffers()]
-    with torch.random.fork_rng([]), torch.autograd.graph.saved_tensors_hooks(keep, held.__getitem__):
+    with kept_random_state(), torch.autograd.graph.saved_tensors_hooks(keep, held.__getitem__):
         model(images)
     with torch.no_grad():
         for buffer, value in zip(model.buffers(), before, strict=True):

@@ -28,7 +28,7 @@ PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
     """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
-    plugins = _plugins(spec.config.plugins)
+    plugins = loaded_plugins(spec.config.plugins)
     return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
 
 
@@ -96,10 +96,11 @@ def _shared(config: TrainConfig) -> TrainConfig:
 
 
 @lru_cache(maxsize=1)
-def _plugins(files: tuple[str, ...]) -> Plugins:
+def loaded_plugins(files: tuple[str, ...]) -> Plugins:
+    """Load the plugins once in this process."""
     return load_plugins(files)
 
 
 @lru_cache(maxsize=1)
 def _data(config: TrainConfig, manifest: Path) -> Data:
-    return prepare(config, _plugins(config.plugins), manifest=manifest)
+    return prepare(config, loaded_plugins(config.plugins), manifest=manifest)
