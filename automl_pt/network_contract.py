@@ -42,15 +42,25 @@ def require_new(model: nn.Module, name: str) -> None:
 
 
 def without_wrappers(model: nn.Module) -> nn.Module:
-    """Return the network without DataParallel around it or its parts: a run chooses devices and processes itself."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, wrappers):
-        model = model.module
+    """Return the network without DataParallel or torch.compile around it or its parts.
+
+    A run chooses devices and processes itself, and what it compiles.
+    """
+    while (inner := _wrapped(model)) is not None:
+        model = inner
     for name, child in list(model.named_children()):
         plain = without_wrappers(child)
         if plain is not child:
             setattr(model, name, plain)
     return model
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    # the class of what torch.compile returns has no public name
+    name = "module" if parallel else "_orig_mod" if type(model).__name__ == "OptimizedModule" else None
+    inner = getattr(model, name) if name is not None else None
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def require_state_of_tensors(model: nn.Module, name: str) -> None:
@@ -187,7 +197,10 @@ def _forward(model: nn.Module, name: str, classes: int, images: Tensor, mode: st
         if is_out_of_memory(error):
             raise
         raise fails(name, mode, len(images), images.shape[-1], error) from error
-    return require_logits(output, name, len(images), classes, mode)
+    logits = require_logits(output, name, len(images), classes, mode)
+    if logits is not output:  # in training mode alone: `build_model` has seen to the other
+        model.register_forward_hook(take_logits)
+    return logits
 
 
 def _require_finite(logits: Tensor, name: str, mode: str) -> None:

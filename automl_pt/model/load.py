@@ -15,7 +15,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, PluginError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
@@ -120,7 +120,8 @@ def load_model(
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
-    network = arrange(network.eval(), chosen, precision)
+    network.eval()
+    network = arrange(network, chosen, precision)
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
 
 
@@ -181,6 +182,8 @@ def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
         # the seed only fills weights that are replaced; the caller's random state is put back
         with kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())):
             return build_model(backbone, len(info.classes), info.preprocessing.image_size, seed=0)
+    except PluginError:
+        raise  # the directory is whole; what builds its network is not
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
 

@@ -90,9 +90,11 @@ def compare(model: Model, network: nn.Module, run: Run, images: Images, stage: S
         normalised = normalise(pixels, scale, offset)
         given = {"none": normalised, "normalise": pixels}.get(stage)
         given = _whole(batch[0]) if given is None else given
+        pairs = ((model.network, normalised), (network, given))
         with torch.inference_mode():
-            own, wanted = model.network(normalised).numpy(), network(given).numpy()
-        found = run(given)
+            # copies: a network may write into what it is given
+            own, wanted = (net(taken.clone()).float().numpy() for net, taken in pairs)
+        found = run(given.clone())
         same_input.add(wanted, found)
         as_predicted.add(own, found)
         exported += found.argmax(1).tolist()
