@@ -23,7 +23,9 @@ from automl_pt.training.out_of_memory import is_out_of_memory
 
 #: images in a rehearsal: more than one, and another number than the one that `build_model` tried
 IMAGES = 3
-_TAKES = "a network takes float[B, 3, S, S] for any number of images B and returns logits float[B, classes], in both modes"
+_TAKES = (
+    "a network takes float[B, 3, S, S] for any number of images B and returns logits float[B, classes], in both modes"
+)
 #: the parameters that this process has built networks with, by their addresses in Python
 _known: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
 

@@ -244,7 +244,7 @@ def _values(source: Source, hook: str, kind: type, allowed: tuple[type, ...], fu
     rule = f"the hook {hook} returns {kind.__name__} values"
     try:
         values = list(function())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = f"{source}: {type(error).__name__}: {error}"
         raise PluginError(rule, given=given, remedy=source.remedy) from error
     for value in values:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from automl_pt.backbone import Backbone
+from automl_pt.blame import networks_fault, plugins_fault
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
 from automl_pt.data.prepare import Progress as DataProgress
-from automl_pt.errors import PluginError
 from automl_pt.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
@@ -120,17 +120,12 @@ def execute(
         try:
             run.write_history()
             yield from run.epochs(after_step)
-        except SystemExit as end:
-            # it would end the command, or the worker, without a word
-            reason, error = "failed", f"SystemExit: {end}"
-            raise PluginError(
-                "a plugin asked to end the program while a model was trained",
-                given=f"{config.backbone}: SystemExit({end})",
-                remedy="correct the plugin, or leave it out",
-            ) from end
-        except Exception as failure:
-            reason, error = "failed", f"{type(failure).__name__}: {failure}"
-            raise
+        except (Exception, SystemExit) as failure:
+            blamed = networks_fault(failure, config.backbone)
+            reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
+            if blamed is None:
+                raise
+            raise blamed from failure
         finally:
             if group.leads:
                 finish(output, run.training.progress.reason or reason, error=error)
@@ -198,7 +193,9 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     preprocessing = choose_preprocessing(config, data, backbone)
-    return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
+    with plugins_fault("a backbone's recipe(num_classes, image_size) failed", whose=backbone.name):
+        info = _info(record, data, preprocessing, backbone, device)
+    return Run(config, output, info, training, checkpoints)
 
 
 def _info(

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from automl_pt.blame import networks_fault
 from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, PluginError, UnknownNameError
 from automl_pt.images.decode import decode
@@ -86,7 +87,13 @@ class Model:
         images = self.info.preprocessing.normalise(pixels.to(self.device))
         if has_channels_last(self.device, self.precision):
             images = images.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(images).float().cpu()
+        try:
+            logits: Tensor = self.network(images).float().cpu()
+        except (Exception, SystemExit) as error:
+            blamed = networks_fault(error, self.info.backbone)
+            if blamed is None:
+                raise
+            raise blamed from error
         return logits
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

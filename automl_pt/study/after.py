@@ -68,7 +68,7 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
             figures = None if ended.should_stop() else (yield from makers[name](ended))
         except AutomlError as error:
             yield Notice(f"{name}: {error.in_a_line()}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the model found stands")
         else:
             if figures is None:

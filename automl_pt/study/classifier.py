@@ -14,9 +14,9 @@ from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Data, Progress, prepare, split_settings
+from automl_pt.errors import PluginError
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
-from automl_pt.errors import PluginError
 from automl_pt.new_training import choose_image_size
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.after import Maker

@@ -110,7 +110,7 @@ class OpenStudy:
             return replace(result, notes=(*result.notes, note))
         try:
             path = self.subject.report(self.config, self.directory, plugins)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
             return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
         return replace(result, report=str(path))

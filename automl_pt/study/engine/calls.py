@@ -15,6 +15,8 @@ from automl_pt.errors import AutomlError, PluginError
 if TYPE_CHECKING:
     from automl_pt.study.engine.local import Worker
 
+#: seconds that a process may take to start, whatever the limit: none of a plugin's code runs until then
+STARTING = 120.0
 #: seconds between two looks at whether the call is still wanted
 LOOK = 0.2
 
@@ -28,6 +30,7 @@ def answer(worker: Worker, limit: float | None, unwanted: Callable[[], bool]) ->
 
     Raises WorkerEnded where the process has ended, and TimeoutError after `limit` seconds.
     """
+    # the time of a process that starts is not the plugin's
     began, ready = time.monotonic(), select.poll()
     ready.register(worker.connection, select.POLLIN)
     while True:
@@ -37,12 +40,13 @@ def answer(worker: Worker, limit: float | None, unwanted: Callable[[], bool]) ->
                 raise WorkerEnded
             *lines, worker.buffer = (worker.buffer + data).split(b"\n")
             for message in map(json.loads, lines):
-                worker.ready = worker.ready or bool(message.get("ready"))
+                if message.get("ready"):
+                    worker.ready, began = True, time.monotonic()
                 if "called" in message:
                     return dict(message)
         elif worker.process.poll() is not None:
             raise WorkerEnded
-        if limit and time.monotonic() - began > limit:
+        if limit and time.monotonic() - began > (limit if worker.ready else max(limit, STARTING)):
             raise TimeoutError
         if unwanted():
             return None

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from automl_pt.errors import InstallationError
 from automl_pt.study.engine.base import Call, Probe, Report, TrialSpec
-from automl_pt.study.engine.calls import WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
+from automl_pt.study.engine.calls import STARTING, WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
@@ -231,7 +231,8 @@ class LocalEngine:
     def _overdue(self) -> list[Report]:
         reports = []
         for worker in list(self._workers):
-            if self.limit and worker.spec and not worker.held and time.monotonic() - worker.heard > self.limit:
+            limit = (self.limit or 0.0) if worker.ready else max(self.limit or 0.0, STARTING)
+            if self.limit and worker.spec and not worker.held and time.monotonic() - worker.heard > limit:
                 self._remove(worker)
                 reports.append(Report(worker.spec.number, failure=f"hung: no epoch within {self.limit:.0f} seconds"))
         return reports
