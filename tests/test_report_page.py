@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from hostile import CLASSES
+from tiny_runs import write_plugin
 from toy_trial import TOY
 
 from automl_pt.cli.report import command as report
@@ -50,6 +51,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+@pytest.fixture(autouse=True)
+def named_plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the plugin of the studies here: those that a study names itself are not loaded."""
+    monkeypatch.setenv("AUTOML_PT_PLUGINS", str(write_plugin(tmp_path_factory.mktemp("plugins")).parent))
 
 
 @pytest.fixture(scope="module")

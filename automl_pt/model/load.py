@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
 from automl_pt.images.decode import decode
+from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
 from automl_pt.model.info import ModelInfo
@@ -136,17 +136,10 @@ def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
     if header > MAX_HEADER_BYTES:
         refuse(directory, f"{name}: its header claims {header:,} bytes; {MAX_HEADER_BYTES:,} are allowed")
     try:
-        json.loads(content[8 : 8 + header], object_pairs_hook=_no_duplicates)
+        parse_json(content[8 : 8 + header])  # a tensor that stands twice is refused
         return parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         refuse(directory, f"{name} is not safetensors ({type(error).__name__}: {error})")
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a tensor stands twice in the header")
-    return values
 
 
 def _check_tensors(directory: Path, info: ModelInfo, tensors: Mapping[str, Tensor], allow_not_finite: bool) -> None:

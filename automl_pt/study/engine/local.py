@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, InstallationError
+from automl_pt.json_reader import parse_json
 from automl_pt.study.engine.base import Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
@@ -156,7 +157,7 @@ class LocalEngine:
             return self._died(worker)
         worker.heard = time.monotonic()
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-        return [report for line in lines for report in self._message(worker, json.loads(line))]
+        return [report for line in lines for report in self._message(worker, parse_json(line, not_finite=True))]
 
     def _message(self, worker: Worker, message: dict[str, Any]) -> list[Report]:
         if message.get("ready"):

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError
+from automl_pt.json_reader import parse_json
 from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 
@@ -41,7 +42,7 @@ class Link:
 
     def _read(self) -> None:
         for line in self._incoming:
-            command = json.loads(line)
+            command = parse_json(line, not_finite=True)
             if command["do"] == "stop":
                 self._stop.set()
             self._commands.put(command)
