@@ -64,7 +64,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
             raise JsonError("it is not a regular file")
         if status.st_size > max_bytes:
             raise JsonError(f"it has {status.st_size:,} bytes; {max_bytes:,} are allowed")
-        return stream.read(max_bytes + 1)
+        return stream.read(status.st_size + 1)  # not more: as much memory is taken at once
 
 
 def _most_values(text: str) -> int:

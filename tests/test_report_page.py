@@ -20,6 +20,7 @@ from automl_pt.cli.report import command as report
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError, UsageError
 from automl_pt.locks import locked
+from automl_pt.plugins import load_plugins
 from automl_pt.report.marked import MARK
 from automl_pt.report.page import render
 from automl_pt.study.records import TrialRecord
@@ -61,7 +62,8 @@ def named_plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture(scope="module")
 def content(searched: Path) -> Content:
-    return read_content(searched / "studies" / "hostile")[1]
+    plugins = load_plugins([str(searched / "tiny_plugin.py")])
+    return read_content(searched / "studies" / "hostile", plugins=plugins)[1]
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def read_file(directory: Path, name: str, limit: int) -> bytes:
                 refuse(directory, f"{name} is not a regular file")
             if status.st_size > limit:
                 refuse(directory, f"{name} has {status.st_size:,} bytes; {limit:,} are allowed")
-            return stream.read(limit + 1)
+            return stream.read(status.st_size + 1)  # the limit of weights is what model.json says
     except FileNotFoundError:
         _refuse_missing(directory, name)
     except OSError as error:

@@ -8,7 +8,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import IO, Any
 from automl_pt import errors
 from automl_pt.errors import AutomlError, InstallationError
 from automl_pt.json_reader import parse_json
+from automl_pt.safe_path import python_command, python_environment
 from automl_pt.study.engine.base import Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
@@ -131,13 +131,9 @@ class LocalEngine:
         ours, theirs = socket.socketpair()
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{index}.log"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": str(self._threads),
-        }
+        environment = {**python_environment(), "OMP_NUM_THREADS": str(self._threads)}
         place = [str(theirs.fileno()), str(os.getpid()), self._make]
-        command = [sys.executable, "-m", "automl_pt.study.engine.worker", *place]
+        command = [*python_command(), "-m", "automl_pt.study.engine.worker", *place]
         with theirs, open(log, "ab") as stream:
             process = _popen(command, theirs.fileno(), stream, environment)
         worker = Worker(index, process, ours, log)
