@@ -74,7 +74,7 @@ def _most_values(text: str) -> int:
 
 def _require_depth(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         containers = [one for one in level if isinstance(one, list | dict)]
         if not containers:
             return
