@@ -37,12 +37,17 @@ from automl_pt.study.storage import open_storage
 SHADOWING = ("platform", "queue", "dataclasses", "selectors", "typing", "click", "pluggy", "torch", "json", "random")
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    directory = tmp_path / "studies" / "toy"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("made") / "toy"
     for _ in steps(SearchConfig(dataset="plain", epochs=2, trials=2, workers=0), directory, subject=TOY):
         pass
     return directory
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "studies" / "toy"))
 
 
 def change(path: Path, **values: Any) -> None:
@@ -152,9 +157,9 @@ def test_a_storage_that_is_not_there_is_not_made_to_read_it(study: Path, tmp_pat
 def test_a_server_that_does_not_answer_is_not_waited_for(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psycopg")
     monkeypatch.setattr("automl_pt.study.storage.CONNECT_SECONDS", 2)  # libpq takes no less
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # it lets the client connect, and says nothing
-        with pytest.raises(StorageError):
-            read_study(study, storage=f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d")
+    # it lets the client connect, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(StorageError):
+        read_study(study, storage=f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/d")
 
 
 def test_a_database_with_code_or_of_another_kind_is_refused(study: Path) -> None:
