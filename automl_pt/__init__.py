@@ -5,6 +5,10 @@ Importing the package imports no torch; `train`, `search` and `load_model` are f
 
 from __future__ import annotations
 
+from automl_pt.safe_path import leave_out_working_folder
+
+leave_out_working_folder()  # before the imports below, which it could answer with files of its own
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

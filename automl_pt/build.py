@@ -35,10 +35,12 @@ def build_model(
     pretrained: bool = False,
     weights: Path | None = None,
     seed: int,
+    prove: bool = True,
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    The global random states are left where building ended. Raises WeightsError when `pretrained` or `weights`
+    The global random states are left where building ended. Without `prove` no image is passed through: the caller
+    knows that it fits. Raises WeightsError when `pretrained` or `weights`
     cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
@@ -46,9 +48,15 @@ def build_model(
     model = _built(backbone, num_classes, image_size, pretrained)
     require_new(model, backbone.name)
     model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
-    _prove(model, backbone, num_classes, image_size)
-    model.train()
-    return model
+    if prove:
+        _prove(model, backbone, num_classes, image_size)
+    return model.train()
+
+
+def assemble(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module:
+    """Return `backbone` with a head for `num_classes`, its numbers as they come; raise as `build_model`."""
+    _check(backbone, image_size, False)
+    return _adapted(_built(backbone, num_classes, image_size, False), backbone, image_size)
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from automl_pt.errors import OutputError
+from automl_pt.json_reader import read_json as read_json  # beside `write_json`
 
 
 @contextmanager
@@ -152,11 +153,6 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     atomic_write(path, to_json(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise OSError or ValueError as `json` does."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def sha256_file(path: Path) -> str:

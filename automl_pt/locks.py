@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,19 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         stream.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether another process holds the lock file `path`; the file is neither made nor written to.
+
+    A file that cannot be opened, or is no regular file, is held by nobody.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    with open(descriptor, "rb") as stream:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _is_held(stream)
 
 
 def _opened(path: Path, wait: bool) -> IO[bytes]:
@@ -65,6 +79,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _is_held(stream: IO[bytes]) -> bool:
+        return not _take(stream, wait=False)
+
 else:
     import fcntl
 
@@ -74,3 +91,12 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _is_held(stream: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system that knows no locks
+            return False
+        return False

@@ -81,6 +81,10 @@ class Plugins:
         known = (plugin for plugin in self.loaded if plugin.name == source.name)
         return next(known, Plugin(source.name, source.version, source.origin))
 
+    def is_builtin(self, backbone: str) -> bool:
+        """Say whether a backbone of ours is registered under this name."""
+        return self.provider(self.backbones(), backbone).origin == BUILTIN_ORIGIN
+
     def label(self, name: str) -> str:
         """Return how a plugin is named in messages: with its distribution, or file, and version."""
         return str(self._source(name))

@@ -30,6 +30,14 @@ def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> li
     return [found[name] for name in sorted(found)]
 
 
+def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plugins that a run.json or study.json names; raise ValueError where these are no objects."""
+    found = record.get("plugins", [])
+    if not isinstance(found, list) or not all(isinstance(plugin, dict) for plugin in found):
+        raise ValueError("plugins is no list of objects")
+    return found
+
+
 def missing_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Mapping[str, Any]]:
     """Return those of `used` that are not loaded here."""
     loaded = {name for name, _ in plugins.manager.list_name_plugin()}

@@ -15,6 +15,7 @@ from typing import Any, Self
 from automl_pt.check.facts import VERSION, Facts
 from automl_pt.errors import OutputError
 from automl_pt.files import CACHE_VARIABLE, cache_folder
+from automl_pt.json_reader import parse_json
 
 #: path, size in bytes, modification time in nanoseconds, inode: while these stay, so does the content
 Stamp = tuple[bytes, int, int, int]
@@ -83,14 +84,14 @@ class Memory:
             )
             for path, size, mtime, inode, digest, facts in self._execute(query, (VERSION, *paths)):
                 if wanted[path] == (path, size, mtime, inode):
-                    known[path] = digest, Facts(**json.loads(facts))
+                    known[path] = digest, Facts(**parse_json(facts))
         return known
 
     def facts(self, digest: str) -> Facts | None:
         """Return what was found in a content, wherever it lay."""
         query = "SELECT facts FROM facts WHERE sha256 = ? AND version = ?"
         rows = self._execute(query, (digest, VERSION))
-        return Facts(**json.loads(rows[0][0])) if rows else None
+        return Facts(**parse_json(rows[0][0])) if rows else None
 
     def keep(self, one: Stamp, digest: str, facts: Facts) -> None:
         """Remember what was found; a file changed just now is looked at again next time."""
@@ -102,7 +103,7 @@ class Memory:
     def pairs(self, key: str) -> list[tuple[int, int]] | None:
         """Return what `keep_pairs` was given under this key; None when it was not."""
         rows = self._execute("SELECT pairs FROM alike WHERE looks = ? AND version = ?", (key, VERSION))
-        return [(one, other) for one, other in json.loads(rows[0][0])] if rows else None
+        return [(one, other) for one, other in parse_json(rows[0][0])] if rows else None
 
     def keep_pairs(self, key: str, pairs: Sequence[tuple[int, int]]) -> None:
         """Remember which of some images look alike; `key` tells what they show, in their order."""

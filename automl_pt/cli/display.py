@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,12 +102,7 @@ class JsonDisplay(QuietDisplay):
         """Print where the run is, why it ended, and its best epoch."""
         best = best_epoch(history)
         found = best.to_dict() if best else None
-        print(
-            json.dumps(
-                {"event": "end", "output": str(output), "reason": record["reason"]}
-                | {"best": json.loads(to_json(found))}
-            )
-        )
+        print(to_json({"event": "end", "output": str(output), "reason": record["reason"], "best": found}))
 
 
 class LineDisplay(QuietDisplay):

@@ -70,7 +70,7 @@ def _is_intact(folder: Path, record: Path) -> bool:
         told = read_json(record)
         sizes, _ = told["sizes"], told["ignored"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

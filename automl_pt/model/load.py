@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from automl_pt.blame import networks_fault
 from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, PluginError, UnknownNameError
 from automl_pt.images.decode import decode
+from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
-from automl_pt.model.ensemble import Ensemble
+from automl_pt.model.ensemble import Ensemble, split_states
+from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
@@ -122,8 +124,7 @@ def load_model(
     tensors = _parse(directory, weights.file, content)
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
-    network = _build(directory, info, plugins if plugins is not None else load_plugins())
-    _load(directory, network, tensors)
+    network = _build(directory, info, plugins if plugins is not None else load_plugins(), tensors)
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
@@ -145,17 +146,10 @@ def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
     if header > MAX_HEADER_BYTES:
         refuse(directory, f"{name}: its header claims {header:,} bytes; {MAX_HEADER_BYTES:,} are allowed")
     try:
-        json.loads(content[8 : 8 + header], object_pairs_hook=_no_duplicates)
+        parse_json(content[8 : 8 + header])  # a tensor that stands twice is refused
         return parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         refuse(directory, f"{name} is not safetensors ({type(error).__name__}: {error})")
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a tensor stands twice in the header")
-    return values
 
 
 def _check_tensors(directory: Path, info: ModelInfo, tensors: Mapping[str, Tensor], allow_not_finite: bool) -> None:
@@ -176,23 +170,47 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.float()).all())
 
 
-def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
-    if info.members:
-        return Ensemble([_build(directory, member, plugins) for member in info.each()])
+def _build(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network with its weights; refuse weights that do not fit before memory is taken for it."""
+    if not info.members:
+        return _network(directory, info, plugins, tensors)
+    parts, others = split_states(tensors, len(info.members))
+    _require_fit(directory, [f"{name} is not in the network" for name in others])
+    # one by one: the next is built only where the weights of the one before have fitted
+    return Ensemble([_network(directory, *pair) for pair in zip(info.each(), repeat(plugins), parts, strict=False)])
+
+
+def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         backbone = plugins.backbone(info.backbone, _options(directory, info))
     except UnknownNameError as error:
         refuse(directory, f"its backbone {info.backbone!r} is not registered", remedy=_plugin_needed(info, error))
     except ConfigError as error:
         refuse(directory, error.given.strip(), remedy="install the version of the plugin that it was trained with")
+    classes, size = len(info.classes), info.preprocessing.image_size
+    shape = outline(backbone, classes, size) if plugins.is_builtin(backbone.name) else None
+    if shape is not None:
+        _require_fit(directory, misfits(shape.state_dict(), tensors))
+    prove = shape is None or not takes_images(shape, classes, size)
     try:
         # the seed only fills weights that are replaced; the caller's random state is put back
-        with kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())):
-            return build_model(backbone, len(info.classes), info.preprocessing.image_size, seed=0)
+        with (
+            kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())),
+            no_larger_than(tensors),
+        ):
+            network = build_model(backbone, classes, size, seed=0, prove=prove)
     except PluginError:
         raise  # the directory is whole; what builds its network is not
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
+    _require_fit(directory, misfits(network.state_dict(), tensors))
+    network.load_state_dict(dict(tensors))
+    return network
+
+
+def _require_fit(directory: Path, found: Sequence[str]) -> None:
+    if found:
+        refuse(directory, f"the weights do not fit the network: {few(found, 3)}")
 
 
 def _options(directory: Path, info: ModelInfo) -> list[str]:
@@ -206,21 +224,3 @@ def _plugin_needed(info: ModelInfo, error: UnknownNameError) -> str:
     if not info.plugins:
         return error.remedy
     return f"the model was trained with {told(info.plugins)}: {how_to_get(info.plugins)}"
-
-
-def _load(directory: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    wanted = network.state_dict()
-    misfits = [f"{name} is missing" for name in wanted if name not in tensors]
-    misfits += [f"{name} is not in the network" for name in tensors if name not in wanted]
-    misfits += [
-        f"{name} is {_described(tensor)}, the network's is {_described(wanted[name])}"
-        for name, tensor in tensors.items()
-        if name in wanted and (tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype)
-    ]
-    if misfits:
-        refuse(directory, f"the weights do not fit the network: {few(misfits, 3)}")
-    network.load_state_dict(dict(tensors))
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

@@ -6,7 +6,6 @@ Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 201
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_pt.files import write_json
+from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import read_file, read_info, refuse
 from automl_pt.model.info import TEMPERATURE
 
@@ -95,8 +95,8 @@ def read_temperature(directory: Path, weights: str) -> Temperature | None:
         return None
     text = read_file(directory, TEMPERATURE, MAX_BYTES)
     try:
-        found = _checked(json.loads(text))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        found = _checked(parse_json(text))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         refuse(directory, f"{TEMPERATURE} is damaged: {error}", remedy=_REMEDY)
     return found if found.weights == weights else None
 

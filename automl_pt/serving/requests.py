@@ -6,13 +6,13 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from automl_pt.json_reader import parse_json
 from automl_pt.text import printable
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ async def _from_form(request: Request) -> Upload:
 
 def _from_json(body: bytes) -> Upload:
     try:
-        values = json.loads(body)
+        values = parse_json(body)
         encoded, name = values["image"], values.get("name", "image")
         if not isinstance(encoded, str) or not isinstance(name, str):
             raise TypeError("`image` and `name` are text")
         return Upload(name, base64.b64decode(encoded, validate=True))
     except binascii.Error as error:
         raise HTTPException(400, f"`image` is not base64: {error}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise HTTPException(400, 'the body is not JSON such as {"image": "BASE64", "name": "cat.jpg"}') from error
 
 

@@ -83,7 +83,7 @@ def _made_before(path: Path) -> dict[str, Any]:
     """Return what an earlier search made; nothing where that is not told, or damaged: then it is made again."""
     try:
         found = read_json(path)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

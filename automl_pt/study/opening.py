@@ -10,7 +10,7 @@ from typing import Any
 
 from automl_pt import __version__
 from automl_pt.config import SearchConfig
-from automl_pt.files import read_json, write_json
+from automl_pt.files import write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study import resume
@@ -31,6 +31,7 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
 from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
+from automl_pt.study.study_files import plugins_of
 from automl_pt.study.subject import Material, Proof, Subject
 
 
@@ -110,8 +111,7 @@ def _offer(
 
 def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
     """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
-    path = directory / "study.json"
-    used: list[dict[str, Any]] = read_json(path).get("plugins", []) if path.exists() else []
+    used = plugins_of(directory / "study.json")
     if used:
         resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
     return used

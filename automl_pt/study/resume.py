@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig, as_named_now
 from automl_pt.errors import StudyError
-from automl_pt.files import read_json
+from automl_pt.study.study_files import read_object
 from automl_pt.text import counted
 from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
@@ -153,7 +153,7 @@ def require_unused(directory: Path, *, where: str) -> None:
     """
     left, about = list((directory / "trials").glob("*/run.json")), directory / "study.json"
     if left:
-        begun = read_json(about) if about.exists() else {"name": "?", "storage": "a storage"}
+        begun = {"name": "?", "storage": "a storage", **read_object(about)}
         raise StudyError(
             "a folder holds the trials of one study",
             given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "

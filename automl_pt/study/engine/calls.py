@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import signal
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, PluginError
+from automl_pt.json_reader import parse_json
 
 if TYPE_CHECKING:
     from automl_pt.study.engine.local import Worker
@@ -39,7 +39,7 @@ def answer(worker: Worker, limit: float | None, unwanted: Callable[[], bool]) ->
             if not data:
                 raise WorkerEnded
             *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-            for message in map(json.loads, lines):
+            for message in (parse_json(line, not_finite=True) for line in lines):
                 if message.get("ready"):
                     worker.ready, began = True, time.monotonic()
                 if "called" in message:

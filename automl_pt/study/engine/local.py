@@ -7,7 +7,6 @@ import os
 import selectors
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from automl_pt.errors import InstallationError
+from automl_pt.json_reader import parse_json
+from automl_pt.safe_path import python_command, python_environment
 from automl_pt.study.engine.base import Call, Probe, Report, TrialSpec
 from automl_pt.study.engine.calls import STARTING, WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
@@ -173,13 +174,9 @@ class LocalEngine:
         ours, theirs = socket.socketpair()
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{index}.log"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": str(self._threads),
-        }
+        environment = {**python_environment(), "OMP_NUM_THREADS": str(self._threads)}
         place = [str(theirs.fileno()), str(os.getpid()), self._make]
-        command = [sys.executable, "-m", "automl_pt.study.engine.keeper", *place]
+        command = [*python_command(), "-m", "automl_pt.study.engine.keeper", *place]
         with theirs, open(log, "ab") as stream:
             process = _popen(command, theirs.fileno(), stream, environment)
         worker = Worker(index, process, ours, log)
@@ -199,7 +196,7 @@ class LocalEngine:
             return self._died(worker)
         worker.heard = time.monotonic()
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-        return [report for line in lines for report in self._message(worker, json.loads(line))]
+        return [report for line in lines for report in self._message(worker, parse_json(line, not_finite=True))]
 
     def _message(self, worker: Worker, message: dict[str, Any]) -> list[Report]:
         if message.get("ready"):

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError, PluginError
+from automl_pt.json_reader import parse_json
 from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
 from automl_pt.study.engine.calls import as_plain
 from automl_pt.study.engine.failures import report_failure
@@ -38,7 +39,7 @@ class Link:
 
     def _read(self) -> None:
         for line in self._incoming:
-            command = json.loads(line)
+            command = parse_json(line, not_finite=True)
             if command["do"] == "stop":
                 self._stop.set()
             self._commands.put(command)
