@@ -22,7 +22,7 @@ from automl_pt.model.ensemble import Ensemble
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
 from automl_pt.text import few
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
@@ -97,14 +97,14 @@ def load_model(
     path: str | Path,
     *,
     device: str = "auto",
-    plugins: Plugins | None = None,
+    plugins: Plugins | PluginFiles | None = None,
     allow_not_finite: bool = False,
     calibrated: bool = True,
 ) -> Model:
     """Load a model directory, or the one inside a study or run directory.
 
-    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins` (default:
-    those installed). On the type of device it was validated on the model computes in the same number format, elsewhere
+    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins`, which are
+    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the type of device it was validated on the model computes in the same number format, elsewhere
     in fp32. A temperature kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError
     for what is no model directory, damaged or hostile, for a backbone that no plugin knows, and, unless
     `allow_not_finite`, for weights that hold NaN or infinities.
@@ -114,7 +114,7 @@ def load_model(
     tensors = _parse(directory, weights.file, content)
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
-    network = _build(directory, info, plugins if plugins is not None else load_plugins())
+    network = _build(directory, info, loaded_plugins(plugins))
     _load(directory, network, tensors)
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]

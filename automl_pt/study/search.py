@@ -15,7 +15,7 @@ from typing import Any
 
 from automl_pt.config import SearchConfig, make
 from automl_pt.files import make_folder
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.study.events import Event, Finished, Notice
 from automl_pt.study.opened import OpenStudy
 from automl_pt.study.opening import open_study
@@ -27,16 +27,23 @@ from automl_pt.tracking import Trackers
 
 
 def search(
-    dataset: str, *, plugins: Plugins | None = None, on_event: Callable[[Event], None] | None = None, **settings: Any
+    dataset: str,
+    *,
+    plugins: Plugins | PluginFiles | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
 ) -> StudyResult:
     """Search learning rate and batch size on `dataset`; return what was found, the finished model's folder with it.
 
     `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call goes on with it. `plugins` registered by hand are known to this process only, so
-    trials then run in it. Raises the errors of `automl_pt.errors`; StudyError when every trial has failed.
+    `studies/NAME`, and the same call goes on with it. `plugins` are plugin files, as `--plugin` takes them, or what
+    `load_plugins` returned; those registered by hand are known to this process only, so trials then run in it. Raises
+    the errors of `automl_pt.errors`; StudyError when every trial has failed. Where the time was up, or all trials
+    diverged, before any trial kept weights, the result's `model` and `best` are None.
     """
-    config = make(SearchConfig, {"dataset": dataset, **settings})
-    return run_search(config, Path("studies") / study_name(config), plugins=plugins, on_event=on_event)
+    registered, files = given_plugins(plugins)
+    config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
+    return run_search(config, Path("studies") / study_name(config), plugins=registered, on_event=on_event)
 
 
 def run_search(
