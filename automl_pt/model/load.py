@@ -104,10 +104,11 @@ def load_model(
     """Load a model directory, or the one inside a study or run directory.
 
     Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins`, which are
-    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the type of device it was validated on the model computes in the same number format, elsewhere
-    in fp32. A temperature kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError
-    for what is no model directory, damaged or hostile, for a backbone that no plugin knows, and, unless
-    `allow_not_finite`, for weights that hold NaN or infinities.
+    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the
+    type of device it was validated on the model computes in the same number format, elsewhere in fp32. A temperature
+    kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError for what is no model
+    directory, damaged or hostile, for a backbone that no plugin knows, for the folder of a run or search that ended
+    without a model, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
     info, weights, content = read_model(directory)
