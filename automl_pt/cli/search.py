@@ -6,12 +6,18 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from automl_pt.absence import of_trials
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import SearchConfig
+from automl_pt.errors import StudyError
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.study.records import StudyResult
 
 
 @click.command("search")
@@ -31,6 +37,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.study.classifier import IMAGES, prepare_material
+    from automl_pt.study.events import Finished
     from automl_pt.study.search import steps, study_name
 
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json) as display:
@@ -40,4 +47,13 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
         for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal, since=since):
             stop.says = STEPPING
             display.show(event)
+    if isinstance(event, Finished) and event.result.model is None and stop.signal is None:
+        raise no_model(event.result)
     return stop.exit_code
+
+
+def no_model(result: StudyResult) -> StudyError:
+    """Say why a search left no model."""
+    absence = of_trials([(trial.state, trial.reason) for trial in result.trials], result.stopped)
+    given = f"study {result.name} in {printable(result.directory)}"
+    return StudyError(f"no model: {absence.what}", given=given, remedy=absence.remedy)

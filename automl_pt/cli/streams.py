@@ -105,7 +105,10 @@ def lasting_streams(output: Output = OUTPUT) -> Iterator[Output]:
 
 
 def _lasting(stream: TextIO | None, original: TextIO | None, number: int, output: Output) -> TextIO:
-    """Return a stream in the place of one of this process's own; one that a test has put there, or a console of Windows, stays."""
+    """Return a stream in the place of one of this process's own.
+
+    One that a test has put there stays, and so does a console of Windows, which takes no bytes.
+    """
     if stream is not None and (stream is not original or (sys.platform == "win32" and stream.isatty())):
         return stream
     errors = "backslashreplace" if stream is None or stream.errors == "strict" else stream.errors

@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
+from automl_pt.absence import diverged
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import TrainConfig
+from automl_pt.errors import DivergedError
+from automl_pt.text import printable
 
 
 @click.command("train")
@@ -59,5 +62,22 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
-            display.ended(output, read_json(output / "run.json"), history(output))
+            record = read_json(output / "run.json")
+            display.ended(output, record, history(output))
+            if record["reason"] == "diverged":
+                raise diverged_error(output, settings, len(history(output)))
     return stop.exit_code
+
+
+def diverged_error(output: Path, settings: TrainConfig, epoch: int) -> DivergedError:
+    """Say what a training left whose loss was not finite."""
+    from automl_pt.model.directory import INFO, read_info
+
+    left = "there is no model"
+    if (output / INFO).exists():
+        left = f"the model is that of epoch {read_info(output)[0].metrics['epoch']}"
+    return DivergedError(
+        f"the training {diverged(epoch)}: {left}",
+        given=f"{printable(output)}, learning rate {settings.lr:g}",
+        remedy="train again with a lower --lr, into another --output",
+    )

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from automl_pt.absence import why_no_model
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
@@ -23,7 +24,7 @@ from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
 from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
-from automl_pt.text import few
+from automl_pt.text import few, printable
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
@@ -111,6 +112,7 @@ def load_model(
     without a model, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
+    _require_model(Path(path), directory)
     info, weights, content = read_model(directory)
     tensors = _parse(directory, weights.file, content)
     del content
@@ -130,6 +132,17 @@ def find_model(path: str | Path) -> Path:
     named = Path("studies") / path
     candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
     return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+
+
+def _require_model(path: Path, directory: Path) -> None:
+    """Refuse the folder of a run or search that ended without a model, saying what happened there."""
+    if (directory / INFO).exists():
+        return
+    named = [path] if path.exists() else [path, Path("studies") / path]
+    for candidate in named:
+        if (absence := why_no_model(candidate)) is not None:
+            given = printable(candidate)
+            raise InvalidModelDirectoryError(f"no model: {absence.what}", given=given, remedy=absence.remedy)
 
 
 def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
