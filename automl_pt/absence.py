@@ -48,13 +48,14 @@ def of_trials(trials: Sequence[tuple[str, str]], stopped: str) -> Absence:
     """Say why a search whose trials have these states and reasons left no model; `stopped` is why it ended."""
     failed = [reason for state, reason in trials if state == "FAIL"]
     lost = [reason for _, reason in trials if reason == "diverged"]
-    count = counted(len(trials), "trial")
+    every = f"all {len(trials)} trials" if len(trials) > 1 else "the only trial"
     if failed and len(failed) == len(trials):
         reason, times = Counter(failed).most_common(1)[0]
-        what = f"{'all ' if len(trials) > 1 else ''}{count} failed, {times} of them with: {reason[:SHOWN]}"
+        told = reason.removeprefix("failed: ")[:SHOWN]
+        what = f"{every} failed" + (f", {times} of them with: {told}" if len(trials) > 1 else f": {told}")
         return Absence(what, "run one of them by itself with `automl-pt train` and `--traceback` to see where it fails")
     if lost and len(lost) == len(trials):
-        what = f"{'all ' if len(trials) > 1 else ''}{count} diverged, because their loss was not finite"
+        what = f"{every} diverged, because the loss was not finite"
         return Absence(what, "search lower learning rates, such as --lr 1e-6:1e-3, under another --name")
     return _unfinished(len(trials), len(failed), len(lost), stopped)
 

@@ -26,7 +26,7 @@ from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
-from automl_pt.new_training import choose_preprocessing, new_training, set_up
+from automl_pt.new_training import choose_preprocessing, new_training, require_possible, set_up
 from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.run_directory import (
     ENDED,
@@ -66,6 +66,7 @@ def train(
     plugins = registered or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
     require_plugins(output, plugins)
+    require_possible(config, plugins)
     trackers = Trackers(plugins, config.trackers)
     tidied = Tidied(output)
     with tidied:

@@ -40,10 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
     compressed members, a checkpoint in which the state dict is one entry among others.
     """
-    if path.is_dir():
-        raise _folder(path)
-    if not path.is_file():
-        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+    require_weights(path)
     with open(path, "rb") as stream:
         start = stream.read(512)
     if start[:4] == b"PK\x03\x04":
@@ -55,6 +52,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if start[:1] != _PICKLE_MAGIC:
         raise _refused(path, "neither safetensors nor written by torch.save")
     return _plain(_torch(path), path)
+
+
+def require_weights(path: Path) -> None:
+    """Raise WeightsError where `path` is no file."""
+    if path.is_dir():
+        raise _folder(path)
+    if not path.is_file():
+        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
 
 
 def _folder(path: Path) -> WeightsError:

@@ -31,6 +31,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.files import read_json
+    from automl_pt.new_training import require_possible
     from automl_pt.plugins import load_plugins
     from automl_pt.run import execute, open_data
     from automl_pt.run_directory import Tidied, default_output, history, require_plugins
@@ -39,7 +40,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 
     plugins = load_plugins(settings.plugins)
     require_plugins(output or default_output(settings), plugins)
-    plugins.backbone(settings.backbone, settings.backbone_options)
+    require_possible(settings, plugins)
     trackers = Trackers(plugins, settings.trackers)
     output = output or default_output(settings)
     with (

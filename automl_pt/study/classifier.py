@@ -16,7 +16,7 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Progress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
-from automl_pt.new_training import choose_image_size, choose_parameters
+from automl_pt.new_training import choose_image_size, choose_parameters, require_files
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
@@ -40,10 +40,12 @@ def prepare_material(
     `progress(stage, done, total)` is called as that goes on, and may raise to end it.
     """
     plugins = plugins or load_plugins(config.plugins)
+    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_files(config)
+    choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     extra = dimensions(nets, config.backbone_options)
     steps: list[StepMemory] = []
     for backbone in nets:

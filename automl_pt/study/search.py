@@ -18,7 +18,7 @@ from automl_pt.files import make_folder
 from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.study.events import Event, Finished, Notice
 from automl_pt.study.opened import OpenStudy
-from automl_pt.study.opening import open_study
+from automl_pt.study.opening import open_study, untouched
 from automl_pt.study.records import StudyResult
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
@@ -89,9 +89,11 @@ def steps(
     subject = subject or _images()
     config, notices = _with_plugin_files(config, plugins), list[str]()
     trackers = _trackers(config, plugins, notices)
-    directory = make_folder(Path(directory).absolute())
+    directory = Path(directory).absolute()
+    begun = untouched(config, directory)
     with ExitStack() as stack:
-        study = open_study(config, directory, subject, plugins, stop, stack, since)
+        with begun:
+            study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
 
 
