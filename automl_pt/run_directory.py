@@ -41,7 +41,10 @@ PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
 
 def default_output(config: TrainConfig) -> Path:
     """Return the run directory used where none is named."""
-    dataset = Path(config.dataset).stem or Path(config.dataset).resolve().stem  # "." has no stem
+    path = Path(config.dataset)
+    path = path if path.stem else path.resolve()  # "." has no stem
+    # the end of a folder's name is no suffix: photos.v1 and photos.v2 are two data sets
+    dataset = path.name if path.is_dir() else path.stem
     return Path("runs") / f"{dataset}-{config.backbone.replace('/', '-')}"
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Progress, prepare, split_settings
+from automl_pt.errors import StudyError
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.new_training import choose_image_size, choose_parameters, require_files
@@ -70,6 +74,22 @@ def prepare_material(
         steps=() if config.micro_batch_size is not None else tuple(steps),
         notes=data.notes,
     )
+
+
+def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
+    """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
+
+    def show(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(what, done, total)
+        if config.timeout is not None and time.monotonic() - since > config.timeout:
+            raise StudyError(
+                "no model: the time was up while images were still being read",
+                given=f"--timeout {config.timeout:g}, {what}: {done} of {total}",
+                remedy="search again with a larger --timeout, or without one",
+            )
+
+    return replace(IMAGES, prepare=partial(prepare_material, progress=show))
 
 
 def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> StepMemory:

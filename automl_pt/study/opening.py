@@ -27,6 +27,7 @@ from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import OFFERED, Ledger, Presence
 from automl_pt.study.offered import Offer, offer
 from automl_pt.study.opened import REPORT_SECONDS, OpenStudy
+from automl_pt.study.points import few_images, settle
 from automl_pt.study.presence import Alone, Among
 from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
 from automl_pt.study.records import TrialRecord
@@ -75,6 +76,7 @@ def open_study(
     budget.later = images_to_learn(config, material.train_images, material.val_images)
     ledger = _open_ledger(config, url, directory, stack)
     config, material, kept, has_grown = _agree(ledger, config, directory, material)
+    config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
     offered = _offer(config, material, ledger, engine, has_grown)
@@ -96,7 +98,8 @@ def open_study(
     )
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
-    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    few = few_images(config, material.train_images, offered.sizes)
+    said = (*material.notes, *(note for note in (offered.notice, few, repeats) if note is not None))
     return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 

@@ -6,8 +6,11 @@ call goes on.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +27,8 @@ from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import follow_study
 from automl_pt.tracking import Trackers
+
+LONGEST_NAME = 100
 
 
 def search(
@@ -64,11 +69,19 @@ def run_search(
 
 
 def study_name(config: SearchConfig) -> str:
-    """Return the study's name: the one given, or one made of the dataset's, safe as a folder's name."""
+    """Return the study's name: the one given, or one made of the dataset's, safe as a folder's name.
+
+    Where characters have to be replaced or cut off, a few digits of the whole name's hash are added, so that data sets
+    whose names differ in these alone, or are written in another script, get studies of their own.
+    """
     if config.name is not None:
         return config.name
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(os.path.abspath(config.dataset)).name).strip(".-")
-    return plain[:100] or "study"
+    name = unicodedata.normalize("NFC", Path(os.path.abspath(config.dataset)).name)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
+    if plain == name and len(plain) <= LONGEST_NAME and plain[0].isalnum():
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    return f"{plain.lstrip('_')[: LONGEST_NAME - 7] or 'study'}-{digest}"
 
 
 def steps(
@@ -86,7 +99,8 @@ def steps(
     does the same. The time counts from `since`, a moment of `time.monotonic`, or from now. Raises StudyError when the
     study there was made with other data or settings.
     """
-    subject = subject or _images()
+    since = time.monotonic() if since is None else since
+    subject = subject or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
@@ -125,7 +139,7 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 
 
-def _images() -> Subject:
-    from automl_pt.study.classifier import IMAGES
+def _images(config: SearchConfig, since: float) -> Subject:
+    from automl_pt.study.classifier import in_time
 
-    return IMAGES
+    return in_time(config, since)
