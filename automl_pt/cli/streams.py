@@ -60,7 +60,7 @@ class Descriptor(io.RawIOBase):
 
     def write(self, content: object) -> int:
         """Write some or all of `content` and return how many bytes that were; all of it where it is dropped."""
-        data = memoryview(content)  # type: ignore[arg-type]
+        data = memoryview(content)  # type: ignore[arg-type]  # io calls it with bytes or a buffer
         try:
             return os.write(self.number, data)
         except BlockingIOError:
