@@ -63,22 +63,24 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
-            record = read_json(output / "run.json")
-            display.ended(output, record, history(output))
-            if record["reason"] == "diverged":
-                raise diverged_error(output, settings, len(history(output)))
+            display.ended(output, read_json(output / "run.json"), history(output))
+            require_finite(output, settings)
     return stop.exit_code
 
 
-def diverged_error(output: Path, settings: TrainConfig, epoch: int) -> DivergedError:
-    """Say what a training left whose loss was not finite."""
+def require_finite(output: Path, settings: TrainConfig) -> None:
+    """Raise DivergedError, saying what is left, where the training's loss was not finite."""
+    from automl_pt.files import read_json
     from automl_pt.model.directory import INFO, read_info
+    from automl_pt.run_directory import history
 
+    if read_json(output / "run.json")["reason"] != "diverged":
+        return
     left = "there is no model"
     if (output / INFO).exists():
         left = f"the model is that of epoch {read_info(output)[0].metrics['epoch']}"
-    return DivergedError(
-        f"the training {diverged(epoch)}: {left}",
+    raise DivergedError(
+        f"the training {diverged(len(history(output)))}: {left}",
         given=f"{printable(output)}, learning rate {settings.lr:g}",
         remedy="train again with a lower --lr, into another --output",
     )
