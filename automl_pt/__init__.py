@@ -31,3 +31,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    # completion in a shell or notebook asks here; it must not import torch
+    return sorted({*globals(), *__all__})

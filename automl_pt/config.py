@@ -7,23 +7,23 @@ files and Python all come through these classes.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
+from automl_pt.config_files import toml_mistake
 from automl_pt.errors import ConfigError
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Seed = Annotated[int, Strict()]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+#: strict, so that neither "0.2" nor true is taken for a number
+Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Flag = Annotated[bool, Strict()]
 
 StopRule = Literal["consecutive", "best"]
@@ -45,7 +45,7 @@ class Settings(BaseModel):
     dataset: str = Field(description="a folder, archive or table of labelled images, or a registered dataset's name")
     root: str | None = Field(None, description="folder of a named dataset's files")
     download: Flag = Field(False, description="let a named dataset fetch its files into --root")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+    val_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = Field(
         0.2,
         description="share of the training images split off for validation when the data bring no split of their own",
     )
@@ -90,14 +90,14 @@ class Settings(BaseModel):
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
     )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+    layer_decay: Annotated[float, Strict(), Field(gt=0, le=1)] = Field(
         1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
     )
     backbone_options: tuple[str, ...] = Field(
         (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
     )
 
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
+    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
     weight_decay: NotNegative = Field(1e-4, description="L2 penalty of SGD")
     schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
@@ -254,34 +254,26 @@ class SearchConfig(Settings):
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a config file's table; raise ConfigError naming the line when it is not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError([str(error)], source=str(path)) from error
-
-
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
     return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
 
 
-def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings") -> C:
-    """Build settings of `kind`, or raise one ConfigError that lists every mistake."""
+def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings", toml: bool = False) -> C:
+    """Build settings of `kind`, or raise one ConfigError that lists every mistake, with `toml` in TOML's words."""
     try:
         return kind(**settings)
     except ValidationError as error:
-        raise ConfigError(_mistakes(kind, settings, error), source=source) from None
+        raise ConfigError(_mistakes(kind, settings, error, toml), source=source) from None
 
 
-def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError) -> list[str]:
+def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError, toml: bool) -> list[str]:
     """List all mistakes; contradictions too, between settings that are right each for itself."""
-    found = [
-        line
-        for item in error.errors()
-        for line in _mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"]).split("\n")
-    ]
+    found = []
+    for item in error.errors():
+        field = kind.model_fields.get(str(item["loc"][0])) if item["loc"] else None
+        own = toml_mistake(item, field.default if field else None) if toml else None
+        found += (own or _mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"])).split("\n")
     wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
     if not wrong:
         return found

@@ -14,6 +14,7 @@
     ├── CheckpointError                    no intact checkpoint to go on from, or one of another run
     ├── StudyError                         the study cannot be resumed as asked
     ├── StorageError                       the study's storage cannot be opened, read or written
+    ├── DivergedError                  a training's loss was not finite; the command line alone says so by an error
     ├── ExportError                        a model cannot be exported, or its export computes something else
     ├── PeerError                          another process of a distributed run failed
     ├── OutputError                        a file cannot be written: no space, read-only, taken
@@ -123,6 +124,10 @@ class StorageError(AutomlError):
 
 class PeerError(AutomlError):
     """Another process of a distributed run has ended, and this one cannot go on without it."""
+
+
+class DivergedError(AutomlError):
+    """A training ended because its loss was not finite. From Python, the last result's `reason` says so instead."""
 
 
 class ExportError(AutomlError):

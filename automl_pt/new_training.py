@@ -11,20 +11,35 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.build import build_model, head_parameters
-from automl_pt.config import TrainConfig
+from automl_pt.config import Settings, TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.network_contract import rehearse, require_trainable
 from automl_pt.parameter_groups import freeze, lr_scales
+from automl_pt.plugins import Plugins
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.trainer import Training
+from automl_pt.weights import require_weights
 
 EVALUATION_BATCH = 64
+
+
+def require_files(config: Settings) -> None:
+    """Raise WeightsError where the settings name a file of weights that is not there."""
+    if config.weights is not None:
+        require_weights(Path(config.weights))
+
+
+def require_possible(config: TrainConfig, plugins: Plugins) -> None:
+    """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
+    plugins.backbone(config.backbone, config.backbone_options)
+    choose_device(local_device(config.device))
+    require_files(config)
 
 
 def set_up(config: TrainConfig) -> tuple[torch.device, NumberFormat]:

@@ -27,8 +27,8 @@ from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
-from automl_pt.new_training import choose_preprocessing, new_training, set_up
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.new_training import choose_preprocessing, new_training, require_possible, set_up
+from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.run_directory import (
     ENDED,
     Tidied,
@@ -51,18 +51,23 @@ from automl_pt.training.trainer import train as train_epochs
 
 
 def train(
-    dataset: str, *, output: str | Path | None = None, plugins: Plugins | None = None, **settings: Any
+    dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
 ) -> Iterator[EpochResult]:
     """Train one model with fixed parameters, and yield each epoch's result as it is known.
 
     `settings` are the fields of TrainConfig, which are the options of `automl-pt train`. The run directory `output`
     (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again goes on where the last one ended.
-    Raises ConfigError, DatasetError and the other errors of `automl_pt.errors` before the first epoch.
+    `plugins` are plugin files, as `--plugin` takes them, or what `load_plugins` returned.
+    Raises ConfigError, DatasetError and the other errors of `automl_pt.errors` before the first epoch. A training that
+    diverges raises nothing: the `reason` of its last result is "diverged", and where that is the first epoch's the run
+    directory holds no model, as `load_model` then says.
     """
-    config = make(TrainConfig, {"dataset": dataset, **settings})
-    plugins = plugins or load_plugins(config.plugins)
+    registered, files = given_plugins(plugins)
+    config = make(TrainConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
+    plugins = registered or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
     require_plugins(output, plugins)
+    require_possible(config, plugins)
     trackers = Trackers(plugins, config.trackers)
     tidied = Tidied(output)
     with tidied:

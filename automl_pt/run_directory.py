@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,7 +43,10 @@ PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
 
 def default_output(config: TrainConfig) -> Path:
     """Return the run directory used where none is named."""
-    dataset = Path(config.dataset).stem or Path(config.dataset).resolve().stem  # "." has no stem
+    path = Path(config.dataset)
+    path = path if path.stem else path.resolve()  # "." has no stem
+    # the end of a folder's name is no suffix: photos.v1 and photos.v2 are two data sets
+    dataset = path.name if path.is_dir() else path.stem
     return Path("runs") / f"{dataset}-{config.backbone.replace('/', '-')}"
 
 
@@ -61,28 +64,38 @@ def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
 
 
 class Tidied:
-    """Where a call is refused before its run has begun, leave no more in and of `output` than there was before it.
+    """Where a call is refused before its run or study has begun, leave no more on disk than there was before it.
 
-    What is there is noted when this is made; the blocks in which the call may be refused are entered with it.
+    What is there is noted when this is made; the blocks in which the call may be refused are entered with it. `names`
+    are what it makes in `output`, among them `mark`, which says that it has begun; `beside` are its files elsewhere.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self._folders = [folder for folder in (output, *output.parents) if not folder.exists()]
-        self._own = [output / name for name in PRELIMINARY if not (output / name).exists()]
+    def __init__(
+        self,
+        output: Path,
+        *,
+        mark: str = "run.json",
+        names: Sequence[str] = PRELIMINARY,
+        beside: Sequence[Path] = (),
+    ) -> None:
+        self.mark = output / mark
+        paths = [*(output / name for name in names), *beside]
+        parents = [folder for path in (output / mark, *beside) for folder in path.parents]
+        self._own = [path for path in paths if not path.exists()]
+        self._folders = [folder for folder in dict.fromkeys(parents) if not folder.exists()]
 
     def __enter__(self) -> None:
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is not None and not (self.output / "run.json").exists():
+        if kind is not None and not self.mark.exists():
             for path in self._own:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder that was never made, or that somebody has put something into meanwhile
-                for folder in self._folders:
+            for folder in self._folders:
+                with suppress(OSError):  # never made, or somebody has put something into it meanwhile
                     folder.rmdir()
 
 

@@ -7,6 +7,7 @@ an unpickler that makes tensors and plain containers and refuses everything else
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,9 @@ from pathlib import Path
 from pickle import UnpicklingError  # the name of an error alone; nothing is unpickled here
 from typing import TYPE_CHECKING, Any
 
+from automl_pt.absence import why_no_model
 from automl_pt.errors import WeightsError
+from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,8 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
     compressed members, a checkpoint in which the state dict is one entry among others.
     """
-    if not path.is_file():
-        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+    require_weights(path)
     with open(path, "rb") as stream:
         start = stream.read(512)
     if start[:4] == b"PK\x03\x04":
@@ -50,6 +52,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if start[:1] != _PICKLE_MAGIC:
         raise _refused(path, "neither safetensors nor written by torch.save")
     return _plain(_torch(path), path)
+
+
+def require_weights(path: Path) -> None:
+    """Raise WeightsError where `path` is no file."""
+    if path.is_dir():
+        raise _folder(path)
+    if not path.is_file():
+        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+
+
+def _folder(path: Path) -> WeightsError:
+    """Say which file of a folder holds weights, or why it holds none."""
+    found = sorted(file for place in (path, path / "model") for file in place.glob("weights-*.safetensors"))
+    absence = None if found else why_no_model(path)
+    if found:
+        remedy = f"name the file in it: --weights {shlex.quote(printable(found[-1]))}"
+    else:
+        remedy = "name a file of weights" if absence is None else absence.remedy
+    what = f"{printable(path)}, a folder" + ("" if absence is None else f" without a model, because {absence.what}")
+    return WeightsError("weights are given as a file, not as a folder", given=what, remedy=remedy)
 
 
 def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:

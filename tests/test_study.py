@@ -356,7 +356,7 @@ def test_an_error_that_every_trial_would_meet_ends_the_study_which_can_go_on(tmp
 
 
 def test_when_every_trial_fails_the_commonest_reason_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"all 1 trials failed, 1 of them with: failed: ValueError: this trial"):
+    with pytest.raises(StudyError, match=r"no model: the only trial failed: ValueError: this trial"):
         search(tmp_path / "toy", dataset="fail-0", pruner="none", trials=1)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from automl_pt.config import SearchConfig, Settings, TrainConfig, make, read_toml
+from automl_pt.config import SearchConfig, Settings, TrainConfig, make
+from automl_pt.config_files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
@@ -84,7 +85,8 @@ def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any])
     """Join a TOML file with the options given on top of it; raise one ConfigError that lists every mistake."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     settings = read_toml(config) if config is not None else {}
-    return make(kind, {**settings, **given}, source=str(config) if config is not None else "settings")
+    source = str(config) if config is not None else "settings"
+    return make(kind, {**settings, **given}, source=source, toml=config is not None)
 
 
 def _plain(annotation: Any) -> Any:

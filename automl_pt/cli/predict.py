@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from automl_pt.cli.streams import OUTPUT
+
 if TYPE_CHECKING:
     from automl_pt.model.prediction_files import Columns, Writer
 
@@ -67,6 +69,8 @@ def command(
             writer.write(prediction)
             unreadable += prediction.error is not None
             advance()
+            if output is None and OUTPUT.lost is not None:
+                return 0  # nobody reads the rows any more; `main` says why where that is an error
     if not quiet:
         if loaded.portion.note is not None:
             click.echo(f"note: {loaded.portion.note}", err=True)

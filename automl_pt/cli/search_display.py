@@ -125,7 +125,7 @@ def result_lines(event: events.Finished) -> list[str]:
         lines.append(f"time as estimated half way: {_wrong_by(result.estimate_error)}")
     lines += made_lines(result.made)
     lines += [f"note: {note}" for note in result.notes]
-    lines.append(f"model: {result.model}" if result.model else "no trial left a model")
+    lines.append(f"model: {result.model}" if result.model else "no model")
     if result.report is not None:
         lines.append(f"report: {result.report}")
     return [escape(line) for line in lines]

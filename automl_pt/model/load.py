@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from automl_pt.absence import why_no_model
 from automl_pt.blame import networks_fault
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, PluginError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
@@ -25,9 +26,9 @@ from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
 from automl_pt.random_state import kept_random_state
-from automl_pt.text import few
+from automl_pt.text import few, printable
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
@@ -107,24 +108,26 @@ def load_model(
     path: str | Path,
     *,
     device: str = "auto",
-    plugins: Plugins | None = None,
+    plugins: Plugins | PluginFiles | None = None,
     allow_not_finite: bool = False,
     calibrated: bool = True,
 ) -> Model:
     """Load a model directory, or the one inside a study or run directory.
 
-    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins` (default:
-    those installed). On the type of device it was validated on the model computes in the same number format, elsewhere
-    in fp32. A temperature kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError
-    for what is no model directory, damaged or hostile, for a backbone that no plugin knows, and, unless
-    `allow_not_finite`, for weights that hold NaN or infinities.
+    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins`, which are
+    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the
+    type of device it was validated on the model computes in the same number format, elsewhere in fp32. A temperature
+    kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError for what is no model
+    directory, damaged or hostile, for a backbone that no plugin knows, for the folder of a run or search that ended
+    without a model, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
+    _require_model(Path(path), directory)
     info, weights, content = read_model(directory)
     tensors = _parse(directory, weights.file, content)
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
-    network = _build(directory, info, plugins if plugins is not None else load_plugins(), tensors)
+    network = _build(directory, info, loaded_plugins(plugins), tensors)
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
@@ -139,6 +142,17 @@ def find_model(path: str | Path) -> Path:
     named = Path("studies") / path
     candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
     return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+
+
+def _require_model(path: Path, directory: Path) -> None:
+    """Refuse the folder of a run or search that ended without a model, saying what happened there."""
+    if (directory / INFO).exists():
+        return
+    named = [path] if path.exists() else [path, Path("studies") / path]
+    for candidate in named:
+        if (absence := why_no_model(candidate)) is not None:
+            given = printable(candidate)
+            raise InvalidModelDirectoryError(f"no model: {absence.what}", given=given, remedy=absence.remedy)
 
 
 def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +16,10 @@ from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Data, Progress, prepare, split_settings
-from automl_pt.errors import PluginError
+from automl_pt.errors import PluginError, StudyError
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
-from automl_pt.new_training import choose_image_size
+from automl_pt.new_training import choose_image_size, require_files
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
@@ -28,6 +30,7 @@ from automl_pt.study.measured import Bench
 from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Proof, Subject
+from automl_pt.training.device import choose_device
 from automl_pt.training.result import EpochResult
 from automl_pt.used_plugins import used_plugins
 
@@ -40,10 +43,12 @@ def prepare_material(
     `progress(stage, done, total)` is called as that goes on, and may raise to end it.
     """
     plugins = plugins or load_plugins(config.plugins)
+    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_files(config)
+    choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     extra = dimensions(nets, config.backbone_options)
 
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
@@ -64,6 +69,22 @@ def prepare_material(
         prove=prove,
         notes=data.notes,
     )
+
+
+def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
+    """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
+
+    def show(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(what, done, total)
+        if config.timeout is not None and time.monotonic() - since > config.timeout:
+            raise StudyError(
+                "no model: the time was up while images were still being read",
+                given=f"--timeout {config.timeout:g}, {what}: {done} of {total}",
+                remedy="search again with a larger --timeout, or without one",
+            )
+
+    return replace(IMAGES, prepare=partial(prepare_material, progress=show))
 
 
 def _prove(

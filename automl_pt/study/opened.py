@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from automl_pt.absence import of_trials
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import write_json
@@ -72,7 +72,6 @@ class OpenStudy:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
-        _require_some_success(records, coordinator.ledger.name)
         best, runner_up = [*ranked(records)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
         shelf.tidy(records, self.config.models_kept)
@@ -95,6 +94,7 @@ class OpenStudy:
             busy_seconds=coordinator.budget.busy,
         )
         write_json(self.directory / "result.json", result.to_dict())
+        _require_some_success(records, coordinator.ledger.name)
         return result
 
     def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
@@ -184,9 +184,5 @@ class OpenStudy:
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
     """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
     if records and all(record.state == "FAIL" for record in records):
-        reason, count = Counter(record.reason for record in records).most_common(1)[0]
-        raise StudyError(
-            "at least one trial must succeed",
-            given=f"study {name}: all {len(records)} trials failed, {count} of them with: {reason}",
-            remedy="run one of them by itself with `automl-pt train` and `--traceback` to see where it fails",
-        )
+        absence = of_trials([(record.state, record.reason) for record in records], "trials")
+        raise StudyError(f"no model: {absence.what}", given=f"study {name}", remedy=absence.remedy)

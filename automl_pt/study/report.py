@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from automl_pt.config import SearchConfig, make, read_toml
+from automl_pt.config import SearchConfig, make
+from automl_pt.config_files import read_toml
 from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.locks import is_locked
 from automl_pt.study.after import MADE
@@ -221,7 +222,7 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
 
 def _not_started(directory: Path) -> StudyReport:
     path = directory / "study.toml"
-    asked = make(SearchConfig, read_toml(path), source=str(path))
+    asked = make(SearchConfig, read_toml(path), source=str(path), toml=True)
     return StudyReport(
         name=asked.name or directory.name,
         directory=str(directory),

@@ -104,7 +104,13 @@ def make_space(
     if config.batch_sizes is None:
         sizes = tuple(offered or allowed(train_images, config.epochs))
     else:
+        require_batch_sizes(config, train_images)
         sizes = tuple(sorted(set(config.batch_sizes)))
-        if sizes[-1] > train_images:
-            raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {sizes[-1]}"])
     return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)
+
+
+def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
+    """Raise ConfigError when a batch size asked for is above the number of training images."""
+    largest = max(config.batch_sizes or (0,))
+    if largest > train_images:
+        raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])

@@ -83,6 +83,20 @@ def is_shared(url: str) -> bool:
     return urlsplit(url).scheme.partition("+")[0] in DRIVERS
 
 
+def files_of(url: str, study: str) -> tuple[Path, ...]:
+    """Return the files that opening a storage for `study` makes, besides folders; none where a server holds it.
+
+    Raises StorageError for a URL that cannot be used.
+    """
+    lock = lock_file(url, study) if not is_shared(url) else None
+    if lock is None:
+        parse_url(url)
+        return ()
+    path = lock.with_name(lock.name.removesuffix(f".{study}.lock"))
+    ends = ("", "-wal", "-shm", "-journal", ".lock")
+    return (*(path.with_name(path.name + end) for end in ends), path.with_name(f".{path.name}.tmp"), lock)
+
+
 def lock_file(url: str, study: str) -> Path | None:
     """Return the file beside a file storage that the one coordinator of `study` locks; None where there is no file."""
     if url.startswith("journal:"):
