@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
+from automl_pt.files import is_there
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
@@ -127,8 +129,8 @@ def find_model(path: str | Path) -> Path:
     """Return the model directory that `path` is or holds: a model or run directory, a study, or a study's name."""
     path = Path(path)
     named = Path("studies") / path
-    candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
-    return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+    candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
+    return next((candidate for candidate in candidates if os.path.isfile(candidate / INFO)), path)
 
 
 def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
