@@ -95,6 +95,13 @@ class QuietDisplay:
 class JsonDisplay(QuietDisplay):
     """Prints one JSON object a line: each epoch, then the run."""
 
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Keep the notes on the data for the run's object."""
+        self.notes = list(data.notes)
+
     def epoch(self, result: EpochResult) -> None:
         """Print the epoch's figures."""
         print(to_json({"event": "epoch", **result.to_dict()}), flush=True)
@@ -106,7 +113,7 @@ class JsonDisplay(QuietDisplay):
         print(
             json.dumps(
                 {"event": "end", "output": str(output), "reason": record["reason"]}
-                | {"best": json.loads(to_json(found))}
+                | {"best": json.loads(to_json(found)), "notes": self.notes}
             )
         )
 

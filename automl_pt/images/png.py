@@ -1,4 +1,4 @@
-"""What Pillow makes of a PNG file and should not: large metadata refused, transparent colours of other depths missed."""
+"""Mends what Pillow makes of PNG files: large metadata are no fault, transparent colours of any depth are seen."""
 
 from __future__ import annotations
 

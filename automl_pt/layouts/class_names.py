@@ -14,9 +14,10 @@ def composed(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     changed = sorted(title for label, title in titles.items() if title != label)
     if not changed:
         return titles, []
-    note = f"{len(changed)} class names are spelled with combining characters; composed they are {few(changed)}"
     both = len(titles) - len(set(titles.values()))
-    return titles, [note + (f"; {both} of them are there in both spellings and are one class" if both else "")]
+    twice = f"; {both} of them are there in two spellings, which are one class" if both else ""
+    note = f"class names in Unicode's composed form (NFC), {len(changed)} of which the data spell otherwise"
+    return titles, [f"{note}: {few(changed)}{twice}"]
 
 
 def matched(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:

@@ -81,6 +81,9 @@ def _splits(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: 
         folders.setdefault(split, []).append(printable(folder))
     said = ", ".join(f"{split} is {' and '.join(map(repr, folders[split]))}" for split in SPLITS if split in folders)
     where = " in each class folder" if layout.split_place else ""
+    if layout.places:
+        inner = sorted({f"{own[0]}/{own[1]}" for own in parts if own[0] in layout.places})
+        said += f"; all of it is in the folders {few(inner)}"
     return _by_folder(found, layout, parts, [*notes, f"splits as given{where}: {said}"])
 
 
@@ -98,10 +101,12 @@ def _by_folder(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], note
     taken = [index for index, own in enumerate(parts) if len(own) > places[index] + 1]
     rest = [(found.names[index], NO_CLASS) for index, own in enumerate(parts) if len(own) <= places[index] + 1]
     left_out = [*found.left_out, *rest]
-    covered = {"/".join(parts[index][:depth]) for index in taken for depth in range(1, places[index] + 2)}
+    above = {tuple(parts[index][: places[index] + 1]) for index in taken}
+    covered = {"/".join(own[:depth]) for own in above for depth in range(1, len(own) + 1)}
     classless = _classless(found, layout, covered, left_out)
     if rest:
-        notes.append(f"{len(rest)} images are in no class folder and are left out: {few(name for name, _ in rest)}")
+        count = "1 image is" if len(rest) == 1 else f"{len(rest)} images are"
+        notes.append(f"{count} in no class folder and left out: {few(name for name, _ in rest)}")
     flat = {"/".join(_parts(name)[:depth]) for name, _ in rest for depth in range(1, len(_parts(name)))}
     classless = [name for name in classless if name not in flat]
     if classless:
@@ -130,11 +135,11 @@ def _classless(found: Scan, layout: Layout, covered: set[str], left_out: Sequenc
     ]
     empty = [name for name in bare if not _holds_other_files(held.get(name, []))]
     if empty:
-        there = [why for name in empty if (why := summary(held.get(name, []))) is not None]
+        there = [told for name in empty if (told := summary(held.get(name, []))) is not None]
         raise InvalidDatasetError(
             "every class folder must hold images",
             given=f"{printable(found.root)}: none that can be taken in {few(empty)}"
-            + (f", but {few(there, 3)}" if there else ""),
+            + "".join(f"; {told}" for told in there[:3]),
             remedy="put images there (JPEG, PNG, WebP, BMP, GIF; no links out of the dataset), or remove the folder",
         )
     return bare

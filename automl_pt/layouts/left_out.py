@@ -6,8 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-from automl_pt.images.read import SUFFIXES
-from automl_pt.text import counted, few, printable
+from automl_pt.text import few, printable
 
 HIDDEN = "hidden, or left behind by a system"
 NO_CLASS = "in no class folder"
@@ -56,14 +55,15 @@ NOT_READ = {
     }.items()
     for ending in endings.split()
 }
-#: endings of files that surely hold no image; all others may
-_NO_IMAGES = frozenset(
-    ".txt .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg .conf .md .rst .html .htm .css .js .py .pyc .ipynb "
-    ".sh .bat .log .doc .docx .odt .rtf .xls .xlsx .ods .parquet .feather .arrow .pkl .pickle .pt .pth .ckpt "
-    ".onnx .safetensors .tex .bib .names .data .list .lst .license .cache .db .sqlite .url .lnk .sha256 .md5".split()
+_NO_IMAGES_TEXT = (
+    ".txt .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg .conf .md .rst .html .htm .css .js .py .pyc "
+    ".ipynb .sh .bat .log .doc .docx .odt .rtf .xls .xlsx .ods .parquet .feather .arrow .pkl .pickle .pt .pth .ckpt "
+    ".onnx .safetensors .tex .bib .names .data .list .lst .license .cache .db .sqlite .url .lnk .sha256 .md5"
 )
+#: endings of files that surely hold no image; all others may
+_NO_IMAGES = frozenset(_NO_IMAGES_TEXT.split())
 #: names without an ending that are no images
-_TEXTS = frozenset({"readme", "license", "licence", "makefile", "copying", "notice", "authors", "changelog", "dockerfile"})
+_TEXTS = frozenset(("readme", "license", "licence", "makefile", "copying", "notice", "authors", "changelog"))
 
 
 def suffix(name: str) -> str:
@@ -104,11 +104,10 @@ def summary(left_out: Sequence[tuple[str, str]]) -> str | None:
 
     Images in no class folder and repeated rows of a table have notes of their own.
     """
+    named = {_kind(name, why): name for name, why in left_out if not _is_told(name, why)}
     kinds = Counter(_kind(name, why) for name, why in left_out if not _is_told(name, why))
-    if not kinds:
-        return None
-    total = sum(kinds.values())
-    return f"{counted(total, 'file')} left out: {few((f'{n} {kind}' for kind, n in kinds.most_common()), 8)}"
+    said = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in kinds.most_common())
+    return f"left out: {few(said, 8)}" if kinds else None
 
 
 def notes(left_out: Sequence[tuple[str, str]]) -> list[str]:
@@ -124,7 +123,7 @@ def _is_told(name: str, why: str) -> bool:
 def _kind(name: str, why: str) -> str:
     ending = printable(os.path.splitext(name)[1])
     if why == NO_IMAGE:
-        return f"{ending} (not an image by its ending)" if ending else "without an ending"
+        return f"{ending} (no image by its ending)" if ending else "without an ending"
     if (kind := NOT_READ.get(ending.lower())) is not None and why == why_not(name):
         return f"{ending} ({kind} is not read)"
-    return "hidden" if why == HIDDEN else f"({printable(why)})"
+    return "hidden" if why == HIDDEN else f"({why})"

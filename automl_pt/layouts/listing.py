@@ -48,8 +48,8 @@ def list_images(sources: Iterable[str | Path]) -> Listing:
 def read_list(stream: BinaryIO, *, nul: bool = False) -> list[Path]:
     """Read file names, one a line (or, with `nul`, separated by NUL bytes: then a name may hold line breaks).
 
-    Names are bytes and need not be UTF-8; a byte order mark is no part of them, and with that of UTF-16 the list is read
-    as UTF-16. Empty lines count for nothing.
+    Names are bytes and need not be UTF-8; a byte order mark is no part of them, and with that of UTF-16 the list is
+    read as UTF-16. Empty lines count for nothing.
     """
     content = _in_bytes(stream.read())
     names = content.split(b"\0") if nul else [line.removesuffix(b"\r") for line in content.split(b"\n")]

@@ -30,11 +30,11 @@ def refuse_missing_labels(path: Path, rows: Sequence[Row], label: str | None) ->
         texts = sorted({cells[label] for _, cells in rows if is_nothing(cells[label])})
         raise InvalidDatasetError(
             f"labels such as {few(map(repr, texts))} may say that a label is missing, or be the name of a class",
-            given=f"{printable(path)}: {counted(len(lines), 'row')} in column {printable(label)!r}, in lines {few(lines)}",
+            given=f"{printable(path)}: {counted(len(lines), 'row')} of column {printable(label)!r}, lines {few(lines)}",
             remedy="fill the labels in or delete the rows; call the class otherwise if it is one",
         )
     words = Counter(cells[label] for _, cells in rows if cells[label].casefold() in _WORDS)
-    return [f"{counted(count, 'row')} with the label {text!r}, which is taken for a class" for text, count in words.items()]
+    return [f"{counted(count, 'row')} with the label {text!r}, taken for a class" for text, count in words.items()]
 
 
 def blank_groups(rows: Sequence[Row], group: str | None) -> list[str]:

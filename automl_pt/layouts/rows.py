@@ -27,8 +27,8 @@ _SAID = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
     """Return the header, the rows that are not blank, cells without space around them, and notes.
 
-    A CSV file is UTF-8, or UTF-16 with a byte order mark; its delimiter is the one of `, ; tab |` that its first line has
-    most of. Where the first line names an image there is no header: the columns are called "column 1" and so on.
+    A CSV file is UTF-8, or UTF-16 with a byte order mark; its delimiter is the one of `, ; tab |` that its first line
+    has most of. Where the first line names an image there is no header: the columns are called "column 1" and so on.
     Raises InvalidDatasetError naming the line, InstallationError for parquet without pyarrow.
     """
     is_parquet = path.suffix.lower() == ".parquet"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from automl_pt.dataset import Split
 from automl_pt.errors import InvalidDatasetError
@@ -37,7 +36,8 @@ class SplitColumn:
 
     def note(self, rows: Sequence[Row]) -> list[str]:
         """Say what was read as what, where that is not plain, and how many cells are blank."""
-        odd = [f"{text!r} is {split}" for text, split in sorted(self.splits.items()) if text.casefold() not in _FAMILIAR]
+        told = sorted(text for text in self.splits if text.casefold() not in _FAMILIAR)
+        odd = [f"{text!r} is {self.splits[text]}" for text in told]
         notes = [f"splits in column {printable(self.name)!r}: {few(odd)}"] if odd else []
         blank = sum(not cells[self.name] for _, cells in rows)
         if blank and self.splits:
@@ -57,7 +57,7 @@ def read_split_column(path: Path, column: str, rows: Sequence[Row]) -> SplitColu
     yes_or_no = _yes_or_no(column, texts)
     if yes_or_no in ("val", "test"):
         return _of_yes_or_no(column, texts, yes_or_no)
-    _refuse(path, column, rows, kinds)
+    raise _unread(path, column, rows, kinds)
 
 
 def find_split_column(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> tuple[SplitColumn | None, list[str]]:
@@ -76,7 +76,7 @@ def find_split_column(path: Path, columns: Sequence[str], rows: Sequence[Row]) -
         if len(kinds) == len(texts) and (usual or several):
             found.append(column)
         elif several or (usual and any(map(meaning, texts))) or _plain(column) in _CERTAIN:
-            _refuse(path, column, rows, kinds)
+            raise _unread(path, column, rows, kinds)
         elif usual:
             notes.append(f"column {printable(column)!r} is not taken for splits: it holds {few(sorted(texts), 3)}")
     if found:
@@ -98,7 +98,7 @@ def _find_yes_or_no(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> 
     if kind not in ("val", "test"):
         raise _unclear(f"where a row is not for {kind}, the table must say whether it is for validation or test", given)
     if not _plain(column).startswith("is") or _plain(column) == "isvalid":
-        rule = f"a column of yes and no called {printable(column)!r} may say that a row is for {kind}, or something else"
+        rule = f"a column {printable(column)!r} of yes and no may say that a row is for {kind}, or something else"
         raise _unclear(rule, given, f"give --split-column {printable(column)} in the first case, else rename it")
     return _of_yes_or_no(column, _texts(column, rows), kind)
 
@@ -141,12 +141,12 @@ def _best(path: Path, found: Sequence[str]) -> str:
     return [*usual, *found][0]
 
 
-def _refuse(path: Path, column: str, rows: Sequence[Row], kinds: dict[str, Kind]) -> NoReturn:
+def _unread(path: Path, column: str, rows: Sequence[Row], kinds: dict[str, Kind]) -> InvalidDatasetError:
     wrong = {text for text in _texts(column, rows) if text not in kinds}
     lines = [line for line, cells in rows if cells[column] in wrong]
     first = next(cells[column] for _, cells in rows if cells[column] in wrong)
     named = "" if len(wrong) == 1 else f"; it holds {few(sorted(wrong))} beside {few(sorted(kinds)) or 'nothing else'}"
-    raise InvalidDatasetError(
+    return InvalidDatasetError(
         f"a column of splits says train, val or test: {printable(column)!r} may mean splits or something else",
         given=f"{printable(path)}, line {lines[0]}: {printable(first)!r}, {counted(len(lines), 'row')} in all{named}",
         remedy=f"{_REMEDY}; rename the column if it means something else",

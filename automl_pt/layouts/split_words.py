@@ -1,4 +1,4 @@
-"""What people call the parts of a data set, as folders or in a column: train, dev, seg_test, val2017, holdout, fold_1."""
+"""What people call the parts of a data set, in folders or columns: train, dev, seg_test, val2017, holdout, fold_1."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _WORDS: dict[Kind, tuple[str, ...]] = {
     "unlabelled": ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
 }
 _KINDS: dict[str, Kind] = {word: kind for kind, words in _WORDS.items() for word in words}
-#: words beside it that say nothing of their own
-GENERIC = frozenset(
+_GENERIC_TEXT = (
     "set sets data dataset datasets image images img imgs pic pics picture pictures photo photos split splits folder "
     "folders dir file files sample samples example examples subset part partition jpg jpeg png labeled labelled "
-    "the of for my".split()
+    "the of for my"
 )
+#: words beside it that say nothing of their own
+GENERIC = frozenset(_GENERIC_TEXT.split())
 #: in the place of the word in what is around it
 _GAP = "*"
 _PIECES = re.compile(r"\d+|[^\W\d_]+")
@@ -74,7 +75,7 @@ def split_named(name: str) -> Split | None:
 def together(names: Iterable[str]) -> dict[str, Kind]:
     """Return which part each name stands for, as far as that is certain.
 
-    Names with further words, such as seg_train and seg_test, are when these are the same in all and one is for training.
+    Names with further words, as seg_train and seg_test, are when these are the same in all and one is for training.
     """
     found = {name: said for name in names if (said := meaning(name)) is not None}
     kinds = {name: said.kind for name, said in found.items() if not said.around}

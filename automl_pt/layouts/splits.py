@@ -72,7 +72,7 @@ def find_layout(found: Scan, parts: Sequence[Sequence[str]]) -> Layout:
     kinds = together(folders.tops)
     _refuse_folds(found, folders, kinds)
     others = [top for top in folders.tops if top not in kinds]
-    deep = {kind for top, kind in kinds.items() if top in folders.within and kind != "unlabelled"}
+    deep: set[Kind] = {kind for top, kind in kinds.items() if top in folders.within and kind != "unlabelled"}
     if deep and not others:
         return _of_splits(found, parts, folders, kinds)
     if _are_doubtful(folders, kinds, others, deep):
@@ -87,15 +87,13 @@ def _are_doubtful(folders: Folders, kinds: dict[str, Kind], others: list[str], d
     if len(deep) > 1 or ("train" in kinds.values() and len(set(kinds.values())) > 1):
         return True
     for top in kinds:
-        within = folders.within.get(top, {})
+        within = folders.within.get(top, Counter())
         if folders.shared(top, others) or (kinds[top] == "train" and len(within) > 1 and not folders.direct[top]):
             return True
     return False
 
 
-def _of_splits(
-    found: Scan, parts: Sequence[Sequence[str]], folders: Folders, kinds: dict[str, Kind]
-) -> Layout:
+def _of_splits(found: Scan, parts: Sequence[Sequence[str]], folders: Folders, kinds: dict[str, Kind]) -> Layout:
     """Return the layout of folders that are all splits; those without class folders may be without labels."""
     wrapped = {top: 2 for top in kinds if _is_wrapped(top, folders, kinds)}
     labelled = {own[0] for own in parts if len(own) > wrapped.get(own[0], 1) + 1}
@@ -103,6 +101,12 @@ def _of_splits(
     splits = resolved({top: kind for top, kind in kinds.items() if top in labelled}, where)
     if not labelled:
         return Layout(wrapped, 1)
+    if sorted_out := sorted(top for top in labelled if kinds[top] == "unlabelled"):
+        raise InvalidDatasetError(
+            "images to predict are in no class folders, and those that have a class belong to a split",
+            given=f"{where}: class folders in {few(sorted_out)}",
+            remedy="call the folder train, val or test, or move it away",
+        )
     if "train" not in splits.values() and "train" not in kinds.values():
         raise InvalidDatasetError(
             "a folder of splits needs a train folder",
@@ -122,7 +126,7 @@ def _of_splits(
 
 def _is_wrapped(top: str, folders: Folders, kinds: dict[str, Kind]) -> bool:
     """Say whether all of a split lies in one folder that is no class: seg_train/seg_train/cat, train/images/cat."""
-    within = folders.within.get(top, {})
+    within = folders.within.get(top, Counter())
     if len(within) != 1 or folders.direct[top]:
         return False
     name = next(iter(within))
@@ -174,7 +178,7 @@ def alike_note(folders: Folders) -> str | None:
     if not twice and (folders.direct or len(folders.within) < 2 or len(names) < 2):
         return None
     images = sum(count for within in folders.within.values() for count in within.values())
-    advice = "; if {} are splits and not classes, call them train and val".format(few(map(repr, folders.tops), 3))
+    advice = f"; if {few(map(repr, folders.tops), 3)} are splits and not classes, call them train and val"
     return (
         f"folders within class folders belong to the class: {images} images in {few(twice or sorted(names), 3)}"
         f"{advice if twice else ''}"

@@ -16,7 +16,7 @@ from automl_pt.layouts.on_disk import as_on_disk
 from automl_pt.layouts.rows import Row, read_rows
 from automl_pt.layouts.scan import Scan
 from automl_pt.layouts.split_column import SplitColumn
-from automl_pt.text import few, printable
+from automl_pt.text import counted, few, printable
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _spelled(root: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[str]
     """Call each image as the disk does, where its name there differs in the spelling of Unicode alone."""
     names = as_on_disk(root, [item.name for item in items])
     other = sum(name != item.name for name, item in zip(names, items, strict=True))
-    note = f"{other} paths of the table are spelled otherwise in Unicode than on disk; they are the same files"
+    note = f"{counted(other, 'path')} of the table spelled otherwise in Unicode than on disk, and found"
     pairs = zip(names, items, strict=True)
     return [replace(item, name=name) for name, item in pairs], [note] if other else []
 

@@ -105,7 +105,7 @@ def open_labelled(
     """
     data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
     known = _known_splits(data, manifest)
-    chosen = None
+    chosen: Choice | None = None
     if data.splits is None and any(known):
         data = replace(data, splits=known, notes=(*data.notes, _known_note(known)))
         chosen = "unseen" if split is None and None in known and set(known) != {None, "train"} else None
@@ -173,7 +173,7 @@ def _notes(
     data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int, same: Mapping[str, str]
 ) -> Iterator[str]:
     if respelled := sorted(f"{name!r} for {model!r}" for name, model in same.items() if name != model):
-        yield f"{counted(len(respelled), 'class name')} spelled otherwise than in the model, and taken: {few(respelled)}"
+        yield f"{counted(len(respelled), 'class')} spelled otherwise than in the model: {few(respelled)}"
     if data.splits is None and chosen == "all":
         yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
     if absent:
