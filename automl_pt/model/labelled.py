@@ -173,7 +173,7 @@ def _notes(
     data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int, same: Mapping[str, str]
 ) -> Iterator[str]:
     if respelled := sorted(f"{name!r} for {model!r}" for name, model in same.items() if name != model):
-        yield f"{counted(len(respelled), 'class')} spelled otherwise than in the model: {few(respelled)}"
+        yield f"{counted(len(respelled), 'class name')} spelled otherwise than in the model: {few(respelled)}"
     if data.splits is None and chosen == "all":
         yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
     if absent:
