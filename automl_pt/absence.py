@@ -5,6 +5,7 @@ Everything read here may come from a stranger: it is only shown, and whatever is
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,11 @@ class Absence:
 def why_no_model(path: Path) -> Absence | None:
     """Say why the run or study at `path`, or the study whose model it would be, left none; None where nothing tells."""
     for folder in (path, path.parent) if path.name == "model" else (path,):
-        if (folder / "run.json").is_file():
+        if os.path.isfile(folder / "run.json"):
             return _of_run(folder)
-        if (folder / "study.json").is_file():
+        if os.path.isfile(folder / "study.json"):
             return _of_study(folder)
-        if (folder / "study.toml").is_file():
+        if os.path.isfile(folder / "study.toml"):
             remedy = f"`automl-pt search --config {printable(folder / 'study.toml')}` begins it"
             return Absence("the search described here has not been started", remedy)
     return None
@@ -95,7 +96,7 @@ def _of_run(folder: Path) -> Absence | None:
 def _study_of(folder: Path) -> Path | None:
     """Return the study whose trial a run directory is; None where it is none's."""
     study = folder.parent.parent
-    return study if folder.parent.name == "trials" and (study / "study.json").is_file() else None
+    return study if folder.parent.name == "trials" and os.path.isfile(study / "study.json") else None
 
 
 def _of_study(folder: Path) -> Absence | None:

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from automl_pt.errors import OutputError
+from automl_pt.errors import OutputError, UsageError
 from automl_pt.json_reader import read_json as read_json  # beside `write_json`
+from automl_pt.text import printable
 
 
 @contextmanager
@@ -127,6 +128,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
         errno.EACCES: "choose a folder you may write to, or change its permissions",
         errno.EPERM: "choose a folder you may write to, or change its permissions",
         errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
         errno.EEXIST: "a file of that name is in the way; choose another folder",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
@@ -153,6 +155,22 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     atomic_write(path, to_json(value, indent=2) + "\n")
+
+
+def is_there(path: str | Path) -> bool:
+    """Return whether something is at `path`; nothing is at a name that the file system does not allow."""
+    return os.path.exists(path)
+
+
+def impossible_name(error: BaseException) -> UsageError | None:
+    """Return what to tell of an error that a name met which no file can have; None for other errors."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        given = printable(error.filename)
+        shown = given if len(given) <= 200 else f"{given[:100]}... ({len(given)} characters)"
+        return UsageError("this name is longer than the file system allows", given=shown, remedy="give a shorter name")
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return UsageError("a file's name has no NUL character", given=str(error), remedy="give the name without it")
+    return None
 
 
 def sha256_file(path: Path) -> str:

@@ -55,6 +55,7 @@ def train(
 ) -> Iterator[EpochResult]:
     """Train one model with fixed parameters, and yield each epoch's result as it is known.
 
+    The first result's notes begin with those on the data: what was guessed, and which files are left out.
     `settings` are the fields of TrainConfig, which are the options of `automl-pt train`. The run directory `output`
     (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again goes on where the last one ended.
     `plugins` are plugin files, as `--plugin` takes them, or what `load_plugins` returned.
@@ -73,12 +74,15 @@ def train(
     with tidied:
         data = open_data(config, output, plugins)
     results = execute(config, output, data=data, plugins=plugins)
-    return _epochs(tidied, follow(results, trackers, config, output, history(output)))
+    return _epochs(tidied, follow(results, trackers, config, output, history(output)), data.notes)
 
 
-def _epochs(tidied: Tidied, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+def _epochs(tidied: Tidied, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
+    """Yield the results, the first with the notes on the data before its own."""
     with tidied:
-        yield from results
+        for result in results:
+            yield replace(result, notes=(*notes, *result.notes))
+            notes = ()
 
 
 def open_data(

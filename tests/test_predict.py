@@ -368,7 +368,8 @@ def test_images_without_splits_are_scored_on_those_of_the_models_training(
     words = (tmp_path / "run", tiny_folder / "train", "--json")
     found = json.loads(call(runner, evaluate, plugins, *words))
     assert (found["split"], found["accuracy"], found["loss"]) == ("val", kept.val_accuracy, kept.val_loss)
-    assert found["notes"][-1] == "splits are those the model was trained with"
+    assert "splits are those the model was trained with: 18 train, 6 val" in found["notes"]
+    assert found["notes"][-1] == "6 of 24 images are measured: split val"
     found = json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))
     assert f"{24 - 6} of these images were trained on" in found["notes"][-1]
     found = json.loads(call(runner, evaluate, plugins, tmp_path / "run", tiny_folder, "--json"))

@@ -94,6 +94,13 @@ class QuietDisplay:
 class JsonDisplay(QuietDisplay):
     """Prints one JSON object a line: each epoch, then the run."""
 
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+        """Keep the notes on the data for the run's object."""
+        self.notes = list(data.notes)
+
     def epoch(self, result: EpochResult) -> None:
         """Print the epoch's figures."""
         print(to_json({"event": "epoch", **result.to_dict()}), flush=True)
@@ -102,7 +109,8 @@ class JsonDisplay(QuietDisplay):
         """Print where the run is, why it ended, and its best epoch."""
         best = best_epoch(history)
         found = best.to_dict() if best else None
-        print(to_json({"event": "end", "output": str(output), "reason": record["reason"], "best": found}))
+        told = {"event": "end", "output": str(output), "reason": record["reason"], "best": found}
+        print(to_json({**told, "notes": self.notes}))
 
 
 class LineDisplay(QuietDisplay):

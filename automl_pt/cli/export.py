@@ -63,8 +63,11 @@ def command(
         )
     registered = load_plugins(plugins)
     loaded = load_model(model, device="cpu", plugins=registered)
-    named = Images(list_images(images), "images named") if images else None
+    listing = list_images(images)
+    named = Images(listing.paths, "images named") if images else None
     checked = named or validation_images(loaded, model, registered)
+    for note in listing.notes:
+        click.echo(f"note: {note}", err=True)
     parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
     if as_json:
         click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))

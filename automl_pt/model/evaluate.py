@@ -99,10 +99,10 @@ def _calibration_split(split: Choice | None) -> Choice:
 
 
 def _require_own(data: Labelled, dataset: str) -> None:
-    if "test" in data.present and data.split == "all":
+    if "test" in data.present and data.split in ("all", "unseen"):
         raise UsageError(
             "a temperature is fitted on validation images: test images judge, and fit nothing",
-            given=f"--split all of {printable(dataset)}, which has a test split",
+            given=f"--split {data.split} of {printable(dataset)}, which has a test split",
             remedy="leave --split out",
         )
 

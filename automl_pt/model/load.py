@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -18,6 +19,7 @@ from automl_pt.absence import why_no_model
 from automl_pt.blame import networks_fault
 from automl_pt.build import build_model
 from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
+from automl_pt.files import is_there
 from automl_pt.images.decode import decode
 from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
@@ -140,15 +142,15 @@ def find_model(path: str | Path) -> Path:
     """Return the model directory that `path` is or holds: a model or run directory, a study, or a study's name."""
     path = Path(path)
     named = Path("studies") / path
-    candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
-    return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+    candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
+    return next((candidate for candidate in candidates if os.path.isfile(candidate / INFO)), path)
 
 
 def _require_model(path: Path, directory: Path) -> None:
     """Refuse the folder of a run or search that ended without a model, saying what happened there."""
-    if (directory / INFO).exists():
+    if is_there(directory / INFO):
         return
-    named = [path] if path.exists() else [path, Path("studies") / path]
+    named = [path] if is_there(path) else [path, Path("studies") / path]
     for candidate in named:
         if (absence := why_no_model(candidate)) is not None:
             given = printable(candidate)
