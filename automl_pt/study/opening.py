@@ -30,7 +30,16 @@ from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
-from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
+from automl_pt.study.storage import (
+    close_storage,
+    default_url,
+    is_shared,
+    lock_file,
+    open_storage,
+    server_engine,
+    shown,
+    storage_note,
+)
 from automl_pt.study.subject import Material, Subject
 
 
@@ -81,7 +90,7 @@ def open_study(
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)
-    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    said = (*material.notes, *(text for text in (offered.notice, storage_note(url)) if text is not None))
     return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 

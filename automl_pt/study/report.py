@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_pt.config import SearchConfig, make, read_toml
-from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
+from automl_pt.errors import ConfigError, NoLocksError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.files import read_json
 from automl_pt.locks import locked
 from automl_pt.study.after import MADE
@@ -239,6 +239,8 @@ def is_in_use(directory: Path) -> bool:
     try:
         with locked(lock, wait=False):
             return False
+    except NoLocksError:
+        return False  # nobody could hold it
     except OutputError:
         return True
 

@@ -11,6 +11,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from automl_pt.errors import AutomlError, OutputError, StorageError
+from automl_pt.file_systems import LOCK_REMEDY
 
 FAILURES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, AssertionError, RuntimeError)
 
@@ -49,7 +50,10 @@ def _translate(chain: list[BaseException], shown_url: str) -> AutomlError:
         "malformed": "restore the file from a copy, or rescue it with `sqlite3 FILE .recover`",
         "unable to open database": "name a file in a folder you may write to",
         "readonly database": "name a file you may write to",
-        "locked": "end the program that holds the database, then run the same command again",
+        "locking protocol": LOCK_REMEDY,
+        "disk i/o error": f"check the disk; on a network file system {LOCK_REMEDY}",
+        "locked": "end the program that holds the database, then run the same command again; on a network file system "
+        "the program may be on another machine",
         "password": "check user and password",
         "does not exist": "create the database first, or correct its name",
         "schema": "run `optuna storage upgrade --storage URL`, or use the version the study was made with",
