@@ -100,6 +100,7 @@ def _known(error: Exception) -> AutomlError | None:
     """Return the error a person can act on: our own, or what a foreign one is known to mean."""
     if isinstance(error, AutomlError):
         return error
+    from automl_pt.exhausted import exhausted
     from automl_pt.installation import explain
 
-    return explain(error)
+    return explain(error) or exhausted(error)

@@ -20,6 +20,7 @@ from automl_pt.study.events import Event, Finished, Notice
 from automl_pt.study.opened import OpenStudy
 from automl_pt.study.opening import open_study
 from automl_pt.study.records import StudyResult
+from automl_pt.study.storage import default_url, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import follow_study
@@ -84,7 +85,8 @@ def steps(
     trackers = _trackers(config, plugins, notices)
     directory = make_folder(Path(directory).absolute())
     with ExitStack() as stack:
-        study = open_study(config, directory, subject, plugins, stop, stack, since)
+        with translated(shown(config.storage or default_url(directory))):
+            study = open_study(config, directory, subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
 
 
