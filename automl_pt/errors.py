@@ -18,6 +18,7 @@
     ├── ExportError                        a model cannot be exported, or its export computes something else
     ├── PeerError                          another process of a distributed run failed
     ├── OutputError                        a file cannot be written: no space, read-only, taken
+    │   └── NoLocksError                       the file system has no locks between processes
     └── InstallationError                  installed packages do not fit together or are missing
 
 Every message has three parts: the rule, what was given, what to do next.
@@ -136,6 +137,10 @@ class ExportError(AutomlError):
 
 class OutputError(AutomlError):
     """A file or folder cannot be written: no space left, read-only, or already taken by something else."""
+
+
+class NoLocksError(OutputError):
+    """A file cannot be locked, because its file system has no locks or its lock server does not answer."""
 
 
 class InstallationError(AutomlError):

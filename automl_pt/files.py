@@ -129,6 +129,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
         errno.EPERM: "choose a folder you may write to, or change its permissions",
         errno.ENOTDIR: "a part of the path is a file; choose another folder",
         errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EMFILE: "raise the limit on open files, as with `ulimit -n 1024`, and run the same command again",
         errno.EEXIST: "a file of that name is in the way; choose another folder",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)

@@ -135,7 +135,8 @@ def _known(error: Exception) -> AutomlError | None:
     """Return the error a person can act on: our own, or what a foreign one is known to mean."""
     if isinstance(error, AutomlError):
         return error
+    from automl_pt.exhausted import exhausted
     from automl_pt.files import impossible_name
     from automl_pt.installation import explain
 
-    return impossible_name(error) or explain(error)
+    return impossible_name(error) or explain(error) or exhausted(error)

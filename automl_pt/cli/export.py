@@ -42,7 +42,8 @@ def command(
 
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders or patterns; without them
     256 of the validation images are taken, where the data that MODEL was trained on are still there. The exported
-    network must give the logits that it gives in PyTorch, within 1e-4.
+    network must give the logits that it gives in PyTorch, within 1e-4, or within 1e-5 of an image's largest logit where
+    that is more.
     """
     from automl_pt.errors import UsageError
     from automl_pt.files import to_json
@@ -82,6 +83,10 @@ def told(parity: Parity, *, resized: bool) -> str:
         f"(bound {parity.bound:g}); {parity.same_class} have the same class"
     ]
     if resized:
+        lines.append(
+            f"of {parity.pixels:,} pixels that both resized, {parity.differing_pixels:,} were rounded apart, by "
+            f"{parity.largest_pixel_difference:g} at most; the logits above are those of equal pixels"
+        )
         lines.append(
             "resized in the network, not by the decoder: from the model's own logits they differ by at most "
             f"{parity.model_largest_difference:.2g}; {parity.model_same_class} have the same class"

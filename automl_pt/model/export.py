@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from automl_pt.errors import AutomlError, ExportError, InstallationError
 from automl_pt.files import atomic_write, to_json
 from automl_pt.model.load import Model
-from automl_pt.model.parity import BOUND, Images, Parity, Run, compare
-from automl_pt.model.preprocessed import TAKES, Stage, preprocessed
+from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Images, Parity, Run, compare
+from automl_pt.model.preprocessed import TAKES, Resizing, Stage, preprocessed
 from automl_pt.text import printable
 from automl_pt.training.small_maps import use_convolutions
 
@@ -33,8 +33,9 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
     """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `images`.
 
     The exported network takes any number of images, as `TAKES` says for `preprocessing`; it returns logits. Raises
-    ExportError when a logit differs by more than `BOUND` or the network cannot be exported, InstallationError where a
-    package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be written.
+    ExportError when logits or pixels differ by more than rounding or the network cannot be exported, InstallationError
+    where a package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be
+    written.
     """
     # exporters read the structure: they are to find the network's own convolutions
     use_convolutions(model.network.cpu()).to(memory_format=torch.contiguous_format)
@@ -45,8 +46,12 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
         with warnings.catch_warnings():
             # the exporters warn of their own libraries; whether what they made is right is measured below
             warnings.simplefilter("ignore")
-            content, run = _MAKERS[kind](network, *_example(model, preprocessing), _metadata(model, preprocessing))
-            parity = compare(model, network, run, images, preprocessing)
+            example = _example(model, preprocessing)
+            content, run = _MAKERS[kind](network, *example, _metadata(model, preprocessing))
+            resize = None
+            if preprocessing == "resize":
+                _, resize = _MAKERS[kind](Resizing(model.info.preprocessing.image_size), *example, {})
+            parity = compare(model, network, run, images, preprocessing, resize)
     except AutomlError:
         raise
     # exporters raise many types for networks they cannot trace, and what they made may not run either
@@ -56,12 +61,7 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
             given=f"{model.info.backbone}: {_reason(error)}",
             remedy="export another format, or use the model directory itself: its README.md says how to load it",
         ) from error
-    if not parity.largest_difference <= BOUND:
-        raise ExportError(
-            f"an export computes the model's logits, to {BOUND:g}",
-            given=f"{kind} of {model.info.backbone}: {parity.largest_difference:g} on {parity.images} images",
-            remedy="export another format; nothing was written",
-        )
+    _require_same(parity, f"{kind} of {model.info.backbone}")
     atomic_write(path, content)
     return parity
 
@@ -72,6 +72,24 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     text = " ".join(_COLOUR.sub("", str(error)).split())
     return printable(f"{type(error).__name__}: {text}")[:300]
+
+
+def _require_same(parity: Parity, what: str) -> None:
+    """Raise ExportError where an export computes something else than its model, beyond what rounding does."""
+    if not parity.has_same_pixels:
+        raise ExportError(
+            f"an export resizes images as the model's network does, to one level in {PIXEL_BOUND:.0%} of the pixels",
+            given=f"{what}: {parity.differing_pixels:,} of {parity.pixels:,} pixels of {parity.images} images differ, "
+            f"by up to {parity.largest_pixel_difference:g} levels",
+            remedy="export without --preprocessing resize, or another format; nothing was written",
+        )
+    if not parity.has_same_logits:
+        raise ExportError(
+            f"an export computes the model's logits, to {BOUND:g}, or to {RELATIVE_BOUND:g} of the largest where that "
+            "is more",
+            given=f"{what}: {parity.largest_difference:g} on {parity.images} images, allowed is {parity.bound:.2g}",
+            remedy="export another format; nothing was written",
+        )
 
 
 def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:

@@ -178,7 +178,11 @@ class OpenStudy:
             return None
         if not self.coordinator.shelf.holds(runner_up.number):
             return None
-        return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+        try:
+            return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+        except AutomlError as error:  # such as of a trial that ran before its plugin was changed
+            self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
+            return None
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:

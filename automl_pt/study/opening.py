@@ -42,6 +42,7 @@ from automl_pt.study.storage import (
     open_storage,
     server_engine,
     shown,
+    storage_note,
 )
 from automl_pt.study.study_files import plugins_of
 from automl_pt.study.subject import Material, Proof, Subject
@@ -102,7 +103,8 @@ def open_study(
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
-    said = (*material.notes, *proof.notes, *(note for note in (offered.notice, few, repeats) if note is not None))
+    notices = (offered.notice, few, repeats, storage_note(url))
+    said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 

@@ -89,12 +89,14 @@ def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, wher
 
 
 def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which plugins have another version than when the study was made."""
+    """Say which plugins have another version, or as files another content, than when the study was last opened."""
     versions = {plugin["name"]: plugin["version"] for plugin in now}
     return [
-        f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}"
+        f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}: "
+        "trials before and after may not be comparable"
         for plugin in used
-        if versions.get(plugin["name"], plugin["version"]) != plugin["version"]
+        # earlier versions of this program kept nothing of a file's content
+        if plugin["version"] and versions.get(plugin["name"], plugin["version"]) != plugin["version"]
     ]
 
 

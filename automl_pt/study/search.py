@@ -23,6 +23,7 @@ from automl_pt.study.events import Event, Finished, Notice
 from automl_pt.study.opened import OpenStudy
 from automl_pt.study.opening import open_study, untouched
 from automl_pt.study.records import StudyResult
+from automl_pt.study.storage import default_url, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import follow_study
@@ -106,7 +107,7 @@ def steps(
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
     with ExitStack() as stack:
-        with begun:
+        with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
 

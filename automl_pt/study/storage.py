@@ -24,8 +24,9 @@ from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.engine import make_url
 
 from automl_pt.errors import StorageError
+from automl_pt.file_systems import network_note
 from automl_pt.files import sync_folder
-from automl_pt.locks import locked
+from automl_pt.locks import locked, require_record_locks
 from automl_pt.study.storage_errors import translated
 from automl_pt.text import printable
 
@@ -110,6 +111,16 @@ def lock_file(url: str, study: str) -> Path | None:
     return path.with_name(f"{path.name}.{study}.lock")
 
 
+def storage_note(url: str) -> str | None:
+    """Return a warning where a file storage lies on a network file system."""
+    if url.startswith("journal:"):
+        return network_note(journal_path(url).absolute(), "the study's journal")
+    database = parse_url(url).database if url.startswith("sqlite") else None
+    if not database or database == ":memory:":
+        return None
+    return network_note(Path(database).absolute(), "the study's SQLite database")
+
+
 def server_engine(url: str) -> Engine:
     """Return connections to the server of a shared storage, for locks."""
     return _engine(parse_url(url))
@@ -175,6 +186,7 @@ def _open_sqlite(url: URL) -> BaseStorage:
     path = Path(url.database).absolute()
     # Two processes that make the tables, or turn WAL on, at the same time would both fail: the lock lets one go first.
     with locked(path.with_name(path.name + ".lock")):
+        require_record_locks(path)
         if path.exists() and path.stat().st_size:
             require_ours(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), path)
         if not path.exists():

@@ -11,7 +11,7 @@ from pathlib import Path
 from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
-from automl_pt.errors import OutputError
+from automl_pt.errors import NoLocksError, OutputError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
@@ -72,6 +72,8 @@ def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = 
         try:
             with locked(output / ".lock", wait=False):
                 return
+        except NoLocksError:
+            return  # the run says so
         except OutputError:
             time.sleep(0.02)
 
