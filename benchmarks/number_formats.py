@@ -55,6 +55,7 @@ NETWORKS = [
     ("timm/convnext_tiny", 64, 16),
     ("timm/regnety_008", 64, 16),
     ("timm/vit_tiny_patch16_224", 224, 8),
+    ("timm/tf_efficientnet_lite0", 96, 16),
 ]
 WAYS = ("fp32", "bf16", "bf16, PyTorch's own")
 
