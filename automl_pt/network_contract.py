@@ -37,7 +37,7 @@ def require_new(model: nn.Module, name: str) -> None:
         raise PluginError(
             "a backbone's build() returned a network that it had returned before",
             given=f"{name}: it shares parameters with a network built earlier, so that trials would train the same one",
-            remedy="make a new network in each call of build(); a copy of one that is kept is new: copy.deepcopy(model)",
+            remedy="make a new network in each call of build(); copy.deepcopy(model) of one that is kept is new",
         )
     for parameter in parameters:
         _known[id(parameter)] = parameter
