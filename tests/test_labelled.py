@@ -12,15 +12,19 @@ import pytest
 from conftest import CLASSES, draw_image
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import load_tiny
+from tiny import load_tiny, make_model
 
 from automl_pt import run
+from automl_pt.config import SearchConfig, make
 from automl_pt.data.manifest import Manifest
+from automl_pt.data.prepare import prepare
 from automl_pt.errors import InvalidDatasetError, StudyError, UsageError
 from automl_pt.layouts.class_names import as_read, composed, matched
 from automl_pt.model.evaluate import evaluate
 from automl_pt.model.labelled import open_labelled
+from automl_pt.model.load import load_model
 from automl_pt.plugins import Plugins
+from automl_pt.study.measured import Bench
 
 COMPOSED = "\u00c4pfel"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -150,6 +154,16 @@ def test_the_first_result_of_a_training_tells_what_was_left_out(tmp_path: Path, 
         (data / "red" / f"{index}.HEIC").write_bytes(b"x")
     (result,) = train(data, tmp_path / "run", plugins)
     assert "left out: 3 .HEIC (HEIC is not read); `automl-pt check` lists them" in result.notes
+
+
+def test_test_images_that_cannot_be_read_are_counted(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
+    (tiny_folder / "test" / "red" / "000.png").write_text("no image")
+    config = make(SearchConfig, {"dataset": str(tiny_folder), "backbones": ["tiny"], "max_bad": 0.1, "device": "cpu"})
+    data = prepare(config, plugins, manifest=tmp_path / "manifest.json")
+    model = load_model(make_model(tmp_path / "model", plugins), device="cpu", plugins=plugins)
+    said: list[str] = []
+    assert len(Bench(config, data, plugins, said.append).score(model, "test").labels) == 11
+    assert said == ["1 of 12 test images cannot be read and are not measured"]
 
 
 @given(st.lists(st.sampled_from(["\u00c4", "A\u0308", "1", "1.0", "-2", "-2.00", "x", "1.5", "1.", ".0", ""])))
