@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -453,6 +454,16 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="in use by another process"):
         search(tmp_path / "toy")
     first.close()
+
+
+def test_a_study_whose_folder_was_removed_while_it_ran_says_so(tmp_path: Path) -> None:
+    last = None
+    for number, event in enumerate(steps(config(trials=4), tmp_path / "toy", subject=TOY)):
+        last = event
+        if number == 6:
+            shutil.rmtree(tmp_path / "toy")
+    assert isinstance(last, events.Finished)
+    assert "files of the study were removed while it ran: it cannot be gone on with or reported" in last.result.notes
 
 
 def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

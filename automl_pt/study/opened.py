@@ -74,6 +74,8 @@ class OpenStudy:
         records = coordinator.ledger.records()
         best, runner_up = [*ranked(records)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
+        if not (self.directory / "study.json").exists():
+            self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
         shelf.tidy(records, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
