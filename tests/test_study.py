@@ -216,7 +216,7 @@ def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_pa
         if isinstance(event, events.TrialStarted) and (event.number, event.epochs_done) == (7, 0):
             study.enqueue_trial({"lr": 0.2})  # while the search is at work
     note = "another program has added 3 trials to this study: left alone, and not counted in --trials"
-    assert [event.text for event in told if isinstance(event, events.Notice)] == [note]
+    assert [event.text for event in told if isinstance(event, events.Notice)].count(note) == 1
     assert isinstance(last := told[-1], events.Finished)
     numbers = [record.number for record in last.result.trials]
     assert numbers == [0, 1, 2, 3, 7, 9, 10, 11]

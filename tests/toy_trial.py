@@ -11,14 +11,18 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from ending_calls import end
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import DeviceError
 from automl_pt.files import atomic_write, to_json, write_json
 from automl_pt.plugins import Plugins
-from automl_pt.study.engine.base import Probe, TrialSpec
+from automl_pt.study.after import Ended, Maker
+from automl_pt.study.engine.base import Contact, Probe, TrialSpec
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
 from automl_pt.training.result import EpochResult
@@ -111,7 +115,7 @@ def compare(
     runner_up: TrialRecord,
     directory: Path,
     plugins: Plugins | None,
-    tell: Callable[[str], None],
+    contact: Contact,
 ) -> Comparison | None:
     assert (directory / "trials" / str(best.number) / "model.json").exists()
     assert (directory / "trials" / str(runner_up.number) / "model.json").exists()
@@ -121,9 +125,44 @@ def compare(
 
 
 def measure(
-    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, contact: Contact
 ) -> dict[str, float] | None:
     return None
 
 
-TOY = Subject(prepare, "toy_trial:make", publish, compare, measure)
+def hostile(step: str, config: SearchConfig) -> None:
+    """End this process, or not, where the dataset's name is `after,STEP-HOW,...`."""
+    for named in config.dataset.split(",")[1:]:
+        if named.startswith(f"{step}-"):
+            end(named.removeprefix(f"{step}-"), "", "cpu", 1, Contact())
+
+
+def hostile_compare(config: SearchConfig, *given: Any) -> Comparison | None:
+    hostile("compare", config)
+    return compare(config, *given)
+
+
+def hostile_measure(config: SearchConfig, *given: Any) -> dict[str, float]:
+    hostile("test", config)
+    return {"loss": 0.5, "accuracy": 0.75}
+
+
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+    hostile("report", config)
+    atomic_write(directory / "report.html", "all is well")
+    return directory / "report.html"
+
+
+def makers() -> Mapping[str, Maker]:
+    def ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
+        yield f"ensemble: of {len(ended.trials)} trials"
+        hostile("ensemble", ended.config)
+        return {"model": None, "members": [trial.number for trial in ended.trials], "test": None}
+
+    return {"ensemble": ensemble}
+
+
+TOY = Subject("toy_trial:TOY", prepare, "toy_trial:make", publish, compare, measure)
+HOSTILE = Subject(
+    "toy_trial:HOSTILE", prepare, "toy_trial:make", publish, hostile_compare, hostile_measure, report, makers
+)

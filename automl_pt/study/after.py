@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError
@@ -37,7 +37,7 @@ class Ended:
 
 
 #: makes one thing, telling how it goes on; returns its figures, or None where it was stopped or could not be made
-Maker = Callable[[Ended], Generator[Event, None, dict[str, Any] | None]]
+Maker = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
 def asked(config: SearchConfig) -> list[str]:
@@ -65,7 +65,7 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
             continue
         made.pop(name, None)
         try:
-            figures = None if ended.should_stop() else (yield from makers[name](ended))
+            figures = None if ended.should_stop() else (yield from _noted(makers[name](ended)))
         except AutomlError as error:
             yield Notice(f"{name}: {error.in_a_line()}")
         except (Exception, SystemExit) as error:
@@ -77,6 +77,15 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
                 made[name] = {"of": of, **figures}
         write_json(path, made)  # without what was made of other trials, too
     return {name: made[name] for name in asked(ended.config) if name in made}
+
+
+def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Event, None, dict[str, Any] | None]:
+    """Yield what is told as events; return what is returned."""
+    while True:
+        try:
+            yield Notice(next(making))
+        except StopIteration as end:
+            return cast("dict[str, Any] | None", end.value)
 
 
 def _made_before(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from automl_pt.model.directory import save_model
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model
 from automl_pt.study.after import Ended
-from automl_pt.study.events import Event, Notice
+from automl_pt.study.engine.base import Contact
 from automl_pt.study.measured import Bench, figures, gain
 from automl_pt.training.moving_average import copied
 
@@ -39,9 +39,12 @@ def average(states: Sequence[State]) -> State:
     }
 
 
-def make_average(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
+def make_average(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     """Try the average, and write `model-average` where its validation loss is below the best trial's."""
-    bench, target = Bench.of(ended.config, ended.directory, ended.plugins), ended.directory / "model-average"
+    bench, target = (
+        Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop)),
+        ended.directory / "model-average",
+    )
     trials = ended.trials[: ended.config.average]
     best = bench.load(ended.output(trials[0].number))
     soup, start = _Soup(bench, best), bench.score(best)
@@ -59,7 +62,7 @@ def make_average(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
             soup.keep(model)
             taken.append(trial.number)
             loss, chosen = found, scored
-        yield Notice(f"average: with trial {trial.number} the validation loss is {found:.4f}, the lowest {loss:.4f}")
+        yield f"average: with trial {trial.number} the validation loss is {found:.4f}, the lowest {loss:.4f}"
     result = {"tried": tried, "members": taken, "kept": len(taken) > 1, **gain(chosen, start)}
     if len(taken) == 1:
         shutil.rmtree(target, ignore_errors=True)
@@ -128,7 +131,9 @@ class _Soup:
             augmented_epochs=1 if config.augment == "always" else 0,
             shuffle=True,
         )
-        return loader.epoch(1)
+        for batch in loader.epoch(1):
+            self.bench.contact.alive()
+            yield batch
 
 
 def _state(network: nn.Module) -> State:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_pt.backbone import Backbone
-from automl_pt.config import SearchConfig
+from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Data, Progress, prepare, split_settings
 from automl_pt.errors import PluginError, StudyError
@@ -23,7 +23,8 @@ from automl_pt.new_training import choose_image_size, require_files
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
-from automl_pt.study.engine.base import Call, Engine, Probe, TrialSpec
+from automl_pt.study.engine.base import Call, Contact, Engine, Probe, TrialSpec
+from automl_pt.study.engine.calls import returned
 from automl_pt.study.engine.prove import prove_backbone
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.measured import Bench
@@ -103,11 +104,8 @@ def _prove(
     for backbone in nets:
         trial = config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0)
         size = choose_image_size(trial, data, backbone)
-        arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
-        here = partial(prove_backbone, trial, plugins, classes, size)
-        call = Call("automl_pt.study.engine.prove:prove", arguments, here, f"the network of {backbone.name}")
         try:
-            found = engine.call(call, unwanted)
+            found = returned(engine.call(_proving(trial, plugins, classes, size), unwanted))
         except PluginError as error:
             faults.append(error)
             continue
@@ -121,16 +119,24 @@ def _prove(
     return Proof(() if config.micro_batch_size is not None else tuple(steps), tuple(notes))
 
 
+def _proving(trial: TrainConfig, plugins: Plugins, classes: int, size: int) -> Call:
+    def here(contact: Contact) -> dict[str, float]:
+        return prove_backbone(trial, plugins, classes, size)
+
+    arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
+    return Call("automl_pt.study.engine.prove:prove", arguments, here, f"the network of {trial.backbone}")
+
+
 def compare(
     config: SearchConfig,
     best: TrialRecord,
     runner_up: TrialRecord,
     directory: Path,
     plugins: Plugins | None,
-    tell: Callable[[str], None],
+    contact: Contact,
 ) -> Comparison | None:
     """Compare two trials' kept weights, image by image, on the validation split."""
-    bench = Bench.of(config, directory, plugins, tell)
+    bench = Bench.of(config, directory, plugins, contact)
     scored = [bench.score(bench.load(directory / "trials" / str(record.number))) for record in (best, runner_up)]
     first, second = (losses_of(one.logits, one.labels) for one in scored)
     return paired(best.number, runner_up.number, first, second)
@@ -145,18 +151,18 @@ def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArra
 
 
 def test(
-    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, contact: Contact
 ) -> dict[str, float] | None:
     """Measure the finished model on the test split; None where there is none."""
-    bench = Bench.of(config, manifest.parent, plugins, tell)
+    bench = Bench.of(config, manifest.parent, plugins, contact)
     return bench.test(bench.load(model)) if bench.has_test else None
 
 
-def report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
     """Write report.html into the folder of a study whose search has ended here."""
     from automl_pt.study.sections.write import write_report
 
-    return write_report(config, directory, plugins)
+    return write_report(config, directory, plugins, contact)
 
 
 def makers() -> dict[str, Maker]:
@@ -168,4 +174,13 @@ def makers() -> dict[str, Maker]:
     return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
 
 
-IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers)
+IMAGES = Subject(
+    f"{__name__}:IMAGES",
+    prepare_material,
+    "automl_pt.study.engine.trial:make_trial",
+    publish,
+    compare,
+    test,
+    report,
+    makers,
+)

@@ -83,7 +83,7 @@ class Coordinator:
 
     def leave(self, grace: float) -> Iterator[Event]:
         """Let the running trials save and stop; take what they still send."""
-        for report in self.engine.close(grace):
+        for report in self.engine.halt(grace):
             yield from self._take(report)
         for trial in list(self._running.values()):
             yield from self._pause(trial)

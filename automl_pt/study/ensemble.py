@@ -10,23 +10,23 @@ from automl_pt.model.directory import save_model
 from automl_pt.model.ensemble import join_infos, join_states
 from automl_pt.model.load import Model
 from automl_pt.study.after import Ended
-from automl_pt.study.events import Event, Notice
+from automl_pt.study.engine.base import Contact
 from automl_pt.study.measured import Bench, gain
 
 
-def make_ensemble(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
+def make_ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     """Write `model-ensemble` and measure it on the validation images, and on those of the test split once.
 
     Members have the winner's preprocessing, so that one batch of images serves all. `model` is None where there is but
     one such trial.
     """
-    bench = Bench.of(ended.config, ended.directory, ended.plugins)
+    bench = Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop))
     wanted = ended.trials[: ended.config.ensemble]
     models = {trial.number: bench.load(ended.output(trial.number)) for trial in wanted}
     best = models[wanted[0].number]
     members = {number: model for number, model in models.items() if model.info.preprocessing == best.info.preprocessing}
     for reason in _left_out(ended, len(models), len(members)):
-        yield Notice(f"ensemble: {reason}")
+        yield f"ensemble: {reason}"
     if len(members) < 2:
         return {"model": None, "members": list(members), "test": None}
     target = ended.directory / "model-ensemble"

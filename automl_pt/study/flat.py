@@ -18,10 +18,11 @@ class Flatness:
     """Asks, before a trial is added, whether the study has become flat.
 
     `noise(best, second)` measures the standard error of the difference of two trials' losses, image by image, on the
-    validation set; None where the weights are not there.
+    validation set; None where the weights are not there, or cannot be measured. `notes` say what kept them from it.
     """
 
     noise: Callable[[TrialRecord, TrialRecord], float | None]
+    notes: list[str] = field(default_factory=list)
     _measured: dict[tuple[int, int], float | None] = field(default_factory=dict)
 
     def is_flat(self, standings: Sequence[Standing], records: Sequence[TrialRecord], level: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.paired import compare
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.study.events import Event, Notice
+from automl_pt.study.engine.base import NO_CONTACT, Contact
 
 #: images that a model's speed is measured on, and how often; the fastest counts
 TIMED_IMAGES, REPEATS = 256, 3
@@ -32,8 +32,8 @@ class Bench:
     config: SearchConfig
     data: Data
     plugins: Plugins
-    #: is told where memory ran out, and how many images cannot be read
-    tell: Callable[[str], None] = lambda text: None
+    #: is told where memory ran out, how many images cannot be read, and that work goes on
+    contact: Contact = NO_CONTACT
 
     @classmethod
     def of(
@@ -41,11 +41,12 @@ class Bench:
         config: SearchConfig,
         directory: Path,
         plugins: Plugins | None,
-        tell: Callable[[str], None] = lambda text: None,
+        contact: Contact = NO_CONTACT,
     ) -> Bench:
         """Open the data of the study in `directory`; raise what `prepare` raises when they are not as they were."""
         plugins = plugins or load_plugins(config.plugins)
-        return cls(config, prepare(config, plugins, manifest=directory / "manifest.json"), plugins, tell)
+        data = prepare(config, plugins, manifest=directory / "manifest.json", progress=contact.progress)
+        return cls(config, data, plugins, contact)
 
     def load(self, folder: Path) -> Model:
         """Load a model directory on the device of the search, without a temperature kept beside it."""
@@ -56,11 +57,16 @@ class Bench:
         pixels = self.data.pixels(split, model.info.preprocessing.image_size)
         listed = self.data.manifest.counts()[split]
         if len(pixels.labels) < listed:
-            self.tell(f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured")
+            self.contact.tell(
+                f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured"
+            )
         starts = range(0, len(pixels.labels), BATCH_SIZE)
-        parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
+        parts = []
+        for start in starts:
+            parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
+            self.contact.alive()
         if model.portion.note is not None:
-            self.tell(model.portion.note)
+            self.contact.tell(model.portion.note)
         return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
 
     @property
@@ -75,7 +81,7 @@ class Bench:
         loss, accuracy = figures(self.score(model, "test"))
         return {"loss": loss, "accuracy": accuracy}
 
-    def tested(self, model: Model, name: str) -> Generator[Event, None, dict[str, float] | None]:
+    def tested(self, model: Model, name: str) -> Generator[str, None, dict[str, float] | None]:
         """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more.
 
         So is where memory ran out.
@@ -84,9 +90,9 @@ class Bench:
         try:
             found = self.test(model)
         except AutomlError as error:
-            yield Notice(f"{name}: the test split was not measured: {error.in_a_line()}")
+            yield f"{name}: the test split was not measured: {error.in_a_line()}"
         if model.portion.note is not None:
-            yield Notice(f"{name}: {model.portion.note}")
+            yield f"{name}: {model.portion.note}"
         return found
 
     def milliseconds(self, model: Model) -> float:
@@ -100,6 +106,7 @@ class Bench:
             started = time.perf_counter()
             for start in range(0, len(pixels), BATCH_SIZE):
                 model.forward(pixels[start : start + BATCH_SIZE])
+                self.contact.alive()
             found.append(time.perf_counter() - started)
         return 1000 * min(found) / len(pixels)
 

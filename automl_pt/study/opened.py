@@ -10,14 +10,14 @@ from automl_pt.absence import of_trials
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import write_json
-from automl_pt.plugins import Plugins
 from automl_pt.study.after import Ended, after_search, asked
+from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
+from automl_pt.study.engine.calls import returned
 from automl_pt.study.engine.inline import InlineEngine
 from automl_pt.study.events import Event, StudyStarted
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import ranked
-from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.tracking import Trackers
 
@@ -35,7 +35,7 @@ class OpenStudy:
     config: SearchConfig
     directory: Path
     storage: str
-    subject: Subject
+    steps: Steps
     coordinator: Coordinator
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
@@ -68,12 +68,14 @@ class OpenStudy:
         budget = self.coordinator.budget
         return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
 
-    def conclude(self, plugins: Plugins | None, signal: int | None) -> StudyResult:
+    def conclude(self, stop: Callable[[], int | None]) -> StudyResult:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
         best, runner_up = [*ranked(records)[:2], None, None][:2]
-        comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
+        comparison, figures = self._judge(best, runner_up) if stop() is None and best else (None, None)
+        for note in coordinator.flatness.notes if coordinator.flatness is not None else ():
+            self._tell(note)
         if not (self.directory / "study.json").exists():
             self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
         shelf.tidy(records, self.config.models_kept)
@@ -90,7 +92,7 @@ class OpenStudy:
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),
-            signal=signal,
+            signal=stop(),
             notes=tuple(self.notes),
             slots=coordinator.engine.slots,
             busy_seconds=coordinator.budget.busy,
@@ -99,30 +101,29 @@ class OpenStudy:
         _require_some_success(records, coordinator.ledger.name)
         return result
 
-    def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
+    def report(self, result: StudyResult, stop: Callable[[], int | None]) -> StudyResult:
         """Write the page, where there is time; whatever keeps it from being written is a note in the result.
 
         The search is over and its model stands, so that nothing a page meets may end it with an error.
         """
-        if self.subject.report is None or not self.config.report or result.signal is not None:
+        if self.steps.subject.report is None or not self.config.report or result.signal is not None:
             return result
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
-            note = f"no time was left for report.html; `automl-pt report {result.directory} --html FILE` writes it"
-            return replace(result, notes=(*result.notes, note))
+            return _noted(result, f"no time was left for report.html; {_writes_it(result)}")
         try:
-            path = self.subject.report(self.config, self.directory, plugins)
-        except (Exception, SystemExit) as error:
-            reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
-            return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
+            path = returned(self.steps.report())
+        except AutomlError as error:
+            return _noted(result, f"report.html was not written: {error.in_a_line()}")
+        if path is None:
+            result = replace(result, signal=stop())
+            return _noted(result, f"report.html was not written: interrupted; {_writes_it(result)}")
         return replace(result, report=str(path))
 
-    def make_more(
-        self, result: StudyResult, plugins: Plugins | None, stop: Callable[[], int | None]
-    ) -> Generator[Event, None, StudyResult]:
+    def make_more(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
         shelf, budget = self.coordinator.shelf, self.coordinator.budget
-        if self.subject.makers is None or result.best is None or not asked(self.config):
+        if self.steps.subject.makers is None or result.best is None or not asked(self.config):
             return result
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
@@ -130,20 +131,20 @@ class OpenStudy:
         def done() -> bool:
             return stop() is not None or budget.seconds() > limit
 
-        made = yield from after_search(Ended(self.config, self.directory, held, plugins, done), self.subject.makers())
+        ended = Ended(self.config, self.directory, held, self.steps.plugins, done)
+        made = yield from after_search(ended, self.steps.makers())
         result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
         write_json(self.directory / "result.json", result.to_dict())
         return result
 
-    def _test(self, plugins: Plugins | None) -> tuple[dict[str, float] | None, bool]:
+    def _test(self) -> tuple[dict[str, float] | None, bool]:
         """Measure the finished model on the test split; return its figures, and False where an error kept it from them.
 
         Its images are looked at here for the first time: they may have changed or be unreadable, or find no room. The
         search is over and its model stands, so that this is no reason to end with an error.
         """
         try:
-            model = self.coordinator.shelf.model
-            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins, self._tell), True
+            return returned(self.steps.test(self.coordinator.shelf.model), self._tell), True
         except AutomlError as error:
             self.notes.append(f"the test split was not measured: {error.in_a_line()}")
             return None, False
@@ -154,7 +155,7 @@ class OpenStudy:
             self.notes.append(text)
 
     def _judge(
-        self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
+        self, best: TrialRecord, runner_up: TrialRecord | None
     ) -> tuple[Comparison | None, dict[str, float] | None]:
         """Compare and test the finished model, once: the same study opened again is told what was found then.
 
@@ -168,23 +169,35 @@ class OpenStudy:
             if found.get("tested", True):
                 return comparison, found["test"]
         else:
-            comparison = self._compare(best, runner_up, plugins)
-        figures, is_tested = self._test(plugins)
+            comparison = self._compare(best, runner_up)
+        figures, is_tested = self._test()
+        if self.steps.unwanted():
+            self._tell("interrupted before the model was compared and tested; the same command does both")
+            return comparison, figures
         plain = asdict(comparison) if comparison is not None else None
         ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
         return comparison, figures
 
-    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None) -> Comparison | None:
+    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> Comparison | None:
         """Compare the two best where both have come to their end and the second one's weights are still there."""
         if runner_up is None or not runner_up.state == best.state == "COMPLETE":
             return None
         if not self.coordinator.shelf.holds(runner_up.number):
             return None
         try:
-            return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+            found: Comparison | None = returned(self.steps.compare(best, runner_up), self._tell)
+            return found
         except AutomlError as error:  # such as of a trial that ran before its plugin was changed
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
+
+
+def _noted(result: StudyResult, note: str) -> StudyResult:
+    return replace(result, notes=(*result.notes, note))
+
+
+def _writes_it(result: StudyResult) -> str:
+    return f"`automl-pt report {result.directory} --html FILE` writes it"
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:

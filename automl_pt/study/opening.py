@@ -10,7 +10,7 @@ from typing import Any
 
 from automl_pt import __version__
 from automl_pt.config import SearchConfig
-from automl_pt.errors import StudyError
+from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
@@ -18,8 +18,10 @@ from automl_pt.run_directory import Tidied
 from automl_pt.study import resume
 from automl_pt.study.after import images_to_learn
 from automl_pt.study.budget import Budget
+from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.base import Engine
+from automl_pt.study.engine.calls import returned
 from automl_pt.study.engine.inline import InlineEngine
 from automl_pt.study.engine.local import LocalEngine
 from automl_pt.study.engine.places import devices_for, memory_for, threads_for
@@ -89,6 +91,7 @@ def open_study(
     resume.require_same_rungs(
         ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
     )
+    steps = Steps(subject, config, directory, plugins, engine, lambda: stop() is not None)
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
@@ -98,14 +101,14 @@ def open_study(
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
-        flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
+        flatness=_flatness(steps) if config.stop_when_flat else None,
     )
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
     notices = (offered.notice, few, repeats, storage_note(url))
     said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
-    return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
+    return OpenStudy(config, directory, shown(url), steps, coordinator, said, notes)
 
 
 def storage_url(config: SearchConfig, directory: Path) -> str:
@@ -152,14 +155,20 @@ def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | No
     return used
 
 
-def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: Plugins | None) -> Flatness:
-    def noise(best: TrialRecord, second: TrialRecord) -> float | None:
-        if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
-            return None
-        comparison = subject.compare(config, best, second, directory, plugins, lambda text: None)
-        return None if comparison is None else comparison.standard_error
+def _flatness(steps: Steps) -> Flatness:
+    trials, notes = steps.directory / "trials", list[str]()
 
-    return Flatness(noise)
+    def noise(best: TrialRecord, second: TrialRecord) -> float | None:
+        if not all((trials / str(record.number) / "model.json").exists() for record in (best, second)):
+            return None
+        try:
+            comparison = returned(steps.compare(best, second))
+        except AutomlError as error:  # which costs the search no more than this look at its noise
+            notes.append(f"whether the search is flat was not measured: {error.in_a_line()}")
+            return None
+        return None if comparison is None else float(comparison.standard_error)
+
+    return Flatness(noise, notes)
 
 
 def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> Ledger:

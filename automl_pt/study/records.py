@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -47,6 +47,13 @@ class TrialRecord:
         """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""
         plain = {name: {str(key): loss for key, loss in getattr(self, name).items()} for name in ("losses", "ranks")}
         return {**asdict(self), **plain, "rank_loss": self.rank_loss, "ranked_at": self.ranked_at}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
+        """Make a record again of what `to_dict` returned."""
+        given = {field.name: plain[field.name] for field in fields(cls)}
+        losses = {int(epoch): loss for epoch, loss in plain["losses"].items()}
+        return cls(**{**given, "losses": losses, "ranks": {float(at): loss for at, loss in plain["ranks"].items()}})
 
 
 @dataclass(frozen=True)

@@ -21,27 +21,30 @@ from automl_pt.model.load import Model
 from automl_pt.run import execute
 from automl_pt.run_directory import history
 from automl_pt.study.after import Ended
-from automl_pt.study.events import Event, Notice
+from automl_pt.study.engine.base import Contact
 from automl_pt.study.measured import Bench
 
 #: what the model card and the report say in place of validation figures
 UNKNOWN = "none: all training and validation images were trained on"
 
 
-def make_refit(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
+def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     """Train and write `model-refit`; None where it was stopped, to be gone on with from its checkpoint."""
-    bench, winner = Bench.of(ended.config, ended.directory, ended.plugins), ended.trials[0]
+    bench, winner = (
+        Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop)),
+        ended.trials[0],
+    )
     info, _ = read_info(ended.output(winner.number))
     epochs = int(info.metrics["epoch"])
     output = ended.directory / "refit" / f"trial-{winner.number}-epochs-{epochs}"
     data = joined(bench.data)
     images = data.manifest.counts()["train"]
-    yield Notice(f"refit: trial {winner.number}'s settings, {epochs} epochs on all {images} images; none validates it")
+    yield f"refit: trial {winner.number}'s settings, {epochs} epochs on all {images} images; none validates it"
     for result in _epochs(settings(info, ended), output, data, bench, epochs, ended.should_stop):
-        yield Notice(f"refit: epoch {result.epoch} of {epochs}, train loss {result.train_loss:.4f}")
+        yield f"refit: epoch {result.epoch} of {epochs}, train loss {result.train_loss:.4f}"
     done = history(output)
     if done and done[-1].reason == "diverged":
-        yield Notice("refit: its training loss is not finite; the search's own model stands alone")
+        yield "refit: its training loss is not finite; the search's own model stands alone"
         return {"model": None, "trial": winner.number, "epochs": len(done), "test": None}
     if len(done) < epochs:
         return None

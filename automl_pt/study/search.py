@@ -109,10 +109,10 @@ def steps(
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
-        yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
+        yield from follow_study(_events(study, stop), study.follower(trackers), notices)
 
 
-def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:
+def _events(study: OpenStudy, stop: Callable[[], int | None]) -> Iterator[Event]:
     yield study.started()
     for text in study.said:
         yield Notice(text)
@@ -120,11 +120,12 @@ def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | 
         try:
             yield from study.coordinator.run()
             yield from study.coordinator.leave(study.grace(stop))
+            result = study.conclude(stop)
+            result = yield from study.make_more(result, stop)
+            result = study.report(result, stop)
         finally:
             study.coordinator.engine.close()
-        result = study.conclude(plugins, stop())
-        result = yield from study.make_more(result, plugins, stop)
-        yield Finished(study.report(result, plugins))
+        yield Finished(result)
 
 
 def _trackers(config: SearchConfig, plugins: Plugins | None, notices: list[str]) -> Trackers | None:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.study.after import Maker
-from automl_pt.study.engine.base import Engine, MakeTrial
+from automl_pt.study.engine.base import Contact, Engine, MakeTrial
 from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
     from automl_pt.study.dimensions import Dimension
-
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,22 @@ class Material:
 class Subject:
     """The functions by which a search prepares, runs, publishes and judges.
 
-    `prepare(config, manifest, plugins)` freezes or reloads the data. `make` names the function that makes a trial's
-    iterator in a worker process. `publish(source, target)` makes a run directory's model the finished one.
-    `compare(config, best, runner_up, trials folder, plugins, tell)` measures whether the best is better than the noise;
-    `test(config, model, manifest, plugins, tell)` measures the finished model on the test split; both tell what a
-    person should know of how it went.
-    `report(config, directory, plugins)` writes the page of the ended study and returns its path; None: there is none.
-    `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
+    A worker process finds the subject itself by `name`, "package.module:NAME". `prepare(config, manifest, plugins)`
+    freezes or reloads the data. `make` names the function that makes a trial's iterator in a worker process.
+    `publish(source, target)` makes a run directory's model the finished one.
+    `compare(config, best, runner_up, study's folder, plugins, contact)` measures whether the best is better than the
+    noise; `test(config, model, manifest, plugins, contact)` measures the finished model on the test split; both tell
+    `contact` what a person should know of how it went.
+    `report(config, directory, plugins, contact)` writes the page of the ended study and returns its path; None: there
+    is none. `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
+    These four run where trials run: see `concluding`.
     """
 
+    name: str
     prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
     make: str
     publish: Callable[[Path, Path], None]
-    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None, Tell], Comparison | None]
-    test: Callable[[SearchConfig, Path, Path, Plugins | None, Tell], dict[str, float] | None]
-    report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None
+    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None, Contact], Comparison | None]
+    test: Callable[[SearchConfig, Path, Path, Plugins | None, Contact], dict[str, float] | None]
+    report: Callable[[SearchConfig, Path, Plugins | None, Contact], Path] | None = None
     makers: Callable[[], Mapping[str, Maker]] | None = None

@@ -9,7 +9,7 @@ values, so that a remote actor can stand on the other side: a cluster is another
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,17 +73,44 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Contact:
+    """What a function that is called where trials run has of its caller.
+
+    `tell` passes a sentence on to the user. `alive` says that it is still at work, as every sentence does, because
+    silence beyond the limit ends it. `should_stop`, which says the same, asks whether to save and return.
+    """
+
+    tell: Callable[[str], object] = lambda text: None
+    alive: Callable[[], object] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say that images are being read; see `prepare`."""
+        self.alive()
+
+
+#: for whoever calls a function himself
+NO_CONTACT = Contact()
+
+
+@dataclass(frozen=True)
 class Call:
     """A function to call where trials run: `package.module:function`, and its arguments as plain values.
 
-    There it is given `device` and `threads` besides. `here` does the same in this process; `what` names in messages
-    whose code it runs.
+    There it is given `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns
+    plain values, or a generator that yields sentences for the user and returns them. `what` says in messages what was
+    done. Once the call is unwanted, the function has `grace` seconds in which to save and return.
     """
 
     function: str
     arguments: Mapping[str, Any]
-    here: Callable[[], Any]
+    here: Callable[[Contact], Any]
     what: str
+    grace: float = 0.0
+
+
+#: the sentences of a called function, and then what it returned; None where it was ended because it is unwanted
+Answer = Generator[str, None, Any]
 
 
 class Engine(Protocol):
@@ -100,11 +127,17 @@ class Engine(Protocol):
     def pause(self, number: int) -> None:
         """Leave a held trial: its checkpoint stays, its slot becomes free."""
 
-    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
-        """Call a function where a trial runs, while no trial does; return what it returns, None once `unwanted`."""
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
+        """Call a function where trials run, in a free slot; yield what it tells, and return what it returns.
+
+        Raises the errors of ours that it raises, and PluginError for all else that keeps it from returning.
+        """
 
     def wait(self, timeout: float) -> list[Report]:
         """Return what has come in, after at most about `timeout` seconds where the engine can say so."""
+
+    def halt(self, grace: float) -> list[Report]:
+        """Let every trial save and stop within `grace` seconds; return what still came in. Only calls may follow."""
 
     def close(self, grace: float = 0.0) -> list[Report]:
         """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""

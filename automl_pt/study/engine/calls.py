@@ -1,16 +1,17 @@
-"""A function called in a worker process, for what a plugin's network may do to the process that runs it."""
+"""Functions called in a worker process, because a plugin's network may end or hang the process that runs it."""
 
 from __future__ import annotations
 
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, PluginError
 from automl_pt.json_reader import parse_json
+from automl_pt.study.engine.base import Answer
 
 if TYPE_CHECKING:
     from automl_pt.study.engine.local import Worker
@@ -25,31 +26,54 @@ class WorkerEnded(Exception):  # noqa: N818  # the engine turns it into an error
     """The worker's process ended before it answered."""
 
 
-def answer(worker: Worker, limit: float | None, unwanted: Callable[[], bool]) -> dict[str, Any] | None:
-    """Wait for the worker's answer to a call; return None where it is no longer wanted.
+def returned(answer: Answer, tell: Callable[[str], object] = lambda text: None) -> Any:
+    """Pass on what a called function tells, and return what it returns."""
+    while True:
+        try:
+            tell(next(answer))
+        except StopIteration as end:
+            return end.value
 
-    Raises WorkerEnded where the process has ended, and TimeoutError after `limit` seconds.
+
+def listen(
+    worker: Worker, limit: float | None, unwanted: Callable[[], bool], grace: float
+) -> Generator[str, None, dict[str, Any] | None]:
+    """Yield what the function tells that the worker runs; return the message with what it returned.
+
+    Once `unwanted` the worker is asked to stop; the message is None where none comes within `grace` seconds then.
+    Raises WorkerEnded where the process has ended, and TimeoutError after `limit` seconds of silence.
     """
-    # the time of a process that starts is not the plugin's
-    began, ready = time.monotonic(), select.poll()
+    heard, deadline, ready = time.monotonic(), None, select.poll()
     ready.register(worker.connection, select.POLLIN)
     while True:
         if ready.poll(1000 * LOOK):
-            data = _received(worker)
-            if not data:
-                raise WorkerEnded
-            *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-            for message in (parse_json(line, not_finite=True) for line in lines):
-                if message.get("ready"):
-                    worker.ready, began = True, time.monotonic()
+            for message in _messages(worker):
+                if "told" in message:
+                    yield message["told"]
                 if "called" in message:
-                    return dict(message)
+                    return message
+            heard = time.monotonic()
         elif worker.process.poll() is not None:
             raise WorkerEnded
-        if limit and time.monotonic() - began > (limit if worker.ready else max(limit, STARTING)):
+        # the time of a process that starts is not the plugin's
+        if limit and time.monotonic() - heard > (limit if worker.ready else max(limit, STARTING)):
             raise TimeoutError
-        if unwanted():
+        if deadline is None and unwanted():
+            worker.send(do="stop")
+            deadline = time.monotonic() + grace
+        if deadline is not None and time.monotonic() >= deadline:
             return None
+
+
+def _messages(worker: Worker) -> list[dict[str, Any]]:
+    """Return what has come from a worker; its connection can be read."""
+    data = _received(worker)
+    if not data:
+        raise WorkerEnded
+    *lines, worker.buffer = (worker.buffer + data).split(b"\n")
+    messages = [dict(parse_json(line, not_finite=True)) for line in lines]
+    worker.ready = worker.ready or any(message.get("ready") for message in messages)
+    return messages
 
 
 def _received(worker: Worker) -> bytes:
@@ -68,13 +92,18 @@ def how_it_ended(code: int) -> str:
     return f"its process was ended by {name}{hint}"
 
 
-def plugin_ended(what: str, how: str, log: object) -> PluginError:
-    """Return the error for a plugin's code that did not come back; `what` says whose code it is."""
+def did_not_return(what: str, how: str, log: object) -> PluginError:
+    """Return the error for a function whose process ended or hung; `what` says what it did."""
     return PluginError(
         f"{what} did not come back",
         given=how,
         remedy=f"correct the plugin, or leave it out; what the process printed is in {log}",
     )
+
+
+def failed(what: str, how: str) -> PluginError:
+    """Return the error for a function that raised what is no error of ours; `what` says what it did."""
+    return PluginError(f"{what} failed", given=how, remedy="correct the plugin, or leave it out")
 
 
 def as_plain(error: AutomlError) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
 
-from automl_pt.errors import PluginError
-from automl_pt.study.engine.base import Call, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.blame import described
+from automl_pt.errors import AutomlError
+from automl_pt.study.engine.base import Answer, Call, Contact, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.engine.calls import failed
 from automl_pt.study.engine.failures import report_failure
 from automl_pt.training.result import EpochResult
 
@@ -34,16 +35,19 @@ class InlineEngine:
         """Leave the held trial."""
         self._leave()
 
-    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
-        """Call a function here, where nothing can hold it to a limit; `unwanted` is not asked."""
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
+        """Call a function here, where nothing holds it to a limit, and what ends a process ends the search."""
+        told: list[str] = []
         try:
-            return call.here()
-        except SystemExit as end:
-            raise PluginError(
-                f"{call.what} asked to end the program",
-                given=f"SystemExit: {end}",
-                remedy="correct the plugin, or leave it out",
-            ) from end
+            found = call.here(Contact(told.append, should_stop=unwanted))
+            if isinstance(found, Generator):
+                found = yield from found
+        except AutomlError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise failed(call.what, described(error)) from error
+        yield from told
+        return found
 
     def wait(self, timeout: float) -> list[Report]:
         """Do one epoch of the trial; `timeout` cannot cut it short, `should_stop` can."""
@@ -64,10 +68,14 @@ class InlineEngine:
         held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
         return [told, *([Report(number, held=result.epoch)] if held else [])]
 
-    def close(self, grace: float = 0.0) -> list[Report]:
+    def halt(self, grace: float) -> list[Report]:
         """Leave the trial; it is between two epochs here, so that there is nothing to wait for."""
         self._leave()
         return []
+
+    def close(self, grace: float = 0.0) -> list[Report]:
+        """Leave the trial."""
+        return self.halt(grace)
 
     def _leave(self) -> None:
         epochs, self._spec, self._epochs = self._epochs, None, None

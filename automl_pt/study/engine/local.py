@@ -17,8 +17,16 @@ from typing import IO, Any
 from automl_pt.errors import InstallationError
 from automl_pt.json_reader import parse_json
 from automl_pt.safe_path import python_command, python_environment
-from automl_pt.study.engine.base import Call, Probe, Report, TrialSpec
-from automl_pt.study.engine.calls import STARTING, WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
+from automl_pt.study.engine.base import Answer, Call, Probe, Report, TrialSpec
+from automl_pt.study.engine.calls import (
+    STARTING,
+    WorkerEnded,
+    did_not_return,
+    failed,
+    from_plain,
+    how_it_ended,
+    listen,
+)
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
@@ -74,12 +82,13 @@ class LocalEngine:
     ) -> None:
         self.slots, self.limit = len(devices), limit
         self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
+        self._halted = False
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial in a free worker; start a process where there is none yet."""
-        worker = next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
+        worker = self._free()
         worker.spec, worker.heard = spec, time.monotonic()
         worker.send(
             do="start",
@@ -116,37 +125,31 @@ class LocalEngine:
                 reports += self._died(worker)
         return reports + self._overdue()
 
-    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
-        """Call a function in a free worker and wait for what it returns; None once it is `unwanted`.
-
-        Raises what the function raises, and PluginError where its process ends or says nothing within the limit.
-        """
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
+        """Call a function in a free worker; again, up to `CALLS` times, where somebody else ended its process."""
         for attempt in range(CALLS):
-            worker = next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
+            worker = self._free()
             worker.send(do="call", function=call.function, arguments=dict(call.arguments), place=self._place(worker))
+            message = None
             try:
-                message = answer(worker, self.limit, unwanted)
+                message = yield from listen(worker, self.limit, unwanted, call.grace)
             except WorkerEnded:
                 code = worker.process.wait()
-                self._remove(worker)
                 if not worker.ready and code not in ENDED_BY_OTHERS:
                     raise _cannot_start(code, worker.log) from None
                 if code not in ENDED_BY_OTHERS or attempt + 1 == CALLS:
-                    raise plugin_ended(call.what, how_it_ended(code), worker.log) from None
+                    raise did_not_return(call.what, how_it_ended(code), worker.log) from None
                 continue
             except TimeoutError:
-                self._remove(worker)
-                raise plugin_ended(call.what, f"nothing within {self.limit:g} seconds", worker.log) from None
-            if message is None:
-                self._remove(worker)
-                return None
-            if "error" in message:
-                raise from_plain(message["error"])
-            return message["called"]
+                raise did_not_return(call.what, f"nothing within {self.limit:g} seconds", worker.log) from None
+            finally:
+                if message is None:  # it has ended, or still does what nobody waits for
+                    self._remove(worker)
+            return None if message is None else _returned(message, call.what)
         raise AssertionError("the last attempt returns or raises")
 
-    def close(self, grace: float = 0.0) -> list[Report]:
-        """Let every trial save and stop within `grace` seconds; then kill the processes."""
+    def halt(self, grace: float) -> list[Report]:
+        """Let every trial save and stop within `grace` seconds; end all processes but one, which has all threads."""
         reports: list[Report] = []
         deadline = time.monotonic() + grace
         for worker in self._workers:
@@ -155,6 +158,16 @@ class LocalEngine:
         while any(worker.spec for worker in self._workers) and (left := deadline - time.monotonic()) > 0:
             reports += [report for report in self.wait(left) if report.held is None]
             self._forget_held()
+        for worker in [worker for worker in self._workers if worker.spec is not None]:
+            self._remove(worker)
+        for worker in self._workers[1:]:
+            self._remove(worker)
+        self._halted = True
+        return reports
+
+    def close(self, grace: float = 0.0) -> list[Report]:
+        """Let every trial save and stop within `grace` seconds; then kill the processes."""
+        reports = self.halt(grace)
         for worker in list(self._workers):
             self._remove(worker)
         self._selector.close()
@@ -166,8 +179,13 @@ class LocalEngine:
             if worker.held:
                 worker.held, worker.spec = False, None
 
+    def _free(self) -> Worker:
+        """Return a worker that runs no trial; start one where there is none."""
+        return next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
+
     def _place(self, worker: Worker) -> dict[str, Any]:
-        return {"device": self._devices[worker.index], "threads": self._threads}
+        threads = self._threads * (self.slots if self._halted else 1)
+        return {"device": self._devices[worker.index], "threads": threads}
 
     def _spawn(self) -> Worker:
         index = min(set(range(self.slots)) - {worker.index for worker in self._workers})
@@ -238,6 +256,15 @@ class LocalEngine:
         self._selector.unregister(worker.connection)
         worker.kill()
         self._workers.remove(worker)
+
+
+def _returned(message: dict[str, Any], what: str) -> Any:
+    """Return what a called function returned; raise what it raised."""
+    if "error" in message:
+        raise from_plain(message["error"])
+    if "failed" in message:
+        raise failed(what, message["failed"])
+    return message["called"]
 
 
 def _popen(command: list[str], descriptor: int, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:

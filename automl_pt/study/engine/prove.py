@@ -12,14 +12,17 @@ from automl_pt.config import TrainConfig
 from automl_pt.network_contract import rehearse, require_trainable
 from automl_pt.new_training import choose_parameters
 from automl_pt.plugins import Plugins
+from automl_pt.study.engine.base import Contact
 from automl_pt.study.engine.trial import loaded_plugins
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.footprint import step_memory
 from automl_pt.training.layout import arrange, has_channels_last
 
 
-def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int) -> dict[str, float]:
-    """Do what `prove_backbone` does, in a worker process and of plain values."""
+def prove(
+    config: dict[str, Any], classes: int, size: int, device: str, threads: int, contact: Contact
+) -> dict[str, float]:
+    """Do what `prove_backbone` does, in a worker process and of plain values; it is one step, under the limit whole."""
     settings = TrainConfig(**{**config, "device": device, "threads": threads})
     torch.set_num_threads(threads)
     return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size)

@@ -13,17 +13,23 @@ import queue
 import socket
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from automl_pt.blame import described
 from automl_pt.config import TrainConfig
-from automl_pt.errors import AutomlError, PluginError
+from automl_pt.errors import AutomlError
 from automl_pt.json_reader import parse_json
-from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
-from automl_pt.study.engine.calls import as_plain
+from automl_pt.study.engine.base import Contact, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.engine.calls import as_plain, returned
 from automl_pt.study.engine.failures import report_failure
+
+#: seconds between two messages that say nothing but that a called function is at work
+BEAT = 1.0
 
 
 class Link:
@@ -35,6 +41,7 @@ class Link:
         self._outgoing = connection.makefile("w", encoding="utf-8", newline="\n")
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stop = threading.Event()
+        self._whole, self._sent = threading.Lock(), time.monotonic()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -46,23 +53,33 @@ class Link:
         os._exit(0)  # the coordinator is gone: leave at once, the last checkpoint stands
 
     def stopping(self) -> bool:
-        """Say whether the coordinator asked to save and stop."""
+        """Say whether the coordinator asked to save and stop what runs now."""
         return self._stop.is_set()
 
     def next_command(self) -> dict[str, Any]:
         """Wait for the next command."""
-        return self._commands.get()
+        command = self._commands.get()
+        if command["do"] == "stop":  # what it was meant for has ended
+            self._stop.clear()
+        return command
 
     def send(self, **message: Any) -> None:
         """Send one message."""
-        self._outgoing.write(json.dumps(message) + "\n")
-        self._outgoing.flush()
+        with self._whole:
+            self._outgoing.write(json.dumps(message) + "\n")
+            self._outgoing.flush()
+            self._sent = time.monotonic()
+
+    def alive(self) -> None:
+        """Say that a called function is at work, unless something was said a moment ago."""
+        if time.monotonic() - self._sent >= BEAT:
+            self.send(alive=True)
 
 
 def serve(link: Link, make: MakeTrial) -> None:
-    """Run the trials that are asked for, until asked to stop."""
+    """Run the trials and call the functions that are asked for, until the coordinator ends this process."""
     link.send(ready=True)
-    while not link.stopping():
+    while True:
         command = link.next_command()
         if command["do"] == "start":
             spec = TrialSpec(
@@ -78,23 +95,27 @@ def serve(link: Link, make: MakeTrial) -> None:
             except (Exception, SystemExit) as error:
                 link.send(**failure_message(report_failure(spec.number, error)))
         elif command["do"] == "call":
-            link.send(**answer(command))
+            link.send(**answer(link, command))
 
 
-def answer(command: dict[str, Any]) -> dict[str, Any]:
+def answer(link: Link, command: dict[str, Any]) -> dict[str, Any]:
     """Call the function that a command names, with the device and the threads of this worker, and answer it."""
+
+    def should_stop() -> bool:
+        link.alive()
+        return link.stopping()
+
+    contact = Contact(lambda text: link.send(told=text), link.alive, should_stop)
     try:
-        function = load(command["function"])
-        return {"called": function(**command["arguments"], **command["place"])}
+        found = load(command["function"])(**command["arguments"], **command["place"], contact=contact)
+        if isinstance(found, Generator):
+            found = returned(found, contact.tell)
+        return {"called": found}
     except AutomlError as error:
         return {"called": None, "error": as_plain(error)}
     except (Exception, SystemExit) as error:
-        told = PluginError(
-            "A plugin's code failed",
-            given=f"{type(error).__name__}: {error}",
-            remedy="correct the plugin, or leave it out",
-        )
-        return {"called": None, "error": as_plain(told)}
+        traceback.print_exc()  # into the worker's log
+        return {"called": None, "failed": described(error)}
 
 
 def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:

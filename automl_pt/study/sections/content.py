@@ -11,6 +11,7 @@ from automl_pt import __version__
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.errors import AutomlError
 from automl_pt.plugins import Plugins
+from automl_pt.study.engine.base import NO_CONTACT, Contact
 from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport, read_history
 from automl_pt.study.sections import Content, Section, attempt, missing, why
@@ -46,13 +47,19 @@ _LABELS = {
 }
 
 
-def study_content(report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
-    """Gather all that is known of a study; what cannot be had is a section that says why."""
+def study_content(
+    report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None, contact: Contact = NO_CONTACT
+) -> Content:
+    """Gather all that is known of a study; what cannot be had is a section that says why.
+
+    `contact` is told that the work goes on.
+    """
     judged: Judged | Section = missing("There is no model yet.")
     if report.model is not None:
         model = Path(report.model)
-        judged = try_judge(lambda: judge(model, manifest_beside(model), device=device, plugins=plugins))
-    images, shown = _of_images(judged)
+        beside = manifest_beside(model)
+        judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, contact=contact))
+    images, shown = _of_images(judged, contact)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
@@ -132,15 +139,18 @@ def _state(report: StudyReport) -> str:
     return f"{report.status}{why_ended}" + (f"; {len(report.trials)} trials: {states}" if states else "")
 
 
-def _of_images(judged: Judged | Section) -> tuple[dict[str, Section], dict[str, str]]:
+def _of_images(judged: Judged | Section, contact: Contact = NO_CONTACT) -> tuple[dict[str, Section], dict[str, str]]:
     """Make the sections that need the model's answers; without those, each says why it is not there."""
     names = ("classes", "confusion", "mistakes", "saliency", "calibration", "check")
     if not isinstance(judged, Judged):
         return dict.fromkeys(names, judged), {}
     found = judged
     mistakes = mistakes_section(found)
+    contact.alive()
     shown = pictures(found, mistakes)
+    contact.alive()
     saliency, looks = _saliency(found, mistakes)
+    contact.alive()
     sections: dict[str, Callable[[], Section]] = {
         "classes": lambda: classes_section(found),
         "confusion": lambda: confusion_section(found),

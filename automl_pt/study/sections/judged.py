@@ -16,6 +16,7 @@ from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import recorded_config
+from automl_pt.study.engine.base import NO_CONTACT, Contact
 from automl_pt.study.sections import Section, missing, why
 from automl_pt.text import printable
 
@@ -42,7 +43,14 @@ class Judged:
         return images.images.images[images.index[self.pixels.names[index]]]
 
 
-def judge(directory: Path, manifest: Path | None, *, device: str = "auto", plugins: Plugins | None = None) -> Judged:
+def judge(
+    directory: Path,
+    manifest: Path | None,
+    *,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+    contact: Contact = NO_CONTACT,
+) -> Judged:
     """Run the model in `directory` on the validation images of `manifest`; raise what loading either of them raises.
 
     Raises StudyError for None: a split drawn now would have images among them that the model was trained on.
@@ -58,11 +66,14 @@ def judge(directory: Path, manifest: Path | None, *, device: str = "auto", plugi
     settings = recorded_config(TrainConfig, read_info(directory)[0].config, source=directory / "model.json")
     plugins = plugins if plugins is not None else load_plugins()
     model = load_model(directory, device=device, plugins=plugins)
-    data = prepare(settings, plugins, manifest=manifest)
+    data = prepare(settings, plugins, manifest=manifest, progress=contact.progress)
     pixels = data.pixels("val", model.info.preprocessing.image_size)
     starts = range(0, len(pixels.labels), BATCH_SIZE)
-    batches = (np.asarray(pixels.images[start : start + BATCH_SIZE]) for start in starts)
-    logits = np.concatenate([model.forward(batch) for batch in batches])
+    parts = []
+    for start in starts:
+        parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
+        contact.alive()
+    logits = np.concatenate(parts)
     scores = score(logits, pixels.labels, model.classes, temperature=model.temperature)
     return Judged(model, data, pixels, model.probabilities(logits), scores)
 

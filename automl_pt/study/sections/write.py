@@ -9,6 +9,7 @@ from automl_pt.errors import StudyError
 from automl_pt.files import atomic_write
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.report.page import render
+from automl_pt.study.engine.base import Contact
 from automl_pt.study.report import StudyReport, read_study
 from automl_pt.study.run_report import RunReport, is_run, read_head, read_run
 from automl_pt.study.sections import Content
@@ -36,10 +37,11 @@ def read_content(
     return report, study_content(report, device=device, plugins=plugins)
 
 
-def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
-    """Write the page of a study whose search has just ended in this process; return its path."""
+def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+    """Write the page of a study whose search has just ended and still holds its lock; return its path."""
     report = read_study(directory, storage=config.storage, ours=True)
-    content = study_content(report, device=config.device, plugins=plugins or load_plugins(config.plugins))
+    plugins = plugins or load_plugins(config.plugins)
+    content = study_content(report, device=config.device, plugins=plugins, contact=contact)
     return write_page(content, directory / NAME)
 
 

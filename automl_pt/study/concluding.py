@@ -1,0 +1,150 @@
+"""The steps of a subject after its trials, called where trials run, because a plugin's network may end any process.
+
+Each step has a plain form, of a subject's name and plain values, which a worker process runs; an engine in this process
+runs the same with the subject itself. Whatever becomes of one, it costs the search no more than that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.config import SearchConfig
+from automl_pt.study.after import Ended, Maker, asked
+from automl_pt.study.engine.base import Answer, Call, Contact, Engine
+from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.text import counted
+
+if TYPE_CHECKING:
+    from automl_pt.plugins import Plugins
+    from automl_pt.study.subject import Subject
+
+#: seconds in which what is made of ended trials may save and return
+GRACE = 5.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done of a study in `directory` after its trials; each step is an `Answer`, until `unwanted`."""
+
+    subject: Subject
+    config: SearchConfig
+    directory: Path
+    plugins: Plugins | None
+    engine: Engine
+    unwanted: Callable[[], bool]
+
+    def compare(self, best: TrialRecord, runner_up: TrialRecord) -> Generator[str, None, Comparison | None]:
+        """Measure whether the best trial is better than the noise."""
+        what = f"the comparison of trials {best.number} and {runner_up.number}"
+        found = yield from self._call("compare", what, best=best.to_dict(), runner_up=runner_up.to_dict())
+        return None if found is None else Comparison(**found)
+
+    def test(self, model: Path) -> Generator[str, None, dict[str, float] | None]:
+        """Measure the finished model on the test split."""
+        found: dict[str, float] | None = yield from self._call("test", "the test of the model", model=str(model))
+        return found
+
+    def report(self) -> Generator[str, None, Path | None]:
+        """Write the page; None where that is no longer wanted."""
+        found = yield from self._call("report", "the report")
+        return None if found is None else Path(found)
+
+    def makers(self) -> Mapping[str, Maker]:
+        """Return what makes the refit, the ensemble and the average that are asked for."""
+
+        def maker(name: str) -> Maker:
+            def make(ended: Ended) -> Answer:
+                trials = [trial.to_dict() for trial in ended.trials]
+                what = f"the making of the {name} of {counted(len(trials), 'trial')}"
+                return self._call("make", what, ended.should_stop, GRACE, name=name, trials=trials)
+
+            return make
+
+        return {name: maker(name) for name in asked(self.config)}
+
+    def _call(
+        self, step: str, what: str, unwanted: Callable[[], bool] | None = None, grace: float = 0.0, **arguments: Any
+    ) -> Answer:
+        given = {"directory": str(self.directory), **arguments}
+        plain = {"subject": self.subject.name, "step": step, "config": self.config.model_dump(mode="json")}
+
+        def here(contact: Contact) -> Any:
+            return _STEPS[step](self.subject, self.config, self.plugins, contact, **given)
+
+        shown = f"{what} (backbone {', '.join(self.config.backbones)})"
+        call = Call(f"{__name__}:run", {**plain, "arguments": given}, here, shown, grace)
+        return (yield from self.engine.call(call, unwanted or self.unwanted))
+
+
+def run(
+    subject: str,
+    step: str,
+    config: dict[str, Any],
+    arguments: dict[str, Any],
+    device: str,
+    threads: int,
+    contact: Contact,
+) -> Any:
+    """Do one step in a worker process, of plain values."""
+    import torch
+
+    from automl_pt.study.engine.trial import loaded_plugins
+    from automl_pt.study.engine.worker import load
+
+    torch.set_num_threads(threads)
+    settings = SearchConfig(**{**config, "device": device, "threads": threads})
+    return _STEPS[step](load(subject), settings, loaded_plugins(settings.plugins), contact, **arguments)
+
+
+def _compare(
+    subject: Subject,
+    config: SearchConfig,
+    plugins: Plugins | None,
+    contact: Contact,
+    *,
+    directory: str,
+    best: dict[str, Any],
+    runner_up: dict[str, Any],
+) -> dict[str, Any] | None:
+    pair = TrialRecord.from_dict(best), TrialRecord.from_dict(runner_up)
+    found = subject.compare(config, *pair, Path(directory), plugins, contact)
+    return None if found is None else asdict(found)
+
+
+def _test(
+    subject: Subject,
+    config: SearchConfig,
+    plugins: Plugins | None,
+    contact: Contact,
+    *,
+    directory: str,
+    model: str,
+) -> dict[str, float] | None:
+    return subject.test(config, Path(model), Path(directory) / "manifest.json", plugins, contact)
+
+
+def _report(
+    subject: Subject, config: SearchConfig, plugins: Plugins | None, contact: Contact, *, directory: str
+) -> str | None:
+    return None if subject.report is None else str(subject.report(config, Path(directory), plugins, contact))
+
+
+def _make(
+    subject: Subject,
+    config: SearchConfig,
+    plugins: Plugins | None,
+    contact: Contact,
+    *,
+    directory: str,
+    name: str,
+    trials: list[dict[str, Any]],
+) -> Answer:
+    assert subject.makers is not None
+    records = tuple(TrialRecord.from_dict(trial) for trial in trials)
+    return subject.makers()[name](Ended(config, Path(directory), records, plugins, contact.should_stop))
+
+
+_STEPS: Mapping[str, Callable[..., Any]] = {"compare": _compare, "test": _test, "report": _report, "make": _make}
