@@ -12,6 +12,7 @@ import pytest
 from toy_trial import HOSTILE
 
 from automl_pt.config import SearchConfig
+from automl_pt.errors import PluginError
 from automl_pt.study import events
 from automl_pt.study.records import StudyResult, TrialRecord
 from automl_pt.study.search import steps
@@ -94,3 +95,29 @@ def test_a_record_is_the_same_in_plain_values() -> None:
     record = TrialRecord(3, "COMPLETE", {"lr": 0.1}, 0.5, 2, 1.5, "completed", {1: 0.7, 2: 0.5}, {0.25: 0.9, 1: 0.7})
     assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
     assert TrialRecord.from_dict(replace(record, value=None).to_dict()).value is None
+
+
+PLUGIN = """
+import os
+from automl_pt import Backbone, hookimpl
+
+def build(num_classes, pretrained):
+    print("goodbye\\x1b[2J", flush=True)
+    os._exit(3)
+
+@hookimpl
+def register_backbones(): return [Backbone("acme/bad", build, image_size=16)]
+"""
+
+
+def test_a_backbone_that_cannot_even_be_tried_leaves_nothing_on_disk(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(PLUGIN)
+    config = SearchConfig(
+        dataset=str(tiny_folder), backbones=("acme/bad",), plugins=(str(tmp_path / "bad.py"),), workers=1
+    )
+    with pytest.raises(PluginError) as caught:
+        list(steps(config, tmp_path / "studies" / "tiny"))
+    assert caught.value.rule == "the network of acme/bad did not come back"
+    # all that is left of the log, which was removed with the rest
+    assert caught.value.given == r"its process ended with exit code 3; it printed last: goodbye\x1b[2J"
+    assert not (tmp_path / "studies").exists()

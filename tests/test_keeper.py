@@ -70,7 +70,7 @@ def test_a_call_that_does_not_come_back_is_the_plugins_fault(tmp_path: Path) -> 
         for how, given in ENDS.items():
             with pytest.raises(PluginError) as caught:
                 returned(ours.call(call(how)))
-            assert caught.value.given == given
+            assert caught.value.given.partition(";")[0] == given
         assert "raise RuntimeError" in (tmp_path / "worker-0.log").read_text()
         assert returned(ours.call(call("return"))) == 3  # in another process, where the last one has ended
         assert returned(ours.call(call("slow"))) == 3

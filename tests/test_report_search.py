@@ -16,6 +16,8 @@ from automl_pt.errors import OutputError
 from automl_pt.files import atomic_write
 from automl_pt.plugins import Plugins
 from automl_pt.study.budget import Budget
+from automl_pt.study.engine.base import Contact
+from automl_pt.study.engine.calls import failed
 from automl_pt.study.events import Finished
 from automl_pt.study.opened import REPORT_SECONDS
 from automl_pt.study.records import StudyResult
@@ -23,7 +25,7 @@ from automl_pt.study.report import read_study
 from automl_pt.study.search import steps
 
 
-def page(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+def page(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
     found = read_study(directory, ours=True)
     atomic_write(directory / "report.html", found.status)
     return directory / "report.html"
@@ -32,11 +34,14 @@ def page(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path
 NO_SPACE = OutputError("the output must be writable", given="report.html: No space left on device", remedy="free some")
 
 
-def full_disk(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+BROKEN = failed("the report (backbone resnet18)", "ZeroDivisionError: a plot went wrong")
+
+
+def full_disk(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
     raise NO_SPACE
 
 
-def broken(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+def broken(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
     raise ZeroDivisionError("a plot went wrong")
 
 
@@ -58,7 +63,7 @@ def test_the_page_is_written_of_the_ended_study(tmp_path: Path) -> None:
     ("make", "note"),
     [
         (full_disk, f"report.html was not written: {NO_SPACE.in_a_line()}"),
-        (broken, "report.html was not written: ZeroDivisionError: a plot went wrong"),
+        (broken, f"report.html was not written: {BROKEN.in_a_line()}"),
     ],
 )
 def test_a_failure_is_a_note_and_costs_nothing_else(tmp_path: Path, make: Any, note: str) -> None:

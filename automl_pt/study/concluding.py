@@ -15,7 +15,6 @@ from automl_pt.config import SearchConfig
 from automl_pt.study.after import Ended, Maker, asked
 from automl_pt.study.engine.base import Answer, Call, Contact, Engine
 from automl_pt.study.records import Comparison, TrialRecord
-from automl_pt.text import counted
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
@@ -58,7 +57,7 @@ class Steps:
         def maker(name: str) -> Maker:
             def make(ended: Ended) -> Answer:
                 trials = [trial.to_dict() for trial in ended.trials]
-                what = f"the making of the {name} of {counted(len(trials), 'trial')}"
+                what = f"the making of the {name}"
                 return self._call("make", what, ended.should_stop, GRACE, name=name, trials=trials)
 
             return make

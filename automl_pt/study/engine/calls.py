@@ -21,6 +21,8 @@ STARTING = 120.0
 #: seconds between two looks at whether the call is still wanted
 LOOK = 0.2
 
+REMEDY = "if the backbone or the data set comes from a plugin, correct that, or leave it out"
+
 
 class WorkerEnded(Exception):  # noqa: N818  # the engine turns it into an error that names the plugin
     """The worker's process ended before it answered."""
@@ -92,18 +94,14 @@ def how_it_ended(code: int) -> str:
     return f"its process was ended by {name}{hint}"
 
 
-def did_not_return(what: str, how: str, log: object) -> PluginError:
+def did_not_return(what: str, how: str, printed: str) -> PluginError:
     """Return the error for a function whose process ended or hung; `what` says what it did."""
-    return PluginError(
-        f"{what} did not come back",
-        given=how,
-        remedy=f"correct the plugin, or leave it out; what the process printed is in {log}",
-    )
+    return PluginError(f"{what} did not come back", given=f"{how}; {printed}", remedy=REMEDY)
 
 
 def failed(what: str, how: str) -> PluginError:
     """Return the error for a function that raised what is no error of ours; `what` says what it did."""
-    return PluginError(f"{what} failed", given=how, remedy="correct the plugin, or leave it out")
+    return PluginError(f"{what} failed", given=how, remedy=REMEDY)
 
 
 def as_plain(error: AutomlError) -> dict[str, Any]:

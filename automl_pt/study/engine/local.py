@@ -28,6 +28,7 @@ from automl_pt.study.engine.calls import (
     listen,
 )
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
+from automl_pt.text import printable
 from automl_pt.training.result import EpochResult
 
 #: how a process ends that somebody else has ended, SIGKILL and SIGTERM: that says nothing about whether it can start
@@ -53,6 +54,14 @@ class Worker:
     #: when it last said something while busy
     heard: float = field(default_factory=time.monotonic)
     buffer: bytes = b""
+    #: how long its log was when it started: the study keeps one for each worker
+    log_began: int = 0
+
+    def printed(self) -> str:
+        """Say what it printed last; the file itself is removed where a search is refused before it begins."""
+        text = self.log.read_bytes()[self.log_began :].decode("utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"it printed last: {printable(lines[-1])[:300]}" if lines else "it printed nothing"
 
     def send(self, **command: Any) -> None:
         """Send a command."""
@@ -136,12 +145,13 @@ class LocalEngine:
             except WorkerEnded:
                 code = worker.process.wait()
                 if not worker.ready and code not in ENDED_BY_OTHERS:
-                    raise _cannot_start(code, worker.log) from None
+                    raise _cannot_start(code, worker) from None
                 if code not in ENDED_BY_OTHERS or attempt + 1 == CALLS:
-                    raise did_not_return(call.what, how_it_ended(code), worker.log) from None
+                    raise did_not_return(call.what, how_it_ended(code), worker.printed()) from None
                 continue
             except TimeoutError:
-                raise did_not_return(call.what, f"nothing within {self.limit:g} seconds", worker.log) from None
+                how = f"nothing within {self.limit:g} seconds"
+                raise did_not_return(call.what, how, worker.printed()) from None
             finally:
                 if message is None:  # it has ended, or still does what nobody waits for
                     self._remove(worker)
@@ -196,8 +206,9 @@ class LocalEngine:
         place = [str(theirs.fileno()), str(os.getpid()), self._make]
         command = [*python_command(), "-m", "automl_pt.study.engine.keeper", *place]
         with theirs, open(log, "ab") as stream:
+            began = stream.tell()
             process = _popen(command, theirs.fileno(), stream, environment)
-        worker = Worker(index, process, ours, log)
+        worker = Worker(index, process, ours, log, log_began=began)
         self._selector.register(ours, selectors.EVENT_READ, worker)
         self._workers.append(worker)
         return worker
@@ -240,7 +251,7 @@ class LocalEngine:
         if worker.spec is None:
             return []
         if not worker.ready and code not in ENDED_BY_OTHERS:
-            return [Report(worker.spec.number, fatal=_cannot_start(code, worker.log))]
+            return [Report(worker.spec.number, fatal=_cannot_start(code, worker))]
         return [Report(worker.spec.number, crash=how_it_ended(code))]
 
     def _overdue(self) -> list[Report]:
@@ -279,10 +290,9 @@ def _popen(command: list[str], descriptor: int, log: IO[bytes], environment: dic
     )
 
 
-def _cannot_start(code: int, log: Path) -> InstallationError:
-    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+def _cannot_start(code: int, worker: Worker) -> InstallationError:
     return InstallationError(
         "a worker process must be able to start",
-        given=f"{how_it_ended(code)}: {' '.join(tail) or 'it said nothing'}",
-        remedy=f"read {log}, or search with `--workers 0` to run the trials in this process",
+        given=f"{how_it_ended(code)}; {worker.printed()}",
+        remedy="mend what it printed, or search with `--workers 0` to run the trials in this process",
     )
