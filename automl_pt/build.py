@@ -55,7 +55,8 @@ def build_model(
         zero_head(model, backbone, num_classes)
     if prove:
         _prove(model, backbone, num_classes, image_size)
-    return model.train()
+    model.train()  # what it returns is the plugin's to choose
+    return model
 
 
 def assemble(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module:

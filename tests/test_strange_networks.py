@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import make_info
 
 from automl_pt.build import build_model
 from automl_pt.cli.predict import command as predict
-from automl_pt.errors import ExportError, PluginError
+from automl_pt.errors import ExportError, InvalidModelDirectoryError, PluginError
+from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.layouts.listing import list_images
 from automl_pt.model.export import Format, export_model
-from automl_pt.model.load import load_model
+from automl_pt.model.fit import WRAPPERS
+from automl_pt.model.load import load_model, save_model
 from automl_pt.model.parity import BOUND, Images
 from automl_pt.network_contract import rehearse
 from automl_pt.plugins import Plugins, load_plugins
@@ -48,6 +52,8 @@ REFUSED = {
 }
 TRAINED = ["tied", "twice", "parallel", "parallel-part", "script", "script-part", "extra-tensor", "double", "bfloat16"]
 TRAINED += ["copied", "draws", "lazy", "object", "weight-norm", "silent", "in-place"]
+#: those whose states are of unusual kinds, so that a broken run is compared with an unbroken one
+COMPARED = ("tied", "parallel-part", "script", "extra-tensor", "bfloat16", "draws", "lazy", "weight-norm")
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "safetensors")
 #: those that are exported in every format, which takes seconds; what an exporter does not take is refused by name
 EXPORTED = ("tied", "script", "double")
@@ -79,20 +85,43 @@ def test_what_cannot_be_trained_is_the_plugins_fault_before_the_first_epoch(
 def test_what_can_be_trained_resumes_predicts_and_is_exported(
     name: str, tmp_path: Path, tiny_folder: Path, plugins: Plugins
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert len(list(train(str(tiny_folder), **settings(name, whole, plugins)))) == 2
+    broken = tmp_path / "broken"
     first = train(str(tiny_folder), **settings(name, broken, plugins))
     next(first)
     first.close()
     seed_all(99)  # what a process draws meanwhile must not matter
     assert [result.epoch for result in train(str(tiny_folder), **settings(name, broken, plugins))] == [2]
-    weights = [sorted(path.name for path in folder.glob("weights-*")) for folder in (whole, broken)]
-    assert weights[0] == weights[1]
-    images = Images(list_images([tiny_folder / "val"])[:3], "drawn images")
+    if name in COMPARED:
+        assert len(list(train(str(tiny_folder), **settings(name, tmp_path / "whole", plugins)))) == 2
+        weights = [sorted(path.name for path in folder.glob("weights-*")) for folder in (tmp_path / "whole", broken)]
+        assert weights[0] == weights[1]
+    images = Images(list_images([tiny_folder / "val"]).paths[:3], "drawn images")
     for kind in FORMATS if name in EXPORTED else FORMATS[-1:]:
-        model = load_model(whole, device="cpu", plugins=plugins)
+        model = load_model(broken, device="cpu", plugins=plugins)
         assert model.predict(images.sources).shape == (3, 3)
         export(model, tmp_path / "exported", kind, images, refused=(name, kind) in REFUSED_EXPORTS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "prefix", "wrapper"),
+    [("parallel", "", "module."), ("parallel-part", "0.", "module."), ("script-part", "0.", "_orig_mod.")],
+)
+def test_weights_are_kept_without_a_wrappers_name_and_those_of_earlier_versions_load(
+    name: str, prefix: str, wrapper: str, tmp_path: Path, plugins: Plugins
+) -> None:
+    model = build_model(plugins.backbone(f"strange/{name}"), 3, 32, seed=1)
+    state = model.state_dict()
+    assert not any(part in WRAPPERS for key in state for part in key.split("."))
+    earlier = {key.replace(prefix, prefix + wrapper, 1) if key.startswith(prefix) else key: state[key] for key in state}
+    assert earlier.keys() != state.keys()
+    info = replace(make_info(), backbone=f"strange/{name}", preprocessing=Preprocessing(32, (0.5,) * 3, (0.25,) * 3))
+    save_model(tmp_path / "model", earlier, info)
+    loaded = load_model(tmp_path / "model", plugins=plugins, device="cpu").network.state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    save_model(tmp_path / "model", {**earlier, "more": torch.ones(3)}, info)
+    with pytest.raises(InvalidModelDirectoryError, match="more is not in the network"):
+        load_model(tmp_path / "model", plugins=plugins)
 
 
 def export(model: Any, path: Path, kind: Format, images: Images, *, refused: bool) -> None:
@@ -207,7 +236,7 @@ def test_a_network_that_fails_in_predict_is_named(tmp_path: Path, tiny_folder: P
     plugins = load_plugins((str(tmp_path / "late.py"),))
     list(train(str(tiny_folder), **settings("late", tmp_path / "run", plugins, epochs=1)))
     (tmp_path / "late.py").write_text(text.replace("FAILS", "2"))
-    images = [str(path) for path in list_images([tiny_folder / "val"])[:2]]
+    images = [str(path) for path in list_images([tiny_folder / "val"]).paths[:2]]
     result = CliRunner().invoke(predict, [str(tmp_path / "run"), *images, "--plugin", str(tmp_path / "late.py")])
     assert isinstance(result.exception, PluginError)
     assert "the network of strange/late failed" in str(result.exception)

@@ -21,13 +21,17 @@ from automl_pt.errors import WeightsError
 
 #: numbers that building may need beside twice those of the weights: a published head that is replaced, 128 MB
 SPARE_NUMBERS = 32 << 20
+#: under which name DataParallel and torch.compile hold what they wrap
+WRAPPERS = ("module", "_orig_mod")
 
 
 def outline(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module | None:
     """Return the network without its numbers, in eval mode; None where it cannot be built so."""
     try:
         with torch.device("meta"):
-            return assemble(backbone, num_classes, image_size).eval()
+            network = assemble(backbone, num_classes, image_size)
+            network.eval()  # what it returns is the plugin's to choose
+            return network
     except Exception:
         # whatever an unusual network raises here, building it in full raises it again or does without
         return None
@@ -53,6 +57,23 @@ def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list
         for name, tensor in tensors.items()
         if name in wanted and (tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype)
     ]
+
+
+def unwrapped(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors by the names of the network's state `wanted`.
+
+    Earlier versions kept a network with the DataParallel or torch.compile around it or its parts, whose names its
+    tensors then have in front of their own.
+    """
+    if tensors.keys() == wanted.keys():
+        return tensors
+    names = {_without_wrappers(name): name for name in wanted}
+    found = {names.get(_without_wrappers(name), name): tensor for name, tensor in tensors.items()}
+    return found if len(found) == len(tensors) else tensors
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from automl_pt.images.decode import decode
 from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble, split_states
-from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
+from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images, unwrapped
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
@@ -219,7 +219,9 @@ def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mappin
         raise  # the directory is whole; what builds its network is not
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
-    _require_fit(directory, misfits(network.state_dict(), tensors))
+    wanted = network.state_dict()
+    tensors = unwrapped(wanted, tensors)
+    _require_fit(directory, misfits(wanted, tensors))
     network.load_state_dict(dict(tensors))
     return network
 

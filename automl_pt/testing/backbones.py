@@ -122,7 +122,8 @@ def check_seed(case: Case) -> None:
 
 def check_gradients(case: Case) -> None:
     """Check that a training step reaches the first and the last parameter."""
-    model = _without_zeros(case.model).train()
+    model = _without_zeros(case.model)
+    model.train()
     labels = torch.arange(BATCH) % MANY
     torch.autograd.backward(nn.functional.cross_entropy(model(case.images), labels))
     named = list(model.named_parameters())
@@ -145,7 +146,8 @@ def check_eval(case: Case) -> None:
 
 def check_train(case: Case) -> None:
     """Check that train mode does what eval mode leaves: batch statistics, or else dropout."""
-    model = _without_zeros(case.model).train()
+    model = _without_zeros(case.model)
+    model.train()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     dropouts = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     first, second = case.logits(model), case.logits(model)

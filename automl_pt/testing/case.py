@@ -36,7 +36,9 @@ class Case:
 
 def build(backbone: Backbone, size: int, seed: int = 1, *, classes: int = MANY, pretrained: bool = False) -> nn.Module:
     """Build the backbone in eval mode."""
-    return build_model(backbone, classes, size, pretrained=pretrained, seed=seed).eval()
+    model = build_model(backbone, classes, size, pretrained=pretrained, seed=seed)
+    model.eval()  # what it returns is the plugin's to choose
+    return model
 
 
 def make_case(backbone: Backbone, size: int) -> Case:

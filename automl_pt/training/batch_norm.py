@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -14,16 +14,17 @@ def train_mode(model: nn.Module, *, keep_statistics: bool = False) -> None:
     only its weight and bias train.
     """
     model.train()
+    modules = dict(model.named_modules())  # a scripted network does not look a module up by its name
     for name, layer in normalisations(model):
-        if keep_statistics or _is_frozen(model, name):
+        if keep_statistics or _is_frozen(modules, name):
             layer.eval()
 
 
 def normalisations(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the name and module of each layer that normalises by running statistics, PyTorch's own or not."""
     for name, module in model.named_modules():
-        statistics = module._buffers.get("running_mean"), module._buffers.get("running_var")
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) or any(item is not None for item in statistics):
+        buffers = {own for own, _ in module.named_buffers(recurse=False)}  # those that are not None
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or buffers & {"running_mean", "running_var"}:
             yield name, module
 
 
@@ -33,10 +34,10 @@ def moving_buffers(model: nn.Module) -> list[Tensor]:
     return [buffer for buffer in model.buffers() if buffer.is_floating_point() and id(buffer) not in kept]
 
 
-def _is_frozen(model: nn.Module, name: str) -> bool:
+def _is_frozen(modules: Mapping[str, nn.Module], name: str) -> bool:
     """Say whether no parameter of a layer trains; of a layer without any, none of the module that holds it."""
     while True:
-        parameters = list(model.get_submodule(name).parameters())
+        parameters = list(modules[name].parameters())
         if parameters or not name:
             return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
         name = name.rpartition(".")[0]
