@@ -226,7 +226,9 @@ class SearchConfig(Settings):
     workers: CountOrZero | None = Field(
         None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
     )
-    trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
+    trial_timeout: Rate | None = Field(
+        None, description="seconds without an epoch, or without progress after the trials, that count as hung"
+    )
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
     refit: Flag = Field(
