@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -112,7 +113,8 @@ def test_timm_names_come_from_the_cache_without_timm(names_file):
         "import sys\nfrom automl_pt.plugins import load_plugins\n"
         "print(len(load_plugins().backbones()), 'timm' in sys.modules, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "AUTOML_PT_NO_PLUGINS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == [str(count + len(NAMES)), "False", "False"]
 
 
