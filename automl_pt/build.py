@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import nn
 from automl_pt.backbone import Backbone
 from automl_pt.backbone_options import SIZE, takes_image_size
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
+from automl_pt.given_weights import load_given
 from automl_pt.installation import explain
 from automl_pt.seeds import derive_seed
-from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
+from automl_pt.weight_readings import Given
+from automl_pt.weights import in_modules
 
 
 def build_model(
@@ -23,18 +26,26 @@ def build_model(
     image_size: int,
     *,
     pretrained: bool = False,
-    weights: Path | None = None,
+    weights: Path | Given | None = None,
     seed: int,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights`
-    cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
+    `tell` is told how the file of `weights` was read. PyTorch's global random state is left where building ended.
+    Raises WeightsError when `pretrained` or `weights` cannot be honoured, ConfigError for an image size the network
+    cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
     torch.manual_seed(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, image_size, pretrained)
-    model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
+    if weights is None:
+        model = _adapted(model, backbone, image_size)
+    else:
+        heads, adapt = head_modules(model, backbone), partial(_adapted, backbone=backbone, image_size=image_size)
+        model, said = load_given(model, weights, backbone.name, heads, backbone.convert_weights, adapt)
+        for text in said:
+            tell(text)
     _prove(model, backbone, num_classes, image_size)
     return model.train()
 
@@ -74,24 +85,6 @@ def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
 
 def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module:
     return model if backbone.adapt is None else backbone.adapt(model, image_size)
-
-
-def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> nn.Module:
-    """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
-    tensors: Mapping[str, torch.Tensor] = read_weights(path)
-    if backbone.convert_weights is not None:
-        tensors = backbone.convert_weights(model, tensors)
-    heads = head_modules(model, backbone)
-    before = misfits(model, tensors, heads)
-    if not before:
-        load_tensors(model, tensors, heads)
-        return _adapted(model, backbone, image_size)
-    model = _adapted(model, backbone, image_size)
-    after = misfits(model, tensors, heads)
-    if after:
-        raise misfit_error(path, backbone.name, min(before, after, key=len))
-    load_tensors(model, tensors, heads)
-    return model
 
 
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:

@@ -85,7 +85,10 @@ class Settings(BaseModel):
         "epochs, half of them, rounded up, and at most three; always in all",
     )
     pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
-    weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
+    weights: str | None = Field(
+        None,
+        description="start from this file (safetensors, state dict, checkpoint of a training) or model directory",
+    )
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"

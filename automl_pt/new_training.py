@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.model.load import given_weights
 from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
@@ -51,17 +51,21 @@ def new_training(
     """
     preprocessing = choose_preprocessing(config, data, backbone)
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
+    said: list[str] = []
     model = build_model(
         backbone,
         len(data.manifest.classes),
         preprocessing.image_size,
         pretrained=config.pretrained,
-        weights=Path(config.weights) if config.weights else None,
+        weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
+        tell=said.append,
     )
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
-    return Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training.step.notes += said
+    return training
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:

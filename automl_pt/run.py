@@ -180,6 +180,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group)
+    if before:
+        training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
     training.fit_into(available_memory() // processes_here())

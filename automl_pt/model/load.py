@@ -15,7 +15,7 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, UnknownNameError
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble
@@ -23,19 +23,23 @@ from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.text import few
+from automl_pt.text import few, printable
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.portion import Portion
 from automl_pt.used_plugins import how_to_get, told
+from automl_pt.weight_readings import Given
+from automl_pt.weights import read_content
 
-__all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
+__all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 
 #: more than any network's list of tensors needs
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 #: the batch that validation uses too: another size may round the last bit otherwise
 BATCH_SIZE = 64
+#: of files that hold weights, to be named where a folder of them is given
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 Source = Path | str | NDArray[np.uint8]
 
 
@@ -121,6 +125,34 @@ def load_model(
     kept = read_temperature(directory, weights.sha256) if calibrated else None
     network = arrange(network.eval(), chosen, precision)
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
+
+
+def given_weights(path: str | Path) -> Given:
+    """Return the weights that `path` holds, to start a training from: a file, or a model directory of this toolkit.
+
+    Raises InvalidModelDirectoryError for a folder that is no whole model directory, WeightsError for any other file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Given(path, read_content(path))
+    directory = find_model(path)
+    if not (directory / INFO).is_file():
+        _refuse_folder(path)
+    info, weights, content = read_model(directory)
+    tensors = _parse(directory, weights.file, content)
+    _check_tensors(directory, info, tensors, allow_not_finite=False)
+    return Given(directory, tensors, info.backbone)
+
+
+def _refuse_folder(path: Path) -> None:
+    files = [file.name for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+    raise InvalidModelDirectoryError(
+        "a folder given as weights is no model directory",
+        given=f"{printable(path)}: it holds no {INFO}" + (f", but {few(files)}" if files else ""),
+        remedy=f"give the file itself: {printable(path / files[0])}"
+        if files
+        else "give a model, run or study directory of automl-pt, or a file of weights",
+    )
 
 
 def find_model(path: str | Path) -> Path:

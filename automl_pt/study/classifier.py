@@ -14,7 +14,7 @@ from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.prepare import Progress, prepare, split_settings
-from automl_pt.model.load import publish
+from automl_pt.model.load import given_weights, publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.new_training import choose_image_size, choose_parameters
 from automl_pt.plugins import Plugins, load_plugins
@@ -46,10 +46,11 @@ def prepare_material(
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     extra = dimensions(nets, config.backbone_options)
     steps: list[StepMemory] = []
+    said: list[str] = []
     for backbone in nets:
         name = backbone.name
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
-        steps.append(_prove(config, backbone, len(data.manifest.classes), size))
+        steps.append(_prove(config, backbone, len(data.manifest.classes), size, said.append))
         for split in ("train", "val"):
             data.pixels(split, size)
 
@@ -66,17 +67,21 @@ def prepare_material(
         plugins=used_plugins(plugins, config.backbones, config.dataset),
         dimensions=extra,
         steps=() if config.micro_batch_size is not None else tuple(steps),
-        notes=data.notes,
+        notes=(*data.notes, *said),
     )
 
 
-def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> StepMemory:
+def _prove(
+    config: SearchConfig, backbone: Backbone, classes: int, size: int, tell: Callable[[str], None]
+) -> StepMemory:
     """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here.
 
     Return what a training step of it takes.
     """
-    weights = Path(config.weights) if config.weights else None
-    model = build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
+    weights = given_weights(config.weights) if config.weights else None
+    model = build_model(
+        backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed, tell=tell
+    )
     choose_parameters(model, backbone, config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0))
     half = choose_precision(config.precision, choose_device(config.device)) != "fp32"
     return StepMemory(*step_memory(model, size, half=half))
