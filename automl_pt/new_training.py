@@ -17,6 +17,7 @@ from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
 from automl_pt.parameter_groups import freeze, lr_scales
+from automl_pt.start import starts_pretrained
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
@@ -56,7 +57,7 @@ def new_training(
         backbone,
         len(data.manifest.classes),
         preprocessing.image_size,
-        pretrained=config.pretrained,
+        pretrained=starts_pretrained(config, backbone, data.hints),
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
         tell=said.append,

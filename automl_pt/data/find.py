@@ -38,6 +38,12 @@ def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
 
 
+def hints_of(settings: Settings, plugins: Plugins) -> Hints:
+    """Return what is known of the images that `settings.dataset` names, before any is looked for."""
+    datasets = plugins.datasets()
+    return datasets[settings.dataset].hints if settings.dataset in datasets else Hints()
+
+
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
     if "/" in dataset or dataset.startswith("."):
         remedy = "check the path; a relative one starts at the folder the command is run in"

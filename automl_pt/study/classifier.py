@@ -18,6 +18,7 @@ from automl_pt.model.load import given_weights, publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.new_training import choose_image_size, choose_parameters
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.start import Start, choose_start, fetch_weights, require_start_for_average, starts_pretrained
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Probe, TrialSpec
@@ -47,10 +48,13 @@ def prepare_material(
     extra = dimensions(nets, config.backbone_options)
     steps: list[StepMemory] = []
     said: list[str] = []
+    sizes: list[int] = []
     for backbone in nets:
         name = backbone.name
         size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
-        steps.append(_prove(config, backbone, len(data.manifest.classes), size, said.append))
+        sizes.append(size)
+        pretrained = starts_pretrained(config, backbone, data.hints)
+        steps.append(_prove(config, backbone, len(data.manifest.classes), size, said.append, pretrained=pretrained))
         for split in ("train", "val"):
             data.pixels(split, size)
 
@@ -68,20 +72,36 @@ def prepare_material(
         dimensions=extra,
         steps=() if config.micro_batch_size is not None else tuple(steps),
         notes=(*data.notes, *said),
+        classes=len(data.manifest.classes),
+        image_sizes=tuple(dict.fromkeys(sizes)),
     )
 
 
+def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
+    """Yield what each backbone starts from, then bring their pretrained weights here; nothing is made before that."""
+    plugins = plugins or load_plugins(config.plugins)
+    names = tuple(dict.fromkeys(config.backbones))
+    found = [choose_start(config, plugins.backbone(name, config.backbone_options), plugins) for name in names]
+    require_start_for_average(found, config)
+    yield from found
+    fetch_weights(found, config, plugins, config.backbone_options)
+
+
 def _prove(
-    config: SearchConfig, backbone: Backbone, classes: int, size: int, tell: Callable[[str], None]
+    config: SearchConfig,
+    backbone: Backbone,
+    classes: int,
+    size: int,
+    tell: Callable[[str], None],
+    *,
+    pretrained: bool,
 ) -> StepMemory:
     """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here.
 
     Return what a training step of it takes.
     """
     weights = given_weights(config.weights) if config.weights else None
-    model = build_model(
-        backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed, tell=tell
-    )
+    model = build_model(backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed, tell=tell)
     choose_parameters(model, backbone, config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0))
     half = choose_precision(config.precision, choose_device(config.device)) != "fp32"
     return StepMemory(*step_memory(model, size, half=half))
@@ -134,4 +154,6 @@ def makers() -> dict[str, Maker]:
     return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
 
 
-IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers)
+IMAGES = Subject(
+    prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers, starts
+)

@@ -82,7 +82,7 @@ def open_study(
     )
     notes = resume.other_versions(before, material.plugins)
     said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
-    return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
+    return OpenStudy(config, directory, shown(url), subject, coordinator, material, said, notes)
 
 
 def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:

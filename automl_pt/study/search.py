@@ -16,10 +16,11 @@ from typing import Any
 from automl_pt.config import SearchConfig, make
 from automl_pt.files import make_folder
 from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.study.events import Event, Finished, Notice
+from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.opened import OpenStudy
 from automl_pt.study.opening import open_study
 from automl_pt.study.records import StudyResult
+from automl_pt.study.resume import as_begun
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import follow_study
@@ -81,7 +82,11 @@ def steps(
     """
     subject = subject or _images()
     config, notices = _with_plugin_files(config, plugins), list[str]()
+    config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
+    if subject.starts is not None:
+        for start in subject.starts(config, plugins):
+            yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
     directory = make_folder(Path(directory).absolute())
     with ExitStack() as stack:
         study = open_study(config, directory, subject, plugins, stop, stack, since)
