@@ -42,7 +42,6 @@ from automl_pt.run_directory import (
     require_plugins,
 )
 from automl_pt.start import Start, choose_start, fetch_weights, starts_pretrained
-from automl_pt.text import printable
 from automl_pt.tracking import Trackers, follow
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.distributed import ALONE, Group, processes_here
@@ -85,9 +84,8 @@ def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable
     A run that is there already goes on from its checkpoint as it began.
     """
     if (output / "run.json").exists():
-        if tell is not None:
-            tell(Start(config.backbone, False, f"{printable(config.backbone)}, as in the run in {printable(output)}"))
         return
+    require_apart(config, output, plugins)
     start = choose_start(config, plugins.backbone(config.backbone, config.backbone_options), plugins)
     if tell is not None:
         tell(start)

@@ -103,6 +103,7 @@ def test_pretrained_is_the_default_where_it_fits(settings, backbone, hints, expe
 )
 def test_the_first_line_says_where_the_network_starts(name, dataset, settings, said):
     plugins = load_plugins()
+    dataset = dataset if dataset == "digits" else str(Path(__file__).parent)
     start = choose_start(make(TrainConfig, {"dataset": dataset, **settings}), plugins.backbone(name), plugins)
     assert said in start.text
     assert not start.pretrained
@@ -111,9 +112,9 @@ def test_the_first_line_says_where_the_network_starts(name, dataset, settings, s
 def test_a_file_of_weights_that_is_absent_and_weights_that_do_not_exist():
     plugins = load_plugins()
     with pytest.raises(WeightsError, match=r"(?s)is not there.*nowhere\.pt.*--weights"):
-        choose_start(make(TrainConfig, {"dataset": "x", "weights": "nowhere.pt"}), NONE, plugins)
+        choose_start(make(TrainConfig, {"dataset": "digits", "weights": "nowhere.pt"}), NONE, plugins)
     with pytest.raises(WeightsError, match="none has no pretrained weights"):
-        choose_start(make(TrainConfig, {"dataset": "x", "pretrained": True}), NONE, plugins)
+        choose_start(make(TrainConfig, {"dataset": "digits", "pretrained": True}), NONE, plugins)
 
 
 def test_absent_weights_end_a_search_and_a_run_before_anything_is_made(shop, tiny_folder, tmp_path, monkeypatch):

@@ -36,11 +36,10 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.training.device import choose_device, describe
     from automl_pt.training.distributed import joined
 
-    plugins = load_plugins(settings.plugins)
-    require_plugins(output or default_output(settings), plugins)
-    plugins.backbone(settings.backbone, settings.backbone_options)
+    plugins, output = load_plugins(settings.plugins), output or default_output(settings)
+    require_plugins(output, plugins)
+    backbone = plugins.backbone(settings.backbone, settings.backbone_options)
     trackers = Trackers(plugins, settings.trackers)
-    output = output or default_output(settings)
     with (
         joined() as group,
         Tidied(output) if group.leads else nullcontext(),
@@ -52,7 +51,6 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
-        backbone = plugins.backbone(settings.backbone, settings.backbone_options)
         size, device = choose_image_size(settings, data, backbone), describe(choose_device(settings.device))
         display.started(settings, data, size=size, device=device, done=history(output))
 

@@ -39,9 +39,16 @@ def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
 
 
 def hints_of(settings: Settings, plugins: Plugins) -> Hints:
-    """Return what is known of the images that `settings.dataset` names, before any is looked for."""
+    """Return what is known of the images that `settings.dataset` names, before any is looked for.
+
+    Raises what `find` raises when there is neither such a name nor such a path.
+    """
     datasets = plugins.datasets()
-    return datasets[settings.dataset].hints if settings.dataset in datasets else Hints()
+    if settings.dataset in datasets:
+        return datasets[settings.dataset].hints
+    if not Path(settings.dataset).exists():
+        raise _not_found(settings.dataset, list(datasets))
+    return Hints()
 
 
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
