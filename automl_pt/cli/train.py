@@ -24,7 +24,6 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     goes on where it was stopped.
     """
     settings = build_config(TrainConfig, config, options)
-
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.files import read_json
@@ -51,8 +50,8 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
-        size, device = choose_image_size(settings, data, backbone), describe(choose_device(settings.device))
-        display.started(settings, data, size=size, device=device, done=history(output))
+        size, device = choose_image_size(settings, data, backbone), choose_device(settings.device)
+        display.started(settings, data, size=size, device=describe(device), done=history(output))
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
