@@ -324,7 +324,7 @@ def test_only_trials_from_the_same_weights_are_averaged() -> None:
     from automl_pt.config import make
 
     with pytest.raises(ConfigError, match=r"average needs pretrained or weights: only trials that started from"):
-        make(SearchConfig, {"dataset": "digits", "average": 2})
+        make(SearchConfig, {"dataset": "digits", "average": 2, "pretrained": False})
     with pytest.raises(ConfigError, match=r"ensemble: should be greater than or equal to 2, got 1"):
         make(SearchConfig, {"dataset": "digits", "ensemble": 1})
 

@@ -14,10 +14,11 @@ from automl_pt.plugins import Plugins
 from automl_pt.study.after import Ended, after_search, asked
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.inline import InlineEngine
+from automl_pt.study.engine.places import devices_for
 from automl_pt.study.events import Event, StudyStarted
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import ranked
-from automl_pt.study.subject import Subject
+from automl_pt.study.subject import Material, Subject
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.tracking import Trackers
 
@@ -37,6 +38,7 @@ class OpenStudy:
     storage: str
     subject: Subject
     coordinator: Coordinator
+    material: Material
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -54,6 +56,11 @@ class OpenStudy:
             finished=ended,
             workers=0 if isinstance(engine, InlineEngine) else engine.slots,
             epochs=self.config.epochs,
+            images=self.material.counts(),
+            classes=self.material.classes,
+            image_sizes=self.material.image_sizes,
+            device=", ".join(dict.fromkeys(devices_for(self.config))),
+            searched=self.coordinator.space.text(),
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
