@@ -90,7 +90,7 @@ def _of_the_head(
         for name, tensor in wanted.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
-    yield f"the head is new: {few(shapes, 1)}" if shapes else "the head is new, because the file has none"
+    yield f"the head is new: {few(shapes, 1)}" if shapes else "the head is new: the file has none for it"
 
 
 def _no_tensors(given: Given) -> WeightsError:
