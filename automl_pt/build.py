@@ -23,9 +23,9 @@ from automl_pt.network_contract import (
     take_logits,
     without_wrappers,
 )
+from automl_pt.out_of_memory import is_out_of_memory
 from automl_pt.random_state import seed_all
 from automl_pt.seeds import derive_seed
-from automl_pt.training.out_of_memory import is_out_of_memory
 from automl_pt.weight_readings import Given
 from automl_pt.weights import in_modules
 

@@ -16,7 +16,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights, require_given
-from automl_pt.network_contract import rehearse, require_trainable
+from automl_pt.network_contract import require_trainable
 from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.plugins import Plugins
 from automl_pt.start import settled
@@ -24,6 +24,7 @@ from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.rehearsal import rehearse
 from automl_pt.training.trainer import Training
 
 EVALUATION_BATCH = 64

@@ -9,13 +9,14 @@ import torch
 from automl_pt.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.model.load import given_weights
-from automl_pt.network_contract import rehearse, require_trainable
+from automl_pt.network_contract import require_trainable
 from automl_pt.new_training import choose_parameters
 from automl_pt.plugins import Plugins
 from automl_pt.study.engine.trial import loaded_plugins
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.footprint import step_memory
 from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.rehearsal import rehearse
 
 
 def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int) -> dict[str, Any]:
