@@ -12,7 +12,7 @@ leave_out_working_folder()  # before the imports below, which it could answer wi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.hookspecs import hookimpl
 
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from automl_pt.study.search import search
 
 __version__ = "0.1.0"
-__all__ = ["Backbone", "Dataset", "Hints", "LabeledImages", "LazyImages", "hookimpl", "load_model", "search", "train"]
+__all__ = [
+    "Backbone",
+    "Dataset",
+    "Hints",
+    "LabeledImages",
+    "LazyImages",
+    "PublishedWeights",
+    "hookimpl",
+    "load_model",
+    "search",
+    "train",
+]
 
 _LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.run"}
 

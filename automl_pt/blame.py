@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from automl_pt.errors import AutomlError, PluginError
 from automl_pt.installation import explain
-from automl_pt.training.out_of_memory import is_out_of_memory
+from automl_pt.out_of_memory import is_out_of_memory
 
 #: the files of PyTorch through which a network's own code is called
 _PASSES = re.compile(r"torch[/\\](nn[/\\]modules[/\\]module|autograd[/\\](graph|function|__init__))\.py$")

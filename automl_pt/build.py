@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.backbone_options import SIZE, takes_image_size
 from automl_pt.blame import described, plugins_fault
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
+from automl_pt.given_weights import load_given
 from automl_pt.network_contract import (
     fails,
     require_logits,
@@ -21,10 +23,11 @@ from automl_pt.network_contract import (
     take_logits,
     without_wrappers,
 )
+from automl_pt.out_of_memory import is_out_of_memory
 from automl_pt.random_state import seed_all
 from automl_pt.seeds import derive_seed
-from automl_pt.training.out_of_memory import is_out_of_memory
-from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
+from automl_pt.weight_readings import Given
+from automl_pt.weights import in_modules
 
 
 def build_model(
@@ -33,24 +36,26 @@ def build_model(
     image_size: int,
     *,
     pretrained: bool = False,
-    weights: Path | None = None,
+    weights: Path | Given | None = None,
     seed: int,
     prove: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    A new head on pretrained weights starts at zero (see `zero_head`). The global random states are left where building
-    ended. Without `prove` no image is passed through: the caller knows that it fits. Raises WeightsError when
-    `pretrained` or `weights`
-    cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
+    A new head on pretrained weights starts at zero (see `zero_head`). `tell` is told how the file of `weights` was
+    read. The global random states are left where building ended. Without `prove` no image is passed through: the
+    caller knows that it fits. Raises WeightsError when `pretrained` or `weights` cannot be honoured, ConfigError for an
+    image size the network cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
     seed_all(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, image_size, pretrained)
     require_new(model, backbone.name)
-    model = (
-        _load(model, backbone, num_classes, image_size, weights) if weights else _adapted(model, backbone, image_size)
-    )
+    if weights is None:
+        model = _adapted(model, backbone, image_size)
+    else:
+        model = _load(model, backbone, num_classes, image_size, weights, tell)
     if pretrained:
         zero_head(model, backbone, num_classes)
     if prove:
@@ -126,22 +131,29 @@ def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module
         return _a_network(backbone.adapt(model, image_size), backbone, "adapt(model, image_size)")
 
 
-def _load(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int, path: Path) -> nn.Module:
-    """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
-    tensors: Mapping[str, torch.Tensor] = read_weights(path)
-    if backbone.convert_weights is not None:
+def _load(
+    model: nn.Module,
+    backbone: Backbone,
+    num_classes: int,
+    image_size: int,
+    weights: Path | Given,
+    tell: Callable[[str], None],
+) -> nn.Module:
+    """Load `weights` into the network and adapt it; a head that they do not hold starts at zero."""
+
+    def convert(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        if backbone.convert_weights is None:
+            return tensors
         with plugins_fault("a backbone's convert_weights(model, tensors) failed", whose=backbone.name):
-            tensors = backbone.convert_weights(model, tensors)
-    heads = head_modules(model, backbone)
-    before = misfits(model, tensors, heads)
-    if before:
-        model = _adapted(model, backbone, image_size)
-        after = misfits(model, tensors, heads)
-        if after:
-            raise misfit_error(path, backbone.name, min(before, after, key=len))
-    if not load_tensors(model, tensors, heads):
+            return backbone.convert_weights(network, tensors)
+
+    adapt = partial(_adapted, backbone=backbone, image_size=image_size)
+    model, has_head, said = load_given(model, weights, backbone.name, head_modules(model, backbone), convert, adapt)
+    if not has_head:
         zero_head(model, backbone, num_classes)
-    return model if before else _adapted(model, backbone, image_size)
+    for text in said:
+        tell(text)
+    return model
 
 
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +15,17 @@ from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.images.preprocessing import Preprocessing
-from automl_pt.network_contract import rehearse, require_trainable
+from automl_pt.model.load import given_weights, require_given
+from automl_pt.network_contract import require_trainable
 from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.plugins import Plugins
+from automl_pt.start import settled
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.rehearsal import rehearse
 from automl_pt.training.trainer import Training
-from automl_pt.weights import require_weights
 
 EVALUATION_BATCH = 64
 
@@ -32,7 +33,7 @@ EVALUATION_BATCH = 64
 def require_files(config: Settings) -> None:
     """Raise WeightsError where the settings name a file of weights that is not there."""
     if config.weights is not None:
-        require_weights(Path(config.weights))
+        require_given(config.weights)
 
 
 def require_possible(config: TrainConfig, plugins: Plugins) -> None:
@@ -65,15 +66,18 @@ def new_training(
 
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
+    config = settled(config, backbone, data.hints)
     preprocessing = choose_preprocessing(config, data, backbone)
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
+    said: list[str] = []
     model = build_model(
         backbone,
         len(data.manifest.classes),
         preprocessing.image_size,
-        pretrained=config.pretrained,
-        weights=Path(config.weights) if config.weights else None,
+        pretrained=bool(config.pretrained),
+        weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
+        tell=said.append,
     )
     require_trainable(model, backbone.name)
     scales = choose_parameters(model, backbone, config)
@@ -87,7 +91,9 @@ def new_training(
         precision=precision,
         channels_last=has_channels_last(device, precision),
     )
-    return Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training.step.notes += said
+    return training
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:

@@ -6,7 +6,7 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.run_directory import (
     ENDED,
     Tidied,
+    as_begun,
     changes,
     default_output,
     earlier,
@@ -41,6 +42,7 @@ from automl_pt.run_directory import (
     require_apart,
     require_plugins,
 )
+from automl_pt.start import Start, choose_start, fetch_weights, starts_pretrained
 from automl_pt.tracking import Trackers, follow
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.distributed import ALONE, Group, processes_here
@@ -69,6 +71,7 @@ def train(
     output = Path(output) if output is not None else default_output(config)
     require_plugins(output, plugins)
     require_possible(config, plugins)
+    start_of(config, output, plugins)
     trackers = Trackers(plugins, config.trackers)
     tidied = Tidied(output)
     with tidied:
@@ -83,6 +86,20 @@ def _epochs(tidied: Tidied, results: Iterator[EpochResult], notes: tuple[str, ..
         for result in results:
             yield replace(result, notes=(*notes, *result.notes))
             notes = ()
+
+
+def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable[[Start], None] | None = None) -> None:
+    """Settle what the run starts from, tell it, and bring pretrained weights here, before anything is made.
+
+    A run that is there already goes on from its checkpoint as it began.
+    """
+    if (output / "run.json").exists():
+        return
+    require_apart(config, output, plugins)
+    start = choose_start(config, plugins.backbone(config.backbone, config.backbone_options), plugins)
+    if tell is not None:
+        tell(start)
+    fetch_weights([start], config, plugins, config.backbone_options)
 
 
 def open_data(
@@ -186,13 +203,16 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
     backbone = plugins.backbone(config.backbone, config.backbone_options)
     device, precision = set_up(config)
+    before = earlier(output, config, data, processes=group.size)
+    config = as_begun(config, before, pretrained=starts_pretrained(config, backbone, data.hints))
     record = new_record(config, data, plugins, device, precision, processes=group.size)
     checkpoints = Checkpoints(output / "checkpoints")
-    before = earlier(output, config, data, processes=group.size)
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group)
+    if before:
+        training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
     training.fit_into(available_memory() // processes_here())

@@ -141,9 +141,18 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
     wanted = {key: settings[key] for key in keys} | {"data": data.manifest.fingerprint(), "processes": processes}
     # a run made before a setting existed was made with its default
     kept = as_made(found["config"])
+    if wanted["pretrained"] is None:  # nobody says: as it was begun
+        wanted["pretrained"] = kept.get("pretrained")
     before = {key: kept.get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
     return found
+
+
+def as_begun(config: TrainConfig, before: Mapping[str, Any], *, pretrained: bool) -> TrainConfig:
+    """Return the settings with what nobody said settled: as the run was begun, or for a new one `pretrained`."""
+    if config.pretrained is None:
+        pretrained = bool(before["config"].get("pretrained")) if before else pretrained
+    return config.model_copy(update={"pretrained": pretrained if config.pretrained is None else config.pretrained})
 
 
 def _default(setting: str) -> Any:

@@ -98,7 +98,14 @@ def quality(folder: Path, images: int, lr: float, batch_size: int, seeds: list[i
     with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as data, tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
         dataset = str(subset(folder, images, Path(data)))
-        shared: dict[str, Any] = {"backbone": "resnet18", "image_size": 64, "epochs": 5, "threads": 1, "device": "cpu"}
+        shared: dict[str, Any] = {
+            "backbone": "resnet18",
+            "pretrained": False,
+            "image_size": 64,
+            "epochs": 5,
+            "threads": 1,
+            "device": "cpu",
+        }
         for seed in seeds:
             losses = {}
             for precision in WAYS[:2]:

@@ -21,12 +21,12 @@ from automl_pt.model.export import Format, export_model
 from automl_pt.model.fit import WRAPPERS
 from automl_pt.model.load import load_model, save_model
 from automl_pt.model.parity import BOUND, Images
-from automl_pt.network_contract import rehearse
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.random_state import kept_random_state, other_states, seed_all, set_other_states
 from automl_pt.run import train
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.training.footprint import bytes_per_image
+from automl_pt.training.rehearsal import rehearse
 
 FILE = Path(__file__).with_name("strange_networks.py")
 REFUSED = {

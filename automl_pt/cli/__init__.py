@@ -28,6 +28,7 @@ COMMANDS = {
     "check": ("check", "Look at every image before training."),
     "cache": ("cache", "List or prune the decoded images on disk."),
     "backbones": ("backbones", "List the networks that can be trained."),
+    "fetch": ("fetch", "Bring pretrained weights onto this machine."),
     "datasets": ("datasets", "List the datasets known by name."),
     "plugins": ("plugins", "List the plugins that are installed."),
     "doctor": ("doctor", "Show what automl-pt finds on this machine."),

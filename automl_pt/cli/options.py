@@ -69,6 +69,8 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
     plain = _plain(field.annotation)
+    if name == "pretrained":  # the other way has a name of its own; --no-pretrained is what it was called before
+        return click.option("--pretrained/--from-scratch", " /--no-pretrained", name, default=None, help=help_text)
     if plain is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if name == "lr" and get_origin(plain) is tuple:

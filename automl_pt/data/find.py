@@ -47,6 +47,19 @@ def _open(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
 
 
+def hints_of(settings: Settings, plugins: Plugins) -> Hints:
+    """Return what is known of the images that `settings.dataset` names, before any is looked for.
+
+    Raises what `find` raises when there is neither such a name nor such a path.
+    """
+    datasets = plugins.datasets()
+    if settings.dataset in datasets:
+        return datasets[settings.dataset].hints
+    if not Path(settings.dataset).exists():
+        raise _not_found(settings.dataset, list(datasets))
+    return Hints()
+
+
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
     if "/" in dataset or dataset.startswith("."):
         remedy = "check the path; a relative one starts at the folder the command is run in"

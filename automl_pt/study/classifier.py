@@ -21,6 +21,7 @@ from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.new_training import choose_image_size, require_files
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.start import Start, choose_start, fetch_weights, require_start_for_average, settled
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
 from automl_pt.study.engine.base import Call, Contact, Engine, Probe, TrialSpec
@@ -69,7 +70,23 @@ def prepare_material(
         dimensions=extra,
         prove=prove,
         notes=data.notes,
+        classes=len(data.manifest.classes),
+        image_sizes=tuple(dict.fromkeys(_size(config, net, data) for net in nets)),
     )
+
+
+def _size(config: SearchConfig, backbone: Backbone, data: Data) -> int:
+    return choose_image_size(config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0), data, backbone)
+
+
+def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
+    """Yield what each backbone starts from, then bring their pretrained weights here; nothing is made before that."""
+    plugins = plugins or load_plugins(config.plugins)
+    names = tuple(dict.fromkeys(config.backbones))
+    found = [choose_start(config, plugins.backbone(name, config.backbone_options), plugins) for name in names]
+    require_start_for_average(found, config)
+    yield from found
+    fetch_weights(found, config, plugins, config.backbone_options)
 
 
 def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
@@ -101,8 +118,10 @@ def _prove(
     A plugin's fault ends the search where no other backbone is left; else its trials fail, and it is said.
     """
     steps, faults, classes = list[StepMemory](), list[PluginError](), len(data.manifest.classes)
+    notes: list[str] = []
     for backbone in nets:
         trial = config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0)
+        trial = settled(trial, backbone, data.hints)
         size = choose_image_size(trial, data, backbone)
         try:
             found = returned(engine.call(_proving(trial, plugins, classes, size), unwanted))
@@ -110,12 +129,13 @@ def _prove(
             faults.append(error)
             continue
         if found is not None:
-            steps.append(StepMemory(**found))
+            notes += found["notes"]
+            steps.append(StepMemory(found["fixed"], found["per_image"]))
         for split in ("train", "val"):
             data.pixels(split, size)
     if faults and len(faults) == len(nets):
         raise faults[0]
-    notes = (f"trials of this backbone will fail: {fault.in_a_line()}" for fault in faults)
+    notes += [f"trials of this backbone will fail: {fault.in_a_line()}" for fault in faults]
     return Proof(() if config.micro_batch_size is not None else tuple(steps), tuple(notes))
 
 
@@ -183,4 +203,5 @@ IMAGES = Subject(
     test,
     report,
     makers,
+    starts,
 )

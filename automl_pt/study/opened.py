@@ -15,9 +15,11 @@ from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.calls import returned
 from automl_pt.study.engine.inline import InlineEngine
+from automl_pt.study.engine.places import devices_for
 from automl_pt.study.events import Event, StudyStarted
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import ranked
+from automl_pt.study.subject import Material
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.tracking import Trackers
 
@@ -37,6 +39,7 @@ class OpenStudy:
     storage: str
     steps: Steps
     coordinator: Coordinator
+    material: Material
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -54,6 +57,11 @@ class OpenStudy:
             finished=ended,
             workers=0 if isinstance(engine, InlineEngine) else engine.slots,
             epochs=self.config.epochs,
+            images=self.material.counts(),
+            classes=self.material.classes,
+            image_sizes=self.material.image_sizes,
+            device=", ".join(dict.fromkeys(devices_for(self.config))),
+            searched=self.coordinator.space.text(),
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:

@@ -108,7 +108,7 @@ def open_study(
     few = few_images(config, material.train_images, offered.sizes)
     notices = (offered.notice, few, repeats, storage_note(url))
     said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
-    return OpenStudy(config, directory, shown(url), steps, coordinator, said, notes)
+    return OpenStudy(config, directory, shown(url), steps, coordinator, material, said, notes)
 
 
 def storage_url(config: SearchConfig, directory: Path) -> str:

@@ -33,6 +33,18 @@ FREE = frozenset(
 FIRST_RUNG = "miniature"
 
 
+def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
+    """Return the settings with pretrained weights or not as the study in `directory` was begun, where nobody says.
+
+    Earlier versions started from random weights unless they were told otherwise, and wrote that down.
+    """
+    path = directory / "study.json"
+    if config.pretrained is not None or config.weights is not None or not path.exists():
+        return config
+    asked = read_object(path).get("asked", {}).get("pretrained")
+    return config if asked is None else config.model_copy(update={"pretrained": asked})
+
+
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
     """Return what is kept of a study's making, as plain values."""
     return {

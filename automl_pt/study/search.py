@@ -19,10 +19,11 @@ from typing import Any
 from automl_pt.config import SearchConfig, make
 from automl_pt.files import make_folder
 from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
-from automl_pt.study.events import Event, Finished, Notice
+from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.opened import OpenStudy
 from automl_pt.study.opening import open_study, untouched
 from automl_pt.study.records import StudyResult
+from automl_pt.study.resume import as_begun
 from automl_pt.study.storage import default_url, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
@@ -103,9 +104,13 @@ def steps(
     since = time.monotonic() if since is None else since
     subject = subject or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
+    config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
+    if subject.starts is not None:
+        for start in subject.starts(config, plugins):
+            yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)

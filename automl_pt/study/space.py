@@ -36,6 +36,18 @@ class Space:
     backbones: tuple[str, ...]
     extra: tuple[Dimension, ...] = ()
 
+    def text(self) -> str:
+        """Say in words what is searched."""
+        low, high = self.lr
+        sizes = ", ".join(map(str, self.batch_sizes))
+        parts = [
+            f"learning rate {low:g} to {high:g}" if low < high else f"learning rate {low:g} alone",
+            f"batch size {sizes}" if len(self.batch_sizes) > 1 else f"batch size {sizes} alone",
+            *([f"backbone {', '.join(self.backbones)}"] if len(self.backbones) > 1 else []),
+            *(dimension.name for dimension in self.extra),
+        ]
+        return "; ".join(parts)
+
     def default(self) -> dict[str, Any]:
         """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
         low, high = self.lr

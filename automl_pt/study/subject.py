@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from automl_pt.study.records import Comparison, TrialRecord
 
 if TYPE_CHECKING:
     from automl_pt.plugins import Plugins
+    from automl_pt.start import Start
     from automl_pt.study.dimensions import Dimension
 
 
@@ -47,6 +48,13 @@ class Material:
     dimensions: tuple[Dimension, ...] = ()
     prove: Callable[[Engine, Callable[[], bool]], Proof] | None = None
     notes: tuple[str, ...] = ()
+    #: how many classes there are, and the sides in pixels that the backbones are trained at; for the first lines
+    classes: int = 0
+    image_sizes: tuple[int, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many images each split has."""
+        return {"train": self.train_images, "val": self.val_images, "test": self.test_images}
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Subject:
     noise; `test(config, model, manifest, plugins, contact)` measures the finished model on the test split; both tell
     `contact` what a person should know of how it went.
     `report(config, directory, plugins, contact)` writes the page of the ended study and returns its path; None: there
-    is none. `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
+    is none. `starts(config, plugins)` yields what each backbone starts from, and then brings their weights here; None:
+    no matter. `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
     These four run where trials run: see `concluding`.
     """
 
@@ -72,3 +81,4 @@ class Subject:
     test: Callable[[SearchConfig, Path, Path, Plugins | None, Contact], dict[str, float] | None]
     report: Callable[[SearchConfig, Path, Plugins | None, Contact], Path] | None = None
     makers: Callable[[], Mapping[str, Maker]] | None = None
+    starts: Callable[[SearchConfig, Plugins | None], Iterator[Start]] | None = None

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from automl_pt.backbone import Backbone
 from automl_pt.build import head_modules, head_parameters
 from automl_pt.errors import AutomlError
-from automl_pt.network_contract import rehearse
 from automl_pt.random_state import kept_random_state
 from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, Case, build, make_case
 from automl_pt.testing.contract import expect, no_network
+from automl_pt.training.rehearsal import rehearse
 
 #: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
 TOLERANCE = 1e-3

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from automl_pt.errors import AutomlError, CheckpointError, ConfigError, PluginError
+from automl_pt.out_of_memory import is_out_of_memory
 from automl_pt.study.engine.base import Report
-from automl_pt.training.out_of_memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 

@@ -15,6 +15,7 @@ from automl_pt.errors import NoLocksError, OutputError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
+from automl_pt.start import settled
 from automl_pt.study.engine.base import Probe, TrialSpec
 from automl_pt.study.engine.probe import probes
 from automl_pt.study.engine.ranking import last_state, rank_loss
@@ -36,6 +37,8 @@ def epochs(
     spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> Iterator[EpochResult | Probe]:
     """Yield what the run's history tells of, then what is still to do."""
+    backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
+    spec = replace(spec, config=settled(spec.config, backbone, data.hints))
     if spec.output.exists():  # a run in miniature leaves none
         await_leaving(spec.output, should_stop)
     seen = 0
