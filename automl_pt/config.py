@@ -90,6 +90,17 @@ class Settings(BaseModel):
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
     )
+    head: Literal["auto", "new", "probe"] = Field(
+        "auto",
+        description="what the head starts from: 'probe' is a logistic regression on the frozen network's features, "
+        "'new' a head that knows nothing; auto: 'probe' in a search that begins with one and trains the whole network, "
+        "else 'new'",
+    )
+    features: Literal["cached", "mirrored", "computed"] = Field(
+        "cached",
+        description="with a frozen backbone: 'cached' trains on features computed once, of the images as they are; "
+        "'mirrored' adds those of mirror images; 'computed' runs the network in every epoch, on augmented images",
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
     )
@@ -164,6 +175,11 @@ class Settings(BaseModel):
             rule = "give group_column or group_by, not both: each says which images belong together"
             yield {"group_column", "group_by"}, rule
 
+    @property
+    def starts_from_weights(self) -> bool:
+        """Say whether training starts from weights that another training has left."""
+        return self.pretrained or self.weights is not None
+
     @field_validator("backbone_options")
     @classmethod
     def _name_values(cls, options: tuple[str, ...]) -> tuple[str, ...]:
@@ -215,6 +231,11 @@ class SearchConfig(Settings):
     )
     trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
+    probe: Flag = Field(
+        True,
+        description="where the search starts from weights: first fit a linear head to the frozen network's features, as "
+        "the study's first finished model, and as what the trials start from and are held against",
+    )
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
     refit: Flag = Field(
         False, description="at the end, train the winner's settings on training and validation images: model-refit"
@@ -246,11 +267,19 @@ class SearchConfig(Settings):
         return max(self.keep_models, self.ensemble or 1, self.average or 1)
 
     def trial(
-        self, *, backbone: str, lr: float, batch_size: int, seed: int, backbone_options: tuple[str, ...] = ()
+        self,
+        *,
+        backbone: str,
+        lr: float,
+        batch_size: int,
+        seed: int,
+        backbone_options: tuple[str, ...] = (),
+        head: str | None = None,
     ) -> TrainConfig:
         """Fix the searched settings and the seed: the run that one trial is; its options come after those given."""
         shared = {name: getattr(self, name) for name in Settings.model_fields}
         own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
+        own |= {} if head is None else {"head": head}
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
 
 

@@ -15,6 +15,7 @@ from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
+from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.parameter_groups import freeze, lr_scales
 from automl_pt.training.allocator import keep_freed_memory
@@ -59,6 +60,8 @@ def new_training(
         weights=Path(config.weights) if config.weights else None,
         seed=config.seed,
     )
+    if config.head == "probe":
+        start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
     return Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)

@@ -189,12 +189,13 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     preprocessing = choose_preprocessing(config, data, backbone)
-    return Run(config, output, _info(record, data, preprocessing, backbone, device), training, checkpoints)
+    return Run(config, output, model_info(record, data, preprocessing, backbone, device), training, checkpoints)
 
 
-def _info(
+def model_info(
     record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
 ) -> ModelInfo:
+    """Return what a run's model directory says of its model, figures and history aside."""
     classes, size = len(data.manifest.classes), preprocessing.image_size
     return ModelInfo(
         backbone=record["config"]["backbone"],

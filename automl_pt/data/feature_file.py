@@ -1,7 +1,7 @@
 """The file of a network's features: float32[N, D], one row for each content of an image. It only grows, block by block.
 
 head      magic (16 bytes), length of meta (4), meta as JSON: format, backbone, image size, dimensions
-block     number of rows (4 bytes), dimensions (4), sha256 of what follows (32), then N times 64 hexadecimal digits,
+block     number of rows (4 bytes), dimensions (4), number format of the network (4), sha256 of what follows (32), then N times 64 hexadecimal digits,
           the sha256 of the image's file, and float32[N, D]
 
 A block that a kill or a power cut left half written does not fit its checksum: the file is cut before it, and the rows
@@ -30,7 +30,7 @@ FORMAT = 1
 SUFFIX = ".features"
 MAGIC = b"automl-pt feats\n"
 _LENGTH = struct.Struct("<I")
-_BLOCK = struct.Struct("<II32s")
+_BLOCK = struct.Struct("<II4s32s")
 _DIGEST = 64
 #: a longer head is not written by us
 _MAX_META = 1 << 16
@@ -46,16 +46,20 @@ class Features:
 
     rows: NDArray[np.float32]
     places: dict[str, int]
+    #: the number format in which the network computed the last of them; empty without any
+    precision: str = ""
 
     def holds(self, digests: Sequence[str]) -> bool:
         """Say whether all of `digests` are here."""
         return all(digest in self.places for digest in digests)
 
-    def with_blocks(self, blocks: Sequence[tuple[Sequence[str], NDArray[np.float32]]]) -> Features:
+    def with_blocks(self, blocks: Sequence[tuple[Sequence[str], NDArray[np.float32]]], precision: str) -> Features:
         """Return these features with further rows, each of a content of its own."""
         names = [*sorted(self.places, key=self.places.__getitem__), *(name for some, _ in blocks for name in some)]
         parts = [*([self.rows] if self.places else []), *(rows for _, rows in blocks)]
-        return Features(np.concatenate(parts), {name: place for place, name in enumerate(names)}) if parts else self
+        if not blocks:
+            return self
+        return Features(np.concatenate(parts), {name: place for place, name in enumerate(names)}, precision)
 
     def of(self, digests: Sequence[str]) -> NDArray[np.float32]:
         """Return the rows of `digests`, all of which are here."""
@@ -75,7 +79,7 @@ def count_rows(path: Path) -> int:
         _meta(stream)
         size, total = os.fstat(stream.fileno()).st_size, 0
         while len(head := stream.read(_BLOCK.size)) == _BLOCK.size:
-            count, dimensions, _ = _BLOCK.unpack(head)
+            count, dimensions, _, _ = _BLOCK.unpack(head)
             if stream.seek(_payload(count, dimensions), os.SEEK_CUR) > size:
                 break
             total += count
@@ -90,17 +94,18 @@ def read_features(path: Path, digests: Sequence[str]) -> tuple[Features, int]:
     wanted = set(digests)
     parts: list[NDArray[np.float32]] = []
     places: dict[str, int] = {}
+    precision = ""
     with open(path, "rb") as stream:
         _meta(stream)
         end = stream.tell()
-        for names, rows in _blocks(stream):
+        for names, rows, precision in _blocks(stream):
             end = stream.tell()
             chosen = [row for row, name in enumerate(names) if name in wanted and name not in places]
             first = len(places)
             places.update((names[row], first + offset) for offset, row in enumerate(chosen))
             parts.append(rows[chosen])
     found = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
-    return Features(found, places), end
+    return Features(found, places, precision), end
 
 
 def begin(path: Path, meta: dict[str, Any]) -> None:
@@ -110,10 +115,12 @@ def begin(path: Path, meta: dict[str, Any]) -> None:
         stream.write(MAGIC + _LENGTH.pack(len(content)) + content)
 
 
-def append(stream: BinaryIO, digests: Sequence[str], rows: NDArray[np.float32]) -> None:
+def append(stream: BinaryIO, digests: Sequence[str], rows: NDArray[np.float32], precision: str) -> None:
     """Add a block of rows float32[B, D], and hand it to the operating system: a killed process does not lose it."""
     payload = "".join(digests).encode() + np.ascontiguousarray(rows, np.float32).tobytes()
-    stream.write(_BLOCK.pack(len(digests), rows.shape[1], hashlib.sha256(payload).digest()) + payload)
+    stream.write(
+        _BLOCK.pack(len(digests), rows.shape[1], precision.encode(), hashlib.sha256(payload).digest()) + payload
+    )
     stream.flush()
 
 
@@ -141,10 +148,10 @@ def _meta(stream: BinaryIO) -> dict[str, Any]:
     return meta
 
 
-def _blocks(stream: BinaryIO) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+def _blocks(stream: BinaryIO) -> Iterator[tuple[list[str], NDArray[np.float32], str]]:
     size = os.fstat(stream.fileno()).st_size
     while len(head := stream.read(_BLOCK.size)) == _BLOCK.size:
-        count, dimensions, checksum = _BLOCK.unpack(head)
+        count, dimensions, precision, checksum = _BLOCK.unpack(head)
         if stream.tell() + _payload(count, dimensions) > size:
             return
         payload = stream.read(_payload(count, dimensions))
@@ -152,4 +159,5 @@ def _blocks(stream: BinaryIO) -> Iterator[tuple[list[str], NDArray[np.float32]]]
             return
         text = payload[: count * _DIGEST].decode("ascii")
         names = [text[start : start + _DIGEST] for start in range(0, len(text), _DIGEST)]
-        yield names, np.frombuffer(payload, np.float32, offset=count * _DIGEST).reshape(count, dimensions)
+        rows = np.frombuffer(payload, np.float32, offset=count * _DIGEST).reshape(count, dimensions)
+        yield names, rows, precision.decode("ascii", "replace")

@@ -28,8 +28,8 @@ class FrozenSplits:
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
     key: FeatureKey
-    #: number format of the forward passes made now; None where all features were on disk
-    precision: NumberFormat | None
+    #: number format in which the network computed them
+    precision: NumberFormat
     #: images that went through the network now
     computed: int
     notes: tuple[str, ...] = ()
@@ -64,10 +64,14 @@ def frozen_splits(
         used[:] = used or [Extractor(body, preprocessing, device, config.precision)]
         return used[0]
 
+    formats: list[str] = []
+
     def of(split: Split, key: FeatureKey) -> Pass[Tensor]:
         pixels = data.pixels(split, preprocessing.image_size)
-        found = yield from store.features(make, key, pixels.images, data.digests(split, pixels.names))
-        return torch.from_numpy(found)
+        digests = data.digests(split, pixels.names)
+        found = yield from store.features(make, key, pixels.images, digests)
+        formats.append(found.precision)
+        return torch.from_numpy(found.of(digests))
 
     train, val = (yield from of("train", key)), (yield from of("val", key))
     turned = [(yield from of("train", replace(key, mirrored=True)))] if mirrored else []
@@ -76,7 +80,7 @@ def frozen_splits(
         train=(torch.cat([train, *turned]), labels["train"].repeat(1 + len(turned))),
         val=(val, labels["val"]),
         key=key,
-        precision=used[0].precision if used else None,
+        precision=formats[-1],  # type: ignore[arg-type]  # as the extractor wrote it
         computed=store.computed,
         notes=tuple(store.notes),
     )

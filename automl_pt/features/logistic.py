@@ -36,6 +36,8 @@ class LinearHead:
     c: float
     val_loss: float
     val_accuracy: float
+    #: None where there are five classes or fewer
+    val_top5: float | None
     train_loss: float
     tried: tuple[tuple[float, float], ...]
 
@@ -78,9 +80,14 @@ def fit_head(
         c=chosen,
         val_loss=F.cross_entropy(logits, val[1]).item(),
         val_accuracy=(logits.argmax(1) == val[1]).double().mean().item(),
+        val_top5=_top5(logits, val[1]) if classes > 5 else None,
         train_loss=F.cross_entropy(F.linear(features, weight, bias), labels).item(),
         tried=tuple(sorted({c: loss for loss, c, _ in tried}.items())),
     )
+
+
+def _top5(logits: Tensor, labels: Tensor) -> float:
+    return (logits.topk(5).indices == labels[:, None]).any(1).double().mean().item()
 
 
 def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,8 +61,8 @@ class FeatureStore:
 
     def features(
         self, make: Callable[[], Extractor], key: FeatureKey, images: Images, digests: Sequence[str]
-    ) -> Pass[Rows]:
-        """Return the features of `images` float32[N, D]; `digests` are their contents.
+    ) -> Pass[Features]:
+        """Return the features of `images`, whose contents are `digests`, among them.
 
         Those that are not in the file are computed by what `make` returns, block by block, each kept before the next is
         begun: yields (images done, images to do) on the way, and who leaves there loses the last block at most. A
@@ -80,7 +80,7 @@ class FeatureStore:
                 found = yield from self._computed(make(), key, images, digests, found)
         with suppress(OSError):  # says that they were used, where the folder may be written
             os.utime(path)
-        return found.of(digests)
+        return found
 
     def _completed(
         self, path: Path, make: Callable[[], Extractor], key: FeatureKey, images: Images, digests: Sequence[str]
@@ -115,9 +115,9 @@ class FeatureStore:
         stream: BinaryIO | None = None,
     ) -> Pass[Features]:
         """Add to `found` what it lacks of `digests`, and to the file."""
-        todo = [
-            row for digest, row in {one: row for row, one in enumerate(digests)}.items() if digest not in found.places
-        ]
+        first_rows = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+        todo = sorted(row for digest, row in first_rows.items() if digest not in found.places)
+        blocks: list[tuple[list[str], Rows]] = []
         size = batch_size(key.preprocessing.image_size, extractor.device)
         for start in range(0, len(todo), BLOCK):
             names, rows = todo[start : start + BLOCK], list[Tensor]()
@@ -126,11 +126,11 @@ class FeatureStore:
                 rows.append(extractor(images, np.array(names[first : first + size]), mirrored=key.mirrored))
             block = [digests[row] for row in names], torch.cat(rows).numpy()
             if stream is not None:
-                append(stream, *block)
+                append(stream, *block, extractor.precision)
             self.computed += len(names)
             blocks.append(block)
         yield len(todo), len(todo)
-        return found.with_blocks(blocks)
+        return found.with_blocks(blocks, extractor.precision)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from automl_pt.new_training import choose_image_size, choose_parameters
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
-from automl_pt.study.engine.base import Probe, TrialSpec
+from automl_pt.study.engine.base import Step, TrialSpec
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.measured import Bench
 from automl_pt.study.offered import StepMemory
@@ -28,7 +28,6 @@ from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Subject
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.footprint import step_memory
-from automl_pt.training.result import EpochResult
 from automl_pt.used_plugins import used_plugins
 
 
@@ -53,7 +52,7 @@ def prepare_material(
         for split in ("train", "val"):
             data.pixels(split, size)
 
-    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
         return epochs(spec, should_stop, data, plugins)
 
     counts = data.manifest.counts()
@@ -129,4 +128,6 @@ def makers() -> dict[str, Maker]:
     return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
 
 
-IMAGES = Subject(prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers)
+IMAGES = Subject(
+    prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers, probes=True
+)

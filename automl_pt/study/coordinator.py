@@ -22,6 +22,7 @@ from automl_pt.study.events import (
     Event,
     NewBest,
     Notice,
+    ProbeEnded,
     Progress,
     TrialEnded,
     TrialPaused,
@@ -31,6 +32,7 @@ from automl_pt.study.events import (
 from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import EndState, Ledger
 from automl_pt.study.next_trial import add_trial, trial_config
+from automl_pt.study.probing import Probing
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.running import Running, weights_loss
@@ -57,6 +59,8 @@ class Coordinator:
     stop: Callable[[], int | None]
     #: None unless the search may end early on its own
     flatness: Flatness | None = None
+    #: None where the search does not start from weights, or no probe is wanted
+    probing: Probing | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
     _has_told: bool = False
@@ -68,8 +72,10 @@ class Coordinator:
 
     def run(self) -> Iterator[Event]:
         """Yield what happens until all trials have ended or the search has to stop."""
-        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
+        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
         yield from self.keep_best()
+        if self.probing is not None:
+            yield from self._probe(self.probing)
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
@@ -80,6 +86,13 @@ class Coordinator:
                 time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
                 yield from self._take(report)
+
+    def _probe(self, probing: Probing) -> Iterator[Event]:
+        """Let each backbone be probed; whatever comes of it is a model that is published at once."""
+        for event in probing.run(self._must_stop):
+            yield event
+            if isinstance(event, ProbeEnded):
+                yield from self.keep_best()
 
     def leave(self, grace: float) -> Iterator[Event]:
         """Let the running trials save and stop; take what they still send."""
@@ -170,7 +183,7 @@ class Coordinator:
         trial = self.ledger.trial(number)
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
-        config = trial_config(self.config, self.space, number, params)
+        config = trial_config(self.config, self.space, number, params, self.ledger.probes())
         # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
         ranked = (point for point in self.ledger.standing(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
@@ -279,7 +292,7 @@ class Coordinator:
         self.ledger.end(number, state, ended)
         yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
         yield from self.keep_best()
-        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
+        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, and say so, unless it is published already."""

@@ -72,10 +72,11 @@ class OpenStudy:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
-        _require_some_success(records, coordinator.ledger.name)
-        best, runner_up = [*ranked(records)[:2], None, None][:2]
+        _require_some_success(coordinator.ledger.models(), coordinator.ledger.name)
+        models = coordinator.ledger.models()
+        best, runner_up = [*ranked(models)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
-        shelf.tidy(records, self.config.models_kept)
+        shelf.tidy(models, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
             directory=str(self.directory),
@@ -86,6 +87,7 @@ class OpenStudy:
             comparison=comparison,
             test=figures,
             trials=tuple(records),
+            probes=tuple(coordinator.ledger.probes()),
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),

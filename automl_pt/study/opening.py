@@ -26,6 +26,7 @@ from automl_pt.study.ledger import OFFERED, Ledger, Presence
 from automl_pt.study.offered import Offer, offer
 from automl_pt.study.opened import REPORT_SECONDS, OpenStudy
 from automl_pt.study.presence import Alone, Among
+from automl_pt.study.probing import Probing, wants_probe
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf
@@ -69,15 +70,17 @@ def open_study(
     resume.require_same_rungs(
         ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
     )
+    shelf = Shelf(directory, subject.publish)
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
-        shelf=Shelf(directory, subject.publish),
+        shelf=shelf,
         engine=engine,
         rule=rule,
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
+        probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)

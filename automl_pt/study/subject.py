@@ -61,3 +61,5 @@ class Subject:
     test: Callable[[SearchConfig, Path, Path, Plugins | None, Tell], dict[str, float] | None]
     report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None
     makers: Callable[[], Mapping[str, Maker]] | None = None
+    #: whether its `make` knows linear probes
+    probes: bool = False

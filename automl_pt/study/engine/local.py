@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, InstallationError
-from automl_pt.study.engine.base import Probe, Report, TrialSpec
+from automl_pt.study.engine.base import PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
@@ -167,6 +167,8 @@ class LocalEngine:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
             return [Report(number, probe=Probe(**message["probe"]))]
+        if "passed" in message:
+            return [Report(number, passed=PassProgress(**message["passed"]))]
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None

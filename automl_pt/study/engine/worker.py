@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError
-from automl_pt.study.engine.base import MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.engine.base import MakeTrial, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 
 PR_SET_PDEATHSIG = 1
@@ -86,6 +86,9 @@ def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
     epochs, until = make(spec, link.stopping), spec.until
     try:
         for result in epochs:
+            if isinstance(result, PassProgress):
+                link.send(number=spec.number, passed=asdict(result))
+                continue
             if isinstance(result, Probe):
                 link.send(number=spec.number, probe=asdict(result))
             else:

@@ -1,0 +1,113 @@
+"""The linear probes of a search that starts from weights: one for each backbone, before the first trial.
+
+A probe costs about one pass over the images and is a finished model: it is published at once, and no search ends behind
+it. Its number is below 0: the first backbone's is -1. What is known of it is kept with the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from automl_pt.config import SearchConfig
+from automl_pt.errors import AutomlError
+from automl_pt.files import read_json
+from automl_pt.study.engine.base import Engine, Report, TrialSpec
+from automl_pt.study.engine.linear_probe import FILE, probe_config
+from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
+from automl_pt.study.ledger import Ledger
+from automl_pt.study.records import ProbeRecord
+from automl_pt.study.shelf import Shelf
+
+#: times a probe's process may die before it is given up
+CRASHES_ALLOWED = 3
+#: shares of a pass between two events that tell of it
+TOLD = 0.1
+
+
+@dataclass
+class Probing:
+    """Runs the probes that a study still lacks, on the engine of its trials."""
+
+    config: SearchConfig
+    ledger: Ledger
+    shelf: Shelf
+    engine: Engine
+    _crashes: dict[int, int] = field(default_factory=dict)
+    _told: dict[int, float] = field(default_factory=dict)
+
+    def run(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
+        """Yield what happens until each backbone has its probe, or is known to have none, or the search has to stop."""
+        names = list(dict.fromkeys(self.config.backbones))
+        known = {record.backbone for record in self.ledger.probes()}
+        waiting = [(-1 - place, name) for place, name in enumerate(names) if name not in known]
+        running: dict[int, str] = {}
+        while (waiting or running) and not must_stop():
+            while waiting and len(running) < self.engine.slots:
+                number, name = waiting.pop(0)
+                running[number] = name
+                yield self._start(number, name)
+            for report in self.engine.wait(0.2):
+                for event in self._take(report, running, waiting):
+                    yield event
+
+    def _start(self, number: int, name: str) -> Event:
+        trial = self.config.trial(backbone=name, lr=1.0, batch_size=1, seed=self.config.seed)
+        manifest = self.shelf.directory / "manifest.json"
+        self.engine.start(TrialSpec(number, probe_config(trial), self.shelf.output(number), 1, manifest))
+        return ProbeStarted(number, name)
+
+    def _take(self, report: Report, running: dict[int, str], waiting: list[tuple[int, str]]) -> Iterator[Event]:
+        number = report.number
+        if number not in running:
+            return
+        if report.passed is not None:
+            done, total = report.passed.done, report.passed.total
+            if done == total or done >= self._told.get(number, 0.0):
+                self._told[number] = done + TOLD * total
+                yield PassDone(number, running[number], done, total)
+        elif report.epoch is not None:
+            yield self._keep(number, running[number])
+        elif report.crash is not None:
+            name = running.pop(number)
+            self._crashes[number] = self._crashes.get(number, 0) + 1
+            if self._crashes[number] < CRASHES_ALLOWED:
+                waiting.append((number, name))
+                yield Notice(f"probe of {name}: {report.crash}; it goes on from the features on disk")
+            else:
+                yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
+        elif report.failure is not None or report.fatal is not None:
+            yield self._give_up(number, running.pop(number), _reason(report))
+        elif report.ended or report.left:
+            running.pop(number)
+
+    def _keep(self, number: int, name: str) -> Event:
+        found = read_json(self.shelf.output(number) / FILE)
+        record = ProbeRecord.from_dict({**found, "number": number, "backbone": name})
+        self.ledger.add_probe(record)
+        return ProbeEnded(record)
+
+    def _give_up(self, number: int, name: str, reason: str) -> Event:
+        """Go on without: trials of this backbone start from a new head, and nothing holds them to a floor."""
+        self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
+        return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
+
+
+def _reason(report: Report) -> str:
+    error = report.fatal
+    if error is None:
+        return str(report.failure)
+    return error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
+
+
+def wants_probe(config: SearchConfig) -> bool:
+    """Say whether a search begins with probes: asked for unless told otherwise, where it starts from weights."""
+    return config.probe and config.starts_from_weights
+
+
+def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:
+    """Say whether a trial of `backbone` starts from its probe's head."""
+    if config.head != "auto":
+        return config.head == "probe"
+    found = any(record.backbone == backbone and record.failure is None for record in probes)
+    return wants_probe(config) and config.freeze != "backbone" and found
