@@ -58,7 +58,8 @@ class Backbone:
     weights_sha256: str | None = None
     #: called after `build` with the model and the image size: a place for a stem that suits small images
     adapt: Callable[[nn.Module, int], nn.Module] | None = None
-    #: name, or names, of the head's modules; found as the last linear layer when None
+    #: name, or names, of the head's modules; found as the last linear layer when None. On pretrained weights the last
+    #: linear layer in each, with an output for each class, starts at zero
     head: str | tuple[str, ...] | None = None
     #: of (num_classes, image_size): the lines with which plain torchvision or timm builds the same network as `model`,
     #: for the model directory's README; None: only this package builds it

@@ -28,13 +28,18 @@ def build_model(
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    PyTorch's global random state is left where building ended. Raises WeightsError when `pretrained` or `weights`
+    A new head on pretrained weights starts at zero (see `zero_head`). PyTorch's global random state is left where
+    building ended. Raises WeightsError when `pretrained` or `weights`
     cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
     torch.manual_seed(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, image_size, pretrained)
-    model = _load(model, backbone, image_size, weights) if weights else _adapted(model, backbone, image_size)
+    model = (
+        _load(model, backbone, num_classes, image_size, weights) if weights else _adapted(model, backbone, image_size)
+    )
+    if pretrained:
+        zero_head(model, backbone, num_classes)
     _prove(model, backbone, num_classes, image_size)
     return model.train()
 
@@ -50,6 +55,27 @@ def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
             remedy="name the head's module in Backbone(head=...)",
         )
     return names
+
+
+def zero_head(model: nn.Module, backbone: Backbone, num_classes: int) -> None:
+    """Set to zero what computes the logits in each of the head's modules: its last layer with an output for each class.
+
+    The first loss is then ln(num_classes), and the first gradients of the pretrained weights are those of a head that
+    has begun to learn, not of random numbers. A head whose last layer is no linear layer or 1x1 convolution stays as
+    the backbone made it.
+    """
+    named = dict(model.named_modules())
+    with torch.no_grad():
+        for head in (named[name] for name in head_modules(model, backbone) if name in named):
+            layers = [layer for layer in head.modules() if _gives_logits(layer, num_classes)]
+            for tensor in layers[-1].parameters(recurse=False) if layers else ():
+                tensor.zero_()
+
+
+def _gives_logits(layer: nn.Module, num_classes: int) -> bool:
+    is_linear = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
+    weight = layer._parameters.get("weight") if is_linear else None  # absent where it is computed from others
+    return weight is not None and len(weight) == num_classes
 
 
 def head_modules(model: nn.Module, backbone: Backbone) -> tuple[str, ...]:
@@ -76,22 +102,21 @@ def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module
     return model if backbone.adapt is None else backbone.adapt(model, image_size)
 
 
-def _load(model: nn.Module, backbone: Backbone, image_size: int, path: Path) -> nn.Module:
+def _load(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int, path: Path) -> nn.Module:
     """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
     tensors: Mapping[str, torch.Tensor] = read_weights(path)
     if backbone.convert_weights is not None:
         tensors = backbone.convert_weights(model, tensors)
     heads = head_modules(model, backbone)
     before = misfits(model, tensors, heads)
-    if not before:
-        load_tensors(model, tensors, heads)
-        return _adapted(model, backbone, image_size)
-    model = _adapted(model, backbone, image_size)
-    after = misfits(model, tensors, heads)
-    if after:
-        raise misfit_error(path, backbone.name, min(before, after, key=len))
-    load_tensors(model, tensors, heads)
-    return model
+    if before:
+        model = _adapted(model, backbone, image_size)
+        after = misfits(model, tensors, heads)
+        if after:
+            raise misfit_error(path, backbone.name, min(before, after, key=len))
+    if not load_tensors(model, tensors, heads):
+        zero_head(model, backbone, num_classes)
+    return model if before else _adapted(model, backbone, image_size)
 
 
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:

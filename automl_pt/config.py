@@ -30,6 +30,7 @@ StopRule = Literal["consecutive", "best"]
 Schedule = Literal["constant", "step", "polynomial", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["early", "always", "none"]
+BatchNorm = Literal["auto", "keep", "train"]
 
 C = TypeVar("C", bound="Settings")
 
@@ -104,6 +105,12 @@ class Settings(BaseModel):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
     )
+    head_lr_factor: Rate = Field(1.0, description="factor on the learning rate of the head")
+    batch_norm: BatchNorm = Field(
+        "auto",
+        description="statistics of batch normalisation: 'keep' leaves them, and uses them, as the run finds them; "
+        "'train' takes each batch's own; auto keeps those of the weights a run starts from, and trains from scratch",
+    )
     backbone_options: tuple[str, ...] = Field(
         (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
     )
@@ -150,6 +157,12 @@ class Settings(BaseModel):
         return {"none": 0, "early": max(self.epochs // 2, self.epochs - CLEAN_EPOCHS), "always": self.epochs}[
             self.augment
         ]
+
+    @property
+    def keeps_batch_norm(self) -> bool:
+        """Say whether batch normalisation keeps its running statistics, and uses them, while the weights train."""
+        starts_trained = self.pretrained or self.weights is not None
+        return self.batch_norm == "keep" or (self.batch_norm == "auto" and starts_trained)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -294,6 +307,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
     return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
+
+
+def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a record holds as this version names them, with what earlier versions always did.
+
+    Before `batch_norm` was a setting the statistics were trained, on pretrained weights, too.
+    """
+    starts_trained = bool(settings.get("pretrained") or settings.get("weights"))
+    earlier = {"batch_norm": "train"} if starts_trained and "batch_norm" not in settings else {}
+    return {**as_named_now(settings), **earlier}
 
 
 def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings") -> C:

@@ -85,7 +85,9 @@ def choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig)
             parameter.requires_grad_(name in head)
     if config.freeze_groups:
         freeze(model, backbone, config.freeze_groups)
-    return lr_scales(model, backbone, config.layer_decay) if config.layer_decay != 1 else None
+    if config.layer_decay == config.head_lr_factor == 1:
+        return None
+    return lr_scales(model, backbone, config.layer_decay, config.head_lr_factor)
 
 
 def _loaders(

@@ -38,10 +38,14 @@ def freeze(model: nn.Module, backbone: Backbone, groups: int) -> None:
             parameter.requires_grad_(False)
 
 
-def lr_scales(model: nn.Module, backbone: Backbone, decay: float) -> dict[str, float]:
-    """Return the factor on each parameter's learning rate: 1 in the head, `decay` times less in each group before."""
+def lr_scales(model: nn.Module, backbone: Backbone, decay: float, head_factor: float = 1.0) -> dict[str, float]:
+    """Return the factor on each parameter's learning rate: `head_factor` in the head, which `decay` leaves alone.
+
+    The group before the head has the factor `decay`, each group before that `decay` times less.
+    """
     found = parameter_groups(model, backbone)
-    return {name: decay ** (len(found) - 1 - place) for place, group in enumerate(found) for name in group}
+    scales = {name: decay ** (len(found) - 1 - place) for place, group in enumerate(found) for name in group}
+    return {**scales, **dict.fromkeys(found[-1], head_factor)}
 
 
 def _children(model: nn.Module) -> list[list[str]]:

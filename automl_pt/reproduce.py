@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from automl_pt.config import TrainConfig, make
+from automl_pt.config import TrainConfig, as_made, make
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.errors import CheckpointError
@@ -50,7 +50,7 @@ class Reproduction:
     def __init__(self, original: Path, *, plugins: Plugins | None = None) -> None:
         self.original, self.record = original, _finished(original)
         # the number of threads changes the order of sums, and so the last bits
-        settings = {**self.record["config"], "threads": self.record["threads"]}
+        settings = {**as_made(self.record["config"]), "threads": self.record["threads"]}
         self.config = make(TrainConfig, settings, source=str(original / "run.json"))
         torch.set_num_threads(self.record["threads"])
         self.plugins = plugins or load_plugins(self.config.plugins)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from automl_pt.config import TrainConfig, as_named_now
+from automl_pt.config import TrainConfig, as_made
 from automl_pt.data.prepare import Data
 from automl_pt.errors import CheckpointError, OutputError
 from automl_pt.files import read_json, to_json, write_json
@@ -124,7 +124,7 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
     keys = {key for key in settings if key not in PLACE}
     wanted = {key: settings[key] for key in keys} | {"data": data.manifest.fingerprint(), "processes": processes}
     # a run made before a setting existed was made with its default
-    kept = as_named_now(found["config"])
+    kept = as_made(found["config"])
     before = {key: kept.get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
     return found

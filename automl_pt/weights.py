@@ -70,13 +70,17 @@ def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str
     return found
 
 
-def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> None:
-    """Copy fitting `tensors` into `model`; a head of another number of classes stays as it was initialised."""
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> bool:
+    """Copy fitting `tensors` into `model`; return whether its head is among them.
+
+    A head of another number of classes stays as it was initialised.
+    """
     wanted = model.state_dict()
     head = {name for name in wanted if in_modules(name, heads)}
     same_head = all(name in tensors and tensors[name].shape == wanted[name].shape for name in head)
     taken = {name: tensor for name, tensor in tensors.items() if name in wanted and (same_head or name not in head)}
     model.load_state_dict(taken, strict=False)
+    return same_head
 
 
 def misfit_error(path: Path, backbone: str, found: Sequence[str]) -> WeightsError:

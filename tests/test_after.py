@@ -286,6 +286,7 @@ def val_loss(folder: Path, target: Path) -> float:
 @pytest.mark.parametrize("backbone", ["tiny", "noisy"])
 def test_an_average_that_is_better_is_kept_as_it_was_measured(backbone: str, tiny_folder: Path, tmp_path: Path) -> None:
     options = {"weights": str(write_pretrained(tmp_path, backbone)), "lr": (0.0005, 0.001), "backbones": (backbone,)}
+    options["batch_norm"] = "train"
     result, said = search(tiny_folder, tmp_path / "study", average=4, trials=4, **options)
     found, target = result.made["average"], tmp_path / "study" / "model-average"
     assert found["kept"]

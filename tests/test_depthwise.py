@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from automl_pt.training.depthwise import DepthwiseConv2d, use_float32_where_depthwise
+from automl_pt.build import build_model
+from automl_pt.plugins import load_plugins
+from automl_pt.training.depthwise import DepthwiseConv2d, ExactForward, use_float32_where_depthwise
 from automl_pt.training.layout import arrange
 from automl_pt.training.small_maps import use_convolutions
 
@@ -90,3 +94,46 @@ def test_without_gradients_or_autocast_nothing_changes() -> None:
 def test_a_network_is_arranged_so_only_where_it_computes_in_bfloat16(precision: str, is_exchanged: bool) -> None:
     model = arrange(nn.Sequential(nn.Conv2d(8, 8, 5, groups=8)), torch.device("cpu"), precision)  # type: ignore[arg-type]
     assert (type(model[0]) is DepthwiseConv2d) == is_exchanged
+
+
+class Own(nn.Conv2d):
+    """A convolution that pads in its own `forward`, as some of timm's do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        padded = nn.functional.pad(input, (0, 1, 0, 1))
+        return nn.functional.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+def test_a_derived_convolution_trains_in_float32_where_that_is_faster_and_keeps_its_forward() -> None:
+    layers = [Own(8, 8, 3, stride=2, groups=8), Own(8, 8, 3, groups=8), Own(8, 8, 3, stride=2)]
+    images = torch.randn(2, 8, 9, 9)
+    for layer, is_exact in zip(layers, (True, False, False), strict=True):
+        plain, own = copy.deepcopy(layer), arrange(nn.Sequential(layer), torch.device("cpu"), "bf16")[0]
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            result, expected = own(images), plain(images)
+            again = copy.deepcopy(own)(images)
+        assert result.dtype == torch.bfloat16
+        assert torch.equal(result, plain(images).bfloat16()) == is_exact
+        assert is_exact or torch.equal(result, expected)
+        assert torch.equal(again, result)
+        assert isinstance(own, Own)
+        assert type(use_convolutions(own)) is Own
+
+
+def test_timms_network_with_the_padding_of_tensorflow_is_exchanged_and_put_back() -> None:
+    model = build_model(load_plugins().backbone("timm/tf_efficientnet_lite0"), 3, 32, seed=1)
+    before = [type(module) for module in model.modules()]
+    arrange(model, torch.device("cpu"), "bf16")
+    arrange(model, torch.device("cpu"), "bf16")
+    changed = [module for module, kind in zip(model.modules(), before, strict=True) if type(module) is not kind]
+    assert sum(isinstance(module, ExactForward) for module in changed) == 5  # the stem, and a stride in four stages
+    assert [type(module) for module in use_convolutions(model).modules()] == before
+
+
+def test_a_parametrised_convolution_stays_as_it_is() -> None:
+    layer = nn.utils.parametrizations.weight_norm(Own(8, 8, 3, stride=2, groups=8))
+    kind = type(layer)
+    assert type(use_float32_where_depthwise(layer)) is kind
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer) is Own

@@ -2,8 +2,7 @@
 
 The greedy recipe of Wortsman et al., "Model soups" (ICML 2022), by the validation loss: the best trial first, then each
 next one is averaged in and stays where the loss falls. It makes sense only where training began at the same weights:
-the mean of networks that began at different random ones is no network that anybody trained. That the heads began at
-random is no hindrance, for they are one linear layer whose start is small.
+the mean of networks that began at different random ones is no network that anybody trained. The heads begin at zero.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from automl_pt.config import TrainConfig, as_made, make
 from automl_pt.data.loader import Loader
 from automl_pt.model.directory import save_model
 from automl_pt.model.labelled import Scored
@@ -93,6 +93,8 @@ class _Soup:
             return "none in the network"
         if self.best.info.config.get("freeze") == "backbone":
             return "frozen, the same in all"
+        if make(TrainConfig, as_made(self.best.info.config)).keeps_batch_norm:
+            return "kept, the same in all"
         return "recomputed in one pass over the training images"
 
     def with_(self, model: Model) -> Scored:

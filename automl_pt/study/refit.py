@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import TrainConfig, make
+from automl_pt.config import TrainConfig, as_made, make
 from automl_pt.data.prepare import Data
 from automl_pt.model.directory import read_info, read_model, save_model
 from automl_pt.model.info import ModelInfo
@@ -67,7 +67,7 @@ def settings(info: ModelInfo, ended: Ended) -> TrainConfig:
     """
     here = {name: getattr(ended.config, name) for name in ("device", "threads", "cache_dir", "checkpoint_minutes")}
     average = info.config.get("ema_decay", 0.0) if info.metrics.get("weights") == "ema" else 0.0
-    return make(TrainConfig, {**info.config, **here, "ema_decay": average})
+    return make(TrainConfig, {**as_made(info.config), **here, "ema_decay": average})
 
 
 def _epochs(

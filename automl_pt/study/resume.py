@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig, as_named_now
+from automl_pt.config import SearchConfig, as_made
 from automl_pt.errors import StudyError
 from automl_pt.files import read_json
 from automl_pt.text import counted
@@ -100,7 +100,7 @@ def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
 
 def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
     """Raise StudyError, naming each difference, where results would not be comparable with those that are there."""
-    were, are = as_named_now(found["settings"]), wanted["settings"]
+    were, are = as_made(found["settings"]), wanted["settings"]
     differences = [
         f"{key} was {were.get(key)!r} and is {are.get(key)!r}"
         for key in sorted({*were, *are})

@@ -11,33 +11,78 @@ that `small_maps` does not compute as products stay in float32.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def use_float32_where_depthwise(model: nn.Module) -> nn.Module:
     """Make the model's depthwise convolutions compute in float32 while it trains, others over small maps alone.
 
-    Names, weights and hooks stay. Only `nn.Conv2d` itself is exchanged, in place. It is undone by `use_convolutions`.
+    Names, weights and hooks stay. `nn.Conv2d` is exchanged in place, and so are classes derived from it, such as timm's
+    convolutions that pad as TensorFlow does: these keep their own `forward`. It is undone by `use_convolutions`.
     """
     for module in model.modules():
         if type(module) is nn.Conv2d:
             module.__class__ = DepthwiseConv2d
+        elif _is_derived(module):
+            module.__class__ = _exact(type(module))  # type: ignore[arg-type]  # a class is hashable
     return model
+
+
+def use_own_class(module: nn.Module) -> None:
+    """Undo `use_float32_where_depthwise` for a convolution of a class derived from `nn.Conv2d`."""
+    if isinstance(module, ExactForward):
+        module.__class__ = type(module).__bases__[1]
+
+
+def _is_derived(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d) or isinstance(module, ExactForward):
+        return False
+    # PyTorch makes a class for each parametrised module, and takes its first base when it undoes that
+    return not getattr(module, "has_own_arithmetic", False) and not parametrize.is_parametrized(module)
+
+
+class ExactForward:
+    """Gives a class derived from `nn.Conv2d` a `forward` in float32, under the rule of `DepthwiseConv2d`."""
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Compute what the convolution's own `forward` does: in float32 where the short format is slow or wrong."""
+        own: Any = super()
+        images = inputs[0] if len(inputs) == 1 and not options else None
+        if not isinstance(images, Tensor) or not isinstance(self, nn.Conv2d) or not _needs_float32(self, images):
+            return own.forward(*inputs, **options)
+        with torch.autocast("cpu", enabled=False):
+            result = own.forward(images.float())
+        return result.to(torch.get_autocast_dtype("cpu"))
+
+
+@cache
+def _exact(kind: Any) -> Any:
+    return type(kind)(kind.__name__, (ExactForward, kind), {"__module__": kind.__module__})
 
 
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` in all but its number format: float32 while it trains under autocast, where bf16 is slow or wrong."""
 
+    has_own_arithmetic = True
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        trains = torch.is_grad_enabled() and input.is_cpu and torch.is_autocast_enabled("cpu")
-        if not (trains and (_is_slow(self) or _may_miss(self, input))):
+        if not _needs_float32(self, input):
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
         exact = None if bias is None else bias.float()
         with torch.autocast("cpu", enabled=False):
             result: Tensor = super()._conv_forward(input.float(), weight.float(), exact)
         return result.to(torch.get_autocast_dtype("cpu"))
+
+
+def _needs_float32(module: nn.Conv2d, images: Tensor) -> bool:
+    trains = torch.is_grad_enabled() and images.is_cpu and torch.is_autocast_enabled("cpu")
+    return trains and (_is_slow(module) or _may_miss(module, images))
 
 
 def _is_slow(module: nn.Conv2d) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from automl_pt.training.batch_norm import train_mode
+
 if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
@@ -72,7 +74,7 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     training = step.model.training
     with step.undone():
-        step.model.train()
+        train_mode(step.model, keep_statistics=step.config.keeps_batch_norm)
         step(images, labels, 0.0)
     step.model.train(training)
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from automl_pt.training.depthwise import DepthwiseConv2d
+from automl_pt.training.depthwise import DepthwiseConv2d, use_own_class
 from automl_pt.training.device import has_amx
 
 #: pixels of the largest result computed so, and weights for each of its pixels that make it pay: both measured
@@ -39,11 +39,14 @@ def use_convolutions(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) in (SmallMapConv2d, DepthwiseConv2d):
             module.__class__ = nn.Conv2d
+        use_own_class(module)
     return model
 
 
 class SmallMapConv2d(nn.Conv2d):
     """`nn.Conv2d` in all but its arithmetic: on a CPU, in float32 or bf16, a small result is a sum of products."""
+
+    has_own_arithmetic = True
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         short = torch.is_autocast_enabled("cpu")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.errors import ConfigError
+from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.out_of_memory import is_out_of_memory
@@ -111,8 +112,7 @@ class Step:
         if self.group.size == 1:
             return loss
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        buffers = [buffer for buffer in self._buffers if buffer.is_floating_point()]
-        return self.group.average(gradients, buffers, loss, self._weight(labels))
+        return self.group.average(gradients, moving_buffers(self.model), loss, self._weight(labels))
 
     def _update(self) -> None:
         if self.config.clip_grad_norm is not None:

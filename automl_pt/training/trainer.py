@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from automl_pt.training.batch_norm import train_mode as train_mode
 from automl_pt.training.result import EpochResult
 from automl_pt.training.training import AfterStep as AfterStep
 from automl_pt.training.training import Training as Training
 from automl_pt.training.training import go_on as go_on
-from automl_pt.training.training import train_mode as train_mode
 
 if TYPE_CHECKING:
     from automl_pt.training.checkpoint import Checkpoints

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.seeds import derive_seed
+from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
@@ -116,7 +117,7 @@ class Training:
     def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
         """Train from the current batch to the epoch's end; return False when `after_step` ended it on the way."""
         epoch, progress = self.progress.epochs_done + 1, self.progress
-        train_mode(self.model)
+        train_mode(self.model, keep_statistics=self.config.keeps_batch_norm)
         if progress.batches_done == 0:
             # every epoch starts its own stream, so that no other run in this process can shift it
             torch.manual_seed(
@@ -260,15 +261,6 @@ class Training:
         torch.set_rng_state(state["rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
-
-
-def train_mode(model: nn.Module) -> None:
-    """Put `model` in training mode, but leave the statistics of frozen batch normalisation as they are."""
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters(recurse=False))
-        if parameters and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train(any(parameter.requires_grad for parameter in parameters))
 
 
 def _diverged(loss: float) -> Reason | None:

@@ -37,7 +37,12 @@ def last_state(output: Path) -> dict[str, Any] | None:
 
 
 def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, plugins: Plugins) -> float | None:
-    """Return that loss of `weights`, a run's state_dict; None for a network without batch normalisation."""
+    """Return that loss of `weights`, a run's state_dict; None where it is the plain validation loss.
+
+    So it is for a network without batch normalisation, and where its statistics are kept: those do not lag.
+    """
+    if config.keeps_batch_norm:
+        return None
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
     model = _network(plugins, config.backbone, tuple(config.backbone_options), len(data.manifest.classes), size)
@@ -49,11 +54,14 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
 
 
 def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins) -> float:
-    """Return that loss of `model`, ready on its device; without batch normalisation it is the plain validation loss.
+    """Return that loss of `model`, ready on its device; it is the plain validation loss where `rank_loss` says so.
 
     The images come in one fixed random order, so that every batch holds a mixture of classes.
     """
-    use_batch_statistics(model)
+    if config.keeps_batch_norm:
+        model.eval()
+    else:
+        use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = choose_precision(config.precision, device)
     loader = Loader(

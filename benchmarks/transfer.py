@@ -1,0 +1,237 @@
+"""Trainings that start from pretrained weights: ours against what people write by hand, on any folder of photographs.
+
+    python benchmarks/transfer.py FOLDER --weights FILE [--arms plain plain:lr=0.003 train] [--backbone NAME]
+           [--size 96] [--seeds 1 2] [--images 600] [--epochs 5]
+
+FOLDER holds {train,val,test}/CLASS/*, FILE the backbone's weights. An arm is a name of `ARMS`, with settings for it
+after a colon. `plain` is a loop as one writes it by hand: torchvision's images, decoded once; timm's network with a
+head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and mirror images in all but the last
+three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-pt train` from an empty cache.
+Each runs in a process of its own, with one thread, the arms in turns for each seed. CPU seconds count imports,
+decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
+class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import record
+
+RESULTS = record.RESULTS / "transfer.json"
+BATCH, LR, CLEAN_EPOCHS = 16, 0.001, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an arm is given: a folder of splits, a backbone of ours with its weights, side, epochs, seed, settings."""
+
+    folder: Path
+    backbone: str
+    weights: Path
+    size: int
+    epochs: int
+    seed: int
+    settings: dict[str, str]
+
+
+#: validation loss of the finished model, and what measures its accuracy on the test split
+Outcome = tuple[float, Callable[[], float]]
+
+
+def plain(case: Case) -> Outcome:
+    """Fine-tune by hand; `lr`, `batch_norm` (keep or train) and `head` (zeros or own) may be set."""
+    import torch
+    from safetensors.torch import load_file
+    from torch.nn import functional as F
+
+    torch.set_num_threads(1)
+    network, wishes = case.backbone.removeprefix("timm/"), case.settings
+    images, classes, channels = _decoded(case, network)
+    torch.manual_seed(case.seed)
+    model = _network(network, load_file(case.weights), classes, zeros=wishes.get("head", "zeros") == "zeros")
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=float(wishes.get("lr", LR)), momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+    batches = -(-len(images["train"][1]) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, case.epochs * batches)
+    best, kept = float("inf"), copy.deepcopy(model)
+    for epoch in range(case.epochs):
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d) and wishes.get("batch_norm", "keep") == "keep":
+                module.eval()
+        for chosen in torch.randperm(len(images["train"][1])).split(BATCH):
+            batch = images["train"][0][chosen]
+            if epoch < case.epochs - CLEAN_EPOCHS:
+                batch = _augmented(batch)
+            optimizer.zero_grad()
+            F.cross_entropy(model(channels(batch)), images["train"][1][chosen]).backward()
+            optimizer.step()
+            schedule.step()
+        loss = F.cross_entropy(_logits(model, channels, images["val"][0]), images["val"][1]).item()
+        if loss < best:
+            best, kept = loss, copy.deepcopy(model)
+    return best, lambda: _accuracy(_logits(kept, channels, images["test"][0]), images["test"][1])
+
+
+def _decoded(case: Case, network: str) -> tuple[dict[str, Any], int, Callable[[Any], Any]]:
+    """Return each split's images uint8[N, 3, S, S] and labels, the number of classes, and what normalises a batch."""
+    import timm
+    import torch
+    from torchvision import datasets, transforms
+
+    way = transforms.Compose([transforms.Resize(case.size), transforms.CenterCrop(case.size), transforms.PILToTensor()])
+    found = {split: datasets.ImageFolder(case.folder / split, way) for split in ("train", "val", "test")}
+    images = {
+        split: (torch.stack([image for image, _ in one]), torch.tensor(one.targets)) for split, one in found.items()
+    }
+    config = timm.get_pretrained_cfg(network)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+    return images, len(found["train"].classes), lambda batch: (batch / 255 - mean) / std
+
+
+def _network(name: str, tensors: dict[str, Any], classes: int, *, zeros: bool) -> Any:
+    import timm
+
+    model = timm.create_model(name, num_classes=classes)
+    head = model.get_classifier()
+    own = {id(parameter) for parameter in head.parameters()}
+    heads = {key for key, parameter in model.named_parameters() if id(parameter) in own}
+    model.load_state_dict({key: value for key, value in tensors.items() if key not in heads}, strict=False)
+    if zeros:
+        for parameter in head.parameters():
+            parameter.data.zero_()
+    return model
+
+
+def _augmented(batch: Any) -> Any:
+    import torch
+    from torchvision.transforms import RandomCrop, RandomHorizontalFlip
+
+    side, flip = batch.shape[-1], RandomHorizontalFlip()
+    crop = RandomCrop(side, padding=side // 8, padding_mode="reflect")
+    return torch.stack([flip(crop(image)) for image in batch])
+
+
+def _logits(model: Any, channels: Callable[[Any], Any], images: Any) -> Any:
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(channels(part)) for part in images.split(64)])
+
+
+def _accuracy(logits: Any, labels: Any) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def train(case: Case) -> Outcome:
+    """Run `automl-pt train` with its defaults; any of its settings may be set."""
+    from automl_pt import run
+    from automl_pt.model.evaluate import evaluate
+    from automl_pt.plugins import load_plugins
+
+    place = tempfile.mkdtemp(prefix="transfer-")
+    os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
+    settings: dict[str, Any] = {"weights": str(case.weights), "threads": 1, "device": "cpu", **case.settings}
+    fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    results = list(run.train(str(case.folder), output=f"{place}/model", **fixed, **settings))
+    loss = min(result.val_loss for result in results)
+
+    def test() -> float:
+        found = evaluate(Path(place, "model"), str(case.folder), load_plugins(), split="test", device="cpu")
+        return found.scores.accuracy
+
+    return loss, test
+
+
+#: an arm's name, and what runs it in a process of its own
+ARMS: dict[str, Callable[[Case], Outcome]] = {"plain": plain, "train": train}
+
+
+def cell(arm: str, case: Case) -> dict[str, float]:
+    """Run one arm in this process; count its CPU seconds, those of its children too."""
+    loss, test = ARMS[arm](case)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu, memory = sum(one.ru_utime + one.ru_stime for one in usage), max(one.ru_maxrss for one in usage) / 1024
+    return {
+        "val_loss": round(loss, 4),
+        "test_accuracy": round(test(), 4),
+        "cpu_seconds": round(cpu, 1),
+        "peak_mb": round(memory),
+    }
+
+
+def subset(folder: Path, images: int, place: Path) -> Path:
+    """Link `images` training images, of each class its share, and all others, into `place`."""
+    chosen, total = random.Random(0), sum(1 for path in (folder / "train").glob("*/*"))
+    for path in sorted(folder.glob("*/*")):
+        files = sorted(path.iterdir())
+        if path.parent.name == "train" and images:
+            chosen.shuffle(files)
+            files = files[: round(images * len(files) / total)]
+        target = place / path.parent.name / path.name
+        target.mkdir(parents=True)
+        for file in files:
+            os.link(file, target / file.name)
+    return place
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0")
+    parser.add_argument("--arms", nargs="+", default=["plain", "plain:lr=0.003", "train"])
+    for name, default in (("size", 96), ("epochs", 5), ("images", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--here", action="store_true", help="run one arm in this process, for the script's own use")
+    given = parser.parse_args()
+    if given.here:
+        arm, _, settings = given.arms[0].partition(":")
+        wishes = dict(part.split("=", 1) for part in settings.split(",") if part)
+        common = (given.folder, given.backbone, given.weights, given.size, given.epochs, given.seeds[0])
+        print(json.dumps(cell(arm, Case(*common, wishes))))
+        return
+    with tempfile.TemporaryDirectory(dir=given.folder.resolve().parent) as place:
+        run_all(given, subset(given.folder, given.images, Path(place)))
+
+
+def run_all(given: argparse.Namespace, data: Path) -> None:
+    cells = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    base = f"{given.folder.name}, {given.images or 'all'} images, {given.size} px, {given.epochs} epochs"
+    for seed in given.seeds:
+        for arm in given.arms:
+            key = f"{base}, {given.backbone}, {arm}, seed {seed}"
+            if key in cells:
+                continue
+            options = [f"--{name}={getattr(given, name)}" for name in ("weights", "backbone", "size", "epochs")]
+            words = [sys.executable, __file__, str(data), *options, "--here", f"--seeds={seed}", "--arms", arm]
+            began = time.monotonic()
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(key, "failed:", done.stderr.strip().splitlines()[-1:], flush=True)
+                continue
+            seconds, load = round(time.monotonic() - began, 1), round(os.getloadavg()[0], 1)
+            cells[key] = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
+            record.write("transfer", cells=cells)
+            print(key, cells[key], flush=True)
+
+
+if __name__ == "__main__":
+    main()
