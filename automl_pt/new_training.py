@@ -15,6 +15,7 @@ from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
+from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.parameter_groups import freeze, lr_scales
@@ -51,6 +52,12 @@ def new_training(
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
     preprocessing = choose_preprocessing(config, data, backbone)
+    why_not: str | None = None
+    if trains_on_features(config, group.size):
+        start = frozen_start(config, data, backbone, preprocessing)
+        if not isinstance(start, str):
+            return head_training(start, config, data, device, _head_scales(config, start.body.head))
+        why_not = start
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
     model = build_model(
         backbone,
@@ -64,7 +71,15 @@ def new_training(
         start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
-    return Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    if why_not is not None:
+        training.step.notes.append(f"the frozen network runs in every epoch, for no features can be kept: {why_not}")
+    return training
+
+
+def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
+    factor = config.head_lr_factor
+    return None if factor == 1 else {f"{head}.{name}": factor for name in ("weight", "bias")}
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:

@@ -82,7 +82,7 @@ def fit_head(
         val_accuracy=(logits.argmax(1) == val[1]).double().mean().item(),
         val_top5=_top5(logits, val[1]) if classes > 5 else None,
         train_loss=F.cross_entropy(F.linear(features, weight, bias), labels).item(),
-        tried=tuple(sorted({c: loss for loss, c, _ in tried}.items())),
+        tried=tuple(sorted({c: loss for loss, c, _ in sorted(tried, key=_loss_and_c, reverse=True)}.items())),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from automl_pt import __version__
 from automl_pt.config import SearchConfig
+from automl_pt.features.head_training import trains_on_features
 from automl_pt.files import read_json, write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
@@ -33,6 +34,12 @@ from automl_pt.study.shelf import Shelf
 from automl_pt.study.space import make_space
 from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
 from automl_pt.study.subject import Material, Subject
+
+#: said of a search whose trials train a head alone
+ON_FEATURES = (
+    "trials train the head on features computed once, of the images as they are: no shifts, mirror images with "
+    "--features mirrored; an epoch takes milliseconds, so that no trial is pruned"
+)
 
 
 def open_study(
@@ -65,7 +72,8 @@ def open_study(
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     budget.slots = engine.slots
     offered = _offer(config, material, ledger, engine, has_grown)
-    rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
+    on_features = trains_on_features(config)
+    rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
     first_rung = ledger.about().get("first_rung")
     resume.require_same_rungs(
         ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
@@ -84,7 +92,11 @@ def open_study(
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     notes = resume.other_versions(before, material.plugins)
-    said = (*material.notes, *([offered.notice] if offered.notice is not None else []))
+    said = (
+        *material.notes,
+        *([ON_FEATURES] if on_features else []),
+        *([offered.notice] if offered.notice is not None else []),
+    )
     return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
 
 

@@ -48,8 +48,7 @@ class Probing:
                 running[number] = name
                 yield self._start(number, name)
             for report in self.engine.wait(0.2):
-                for event in self._take(report, running, waiting):
-                    yield event
+                yield from self._take(report, running, waiting)
 
     def _start(self, number: int, name: str) -> Event:
         trial = self.config.trial(backbone=name, lr=1.0, batch_size=1, seed=self.config.seed)
@@ -72,7 +71,7 @@ class Probing:
             name = running.pop(number)
             self._crashes[number] = self._crashes.get(number, 0) + 1
             if self._crashes[number] < CRASHES_ALLOWED:
-                waiting.append((number, name))
+                waiting.insert(0, (number, name))
                 yield Notice(f"probe of {name}: {report.crash}; it goes on from the features on disk")
             else:
                 yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
