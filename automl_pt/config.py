@@ -34,6 +34,8 @@ BatchNorm = Literal["auto", "keep", "train"]
 
 C = TypeVar("C", bound="Settings")
 
+#: learning rates of a search that trains a whole network from weights
+FINE_TUNING_LR = (3e-4, 3e-2)
 #: most epochs at the end of a run that see the images as they are (docs/recipe.md)
 CLEAN_EPOCHS = 3
 
@@ -224,7 +226,11 @@ class SearchConfig(Settings):
     """Settings of a study."""
 
     backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
-    lr: tuple[Rate, Rate] = Field((1e-4, 1.0), description="lowest and highest learning rate, searched log-uniformly")
+    lr: tuple[Rate, Rate] = Field(
+        (1e-4, 1.0),
+        description="lowest and highest learning rate, searched log-uniformly; from weights, where the whole network "
+        "trains, the default is 0.0003:0.03",
+    )
     batch_sizes: tuple[Count, ...] | None = Field(
         None,
         min_length=1,
@@ -249,6 +255,12 @@ class SearchConfig(Settings):
         description="where the search starts from weights: first fit a linear head to the frozen network's features, as "
         "the study's first finished model, and as what the trials start from and are held against",
     )
+    max_params: Count | None = Field(
+        None, description="of several backbones only those with at most so many parameters: 10M, 500k, or a number"
+    )
+    max_ms: Rate | None = Field(
+        None, description="of several backbones only those that take at most so many milliseconds for one image here"
+    )
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
     refit: Flag = Field(
         False, description="at the end, train the winner's settings on training and validation images: model-refit"
@@ -265,9 +277,32 @@ class SearchConfig(Settings):
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _range_for_start(cls, settings: Any) -> Any:
+        """Give a search that fine-tunes its own range of learning rates, where none is asked for."""
+        if not isinstance(settings, dict) or "lr" in settings or settings.get("freeze", "none") != "none":
+            return settings
+        starts_from_weights = settings.get("pretrained") or settings.get("weights")
+        return {**settings, "lr": FINE_TUNING_LR} if starts_from_weights else settings
+
+    @field_validator("max_params", mode="before")
+    @classmethod
+    def _with_unit(cls, value: Any) -> Any:
+        """Read 10M as ten million, 500k as half a million, 1G as a thousand million."""
+        found = re.fullmatch(r"\s*([0-9.]+)\s*([kMG])\s*", value) if isinstance(value, str) else None
+        if found is None:
+            return value
+        return round(float(found[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+
     def contradictions(self) -> Iterator[tuple[set[str], str]]:
         """Yield the settings that do not fit together, and the rule that they break."""
         yield from super().contradictions()
+        if (self.max_params or self.max_ms) and not (self.probe and self.starts_from_weights):
+            rule = (
+                "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
+            )
+            yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         if self.average and not self.pretrained and not self.weights:

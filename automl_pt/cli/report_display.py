@@ -88,7 +88,7 @@ def _head(report: StudyReport) -> Iterable[str]:
 def _trial_table(report: StudyReport) -> Table:
     from automl_pt.study.shelf import ranked
 
-    every = [*(probe.as_trial() for probe in report.probes), *report.trials]
+    every = report.everything()
     first = ranked(every)
     rest = [trial for trial in every if trial not in first]
     names = sorted({name for trial in report.trials for name in trial.params})
@@ -101,15 +101,22 @@ def _trial_table(report: StudyReport) -> Table:
     table.add_column("reason", overflow="fold")
     for trial in [*first, *rest]:
         style = "bold" if trial == report.best else None
-        table.add_row(*_trial_cells(trial, names), style=style)
+        table.add_row(*_trial_cells(report, trial, names), style=style)
     return table
 
 
-def _trial_cells(trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
+def _trial_cells(report: StudyReport, trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
     yield str(trial.number) if trial.number >= 0 else "probe"
     yield from (text(_param(trial.params.get(name, "-"))) for name in names)
     epochs = counted(trial.epochs_done, "epoch").split()[0]
-    yield from (_loss(trial.value), _rank(trial), epochs, f"{trial.seconds:.1f}", trial.state, text(trial.reason))
+    yield from (
+        _loss(trial.value),
+        _rank(trial),
+        epochs,
+        f"{trial.seconds:.1f}",
+        trial.state,
+        text(report.ended(trial)),
+    )
 
 
 def _rank(trial: TrialRecord) -> str:

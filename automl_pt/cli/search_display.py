@@ -138,10 +138,12 @@ def result_lines(event: events.Finished) -> list[str]:
 
 def probe_line(probe: ProbeRecord) -> str:
     """Say what a linear probe found and cost."""
-    if probe.value is None or probe.accuracy is None:
+    if probe.value is None or probe.accuracy is None or probe.c is None:
         return f"probe of {probe.backbone}: none ({probe.failure})"
     cost = f"{probe.seconds:.1f} s, {probe.computed} images through the network"
-    return f"probe of {probe.backbone}: val loss {probe.value:.4f}, val accuracy {probe.accuracy:.4f}, C {probe.c:.2g}, {cost}"
+    figures = f"val loss {probe.value:.4f}, val accuracy {probe.accuracy:.4f}, C {probe.c:.2g}"
+    left_out = "" if probe.failure is None else f"; left out: {probe.failure}"
+    return f"probe of {probe.backbone}: {figures}, {cost}{left_out}"
 
 
 def _title(number: int) -> str:

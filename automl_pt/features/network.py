@@ -186,5 +186,5 @@ def _not_linear(backbone: Backbone, given: str) -> PluginError:
     return PluginError(
         "frozen features are what one linear layer, the network's head, computes the logits from",
         given=f"{backbone.name}: {given}",
-        remedy="name that layer in Backbone(head=...); else search with --no-probe, and freeze with --features computed",
+        remedy="name that layer in Backbone(head=...); or use --no-probe, and --features computed where you freeze",
     )

@@ -66,6 +66,7 @@ def prepare_material(
         dimensions=extra,
         steps=() if config.micro_batch_size is not None else tuple(steps),
         notes=data.notes,
+        classes=len(data.manifest.classes),
     )
 
 

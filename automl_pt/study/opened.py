@@ -14,7 +14,7 @@ from automl_pt.plugins import Plugins
 from automl_pt.study.after import Ended, after_search, asked
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.inline import InlineEngine
-from automl_pt.study.events import Event, StudyStarted
+from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import ranked
 from automl_pt.study.subject import Subject
@@ -124,6 +124,9 @@ class OpenStudy:
         shelf, budget = self.coordinator.shelf, self.coordinator.budget
         if self.subject.makers is None or result.best is None or not asked(self.config):
             return result
+        if result.best.number < 0:
+            what = ", ".join(asked(self.config))
+            yield Notice(f"{what}: made of the trials, although the probe is the best model and is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
 

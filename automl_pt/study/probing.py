@@ -6,11 +6,12 @@ it. Its number is below 0: the first backbone's is -1. What is known of it is ke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from automl_pt.config import SearchConfig
-from automl_pt.errors import AutomlError
+from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import read_json
 from automl_pt.study.engine.base import Engine, Report, TrialSpec
 from automl_pt.study.engine.linear_probe import FILE, probe_config
@@ -21,6 +22,8 @@ from automl_pt.study.shelf import Shelf
 
 #: times a probe's process may die before it is given up
 CRASHES_ALLOWED = 3
+#: how many times as high as the best probe's the second one's loss may be for its backbone to be fine-tuned, too
+CLOSE = 1.1
 #: shares of a pass between two events that tell of it
 TOLD = 0.1
 
@@ -83,6 +86,7 @@ class Probing:
     def _keep(self, number: int, name: str) -> Event:
         found = read_json(self.shelf.output(number) / FILE)
         record = ProbeRecord.from_dict({**found, "number": number, "backbone": name})
+        record = replace(record, failure=over_limit(self.config, record))
         self.ledger.add_probe(record)
         return ProbeEnded(record)
 
@@ -102,6 +106,40 @@ def _reason(report: Report) -> str:
 def wants_probe(config: SearchConfig) -> bool:
     """Say whether a search begins with probes: asked for unless told otherwise, where it starts from weights."""
     return config.probe and config.starts_from_weights
+
+
+def over_limit(config: SearchConfig, probe: ProbeRecord) -> str | None:
+    """Say which limit a backbone does not keep; None where it keeps all."""
+    if config.max_params is not None and (probe.parameters or 0) > config.max_params:
+        return f"{probe.parameters:,} parameters, over the limit of {config.max_params:,}"
+    if config.max_ms is not None and (probe.milliseconds or 0) > config.max_ms:
+        return f"{probe.milliseconds:.1f} ms an image, over the limit of {config.max_ms:g}"
+    return None
+
+
+def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[str, ...], str]:
+    """Return the backbones to fine-tune, best first, and a sentence that says why: by their probes' losses.
+
+    The best is taken, and the second where its loss is at most `CLOSE` times as high. Those whose head is no linear
+    layer have no probe, and are tuned only where no other is left. Raises StudyError where none keeps the limits.
+    """
+    names = [name for name in dict.fromkeys(config.backbones)]
+    by_name = {probe.backbone: probe for probe in probes}
+    ranking = sorted(
+        (probe for probe in by_name.values() if probe.failure is None and probe.backbone in names),
+        key=lambda probe: (probe.value if probe.value is not None else math.inf, names.index(probe.backbone)),
+    )
+    losses = ", ".join(f"{probe.backbone} {probe.value:.4f}" for probe in ranking)
+    taken = [probe.backbone for probe in ranking[:2] if (probe.value or 0) <= CLOSE * (ranking[0].value or 0)]
+    if ranking:
+        return tuple(taken), f"backbones by their probes' loss: {losses}; fine-tuned: {', '.join(taken)}"
+    if config.max_params or config.max_ms:
+        raise StudyError(
+            "a backbone must keep --max-params and --max-ms",
+            given="; ".join(f"{probe.backbone}: {probe.failure}" for probe in probes),
+            remedy="raise the limits, or name smaller backbones",
+        )
+    return tuple(names), "no backbone could be probed: all of them are searched"
 
 
 def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:

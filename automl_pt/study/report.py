@@ -15,6 +15,7 @@ from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError,
 from automl_pt.files import read_json
 from automl_pt.locks import locked
 from automl_pt.study.after import MADE
+from automl_pt.study.floor import below_floor
 from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.text import printable
 
@@ -51,10 +52,21 @@ class StudyReport:
     made: dict[str, Any] = field(default_factory=dict)
     #: the linear probes that the search began with
     probes: tuple[ProbeRecord, ...] = ()
+    #: number of classes; 0 where the study does not say
+    classes: int = 0
 
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
         return dict(sorted(Counter(trial.state for trial in self.trials).items()))
+
+    def everything(self) -> tuple[TrialRecord, ...]:
+        """Return the probes as trials, and the trials."""
+        return (*(probe.as_trial() for probe in self.probes), *self.trials)
+
+    def ended(self, trial: TrialRecord) -> str:
+        """Return why a trial ended, and the floor that it does not reach."""
+        found = below_floor(trial, self.classes, self.probes)
+        return trial.reason if found is None else f"{trial.reason}; {found}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON, trials in order of their numbers."""
@@ -102,6 +114,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         seconds=result.get("seconds") if is_current else None,
         made=read_object(directory / MADE),
         probes=probes,
+        classes=about.get("classes", 0),
     )
 
 

@@ -26,7 +26,7 @@ FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
     + ["refit", "ensemble", "average"]
-    + ["lr", "batch_sizes", "backbones", "report"]
+    + ["lr", "batch_sizes", "backbones", "report", "max_params", "max_ms"]
 )
 
 #: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
@@ -50,7 +50,8 @@ def describe_material(material: Material) -> dict[str, Any]:
     from optuna.distributions import distribution_to_json
 
     searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in material.dimensions}
-    return {"plugins": [dict(plugin) for plugin in material.plugins], "options": searched}
+    plugins = [dict(plugin) for plugin in material.plugins]
+    return {"plugins": plugins, "options": searched, "classes": material.classes}
 
 
 def in_order(

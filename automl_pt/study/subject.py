@@ -39,6 +39,8 @@ class Material:
     dimensions: tuple[Dimension, ...] = ()
     steps: tuple[StepMemory, ...] = ()
     notes: tuple[str, ...] = ()
+    #: 0 where there are none, as in a search over a toy
+    classes: int = 0
 
 
 @dataclass(frozen=True)

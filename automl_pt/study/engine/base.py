@@ -66,7 +66,8 @@ MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 class Report:
     """What an engine has to say about trial `number`: exactly one of the other fields is set.
 
-    `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at which the trial waits for `go_on` or `pause`.
+    `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
+    which the trial waits for `go_on` or `pause`.
     `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
     failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
     that every other trial would meet too.

@@ -32,12 +32,13 @@ def _which(report: StudyReport, best: TrialRecord) -> str:
         for key, name in (("lr", "learning rate"), ("batch_size", "batch size"))
         if key in best.params
     )
+    settings = settings or ("a linear head on its frozen features" if best.number < 0 else "fixed settings")
     took = "" if report.seconds is None else f", in {duration(report.seconds)}"
     ahead = {"running": "So far the best model is", "interrupted": "Before it was interrupted, the search found"}
     opening = ahead.get(report.status, "The best model is")
     unfinished = "" if best.state == "COMPLETE" else ", which has not run all its epochs"
     return (
-        f"{opening} {model} with {settings or 'fixed settings'}: trial {best.number}{unfinished}, the best of "
+        f"{opening} {model} with {settings}: {best.title}{unfinished}, the best of "
         f"{counted(len(report.trials), 'trial')}{took}."
     )
 
