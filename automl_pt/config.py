@@ -252,8 +252,8 @@ class SearchConfig(Settings):
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
     probe: Flag = Field(
         True,
-        description="where the search starts from weights: first fit a linear head to the frozen network's features, as "
-        "the study's first finished model, and as what the trials start from and are held against",
+        description="where the search starts from weights: first fit a linear head to the frozen network's features: "
+        "it is the study's first finished model, and what the trials start from and are held against",
     )
     max_params: Count | None = Field(
         None, description="of several backbones only those with at most so many parameters: 10M, 500k, or a number"

@@ -26,8 +26,8 @@ def folder_option(function: F) -> F:
 def command() -> None:
     """List or prune the decoded images and the features on disk.
 
-    What is removed is decoded or computed again when it is needed. AUTOML_PT_CACHE_LIMIT sets how many gigabytes the caches may
-    take together; without it, a fifth of the disk.
+    What is removed is decoded or computed again when it is needed. AUTOML_PT_CACHE_LIMIT sets how many gigabytes the
+    caches may take together; without it, a fifth of the disk.
     """
 
 
@@ -71,7 +71,7 @@ def prune_command(cache_dir: str | None, max_size: float | None, unused: float |
 @folder_option
 @json_option
 def clear_command(cache_dir: str | None, as_json: bool) -> None:
-    """Remove all caches of decoded images and features, the archives unpacked there, and the remembered hashes of files."""
+    """Remove all decoded images and features, the archives unpacked there, and the remembered hashes of files."""
     from automl_pt.data.cache_disk import clear_rest, pixels_folder, prune
 
     folder = pixels_folder(cache_dir)

@@ -1,8 +1,8 @@
 """The file of a network's features: float32[N, D], one row for each content of an image. It only grows, block by block.
 
 head      magic (16 bytes), length of meta (4), meta as JSON: format, backbone, image size, dimensions
-block     number of rows (4 bytes), dimensions (4), number format of the network (4), sha256 of what follows (32), then N times 64 hexadecimal digits,
-          the sha256 of the image's file, and float32[N, D]
+block     number of rows (4 bytes), dimensions (4), number format of the network (4), sha256 of what follows (32), then
+          N times 64 hexadecimal digits, the sha256 of the image's file, and float32[N, D]
 
 A block that a kill or a power cut left half written does not fit its checksum: the file is cut before it, and the rows
 are computed again.
@@ -68,7 +68,10 @@ class Features:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return what a file's head says; raise OSError where there is no file, DamagedFeatures where it is none of ours."""
+    """Return what a file's head says.
+
+    Raises OSError where there is no file, DamagedFeatures where it is none of ours.
+    """
     with open(path, "rb") as stream:
         return _meta(stream)
 
@@ -98,8 +101,8 @@ def read_features(path: Path, digests: Sequence[str]) -> tuple[Features, int]:
     with open(path, "rb") as stream:
         _meta(stream)
         end = stream.tell()
-        for names, rows, precision in _blocks(stream):
-            end = stream.tell()
+        for names, rows, number_format in _blocks(stream):
+            end, precision = stream.tell(), number_format
             chosen = [row for row, name in enumerate(names) if name in wanted and name not in places]
             first = len(places)
             places.update((names[row], first + offset) for offset, row in enumerate(chosen))

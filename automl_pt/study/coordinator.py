@@ -22,7 +22,6 @@ from automl_pt.study.events import (
     Event,
     NewBest,
     Notice,
-    ProbeEnded,
     Progress,
     TrialEnded,
     TrialPaused,
@@ -30,10 +29,10 @@ from automl_pt.study.events import (
     TrialStarted,
 )
 from automl_pt.study.flat import Flatness
-from automl_pt.study.floor import below_floor
+from automl_pt.study.floor import floor_notices
 from automl_pt.study.ledger import EndState, Ledger
 from automl_pt.study.next_trial import add_trial, trial_config
-from automl_pt.study.probing import Probing, chosen
+from automl_pt.study.probing import Probing
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.running import Running, weights_loss
@@ -76,7 +75,7 @@ class Coordinator:
         self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
         yield from self.keep_best()
         if self.probing is not None:
-            yield from self._probe(self.probing)
+            self.space = yield from self.probing.run(self._must_stop, self.keep_best, self.space)
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
@@ -87,17 +86,6 @@ class Coordinator:
                 time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
                 yield from self._take(report)
-
-    def _probe(self, probing: Probing) -> Iterator[Event]:
-        """Let each backbone be probed; whatever comes of it is a model that is published at once."""
-        for event in probing.run(self._must_stop):
-            yield event
-            if isinstance(event, ProbeEnded):
-                yield from self.keep_best()
-        if len(set(self.config.backbones)) > 1 and not self._must_stop():
-            names, said = chosen(self.config, self.ledger.probes())
-            self.space = self.space.only(names)
-            yield Notice(said)
 
     def leave(self, grace: float) -> Iterator[Event]:
         """Let the running trials save and stop; take what they still send."""
@@ -296,17 +284,9 @@ class Coordinator:
         self._running.pop(number, None)
         self.ledger.end(number, state, ended)
         yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
-        yield from self._hold_against_floor(number)
+        yield from floor_notices(self.ledger, number)
         yield from self.keep_best()
         self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
-
-    def _hold_against_floor(self, number: int) -> Iterator[Event]:
-        """Say of a trial that has run to its end that a model without any fine-tuning is no worse."""
-        trial = next(record for record in self.ledger.records() if record.number == number)
-        classes = self.ledger.about().get("classes", 0)
-        found = below_floor(trial, classes, self.ledger.probes()) if trial.state == "COMPLETE" else None
-        if found is not None:
-            yield Notice(f"trial {number} ends {found}")
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, and say so, unless it is published already."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from automl_pt.study.events import Event, Notice
 from automl_pt.study.records import ProbeRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from automl_pt.study.ledger import Ledger
 
 
 def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord]) -> str | None:
@@ -21,3 +26,12 @@ def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord])
     if losses and trial.value > min(losses):
         return f"behind the probe ({min(losses):.4f})"
     return None
+
+
+def floor_notices(ledger: Ledger, number: int) -> Iterator[Event]:
+    """Say of a trial that has run to its end that a model without any fine-tuning is no worse."""
+    trial = next(record for record in ledger.records() if record.number == number)
+    if trial.state == "COMPLETE":
+        found = below_floor(trial, ledger.about().get("classes", 0), ledger.probes())
+        if found is not None:
+            yield Notice(f"trial {number} ends {found}")

@@ -7,7 +7,7 @@ it. Its number is below 0: the first backbone's is -1. What is known of it is ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from automl_pt.config import SearchConfig
@@ -19,6 +19,7 @@ from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeSta
 from automl_pt.study.ledger import Ledger
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.shelf import Shelf
+from automl_pt.study.space import Space
 
 #: times a probe's process may die before it is given up
 CRASHES_ALLOWED = 3
@@ -39,7 +40,24 @@ class Probing:
     _crashes: dict[int, int] = field(default_factory=dict)
     _told: dict[int, float] = field(default_factory=dict)
 
-    def run(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
+    def run(
+        self, must_stop: Callable[[], bool], keep_best: Callable[[], Iterator[Event]], space: Space
+    ) -> Generator[Event, None, Space]:
+        """Probe each backbone, and publish each probe that is the best model so far; return what is left to search.
+
+        Of several backbones those with the best probes are left.
+        """
+        for event in self._probes(must_stop):
+            yield event
+            if isinstance(event, ProbeEnded):
+                yield from keep_best()
+        if len(space.backbones) < 2 or must_stop():
+            return space
+        names, said = chosen(self.config, self.ledger.probes())
+        yield Notice(said)
+        return space.only(names)
+
+    def _probes(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield what happens until each backbone has its probe, or is known to have none, or the search has to stop."""
         names = list(dict.fromkeys(self.config.backbones))
         known = {record.backbone for record in self.ledger.probes()}
