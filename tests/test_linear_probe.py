@@ -15,15 +15,19 @@ from torch.nn import functional as F
 
 from automl_pt import load_model
 from automl_pt.build import build_model
-from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.config import SearchConfig, TrainConfig, make
+from automl_pt.data.cache_disk import list_caches, prune
 from automl_pt.data.feature_file import append, begin, count_rows, read_features
-from automl_pt.errors import PluginError
+from automl_pt.errors import CheckpointError, ConfigError, PluginError, StudyError
 from automl_pt.features.logistic import fit_head
 from automl_pt.features.network import frozen_body, is_same_in_training
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.reproduce import Reproduction
 from automl_pt.run import train
 from automl_pt.study import events
+from automl_pt.study.floor import below_floor
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
+from automl_pt.study.report import read_study
 from automl_pt.study.search import steps
 from automl_pt.study.shelf import ranked
 
@@ -153,6 +157,78 @@ def test_the_probes_model_gives_the_figures_it_is_shown_with(photos: Path, tmp_p
     assert F.cross_entropy(logits, labels).item() == pytest.approx(result.probes[0].value, abs=1e-4)
     assert result.best is not None
     assert result.best.number == -1  # the only trial guesses, or diverges
+
+
+def test_a_probe_is_not_reproduced_as_a_run_but_a_trial_that_starts_from_it_is(
+    photos: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    search(photos, tmp_path / "study", plugins, trials=1, epochs=1)
+    with pytest.raises(CheckpointError) as caught:
+        Reproduction(tmp_path / "study" / "trials" / "-1", plugins=plugins)
+    assert caught.value.rule == "a linear probe is fitted by a search, not trained by a run"
+    again = Reproduction(tmp_path / "study" / "trials" / "0", plugins=plugins)
+    list(again.run(tmp_path / "again"))
+    assert again.compare(tmp_path / "again").differences == ()
+
+
+def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_out(
+    photos: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    path = str(weights(plugins, tmp_path))
+    given: dict[str, Any] = {"dataset": str(photos), "plugins": plugins.files, "weights": path, "threads": 1}
+    config = SearchConfig(**given, backbones=("squared", "plain"), epochs=1, trials=2, workers=0, report=False)
+    told = list(steps(config, tmp_path / "study"))
+    last = told[-1]
+    assert isinstance(last, events.Finished)
+    assert {trial.params["backbone"] for trial in last.result.trials} == {"plain"}
+    assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
+    report = read_study(tmp_path / "study")
+    assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
+    assert report.to_dict()["probes"][0]["failure"].startswith("frozen features are")
+    bounded = config.model_copy(update={"max_params": 100})
+    with pytest.raises(StudyError) as caught:
+        list(steps(bounded, tmp_path / "bounded"))
+    assert "plain: 339 parameters, over the limit of 100" in caught.value.given
+
+
+@pytest.mark.parametrize(
+    ("value", "classes", "expected"),
+    [(0.9, 2, "no better than guessing (ln 2 = 0.6931)"), (0.6, 2, "behind the probe (0.5000)"), (0.4, 2, None)],
+)
+def test_what_ends_behind_a_floor_is_named(value: float, classes: int, expected: str | None) -> None:
+    probes = [ProbeRecord(-1, "plain", 0.5), ProbeRecord(-2, "other", 0.1, failure="over the limit")]
+    assert below_floor(trial(0, value), classes, probes) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "lr", "params"),
+    [
+        ({}, (1e-4, 1.0), None),
+        ({"pretrained": True, "max_params": "10M"}, (3e-4, 3e-2), 10_000_000),
+        ({"weights": "file", "max_params": "500k"}, (3e-4, 3e-2), 500_000),
+        ({"pretrained": True, "freeze": "backbone", "max_params": 7}, (1e-4, 1.0), 7),
+        ({"pretrained": True, "lr": (0.1, 0.2)}, (0.1, 0.2), None),
+    ],
+)
+def test_a_search_from_weights_has_ranges_of_its_own(given: dict[str, Any], lr: Any, params: int | None) -> None:
+    made = make(SearchConfig, {"dataset": "photos", **given})
+    assert (made.lr, made.max_params) == (lr, params)
+
+
+@pytest.mark.parametrize("given", [{"max_params": "10M"}, {"max_ms": 5.0, "pretrained": True, "probe": False}])
+def test_limits_need_probes(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="bound the choice by probes"):
+        make(SearchConfig, {"dataset": "photos", **given})
+
+
+def test_features_are_listed_and_pruned_with_the_decoded_images(photos: Path, tmp_path: Path, plugins: Plugins) -> None:
+    cache = tmp_path / "cache"
+    search(photos, tmp_path / "study", plugins, trials=1, epochs=1, cache_dir=str(cache))
+    found = {one.kind: one for one in list_caches(cache / "pixels")}
+    assert (found["features"].count, found["features"].image_size, found["features"].backbone) == (54, 16, "plain")
+    found["features"].path.write_bytes(b"damaged")
+    assert [one.kind for one in prune(cache / "pixels")] == ["features"]
+    assert [one.kind for one in list_caches(cache / "pixels")] == ["pixels"]
 
 
 def test_features_are_computed_once_for_all_studies_and_gone_on_with_after_a_kill(

@@ -19,7 +19,7 @@ from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeSta
 from automl_pt.study.ledger import Ledger
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.shelf import Shelf
-from automl_pt.study.space import Space
+from automl_pt.study.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
 
 #: times a probe's process may die before it is given up
 CRASHES_ALLOWED = 3
@@ -51,7 +51,8 @@ class Probing:
             yield event
             if isinstance(event, ProbeEnded):
                 yield from keep_best()
-        if len(space.backbones) < 2 or must_stop():
+        bounded = self.config.max_params is not None or self.config.max_ms is not None
+        if (len(space.backbones) < 2 and not bounded) or must_stop():
             return space
         names, said = chosen(self.config, self.ledger.probes())
         yield Notice(said)
@@ -72,7 +73,7 @@ class Probing:
                 yield from self._take(report, running, waiting)
 
     def _start(self, number: int, name: str) -> Event:
-        trial = self.config.trial(backbone=name, lr=1.0, batch_size=1, seed=self.config.seed)
+        trial = self.config.trial(backbone=name, lr=DEFAULT_LR, batch_size=DEFAULT_BATCH_SIZE, seed=self.config.seed)
         manifest = self.shelf.directory / "manifest.json"
         self.engine.start(TrialSpec(number, probe_config(trial), self.shelf.output(number), 1, manifest))
         return ProbeStarted(number, name)
@@ -105,12 +106,14 @@ class Probing:
         found = read_json(self.shelf.output(number) / FILE)
         record = ProbeRecord.from_dict({**found, "number": number, "backbone": name})
         record = replace(record, failure=over_limit(self.config, record))
-        self.ledger.add_probe(record)
+        with self.ledger.turn():
+            self.ledger.add_probe(record)
         return ProbeEnded(record)
 
     def _give_up(self, number: int, name: str, reason: str) -> Event:
         """Go on without: trials of this backbone start from a new head, and nothing holds them to a floor."""
-        self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
+        with self.ledger.turn():
+            self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
 
 

@@ -94,7 +94,12 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         result = _result(head, splits, spent, device)
         info = replace(
             model_info(record, data, preprocessing, backbone, device),
-            metrics={"epoch": 1, "val_loss": head.val_loss, "val_accuracy": head.val_accuracy, "weights": "probe"},
+            metrics={
+                "epoch": 1,
+                "val_loss": head.val_loss,
+                "val_accuracy": head.val_accuracy,
+                "head": f"logistic regression on frozen features, C {head.c:.3g}: no setting of the optimiser was used",
+            },
             history=[result.to_dict()],
         )
         save_model(spec.output, network.state_dict(), info)
