@@ -68,6 +68,12 @@ def register_backbones():
 """
 
 
+@pytest.fixture(autouse=True)
+def own_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find features of another one."""
+    monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def plugins(tmp_path: Path) -> Plugins:
     path = tmp_path / "networks.py"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def frozen_start(config: TrainConfig, data: Data, backbone: Backbone, size: Prep
     weights = Path(config.weights) if config.weights else None
     place = (str(weights), weights.stat().st_mtime_ns if weights is not None and weights.exists() else None)
     what = (config.backbone, config.backbone_options, config.pretrained, *place, size, data.manifest.fingerprint())
-    key = (*what, config.features, config.precision, config.device, config.cache_dir, id(backbone.build))
+    key = (*what, config.features, config.precision, config.device, config.cache_dir, _builder(backbone))
     if key not in _STARTS:
         _STARTS.clear()  # one network is enough, and several may fill the memory
         _STARTS[key] = _start(config, data, backbone, size, weights)
@@ -86,6 +87,12 @@ def _start(
         return f"{backbone.name}: what its head is given differs in training, as it does with dropout"
     head = {name: tensor.clone() for name, tensor in body.linear.state_dict().items()}
     return FrozenStart(body, finished(frozen_splits(config, data, body, size, mirrored=_mirrored(config, data))), head)
+
+
+def _builder(backbone: Backbone) -> object:
+    """Return what builds the network, equal for two backbones that were made of the same function and arguments."""
+    build = backbone.build
+    return (build.func, build.args, *sorted(build.keywords.items())) if isinstance(build, partial) else build
 
 
 def _mirrored(config: TrainConfig, data: Data) -> bool:
