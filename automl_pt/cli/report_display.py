@@ -125,6 +125,8 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
+    from automl_pt.study.records import title
+
     best = report.best
     if best is None:
         return
@@ -134,7 +136,7 @@ def _answer(report: StudyReport) -> Iterable[str]:
         lead = report.comparison
         verdict = "inside" if lead["inside_noise"] else "outside"
         yield (
-            f"lead over trial {lead['runner_up']}: {lead['difference']:.4f} a validation image, standard error "
+            f"lead over {title(lead['runner_up'])}: {lead['difference']:.4f} a validation image, standard error "
             f"{lead['standard_error']:.4f}: {verdict} the noise"
         )
     if report.test is not None:

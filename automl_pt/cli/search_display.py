@@ -18,7 +18,7 @@ from automl_pt.cli.display import bar_columns
 from automl_pt.files import to_json
 from automl_pt.study import events
 from automl_pt.study.made import made_lines
-from automl_pt.study.records import ProbeRecord
+from automl_pt.study.records import ProbeRecord, title
 from automl_pt.text import counted
 from automl_pt.training.result import EpochResult
 
@@ -97,7 +97,7 @@ def describe(event: events.Event) -> list[str]:
             epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
-            return [f"best so far: {_title(event.number)}, val loss {event.value:.4f}"]
+            return [f"best so far: {title(event.number)}, val loss {event.value:.4f}"]
         case events.Notice():
             return [escape(f"note: {event.text}")]
         case events.Finished():
@@ -115,7 +115,7 @@ def result_lines(event: events.Finished) -> list[str]:
         found = result.comparison
         verdict = "inside" if found.inside_noise else "outside"
         lines.append(
-            f"its lead over trial {found.runner_up}: {found.difference:.4f} +- {found.standard_error:.4f}, "
+            f"its lead over {title(found.runner_up)}: {found.difference:.4f} +- {found.standard_error:.4f}, "
             f"{verdict} the noise of {found.images} validation images"
         )
     elif result.runner_up is not None and result.runner_up.value is not None:
@@ -144,10 +144,6 @@ def probe_line(probe: ProbeRecord) -> str:
     figures = f"val loss {probe.value:.4f}, val accuracy {probe.accuracy:.4f}, C {probe.c:.2g}"
     left_out = "" if probe.failure is None else f"; left out: {probe.failure}"
     return f"probe of {probe.backbone}: {figures}, {cost}{left_out}"
-
-
-def _title(number: int) -> str:
-    return f"trial {number}" if number >= 0 else "the probe" if number == -1 else f"probe {-number}"
 
 
 def _wrong_by(error: float) -> str:

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
+def title(number: int) -> str:
+    """Return what a person calls a trial, or a probe, whose number is below 0."""
+    return f"trial {number}" if number >= 0 else "the probe" if number == -1 else f"probe {-number}"
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial as it stands in the storage.
@@ -46,10 +51,8 @@ class TrialRecord:
 
     @property
     def title(self) -> str:
-        """Return what a person calls it: a trial, or a probe."""
-        if self.number >= 0:
-            return f"trial {self.number}"
-        return "the probe" if self.number == -1 else f"the probe of {self.params['backbone']}"
+        """Return what a person calls it."""
+        return title(self.number)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""

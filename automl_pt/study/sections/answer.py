@@ -7,7 +7,7 @@ from typing import Any
 
 from automl_pt.report.formats import duration, loss, number, percent, spread
 from automl_pt.study.made import made_lines
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.records import TrialRecord, title
 from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport
 from automl_pt.study.sections import Section
@@ -68,7 +68,7 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
             return "Whether its lead is more than noise is measured when the search has ended."
         return "There was no second complete trial whose weights were kept, so that its lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
-    over = f"Its lead over trial {lead['runner_up']}"
+    over = f"Its lead over {title(lead['runner_up'])}"
     if lead["inside_noise"]:
         return f"{over} is inside the noise ({gap}): another seed could turn the order round."
     return f"{over} is more than noise ({gap}), on images that it was chosen by."
