@@ -47,7 +47,9 @@ class Shelf:
         Those still under way take nobody's place, however good they are: they may fail. What is gone stays gone.
         """
         ended = [record for record in records if record.state in ("COMPLETE", "PRUNED", "FAIL")]
-        kept = {record.number for record in ranked(ended)[:keep]}
+        order = ranked(ended)
+        trials = [record for record in order if record.number >= 0]  # a probe takes no trial's place
+        kept = {record.number for record in (*order[:keep], *trials[:keep])}
         for record in ended:
             discard(self.output(record.number), weights=record.number not in kept)
 
