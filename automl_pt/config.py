@@ -93,11 +93,10 @@ class Settings(BaseModel):
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
     )
-    head: Literal["auto", "new", "probe"] = Field(
-        "auto",
-        description="what the head starts from: 'probe' is a logistic regression on the frozen network's features, "
-        "'new' a head that knows nothing; auto: 'probe' in a search that begins with one and trains the whole network, "
-        "else 'new'",
+    head: Literal["new", "probe"] = Field(
+        "new",
+        description="what the head starts from: 'new' is the head as the network is built, which is zero on weights; "
+        "'probe' a logistic regression on the frozen network's features",
     )
     features: Literal["cached", "mirrored", "computed"] = Field(
         "cached",
@@ -186,6 +185,9 @@ class Settings(BaseModel):
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
             rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
+        if self.head == "probe" and not self.starts_from_weights:
+            rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
+            yield {"head", "pretrained", "weights"}, rule
         if self.group_column and self.group_by:
             rule = "give group_column or group_by, not both: each says which images belong together"
             yield {"group_column", "group_by"}, rule
@@ -253,7 +255,7 @@ class SearchConfig(Settings):
     probe: Flag = Field(
         True,
         description="where the search starts from weights: first fit a linear head to the frozen network's features: "
-        "it is the study's first finished model, and what the trials start from and are held against",
+        "it is the study's first finished model, and what the trials are held against",
     )
     max_params: Count | None = Field(
         None, description="of several backbones only those with at most so many parameters: 10M, 500k, or a number"

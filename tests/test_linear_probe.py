@@ -134,10 +134,11 @@ def test_a_dimension_that_never_changes_does_no_harm() -> None:
     assert head.val_accuracy > 0.9
 
 
+@pytest.mark.parametrize("head", ["new", "probe"])
 def test_a_search_from_weights_begins_with_a_probe_that_is_a_finished_model(
-    photos: Path, tmp_path: Path, plugins: Plugins
+    photos: Path, tmp_path: Path, plugins: Plugins, head: str
 ) -> None:
-    result, told = search(photos, tmp_path / "study", plugins)
+    result, told = search(photos, tmp_path / "study", plugins, head=head)
     (probe,) = result.probes
     kinds = [type(event) for event in told]
     assert kinds.index(events.ProbeEnded) < kinds.index(events.NewBest) < kinds.index(events.TrialStarted)
@@ -150,11 +151,11 @@ def test_a_search_from_weights_begins_with_a_probe_that_is_a_finished_model(
     assert len(result.trials) == 2
     for record in result.trials:
         run = json.loads((tmp_path / "study" / "trials" / str(record.number) / "run.json").read_text())
-        assert run["config"]["head"] == "probe"
+        assert run["config"]["head"] == head
 
 
 def test_the_probes_model_gives_the_figures_it_is_shown_with(photos: Path, tmp_path: Path, plugins: Plugins) -> None:
-    result, _ = search(photos, tmp_path / "study", plugins, trials=1, lr=(3.0, 3.0), head="new")
+    result, _ = search(photos, tmp_path / "study", plugins, trials=1, lr=(3.0, 3.0))
     model = load_model(tmp_path / "study" / "model", plugins=plugins)
     assert model.info.metrics["val_loss"] == result.probes[0].value
     files = sorted((photos / "val").rglob("*.png"))
@@ -168,7 +169,7 @@ def test_the_probes_model_gives_the_figures_it_is_shown_with(photos: Path, tmp_p
 def test_a_probe_is_not_reproduced_as_a_run_but_a_trial_that_starts_from_it_is(
     photos: Path, tmp_path: Path, plugins: Plugins
 ) -> None:
-    search(photos, tmp_path / "study", plugins, trials=1, epochs=1)
+    search(photos, tmp_path / "study", plugins, trials=1, epochs=1, head="probe")
     with pytest.raises(CheckpointError) as caught:
         Reproduction(tmp_path / "study" / "trials" / "-1", plugins=plugins)
     assert caught.value.rule == "a linear probe is fitted by a search, not trained by a run"
@@ -225,6 +226,11 @@ def test_a_search_from_weights_has_ranges_of_its_own(given: dict[str, Any], lr: 
 def test_limits_need_probes(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="bound the choice by probes"):
         make(SearchConfig, {"dataset": "photos", **given})
+
+
+def test_a_probe_needs_trained_weights() -> None:
+    with pytest.raises(ConfigError, match="is fitted to what trained weights give"):
+        make(TrainConfig, {"dataset": "photos", "head": "probe"})
 
 
 def test_features_are_listed_and_pruned_with_the_decoded_images(photos: Path, tmp_path: Path, plugins: Plugins) -> None:
@@ -316,7 +322,7 @@ def test_a_network_without_a_linear_head_has_no_probe_and_the_search_says_why(
     with pytest.raises(PluginError) as caught:
         frozen_body(build_model(plugins.backbone("squared"), 3, 16, seed=1), plugins.backbone("squared"), 16)
     assert caught.value.given == "squared: the logits are not what 5 gives"
-    result, told = search(photos, tmp_path / "study", plugins, "squared", trials=1, epochs=1)
+    result, told = search(photos, tmp_path / "study", plugins, "squared", trials=1, epochs=1, head="probe")
     assert result.probes[0].failure is not None
     assert any("no probe of squared" in event.text for event in told if isinstance(event, events.Notice))
     assert result.best is not None
@@ -383,5 +389,6 @@ def test_a_file_of_features_is_cut_before_what_a_kill_left_half_written(tmp_path
 
 
 def test_settings_of_a_run_say_where_its_head_starts() -> None:
-    assert TrainConfig(dataset="photos").head == "auto"
-    assert SearchConfig(dataset="photos").trial(backbone="b", lr=1, batch_size=1, seed=1, head="probe").head == "probe"
+    assert TrainConfig(dataset="photos").head == "new"
+    asked = SearchConfig(dataset="photos", weights="file")
+    assert asked.trial(backbone="b", lr=1, batch_size=1, seed=1, head="probe").head == "probe"

@@ -111,7 +111,7 @@ class Probing:
         return ProbeEnded(record)
 
     def _give_up(self, number: int, name: str, reason: str) -> Event:
-        """Go on without: trials of this backbone start from a new head, and nothing holds them to a floor."""
+        """Go on without: its trials start from a new head, whatever is asked, and nothing holds them to a floor."""
         with self.ledger.turn():
             self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
@@ -164,8 +164,6 @@ def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[s
 
 
 def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:
-    """Say whether a trial of `backbone` starts from its probe's head."""
-    if config.head != "auto":
-        return config.head == "probe"
-    found = any(record.backbone == backbone and record.failure is None for record in probes)
-    return wants_probe(config) and config.freeze != "backbone" and found
+    """Say whether a trial of `backbone` starts from its probe's head: where that is asked for, and there is one."""
+    failed = {record.backbone for record in probes if record.c is None}
+    return config.head == "probe" and backbone not in failed
