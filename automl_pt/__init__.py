@@ -5,10 +5,14 @@ Importing the package imports no torch; `train`, `search` and `load_model` are f
 
 from __future__ import annotations
 
+from automl_pt.safe_path import leave_out_working_folder
+
+leave_out_working_folder()  # before the imports below, which it could answer with files of its own
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.hookspecs import hookimpl
 
@@ -18,7 +22,18 @@ if TYPE_CHECKING:
     from automl_pt.study.search import search
 
 __version__ = "0.1.0"
-__all__ = ["Backbone", "Dataset", "Hints", "LabeledImages", "LazyImages", "hookimpl", "load_model", "search", "train"]
+__all__ = [
+    "Backbone",
+    "Dataset",
+    "Hints",
+    "LabeledImages",
+    "LazyImages",
+    "PublishedWeights",
+    "hookimpl",
+    "load_model",
+    "search",
+    "train",
+]
 
 _LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.run"}
 
@@ -27,3 +42,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    # completion in a shell or notebook asks here; it must not import torch
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ from typing import Any
 
 from automl_pt.backbone import Backbone
 from automl_pt.errors import ConfigError
+from automl_pt.json_reader import parse_json
 from automl_pt.text import printable
 
 SIZE = "image_size"
@@ -21,7 +22,7 @@ def parse(text: str) -> tuple[str, Any]:
     """Return an option's name and value: a number, true, false or null as JSON writes them, else the text itself."""
     name, _, value = text.partition("=")
     try:
-        return name, json.loads(value)
+        return name, parse_json(value, not_finite=True)
     except ValueError:
         return name, value
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,22 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbone_options import SIZE, takes_image_size
+from automl_pt.blame import described, plugins_fault
 from automl_pt.errors import AutomlError, ConfigError, PluginError, WeightsError
-from automl_pt.installation import explain
+from automl_pt.given_weights import load_given
+from automl_pt.network_contract import (
+    fails,
+    require_logits,
+    require_new,
+    require_state_of_tensors,
+    take_logits,
+    without_wrappers,
+)
+from automl_pt.out_of_memory import is_out_of_memory
+from automl_pt.random_state import seed_all
 from automl_pt.seeds import derive_seed
-from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
+from automl_pt.weight_readings import Given
+from automl_pt.weights import in_modules
 
 
 def build_model(
@@ -23,25 +36,37 @@ def build_model(
     image_size: int,
     *,
     pretrained: bool = False,
-    weights: Path | None = None,
+    weights: Path | Given | None = None,
     seed: int,
+    prove: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
 
-    A new head on pretrained weights starts at zero (see `zero_head`). PyTorch's global random state is left where
-    building ended. Raises WeightsError when `pretrained` or `weights`
-    cannot be honoured, ConfigError for an image size the network cannot take, PluginError for a builder that fails.
+    A new head on pretrained weights starts at zero (see `zero_head`). `tell` is told how the file of `weights` was
+    read. The global random states are left where building ended. Without `prove` no image is passed through: the
+    caller knows that it fits. Raises WeightsError when `pretrained` or `weights` cannot be honoured, ConfigError for an
+    image size the network cannot take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
-    torch.manual_seed(derive_seed(seed, "model"))
+    seed_all(derive_seed(seed, "model"))
     model = _built(backbone, num_classes, image_size, pretrained)
-    model = (
-        _load(model, backbone, num_classes, image_size, weights) if weights else _adapted(model, backbone, image_size)
-    )
+    require_new(model, backbone.name)
+    if weights is None:
+        model = _adapted(model, backbone, image_size)
+    else:
+        model = _load(model, backbone, num_classes, image_size, weights, tell)
     if pretrained:
         zero_head(model, backbone, num_classes)
-    _prove(model, backbone, num_classes, image_size)
+    if prove:
+        _prove(model, backbone, num_classes, image_size)
     return model.train()
+
+
+def assemble(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module:
+    """Return `backbone` with a head for `num_classes`, its numbers as they come; raise as `build_model`."""
+    _check(backbone, image_size, False)
+    return _adapted(_built(backbone, num_classes, image_size, False), backbone, image_size)
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
@@ -99,88 +124,111 @@ def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
 
 
 def _adapted(model: nn.Module, backbone: Backbone, image_size: int) -> nn.Module:
-    return model if backbone.adapt is None else backbone.adapt(model, image_size)
+    if backbone.adapt is None:
+        return model
+    with plugins_fault("a backbone's adapt(model, image_size) failed", whose=backbone.name):
+        return _a_network(backbone.adapt(model, image_size), backbone, "adapt(model, image_size)")
 
 
-def _load(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int, path: Path) -> nn.Module:
-    """Load `path` before adapting, as published weights want it, or after, as a model trained at this size wants it."""
-    tensors: Mapping[str, torch.Tensor] = read_weights(path)
-    if backbone.convert_weights is not None:
-        tensors = backbone.convert_weights(model, tensors)
-    heads = head_modules(model, backbone)
-    before = misfits(model, tensors, heads)
-    if before:
-        model = _adapted(model, backbone, image_size)
-        after = misfits(model, tensors, heads)
-        if after:
-            raise misfit_error(path, backbone.name, min(before, after, key=len))
-    if not load_tensors(model, tensors, heads):
+def _load(
+    model: nn.Module,
+    backbone: Backbone,
+    num_classes: int,
+    image_size: int,
+    weights: Path | Given,
+    tell: Callable[[str], None],
+) -> nn.Module:
+    """Load `weights` into the network and adapt it; a head that they do not hold starts at zero."""
+
+    def convert(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        if backbone.convert_weights is None:
+            return tensors
+        with plugins_fault("a backbone's convert_weights(model, tensors) failed", whose=backbone.name):
+            return backbone.convert_weights(network, tensors)
+
+    adapt = partial(_adapted, backbone=backbone, image_size=image_size)
+    model, has_head, said = load_given(model, weights, backbone.name, head_modules(model, backbone), convert, adapt)
+    if not has_head:
         zero_head(model, backbone, num_classes)
-    return model if before else _adapted(model, backbone, image_size)
+    for text in said:
+        tell(text)
+    return model
 
 
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:
     size = {SIZE: image_size} if takes_image_size(backbone) else {}
-    try:
+    with plugins_fault(
+        "a backbone's build(num_classes, pretrained) must return a model",
+        whose=backbone.name,
+        remedy="correct the backbone, or pick another one",
+    ):
         model = backbone.build(num_classes, pretrained, **size)
-    except AutomlError:
-        raise
-    except Exception as error:
-        raise explain(error) or PluginError(
-            "a backbone's build(num_classes, pretrained) must return a model",
-            given=f"{backbone.name}: {type(error).__name__}: {error}",
-            remedy="correct the backbone, or pick another one",
-        ) from error
+    return _a_network(model, backbone, "build(num_classes, pretrained)")
+
+
+def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise PluginError(
-            "a backbone's build(num_classes, pretrained) must return a torch.nn.Module",
+            f"a backbone's {hook} must return a torch.nn.Module",
             given=f"{backbone.name}: {type(model).__name__}",
             remedy="return the network itself",
         )
-    return model
+    return without_wrappers(model)
 
 
 def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
     """Pass one black image through, in eval mode and without random numbers: a misfit shows now, not in epoch 1."""
     image = torch.zeros(1, 3, image_size, image_size)
+    model.eval()  # what it returns is the plugin's to choose
     try:
         with torch.no_grad():
-            logits = model.eval()(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
-            if isinstance(getattr(logits, "logits", None), torch.Tensor):
-                model.register_forward_hook(_take_logits)
-                logits = logits.logits
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        if _takes(model, image):
-            raise PluginError(
-                "a backbone's model must take images in channels_last memory",
-                given=f"{backbone.name}: {type(error).__name__}: {error}",
-                remedy="use reshape() or flatten() in its forward(), where it says view()",
-            ) from error
-        raise ConfigError(
-            [
-                f"image_size: {backbone.name} must accept images of {image_size} px; it is made for "
-                f"{backbone.image_size} and failed with {type(error).__name__}: {error}"
-            ]
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
-        shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise PluginError(
-            "a backbone's model must return logits [images, classes]",
-            given=f"{backbone.name}: {shape} for 1 image and {num_classes} classes",
-            remedy="return one number for each class and image",
+            output = model(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _failed(model, backbone, image, error) from error
+    require_logits(output, backbone.name, 1, num_classes, "eval mode")
+    if not isinstance(output, torch.Tensor):
+        model.register_forward_hook(take_logits)
+    require_state_of_tensors(model, backbone.name)
+
+
+def _failed(model: nn.Module, backbone: Backbone, image: torch.Tensor, error: BaseException) -> AutomlError:
+    """Say why a network fails on an image: because of its memory layout, or its size, or for its own sake."""
+    if _takes(model, image):
+        return PluginError(
+            "a backbone's model must take images in channels_last memory",
+            given=f"{backbone.name}: {described(error)}",
+            remedy="use reshape() or flatten() in its forward(), where it says view()",
         )
+    if image.shape[-1] != backbone.image_size and _takes_its_own_size(backbone):
+        return ConfigError(
+            [
+                f"image_size: {backbone.name} must accept images of {image.shape[-1]} px; it is made for "
+                f"{backbone.image_size} and failed with {described(error)}"
+            ]
+        )
+    return fails(backbone.name, "eval mode", 1, image.shape[-1], error)
+
+
+def _takes_its_own_size(backbone: Backbone) -> bool:
+    """Say whether the network, built for the size it is made for, takes an image of it: else the size is not to blame.
+
+    Random numbers may go on from where they are: an error follows.
+    """
+    size = backbone.image_size
+    try:
+        model = _adapted(_built(backbone, 2, size, False), backbone, size)
+    except AutomlError:
+        return False
+    model.eval()
+    return _takes(model, torch.zeros(1, 3, size, size))
 
 
 def _takes(model: nn.Module, image: torch.Tensor) -> bool:
     try:
         with torch.no_grad():
             model(image)
-    except (AssertionError, RuntimeError, TypeError, ValueError):
+    except (Exception, SystemExit):  # whatever it was, the caller reports the first error
         return False
     return True
-
-
-def _take_logits(model: nn.Module, images: object, output: Any) -> torch.Tensor:
-    """Return the logits of a model that returns them within an object, as those of transformers do."""
-    logits: torch.Tensor = output.logits
-    return logits

@@ -7,23 +7,23 @@ files and Python all come through these classes.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
+from automl_pt.config_files import toml_mistake
 from automl_pt.errors import ConfigError
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Seed = Annotated[int, Strict()]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+#: strict, so that neither "0.2" nor true is taken for a number
+Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Flag = Annotated[bool, Strict()]
 
 StopRule = Literal["consecutive", "best"]
@@ -48,7 +48,7 @@ class Settings(BaseModel):
     dataset: str = Field(description="a folder, archive or table of labelled images, or a registered dataset's name")
     root: str | None = Field(None, description="folder of a named dataset's files")
     download: Flag = Field(False, description="let a named dataset fetch its files into --root")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+    val_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = Field(
         0.2,
         description="share of the training images split off for validation when the data bring no split of their own",
     )
@@ -87,8 +87,15 @@ class Settings(BaseModel):
         description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
         "epochs, half of them, rounded up, and at most three; always in all",
     )
-    pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
-    weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
+    pretrained: Flag | None = Field(
+        None,
+        description="start from the backbone's pretrained weights, or from random ones; default: pretrained where the "
+        "backbone has weights, unless the dataset's hints say otherwise",
+    )
+    weights: str | None = Field(
+        None,
+        description="start from this file (safetensors, state dict, checkpoint of a training) or model directory",
+    )
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
@@ -103,7 +110,7 @@ class Settings(BaseModel):
         description="with a frozen backbone: 'cached' trains on features computed once, of the images as they are; "
         "'mirrored' adds those of mirror images; 'computed' runs the network in every epoch, on augmented images",
     )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+    layer_decay: Annotated[float, Strict(), Field(gt=0, le=1)] = Field(
         1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
     )
     head_lr_factor: Rate = Field(1.0, description="factor on the learning rate of the head")
@@ -116,7 +123,7 @@ class Settings(BaseModel):
         (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
     )
 
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
+    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
     weight_decay: NotNegative = Field(1e-4, description="L2 penalty of SGD")
     schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
@@ -185,7 +192,7 @@ class Settings(BaseModel):
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
             rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
-        if self.head == "probe" and not self.starts_from_weights:
+        if self.head == "probe" and self.pretrained is False and self.weights is None:
             rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
             yield {"head", "pretrained", "weights"}, rule
         if self.group_column and self.group_by:
@@ -195,7 +202,7 @@ class Settings(BaseModel):
     @property
     def starts_from_weights(self) -> bool:
         """Say whether training starts from weights that another training has left."""
-        return self.pretrained or self.weights is not None
+        return bool(self.pretrained) or self.weights is not None
 
     @field_validator("backbone_options")
     @classmethod
@@ -279,14 +286,19 @@ class SearchConfig(Settings):
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _range_for_start(cls, settings: Any) -> Any:
-        """Give a search that fine-tunes its own range of learning rates, where none is asked for."""
-        if not isinstance(settings, dict) or "lr" in settings or settings.get("freeze", "none") != "none":
-            return settings
-        starts_from_weights = settings.get("pretrained") or settings.get("weights")
-        return {**settings, "lr": FINE_TUNING_LR} if starts_from_weights else settings
+    def for_start(self, *, pretrained: bool | None) -> Self:
+        """Return the settings with `pretrained` settled, and the range of learning rates that fits the start.
+
+        A range that was asked for stays. Where the whole network trains from weights, the default is another one.
+        """
+        update: dict[str, Any] = {"pretrained": pretrained if self.pretrained is None else self.pretrained}
+        from_weights = bool(update["pretrained"]) or self.weights is not None
+        if from_weights and "lr" not in self.model_fields_set and self.freeze == "none":
+            update["lr"] = FINE_TUNING_LR
+        asked = self.model_fields_set
+        settled = self.model_copy(update=update)
+        settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was
+        return settled
 
     @field_validator("max_params", mode="before")
     @classmethod
@@ -300,14 +312,15 @@ class SearchConfig(Settings):
     def contradictions(self) -> Iterator[tuple[set[str], str]]:
         """Yield the settings that do not fit together, and the rule that they break."""
         yield from super().contradictions()
-        if (self.max_params or self.max_ms) and not (self.probe and self.starts_from_weights):
+        is_from_scratch = self.pretrained is False and self.weights is None
+        if (self.max_params or self.max_ms) and (is_from_scratch or not self.probe):
             rule = (
                 "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
             )
             yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
-        if self.average and not self.pretrained and not self.weights:
+        if self.average and self.pretrained is False and not self.weights:
             rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
             yield {"average", "pretrained", "weights"}, rule
 
@@ -333,14 +346,6 @@ class SearchConfig(Settings):
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a config file's table; raise ConfigError naming the line when it is not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError([str(error)], source=str(path)) from error
-
-
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
     return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
@@ -356,21 +361,21 @@ def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**as_named_now(settings), **earlier}
 
 
-def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings") -> C:
-    """Build settings of `kind`, or raise one ConfigError that lists every mistake."""
+def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings", toml: bool = False) -> C:
+    """Build settings of `kind`, or raise one ConfigError that lists every mistake, with `toml` in TOML's words."""
     try:
         return kind(**settings)
     except ValidationError as error:
-        raise ConfigError(_mistakes(kind, settings, error), source=source) from None
+        raise ConfigError(_mistakes(kind, settings, error, toml), source=source) from None
 
 
-def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError) -> list[str]:
+def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError, toml: bool) -> list[str]:
     """List all mistakes; contradictions too, between settings that are right each for itself."""
-    found = [
-        line
-        for item in error.errors()
-        for line in _mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"]).split("\n")
-    ]
+    found = []
+    for item in error.errors():
+        field = kind.model_fields.get(str(item["loc"][0])) if item["loc"] else None
+        own = toml_mistake(item, field.default if field else None) if toml else None
+        found += (own or _mistake(kind, item["loc"], item["msg"], item.get("input"), item["type"])).split("\n")
     wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
     if not wrong:
         return found

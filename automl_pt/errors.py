@@ -14,9 +14,11 @@
     ├── CheckpointError                    no intact checkpoint to go on from, or one of another run
     ├── StudyError                         the study cannot be resumed as asked
     ├── StorageError                       the study's storage cannot be opened, read or written
+    ├── DivergedError                  a training's loss was not finite; the command line alone says so by an error
     ├── ExportError                        a model cannot be exported, or its export computes something else
     ├── PeerError                          another process of a distributed run failed
     ├── OutputError                        a file cannot be written: no space, read-only, taken
+    │   └── NoLocksError                       the file system has no locks between processes
     └── InstallationError                  installed packages do not fit together or are missing
 
 Every message has three parts: the rule, what was given, what to do next.
@@ -125,12 +127,20 @@ class PeerError(AutomlError):
     """Another process of a distributed run has ended, and this one cannot go on without it."""
 
 
+class DivergedError(AutomlError):
+    """A training ended because its loss was not finite. From Python, the last result's `reason` says so instead."""
+
+
 class ExportError(AutomlError):
     """A model cannot be exported, or what was exported computes other logits."""
 
 
 class OutputError(AutomlError):
     """A file or folder cannot be written: no space left, read-only, or already taken by something else."""
+
+
+class NoLocksError(OutputError):
+    """A file cannot be locked, because its file system has no locks or its lock server does not answer."""
 
 
 class InstallationError(AutomlError):

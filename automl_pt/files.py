@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from automl_pt.errors import OutputError
+from automl_pt.errors import OutputError, UsageError
+from automl_pt.json_reader import read_json as read_json  # beside `write_json`
+from automl_pt.text import printable
 
 
 @contextmanager
@@ -126,6 +128,8 @@ def output_error(error: OSError, path: Path) -> OutputError:
         errno.EACCES: "choose a folder you may write to, or change its permissions",
         errno.EPERM: "choose a folder you may write to, or change its permissions",
         errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EMFILE: "raise the limit on open files, as with `ulimit -n 1024`, and run the same command again",
         errno.EEXIST: "a file of that name is in the way; choose another folder",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
@@ -154,9 +158,20 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, to_json(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raise OSError or ValueError as `json` does."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def is_there(path: str | Path) -> bool:
+    """Return whether something is at `path`; nothing is at a name that the file system does not allow."""
+    return os.path.exists(path)
+
+
+def impossible_name(error: BaseException) -> UsageError | None:
+    """Return what to tell of an error that a name met which no file can have; None for other errors."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        given = printable(error.filename)
+        shown = given if len(given) <= 200 else f"{given[:100]}... ({len(given)} characters)"
+        return UsageError("this name is longer than the file system allows", given=shown, remedy="give a shorter name")
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return UsageError("a file's name has no NUL character", given=str(error), remedy="give the name without it")
+    return None
 
 
 def sha256_file(path: Path) -> str:

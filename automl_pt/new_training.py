@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,21 +10,39 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.build import build_model, head_parameters
-from automl_pt.config import TrainConfig
+from automl_pt.config import Settings, TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.errors import ConfigError
 from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.model.load import given_weights, require_given
+from automl_pt.network_contract import require_trainable
 from automl_pt.parameter_groups import freeze, lr_scales
+from automl_pt.plugins import Plugins
+from automl_pt.start import settled
 from automl_pt.training.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.rehearsal import rehearse
 from automl_pt.training.trainer import Training
 
 EVALUATION_BATCH = 64
+
+
+def require_files(config: Settings) -> None:
+    """Raise WeightsError where the settings name a file of weights that is not there."""
+    if config.weights is not None:
+        require_given(config.weights)
+
+
+def require_possible(config: TrainConfig, plugins: Plugins) -> None:
+    """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
+    plugins.backbone(config.backbone, config.backbone_options)
+    choose_device(local_device(config.device))
+    require_files(config)
 
 
 def set_up(config: TrainConfig) -> tuple[torch.device, NumberFormat]:
@@ -51,6 +68,7 @@ def new_training(
 
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
+    config = settled(config, backbone, data.hints)
     preprocessing = choose_preprocessing(config, data, backbone)
     why_not: str | None = None
     if trains_on_features(config, group.size):
@@ -59,21 +77,28 @@ def new_training(
             return head_training(start, config, data, device, _head_scales(config, start.body.head))
         why_not = start
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
+    said: list[str] = []
     model = build_model(
         backbone,
         len(data.manifest.classes),
         preprocessing.image_size,
-        pretrained=config.pretrained,
-        weights=Path(config.weights) if config.weights else None,
+        pretrained=bool(config.pretrained),
+        weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
+        tell=said.append,
     )
+    require_trainable(model, backbone.name)
     if config.head == "probe":
         start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
+    channels_last = has_channels_last(device, precision)
+    side, classes = preprocessing.image_size, len(data.manifest.classes)
+    rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training.step.notes += said
     if why_not is not None:
-        training.step.notes.append(f"the frozen network runs in every epoch, for no features can be kept: {why_not}")
+        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
     return training
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from automl_pt.backbone import Backbone
+from automl_pt.blame import plugins_fault
 from automl_pt.build import head_parameters
 from automl_pt.errors import ConfigError, PluginError
 from automl_pt.weights import in_modules
@@ -54,7 +55,8 @@ def _children(model: nn.Module) -> list[list[str]]:
 
 def _told(model: nn.Module, backbone: Backbone) -> Sequence[Sequence[str]]:
     assert backbone.param_groups is not None
-    groups = [list(group) for group in backbone.param_groups(model)]
+    with plugins_fault("a backbone's param_groups(model) failed", whose=backbone.name):
+        groups = [list(group) for group in backbone.param_groups(model)]
     known = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
     unknown = sorted({name for group in groups for name in group} - known)
     if unknown or not groups:

@@ -8,6 +8,7 @@ and named; one that was asked for by `--plugin` ends the command.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from automl_pt import hookspecs
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.backbone_options import with_options
 from automl_pt.dataset import Dataset
-from automl_pt.errors import PluginError, UnknownNameError
+from automl_pt.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.installation import explain
 from automl_pt.isolation import guarded
 from automl_pt.registry import Registry, V, collect
@@ -80,6 +81,10 @@ class Plugins:
         source = self._source(registry.owner(name))
         known = (plugin for plugin in self.loaded if plugin.name == source.name)
         return next(known, Plugin(source.name, source.version, source.origin))
+
+    def is_builtin(self, backbone: str) -> bool:
+        """Say whether a backbone of ours is registered under this name."""
+        return self.provider(self.backbones(), backbone).origin == BUILTIN_ORIGIN
 
     def label(self, name: str) -> str:
         """Return how a plugin is named in messages: with its distribution, or file, and version."""
@@ -159,6 +164,30 @@ def load_plugins(files: Sequence[str] = ()) -> Plugins:
             plugins._fault(source, error)
     plugins.files = tuple(source.origin for source in sources if source.required and source.origin != BUILTIN_ORIGIN)
     return plugins
+
+
+#: what a caller may give: a loaded `Plugins`, or plugin files, one or several
+PluginFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def given_plugins(given: Plugins | PluginFiles | None) -> tuple[Plugins | None, tuple[str, ...]]:
+    """Tell apart what Python callers give as `plugins`: return a loaded `Plugins`, or the names of plugin files.
+
+    Raises ConfigError for anything else. The files are not loaded here.
+    """
+    if given is None or isinstance(given, Plugins):
+        return given, ()
+    files = [given] if isinstance(given, str | os.PathLike) else given
+    if not isinstance(files, Sequence) or not all(isinstance(file, str | os.PathLike) for file in files):
+        rule = "plugins: must be plugin files, such as ['mine.py'], or what automl_pt.plugins.load_plugins returns"
+        raise ConfigError([f"{rule}, got {given!r}"])
+    return None, tuple(os.fsdecode(file) for file in files)
+
+
+def loaded_plugins(given: Plugins | PluginFiles | None) -> Plugins:
+    """Return `given` where it is loaded, else load it: the plugins installed and the files named."""
+    plugins, files = given_plugins(given)
+    return plugins if plugins is not None else load_plugins(files)
 
 
 def survey(files: Sequence[str] = ()) -> tuple[list[Plugin], list[PluginError]]:
@@ -244,7 +273,7 @@ def _values(source: Source, hook: str, kind: type, allowed: tuple[type, ...], fu
     rule = f"the hook {hook} returns {kind.__name__} values"
     try:
         values = list(function())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = f"{source}: {type(error).__name__}: {error}"
         raise PluginError(rule, given=given, remedy=source.remedy) from error
     for value in values:

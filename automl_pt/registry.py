@@ -58,7 +58,7 @@ class Registry(Mapping[str, V], Generic[V]):
         for catalogue in self.catalogues:
             try:
                 yield from catalogue.names()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise self._broken(catalogue, "lists names", f"{type(error).__name__}: {error}") from error
 
     def _made(self, catalogue: Catalogue, name: str) -> V:
@@ -66,7 +66,7 @@ class Registry(Mapping[str, V], Generic[V]):
             value: object = catalogue.make(name)
         except KeyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._broken(catalogue, "makes values", f"{name}: {type(error).__name__}: {error}") from error
         if not isinstance(value, self.kind):
             raise self._broken(catalogue, f"makes {self.kind.__name__} values", f"{name}: {value!r}")

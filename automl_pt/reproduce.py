@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from automl_pt.config import TrainConfig, as_made, make
+from automl_pt.config import TrainConfig, as_made
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.errors import CheckpointError
@@ -17,10 +17,11 @@ from automl_pt.files import make_folder, read_json
 from automl_pt.model.directory import INFO, read_info
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run import execute
-from automl_pt.run_directory import ENDED, history, require_plugins, versions
+from automl_pt.run_directory import ENDED, history, recorded_config, require_plugins, versions
 from automl_pt.text import printable
 from automl_pt.training.device import choose_device, choose_precision, describe
 from automl_pt.training.result import EpochResult
+from automl_pt.used_plugins import recorded
 
 #: what of an epoch must be equal; times and memory are not
 FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "lr", "is_best", "reason")
@@ -44,16 +45,18 @@ class Comparison:
 class Reproduction:
     """A finished run, and the means to run it again.
 
-    Raises CheckpointError when `original` holds no finished run, and what `prepare` raises when its data are gone.
+    Of plugins only those given or installed are used, whatever files the run names; `download` allows a dataset to be
+    fetched. Raises CheckpointError when `original` holds no finished run, and what `prepare` raises when its data are
+    gone.
     """
 
-    def __init__(self, original: Path, *, plugins: Plugins | None = None) -> None:
+    def __init__(self, original: Path, *, plugins: Plugins | None = None, download: bool = False) -> None:
         self.original, self.record = original, _finished(original)
         # the number of threads changes the order of sums, and so the last bits
         settings = {**as_made(self.record["config"]), "threads": self.record["threads"]}
-        self.config = make(TrainConfig, settings, source=str(original / "run.json"))
+        self.config = recorded_config(TrainConfig, settings, source=original / "run.json", download=download)
         torch.set_num_threads(self.record["threads"])
-        self.plugins = plugins or load_plugins(self.config.plugins)
+        self.plugins = plugins or load_plugins()
         require_plugins(original, self.plugins)
         self.data: Data = prepare(self.config, self.plugins, manifest=_split(original))
 
@@ -74,7 +77,19 @@ class Reproduction:
             "data": self.record["data"]["fingerprint"],
             "processes": self.record.get("processes", 1),
         }
-        return [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
+        changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
+        return changed + self._not_loaded()
+
+    def _not_loaded(self) -> list[str]:
+        """Say which plugin files the run names and nobody has named here: a file of a run directory is never run."""
+        names = self.record["config"].get("plugins") or ()
+        loaded = {Path(file).name for file in self.plugins.files}
+        return [
+            f"the run was started with the plugin file {printable(name)}, which is not loaded; --plugin loads it, "
+            "where you trust it"
+            for name in names
+            if isinstance(name, str) and Path(name).name not in loaded
+        ]
 
     def run(self, output: Path) -> Iterator[EpochResult]:
         """Train again in `output`, an empty folder."""
@@ -141,7 +156,8 @@ def _read(path: Path) -> dict[str, Any]:
         if type(record["threads"]) is not int or record["threads"] < 1:
             raise ValueError(f"threads is {record['threads']!r}")
         _ = record["device"].lower(), record["precision"].lower(), record["reason"] in ENDED
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        recorded(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "a run is repeated from its own record",
             given=printable(f"{path}: damaged, or not written by automl-pt: {type(error).__name__}: {error}")[:300],

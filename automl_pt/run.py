@@ -6,7 +6,7 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from automl_pt.backbone import Backbone
+from automl_pt.blame import networks_fault, plugins_fault
 from automl_pt.config import TrainConfig, make
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
@@ -27,11 +28,12 @@ from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
-from automl_pt.new_training import choose_preprocessing, new_training, set_up
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.new_training import choose_preprocessing, new_training, require_possible, set_up
+from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.run_directory import (
     ENDED,
     Tidied,
+    as_begun,
     changes,
     default_output,
     earlier,
@@ -41,6 +43,7 @@ from automl_pt.run_directory import (
     require_apart,
     require_plugins,
 )
+from automl_pt.start import Start, choose_start, fetch_weights, starts_pretrained
 from automl_pt.tracking import Trackers, follow
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.distributed import ALONE, Group, processes_here
@@ -51,29 +54,53 @@ from automl_pt.training.trainer import train as train_epochs
 
 
 def train(
-    dataset: str, *, output: str | Path | None = None, plugins: Plugins | None = None, **settings: Any
+    dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
 ) -> Iterator[EpochResult]:
     """Train one model with fixed parameters, and yield each epoch's result as it is known.
 
+    The first result's notes begin with those on the data: what was guessed, and which files are left out.
     `settings` are the fields of TrainConfig, which are the options of `automl-pt train`. The run directory `output`
     (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again goes on where the last one ended.
-    Raises ConfigError, DatasetError and the other errors of `automl_pt.errors` before the first epoch.
+    `plugins` are plugin files, as `--plugin` takes them, or what `load_plugins` returned.
+    Raises ConfigError, DatasetError and the other errors of `automl_pt.errors` before the first epoch. A training that
+    diverges raises nothing: the `reason` of its last result is "diverged", and where that is the first epoch's the run
+    directory holds no model, as `load_model` then says.
     """
-    config = make(TrainConfig, {"dataset": dataset, **settings})
-    plugins = plugins or load_plugins(config.plugins)
+    registered, files = given_plugins(plugins)
+    config = make(TrainConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
+    plugins = registered or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
     require_plugins(output, plugins)
+    require_possible(config, plugins)
+    start_of(config, output, plugins)
     trackers = Trackers(plugins, config.trackers)
     tidied = Tidied(output)
     with tidied:
         data = open_data(config, output, plugins)
     results = execute(config, output, data=data, plugins=plugins)
-    return _epochs(tidied, follow(results, trackers, config, output, history(output)))
+    return _epochs(tidied, follow(results, trackers, config, output, history(output)), data.notes)
 
 
-def _epochs(tidied: Tidied, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+def _epochs(tidied: Tidied, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
+    """Yield the results, the first with the notes on the data before its own."""
     with tidied:
-        yield from results
+        for result in results:
+            yield replace(result, notes=(*notes, *result.notes))
+            notes = ()
+
+
+def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable[[Start], None] | None = None) -> None:
+    """Settle what the run starts from, tell it, and bring pretrained weights here, before anything is made.
+
+    A run that is there already goes on from its checkpoint as it began.
+    """
+    if (output / "run.json").exists():
+        return
+    require_apart(config, output, plugins)
+    start = choose_start(config, plugins.backbone(config.backbone, config.backbone_options), plugins)
+    if tell is not None:
+        tell(start)
+    fetch_weights([start], config, plugins, config.backbone_options)
 
 
 def open_data(
@@ -120,9 +147,12 @@ def execute(
         try:
             run.write_history()
             yield from run.epochs(after_step)
-        except Exception as failure:
-            reason, error = "failed", f"{type(failure).__name__}: {failure}"
-            raise
+        except (Exception, SystemExit) as failure:
+            blamed = networks_fault(failure, config.backbone)
+            reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
+            if blamed is None:
+                raise
+            raise blamed from failure
         finally:
             if group.leads:
                 finish(output, run.training.progress.reason or reason, error=error)
@@ -192,13 +222,16 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     """Set up the run in `output`, as far as it has come; return None when it has ended."""
     backbone = plugins.backbone(config.backbone, config.backbone_options)
     device, precision = set_up(config)
+    before = earlier(output, config, data, processes=group.size)
+    config = as_begun(config, before, pretrained=starts_pretrained(config, backbone, data.hints))
     record = new_record(config, data, plugins, device, precision, processes=group.size)
     checkpoints = Checkpoints(output / "checkpoints")
-    before = earlier(output, config, data, processes=group.size)
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group)
+    if before:
+        training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)
     # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
     training.fit_into(available_memory() // processes_here())
@@ -208,7 +241,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     preprocessing = choose_preprocessing(config, data, backbone)
-    info = model_info(record, data, preprocessing, backbone, device)
+    with plugins_fault("a backbone's recipe(num_classes, image_size) failed", whose=backbone.name):
+        info = model_info(record, data, preprocessing, backbone, device)
     if isinstance(training, HeadTraining):
         info = replace(info, precision=training.start.splits.precision)
     return Run(config, output, info, training, checkpoints)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,23 +15,26 @@ from typing import Any
 
 import torch
 
-from automl_pt.config import TrainConfig, as_made
+from automl_pt.config import C, TrainConfig, as_made, make
 from automl_pt.data.prepare import Data
 from automl_pt.errors import CheckpointError, OutputError
 from automl_pt.files import read_json, to_json, write_json
+from automl_pt.json_reader import parse_json, read_json_lines
 from automl_pt.plugins import Plugins
 from automl_pt.text import printable, without_password
 from automl_pt.training.checkpoint import require_same
 from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
-from automl_pt.used_plugins import how_to_get, missing_plugins, told, used_plugins
+from automl_pt.used_plugins import how_to_get, missing_plugins, recorded, told, used_plugins
 
 #: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
 PLACE = (
     *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
     *("cuda_graph", "compile"),
 )
+#: settings that are never taken from a file that a run, model or study brings along
+USERS_OWN = ("plugins", "trackers", "cache_dir", "download")
 #: reasons after which there is nothing left to do
 ENDED = ("completed", "patience", "diverged")
 #: what a call makes in a run directory before the run has begun
@@ -40,7 +43,10 @@ PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
 
 def default_output(config: TrainConfig) -> Path:
     """Return the run directory used where none is named."""
-    dataset = Path(config.dataset).stem or Path(config.dataset).resolve().stem  # "." has no stem
+    path = Path(config.dataset)
+    path = path if path.stem else path.resolve()  # "." has no stem
+    # the end of a folder's name is no suffix: photos.v1 and photos.v2 are two data sets
+    dataset = path.name if path.is_dir() else path.stem
     return Path("runs") / f"{dataset}-{config.backbone.replace('/', '-')}"
 
 
@@ -58,28 +64,38 @@ def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
 
 
 class Tidied:
-    """Where a call is refused before its run has begun, leave no more in and of `output` than there was before it.
+    """Where a call is refused before its run or study has begun, leave no more on disk than there was before it.
 
-    What is there is noted when this is made; the blocks in which the call may be refused are entered with it.
+    What is there is noted when this is made; the blocks in which the call may be refused are entered with it. `names`
+    are what it makes in `output`, among them `mark`, which says that it has begun; `beside` are its files elsewhere.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self._folders = [folder for folder in (output, *output.parents) if not folder.exists()]
-        self._own = [output / name for name in PRELIMINARY if not (output / name).exists()]
+    def __init__(
+        self,
+        output: Path,
+        *,
+        mark: str = "run.json",
+        names: Sequence[str] = PRELIMINARY,
+        beside: Sequence[Path] = (),
+    ) -> None:
+        self.mark = output / mark
+        paths = [*(output / name for name in names), *beside]
+        parents = [folder for path in (output / mark, *beside) for folder in path.parents]
+        self._own = [path for path in paths if not path.exists()]
+        self._folders = [folder for folder in dict.fromkeys(parents) if not folder.exists()]
 
     def __enter__(self) -> None:
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is not None and not (self.output / "run.json").exists():
+        if kind is not None and not self.mark.exists():
             for path in self._own:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder that was never made, or that somebody has put something into meanwhile
-                for folder in self._folders:
+            for folder in self._folders:
+                with suppress(OSError):  # never made, or somebody has put something into it meanwhile
                     folder.rmdir()
 
 
@@ -92,8 +108,8 @@ def history(output: Path) -> list[EpochResult]:
     if not path.exists():
         return []
     try:
-        return [EpochResult.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        return [EpochResult.from_dict(values) for values in read_json_lines(path)]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(
             "a run's epochs are read as they were written",
             given=printable(f"{path}: {type(error).__name__}: {error}")[:300],
@@ -104,8 +120,8 @@ def history(output: Path) -> list[EpochResult]:
 def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
     """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
     path = output / "run.json"
-    record = read_json(path)
-    if record["reason"] in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
+    record = _read_record(path)
+    if record.get("reason") in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
         return
     ended = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
@@ -125,20 +141,29 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
     wanted = {key: settings[key] for key in keys} | {"data": data.manifest.fingerprint(), "processes": processes}
     # a run made before a setting existed was made with its default
     kept = as_made(found["config"])
+    if wanted["pretrained"] is None:  # nobody says: as it was begun
+        wanted["pretrained"] = kept.get("pretrained")
     before = {key: kept.get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
     return found
 
 
+def as_begun(config: TrainConfig, before: Mapping[str, Any], *, pretrained: bool) -> TrainConfig:
+    """Return the settings with what nobody said settled: as the run was begun, or for a new one `pretrained`."""
+    if config.pretrained is None:
+        pretrained = bool(before["config"].get("pretrained")) if before else pretrained
+    return config.model_copy(update={"pretrained": pretrained if config.pretrained is None else config.pretrained})
+
+
 def _default(setting: str) -> Any:
     field = TrainConfig.model_fields.get(setting)
-    return None if field is None else json.loads(to_json(field.default))
+    return None if field is None else parse_json(to_json(field.default))
 
 
 def require_plugins(output: Path, plugins: Plugins) -> None:
     """Raise CheckpointError, with the line that installs them, where the run in `output` used plugins not here."""
     path = output / "run.json"
-    if missing := missing_plugins(_read_record(path).get("plugins", []) if path.exists() else [], plugins):
+    if missing := missing_plugins(recorded(_read_record(path)) if path.exists() else [], plugins):
         raise CheckpointError(
             "a run goes on with the plugins it was begun with",
             given=f"{printable(output)}: without {told(missing)}",
@@ -149,7 +174,7 @@ def require_plugins(output: Path, plugins: Plugins) -> None:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = read_json(path)
-        _ = found["config"].keys(), found["data"]["fingerprint"]
+        _ = found["config"].keys(), found["data"]["fingerprint"], recorded(found)
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise CheckpointError(
             "a run goes on from its own record",
@@ -157,6 +182,18 @@ def _read_record(path: Path) -> dict[str, Any]:
             remedy="name another --output, or delete the folder to begin anew",
         ) from error
     return found
+
+
+def recorded_config(kind: type[C], settings: Mapping[str, Any], *, source: Path, download: bool = False) -> C:
+    """Return the settings that a file of a run, model or study tells, which anybody may have sent.
+
+    Code to import, places to write to, trackers to report to and leave to download are the user's alone to name: what
+    the file says of them is left out. With `download` that holds for `root`, too, into which it fetches. Raises
+    ConfigError for settings that no run has.
+    """
+    left_out = (*USERS_OWN, "root") if download else USERS_OWN
+    kept = {name: value for name, value in settings.items() if name not in left_out}
+    return make(kind, {**kept, "download": download}, source=str(source))
 
 
 def changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:

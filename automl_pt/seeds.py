@@ -8,4 +8,4 @@ import hashlib
 def derive_seed(*parts: int | str) -> int:
     """Map a purpose, such as `(study_seed, "trial", 3)`, to a number in [0, 2**63)."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") >> 1

@@ -138,6 +138,12 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _import_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise PluginError(
+            "a plugin is given as a file, not as a folder",
+            given=f"{path}, a folder",
+            remedy=f"name its .py files one by one, or set {FOLDER_VARIABLE} to the folder, which loads all of them",
+        )
     if not path.is_file():
         raise PluginError("a plugin file must exist", given=str(path), remedy="check the path given to --plugin")
     name = f"automl_pt_plugin_{path.stem}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from automl_pt.files import sha256_file
 from automl_pt.plugins import Plugins
 from automl_pt.registry import Registry
 from automl_pt.text import printable
@@ -17,7 +19,8 @@ BUILT_IN = "built in"
 def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> list[dict[str, Any]]:
     """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
 
-    A name that nobody registered, such as a dataset's path, is nobody's.
+    A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
+    nobody's.
     """
     found: dict[str, dict[str, Any]] = {}
     datasets, nets = plugins.datasets(), plugins.backbones()
@@ -26,8 +29,24 @@ def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> li
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:
-            found[plugin.name] = asdict(plugin)
+            found[plugin.name] = {**asdict(plugin), "version": plugin.version or _content(Path(plugin.origin))}
     return [found[name] for name in sorted(found)]
+
+
+def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plugins that a run.json or study.json names; raise ValueError where these are no objects."""
+    found = record.get("plugins", [])
+    if not isinstance(found, list) or not all(isinstance(plugin, dict) for plugin in found):
+        raise ValueError("plugins is no list of objects")
+    return found
+
+
+def _content(path: Path) -> str:
+    """Return what tells one content of a plugin file from another; nothing for what is no file."""
+    try:
+        return f"sha256 {sha256_file(path)[:12]}" if path.suffix == ".py" else ""
+    except OSError:
+        return ""  # it was there when it was imported, and has gone
 
 
 def missing_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Mapping[str, Any]]:

@@ -7,14 +7,18 @@ an unpickler that makes tensors and plain containers and refuses everything else
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # the name of an error alone; nothing is unpickled here
 from typing import TYPE_CHECKING, Any
 
+from automl_pt.absence import why_no_model
 from automl_pt.errors import WeightsError
+from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,22 +38,50 @@ _SHOWN = 5
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or plain state dict, on the CPU, by name.
 
-    Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
-    compressed members, a checkpoint in which the state dict is one entry among others.
+    Raises WeightsError for anything else: what `read_content` refuses, and a checkpoint in which the state dict is one
+    entry among others.
     """
-    if not path.is_file():
-        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+    return _plain(read_content(path), path)
+
+
+def read_content(path: Path) -> dict[Any, Any]:
+    """Return what a safetensors file or a file of torch.save holds, if it is a dict: tensors, plain values, containers.
+
+    Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
+    compressed members.
+    """
+    require_weights(path)
     with open(path, "rb") as stream:
         start = stream.read(512)
     if start[:4] == b"PK\x03\x04":
-        return _plain(_torch_zip(path), path)
+        return _dict(_torch_zip(path), path)
     if start[8:9] == b"{":
         return _safetensors(path)
     if start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == _TAR_MAGIC:
         raise _refused(path, "a tar archive, PyTorch's format before 2018")
     if start[:1] != _PICKLE_MAGIC:
         raise _refused(path, "neither safetensors nor written by torch.save")
-    return _plain(_torch(path), path)
+    return _dict(_torch(path), path)
+
+
+def require_weights(path: Path) -> None:
+    """Raise WeightsError where `path` is no file."""
+    if path.is_dir():
+        raise _folder(path)
+    if not path.is_file():
+        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+
+
+def _folder(path: Path) -> WeightsError:
+    """Say which file of a folder holds weights, or why it holds none."""
+    found = sorted(file for place in (path, path / "model") for file in place.glob("weights-*.safetensors"))
+    absence = None if found else why_no_model(path)
+    if found:
+        remedy = f"name the file in it: --weights {shlex.quote(printable(found[-1]))}"
+    else:
+        remedy = "name a file of weights" if absence is None else absence.remedy
+    what = f"{printable(path)}, a folder" + ("" if absence is None else f" without a model, because {absence.what}")
+    return WeightsError("weights are given as a file, not as a folder", given=what, remedy=remedy)
 
 
 def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:
@@ -83,13 +115,23 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequenc
     return same_head
 
 
-def misfit_error(path: Path, backbone: str, found: Sequence[str]) -> WeightsError:
-    """Name the tensors that do not fit, the first few in full."""
+def has_any(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Say whether any of `tensors` is the model's by name."""
+    return not tensors.keys().isdisjoint(model.state_dict())
+
+
+def misfit_error(
+    path: Path, backbone: str, found: Sequence[str], *, way: str = "", of: str | None = None
+) -> WeightsError:
+    """Name the tensors that do not fit, the first few in full; `way` says how the file was read, `of` whose it is."""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    read = f", read as {printable(way)}," if way else ""
+    shown = "; ".join(map(printable, found[:_SHOWN]))
+    theirs = f"; the model was trained as {printable(of)}: `--backbone {printable(of)}`" if of else ""
     return WeightsError(
-        "weights must fit the network; only the head may differ",
-        given=f"{path} for {backbone}: {'; '.join(found[:_SHOWN])}{more}",
-        remedy="give weights of the same network, or name the backbone they belong to",
+        f"these weights do not fit {backbone}; only the head may differ",
+        given=f"{printable(path)}{read} for {backbone}: {shown}{more}",
+        remedy="give weights of the same network, or name the backbone they belong to" + theirs,
     )
 
 
@@ -129,7 +171,9 @@ def _torch(path: Path) -> Any:
         with warnings.catch_warnings():
             # PyTorch warns of pickles that it did not write itself: those that it cannot read are refused here anyhow
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # the settings of a training script, as timm's keeps them in its checkpoints: a container of plain values
+            with torch.serialization.safe_globals([Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is not documented, and varies
         raise _refused(path, _why(error)) from error
 
@@ -144,11 +188,15 @@ def _why(error: Exception) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
-def _plain(content: Any, path: Path) -> dict[str, Tensor]:
-    import torch
-
+def _dict(content: Any, path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
         raise _refused(path, f"it holds {type(content).__name__}, not tensors by name")
+    return content
+
+
+def _plain(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
+    import torch
+
     odd = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
     if odd:
         raise _refused(path, f"entry {odd[0]!r} is no tensor; give the state dict alone")

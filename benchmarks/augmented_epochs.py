@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args()
     settings = {"epochs": given.epochs, "lr": given.lr, "batch_size": given.batch_size}
-    shared: dict[str, Any] = {"backbone": "resnet18", "image_size": SIDE, "threads": 1, "device": "cpu"}
+    shared: dict[str, Any] = {"backbone": "resnet18", "pretrained": False, "image_size": SIDE, "threads": 1}
+    shared["device"] = "cpu"
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
     with tempfile.TemporaryDirectory(dir=given.folder.resolve().parent) as data, tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = place

@@ -155,7 +155,8 @@ def wait(data: Path) -> dict[str, Any]:
     from automl_pt.run import train
 
     with tempfile.TemporaryDirectory() as place:
-        results = list(train(str(data), output=place, backbone="resnet18", image_size=64, batch_size=32, patience=5))
+        settings = {"backbone": "resnet18", "pretrained": False, "image_size": 64, "batch_size": 32, "patience": 5}
+        results = list(train(str(data), output=place, **settings))
     return {"data_wait": [result.data_wait for result in results], "goal": 0.02}
 
 

@@ -55,6 +55,7 @@ NETWORKS = [
     ("timm/convnext_tiny", 64, 16),
     ("timm/regnety_008", 64, 16),
     ("timm/vit_tiny_patch16_224", 224, 8),
+    ("timm/tf_efficientnet_lite0", 96, 16),
 ]
 WAYS = ("fp32", "bf16", "bf16, PyTorch's own")
 
@@ -97,7 +98,14 @@ def quality(folder: Path, images: int, lr: float, batch_size: int, seeds: list[i
     with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as data, tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
         dataset = str(subset(folder, images, Path(data)))
-        shared: dict[str, Any] = {"backbone": "resnet18", "image_size": 64, "epochs": 5, "threads": 1, "device": "cpu"}
+        shared: dict[str, Any] = {
+            "backbone": "resnet18",
+            "pretrained": False,
+            "image_size": 64,
+            "epochs": 5,
+            "threads": 1,
+            "device": "cpu",
+        }
         for seed in seeds:
             losses = {}
             for precision in WAYS[:2]:

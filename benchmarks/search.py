@@ -157,6 +157,7 @@ def workers(folder: str = "") -> dict[str, Any]:
     """
     few: dict[str, Any] = {"dataset": "digits", "epochs": 2, "trials": 4, "batch_sizes": (32,), "pruner": "none"}
     whole = {"dataset": folder, "epochs": 5, "trials": 16, "backbones": ("resnet18",), "image_size": 64}
+    whole["pretrained"] = False
     sides: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["AUTOML_PT_CACHE"] = cache

@@ -36,7 +36,7 @@ class Sides:
     ) -> None:
         self.plugins, self.name, self.side, self.device = load_plugins(), name, side, device
         self.backbone = self.plugins.backbone(name)
-        self.config = TrainConfig(dataset=data, batch_size=batch, epochs=1, lr=0.01, **settings)
+        self.config = TrainConfig(dataset=data, batch_size=batch, epochs=1, lr=0.01, pretrained=False, **settings)
         self.precision = choose_precision("auto", device)
         self.channels_last = has_channels_last(device, self.precision)
         self.data = prepare(self.config, self.plugins)

@@ -205,7 +205,7 @@ def quality(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
 def _quality(sides: Sides, dataset: Path, seed: int) -> dict[str, float]:
     epochs, rate = 8, 0.03
     sides.config = TrainConfig(
-        dataset=str(dataset), batch_size=BATCH, epochs=epochs, patience=epochs, lr=rate, seed=seed
+        dataset=str(dataset), batch_size=BATCH, epochs=epochs, patience=epochs, lr=rate, seed=seed, pretrained=False
     )
     ours = list(train(sides.ours()))[-1]
     torch.manual_seed(seed + 100)  # P draws its order and augmentation from the global generators

@@ -213,12 +213,11 @@ def main() -> None:
 
 
 def run_all(given: argparse.Namespace, data: Path) -> None:
-    cells = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
     base = f"{given.folder.name}, {given.images or 'all'} images, {given.size} px, {given.epochs} epochs"
     for seed in given.seeds:
         for arm in given.arms:
             key = f"{base}, {given.backbone}, {arm}, seed {seed}"
-            if key in cells:
+            if key in known():
                 continue
             options = [f"--{name}={getattr(given, name)}" for name in ("weights", "backbone", "size", "epochs")]
             words = [sys.executable, __file__, str(data), *options, "--here", f"--seeds={seed}", "--arms", arm]
@@ -228,9 +227,15 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
                 print(key, "failed:", done.stderr.strip().splitlines()[-1:], flush=True)
                 continue
             seconds, load = round(time.monotonic() - began, 1), round(os.getloadavg()[0], 1)
-            cells[key] = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
-            record.write("transfer", cells=cells)
-            print(key, cells[key], flush=True)
+            found = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
+            record.write("transfer", cells={**known(), key: found})
+            print(key, found, flush=True)
+
+
+def known() -> dict[str, Any]:
+    """Return the cells that were run; read anew each time, because another process may run others."""
+    cells: dict[str, Any] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    return cells
 
 
 if __name__ == "__main__":

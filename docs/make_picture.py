@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from automl_pt.cli.search_display import LiveView
-from automl_pt.config import SearchConfig, make, read_toml
+from automl_pt.config import SearchConfig, make
+from automl_pt.config_files import read_toml
 from automl_pt.study.search import steps
 from automl_pt.study.sections.write import read_content, write_page
 

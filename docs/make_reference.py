@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from automl_pt import errors, hookspecs
-from automl_pt.backbone import Backbone, Catalogue, Trial
+from automl_pt.backbone import Backbone, Catalogue, PublishedWeights, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
@@ -38,7 +38,10 @@ def reference() -> str:
         "has an example of each, and who implements it.\n",
         *(hook_text(name) for name in (*hookspecs.REGISTERING, *hookspecs.TRACKING)),
         "## What hooks return and are told\n",
-        *(class_text(kind) for kind in (Backbone, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)),
+        *(
+            class_text(kind)
+            for kind in (Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)
+        ),
         *(
             class_text(kind)
             for kind in (TrackedRun, RunStarted, EpochFinished, RunFinished, TrialFinished, StudyFinished)

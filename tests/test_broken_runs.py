@@ -131,7 +131,7 @@ def _until(process: subprocess.Popen[str], line: str) -> None:
         assert process.poll() is None
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_first_signal_finishes_the_step_and_saves(tmp_path: Path, data: Path, number: int, code: int) -> None:
     words = command(data, tmp_path / "out", write_plugin(tmp_path), epochs=100_000, patience=99_999)
     process = start(words, tmp_path / "cache")
@@ -144,6 +144,20 @@ def test_the_first_signal_finishes_the_step_and_saves(tmp_path: Path, data: Path
     assert record(tmp_path / "out")["reason"] == "interrupted"
     saved = json.loads((tmp_path / "out" / "checkpoints" / "last.json").read_text())[0]
     assert saved["epoch"] == len((tmp_path / "out" / "history.jsonl").read_text().splitlines()) >= 2
+
+
+def test_under_nohup_a_terminal_that_goes_ends_nothing_and_a_clusters_warning_saves(tmp_path: Path, data: Path) -> None:
+    words = command(data, tmp_path / "out", write_plugin(tmp_path), epochs=100_000, patience=99_999)
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = start(words, tmp_path / "cache", **ignoring)
+    _until(process, "epoch 2")
+    process.send_signal(signal.SIGHUP)
+    _until(process, "epoch 9")
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 138
+    assert errors.count("finishing the step and saving") == 1
+    assert record(tmp_path / "out")["reason"] == "interrupted"
 
 
 DROWSY = """

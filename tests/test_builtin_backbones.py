@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -112,7 +113,8 @@ def test_timm_names_come_from_the_cache_without_timm(names_file):
         "import sys\nfrom automl_pt.plugins import load_plugins\n"
         "print(len(load_plugins().backbones()), 'timm' in sys.modules, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "AUTOML_PT_NO_PLUGINS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == [str(count + len(NAMES)), "False", "False"]
 
 
@@ -216,10 +218,11 @@ def test_absent_torchvision_weights_name_the_file_before_the_run(hub, server, pl
     monkeypatch.setattr(get_model_weights("resnet18")["DEFAULT"].value, "url", f"{server[1]}/resnet18-0123abcd.pth")
     with pytest.raises(WeightsError) as caught:
         build_model(plugins.backbone("resnet18"), 4, 64, pretrained=True, seed=1)
-    assert caught.value.rule == "pretrained weights must be in the cache or on the network"
+    assert caught.value.rule == "the pretrained weights of resnet18 are not on this machine, and cannot be fetched"
     assert str(hub / "resnet18-0123abcd.pth") in caught.value.given
     assert "404" in caught.value.given
-    assert "--weights" in caught.value.remedy
+    assert all(word in caught.value.remedy for word in ("`automl-pt fetch resnet18`", "--from-scratch", "--weights"))
+    assert "automl-pt-lite" in caught.value.remedy
     assert not list(hub.glob("*"))
 
 
@@ -232,7 +235,7 @@ def test_a_search_without_its_weights_starts_no_trial(hub, server, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match="resnet18-0123abcd.pth"):
         search("digits", pretrained=True, trials=1, name="s", threads=1)
-    assert not (tmp_path / "studies" / "s" / "trials").exists()
+    assert not (tmp_path / "studies").exists()
 
 
 def test_damaged_torchvision_weights_are_refused(published, hub, plugins):
@@ -321,16 +324,16 @@ def test_weights_by_url_are_kept_in_torch_hubs_cache(server, hub):
     from types import SimpleNamespace
 
     (server[0] / "net-abc.pth").write_bytes(b"tensors")
-    path = timm_weights._url_file(SimpleNamespace(url=f"{server[1]}/net-abc.pth"))
+    path = timm_weights._url_file("net", SimpleNamespace(url=f"{server[1]}/net-abc.pth"))
     assert path == hub / "net-abc.pth"
     assert path.read_bytes() == b"tensors"
-    named = timm_weights._url_file(SimpleNamespace(url=(f"{server[1]}/net-abc.pth", "other.pth")))
+    named = timm_weights._url_file("net", SimpleNamespace(url=(f"{server[1]}/net-abc.pth", "other.pth")))
     assert named == hub / "other.pth"
 
 
 def test_a_download_that_breaks_off_leaves_nothing(server, tmp_path):
-    with pytest.raises(WeightsError, match=r"(?s)in the cache or on the network.*weights\.pth \(from http"):
-        pretrained.fetch(f"{server[1]}/absent", tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"(?s)weights of net are not on this machine.*weights\.pth \(from http"):
+        pretrained.fetch(f"{server[1]}/absent", tmp_path / "weights.pth", "net")
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
 
 

@@ -161,6 +161,9 @@ def test_images_left_out_are_listed_and_the_rest_is_what_it_was(
     assert left_out.reason.startswith("not a JPEG, PNG, WebP, BMP or GIF file")
     assert [e for e in whole.manifest.entries if e.name != left_out.name] == list(data.manifest.entries)
     assert len(data.pixels("train", 8).labels) == 23
+    assert data.notes[-1].startswith(
+        "1 image left out, and listed in manifest.json: train/red/000.png: not a JPEG, PNG"
+    )
     assert data.decoded == 36
     for manifest in ("manifest.json", "another.json"):
         again = ready(tiny_folder, plugins, tmp_path / manifest, **settings)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 
@@ -7,6 +8,7 @@ import pytest
 
 from automl_pt import errors
 from automl_pt.errors import AutomlError, ConfigError, InvalidDatasetError, UnknownNameError
+from automl_pt.exhausted import exhausted
 
 
 def test_a_message_has_rule_given_and_remedy() -> None:
@@ -37,3 +39,25 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
         line.split("── ")[-1].split()[0] for line in lines if "Error" in line and (("──" in line) or "Automl" in line)
     }
     assert {item.__name__ for item in classes} == drawn
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n 1024"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u 4096"),
+        (RuntimeError("can't start new thread"), "ulimit -u 4096"),
+    ],
+)
+def test_a_limit_of_the_system_is_named_with_what_raises_it(error: Exception, remedy: str) -> None:
+    outer = ValueError("what came of it")
+    outer.__cause__ = error
+    found = exhausted(outer)
+    assert found is not None
+    assert remedy in found.remedy
+    assert found.given == str(error)
+
+
+def test_other_errors_are_no_limits() -> None:
+    assert exhausted(OSError(errno.ENOENT, "gone")) is None
+    assert exhausted(RuntimeError("x")) is None

@@ -13,6 +13,7 @@ from conftest import draw_image
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import ConfigError, DatasetError, InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.layouts.layouts import list_images, open_path, read_list
+from automl_pt.layouts.listing import Listing
 from automl_pt.text import few, printable
 
 
@@ -276,19 +277,55 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
 def test_images_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "one/b.png", "one/deep/a.jpg", "one/.hidden.png", "two/[x].png", "two/y.png")
     monkeypatch.chdir(tmp_path)
-    assert list_images(["one"]) == [Path("one/b.png"), Path("one/deep/a.jpg")]
-    assert list_images(["two/*.png", "one/b.png", "two/y.png"]) == [
-        Path("two/[x].png"),
-        Path("two/y.png"),
-        Path("one/b.png"),
-    ]
-    assert list_images(["two/[x].png", "**/a.jpg"]) == [Path("two/[x].png"), Path("one/deep/a.jpg")]
-    assert list_images([Path("two/absent.png")]) == [Path("two/absent.png")]
+    assert list_images(["one"]) == Listing([Path("one/b.png"), Path("one/deep/a.jpg")], ("left out: 1 hidden",))
+    again = list_images(["two/*.png", "one/b.png", "two/y.png"])
+    assert again.paths == [Path("two/[x].png"), Path("two/y.png"), Path("one/b.png")]
+    assert again.notes == ("1 name given before: each image is taken once",)
+    assert list_images(["two/[x].png", "**/a.jpg"]).paths == [Path("two/[x].png"), Path("one/deep/a.jpg")]
+    assert list_images([Path("two/absent.png")]) == Listing([Path("two/absent.png")], ())
     with pytest.raises(InvalidDatasetError, match="images to predict must exist"):
         list_images(["nowhere/*.png"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidDatasetError, match="a folder given for prediction must hold images"):
         list_images(["empty"])
+
+
+def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path, "in/a.png", "in/deep/b.png", "out.png")
+    for name in ("x.TIF", "y.ppm", "w.HEIC", "v.heic", "z", "notes.txt", "Thumbs.db"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    os.symlink(tmp_path / "out.png", tmp_path / "in/link.png")
+    monkeypatch.chdir(tmp_path)
+    (said,) = list_images(["in"]).notes
+    for kind in ("1 .TIF (TIFF is not read)", "1 .ppm (PNM", "1 .HEIC", "1 .heic", "1 without an ending", "1 .txt"):
+        assert kind in said
+    assert "link.png (a link that leaves the folder; name the file" in said
+    assert "Thumbs" not in said
+    assert list_images(["in/*.png", "in/d*", "in/a.png"][:1]).notes == ()
+    (said,) = list_images(["in/[ad]*"]).notes
+    assert said == "left out: in/deep (a folder that a pattern matches; name it to take its images)"
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/1.dng").write_bytes(b"x")
+    with pytest.raises(InvalidDatasetError, match=r"raw: no image; left out: 1 .dng \(camera raw is not read\)"):
+        list_images(["raw"])
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"\xef\xbb\xbfa.png\r\nb.png\r\n", ["a.png", "b.png"]),
+        ("\ufeffa.png\r\n\u00e4.png\r\n".encode("utf-16-le"), ["a.png", "\u00e4.png"]),
+        ("\ufeffa.png\nb.png".encode("utf-16-be"), ["a.png", "b.png"]),
+        (b"\xef\xbb\xbf", []),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_name(content: bytes, names: list[str]) -> None:
+    assert read_list(io.BytesIO(content)) == [Path(name) for name in names]
+
+
+def test_a_list_that_is_half_utf16_is_refused() -> None:
+    with pytest.raises(InvalidDatasetError, match="must be UTF-16"):
+        read_list(io.BytesIO(b"\xff\xfea"))
 
 
 def test_lists_of_files_from_standard_input() -> None:

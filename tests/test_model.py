@@ -186,13 +186,25 @@ NAMES = ("<script>alert(1)</script>", "=cmd|'/c calc'!A1", "```\n# not a title",
 def test_the_card_shows_names_as_text(tmp_path: Path, plugins: Plugins) -> None:
     text = card(make_info(NAMES, data={"source": "```\n<b>"}, config={"dataset": "a\nb"}))
     lines = text.splitlines()
-    assert "0: <script>alert(1)</script>" in lines
+    assert r"0: \x3cscript\x3ealert(1)\x3c/script\x3e" in lines
+    assert "<" not in text
     assert "2: ```\\n# not a title" in lines
     assert "3: \\u202egnp.exe" in lines
     assert "5: 😀" in lines
     assert "\x1b" not in text
     assert sum(line.startswith("```") for line in lines) % 2 == 0
     assert "dataset = 'a\\nb'" in text
+
+
+@pytest.mark.parametrize("source", ["```", "`````\n# a title", " ```", "~~~~", "<!--", "</pre><img src=x>"])
+def test_nothing_ends_a_block_of_the_card(source: str) -> None:
+    text = card(make_info(data={source: "x"}, versions={source: "y"}))
+    block = text.split("## Data\n\n")[1].split("\n\n##")[0].splitlines()
+    fence = block[0].removesuffix("text")
+    assert set(fence) == {"`"}
+    assert [line for line in block[1:] if fence in line] == [fence]
+    assert block[-1] == fence
+    assert "<" not in text
 
 
 def test_the_card_gives_the_accuracy_with_its_interval(plugins: Plugins) -> None:

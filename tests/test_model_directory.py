@@ -131,7 +131,7 @@ def test_a_hostile_record_is_refused_with_its_fault(tmp_path: Path, name: str) -
         (b"[1]", "holds no object"),
         (b'{"format": 1, "format": 1}', "a key stands twice"),
         (b'{"format": NaN}', "NaN is no number"),
-        (b"[" * 100_000, "RecursionError"),
+        (b"[" * 100_000, "nested deeper than 64 levels"),
         (b"1" * 10_000, "is not JSON"),
         (b'{"format": 1}', "its checksum does not fit"),
         (b'{"format": 1, "checksum": [1]}', "its checksum does not fit"),

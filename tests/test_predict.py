@@ -199,6 +199,18 @@ def written(writer: type[CsvWriter] | type[JsonWriter], names: tuple[str, ...], 
     return stream.getvalue().decode()
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+@pytest.mark.parametrize("inside", ["=1+1", "=HYPERLINK(1)", "+1", "@SUM(1)", " =1", '"=1', "＝1"])
+@pytest.mark.parametrize("before", ["b", 'b"', "", "b;", "b\t", "b\n", "b|", 'b";'])
+def test_no_separator_makes_a_formula_of_a_name(separator: str, inside: str, before: str) -> None:
+    name = f"{before}{separator}{inside}.png"
+    text = written(CsvWriter, (name, "other"))
+    for delimiter in ";\t|":
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL):
+            assert not [cell for cell in row if cell.lstrip(' "').startswith(tuple("=+@＝"))], text
+    assert f"{before}{separator}"[:1] in text  # nothing is taken away
+
+
 def test_hostile_names_are_text_in_csv() -> None:
     rows = list(csv.reader(io.StringIO(written(CsvWriter, HOSTILE), newline="")))
     for name, row in zip(HOSTILE, rows[1:], strict=False):
@@ -356,7 +368,8 @@ def test_images_without_splits_are_scored_on_those_of_the_models_training(
     words = (tmp_path / "run", tiny_folder / "train", "--json")
     found = json.loads(call(runner, evaluate, plugins, *words))
     assert (found["split"], found["accuracy"], found["loss"]) == ("val", kept.val_accuracy, kept.val_loss)
-    assert found["notes"][-1] == "splits are those the model was trained with"
+    assert "splits are those the model was trained with: 18 train, 6 val" in found["notes"]
+    assert found["notes"][-1] == "6 of 24 images are measured: split val"
     found = json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))
     assert f"{24 - 6} of these images were trained on" in found["notes"][-1]
     found = json.loads(call(runner, evaluate, plugins, tmp_path / "run", tiny_folder, "--json"))

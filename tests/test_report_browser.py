@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_runs import write_plugin
 
 from automl_pt.report.page import render
 from automl_pt.study.sections.write import read_content
@@ -22,6 +23,12 @@ QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def named_plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the plugin of the studies here: those that a study names itself are not loaded."""
+    monkeypatch.setenv("AUTOML_PT_PLUGINS", str(write_plugin(tmp_path_factory.mktemp("plugins")).parent))
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from hostile import CLASSES
+from tiny_runs import write_plugin
 from toy_trial import TOY
 
 from automl_pt.cli.report import command as report
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError, UsageError
 from automl_pt.locks import locked
+from automl_pt.plugins import load_plugins
 from automl_pt.report.marked import MARK
 from automl_pt.report.page import render
 from automl_pt.study.records import TrialRecord
@@ -52,9 +54,16 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(autouse=True)
+def named_plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the plugin of the studies here: those that a study names itself are not loaded."""
+    monkeypatch.setenv("AUTOML_PT_PLUGINS", str(write_plugin(tmp_path_factory.mktemp("plugins")).parent))
+
+
 @pytest.fixture(scope="module")
 def content(searched: Path) -> Content:
-    return read_content(searched / "studies" / "hostile")[1]
+    plugins = load_plugins([str(searched / "tiny_plugin.py")])
+    return read_content(searched / "studies" / "hostile", plugins=plugins)[1]
 
 
 @pytest.fixture

@@ -31,8 +31,16 @@ def original(tiny_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def plugin_of(original: Path) -> str:
+    return str(original.parent / "tiny_plugin.py")
+
+
+def again(original: Path) -> Reproduction:
+    return Reproduction(original, plugins=load_plugins([plugin_of(original)]))
+
+
 def test_a_run_comes_out_the_same(original: Path, runner: CliRunner) -> None:
-    result = runner.invoke(cli, ["reproduce", str(original)])
+    result = runner.invoke(cli, ["reproduce", str(original), "--plugin", plugin_of(original)])
     assert result.exit_code == 0, result.output
     assert "epoch 2:" in result.stdout
     assert "weights: equal bit for bit" in result.stdout
@@ -49,7 +57,8 @@ def test_a_trial_is_repeated_on_the_split_of_its_study(tmp_path: Path, runner: C
     list(steps(config, tmp_path / "study"))
     said = {}
     for trial in sorted((tmp_path / "study" / "trials").iterdir()):
-        result = runner.invoke(cli, ["reproduce", str(trial), "--output", str(tmp_path / f"again-{trial.name}")])
+        words = ["reproduce", str(trial), "--plugin", *config.plugins]
+        result = runner.invoke(cli, [*words, "--output", str(tmp_path / f"again-{trial.name}")])
         assert result.exit_code == 0, result.output
         assert "data was" not in result.stderr
         assert not (trial / "manifest.json").exists()
@@ -64,7 +73,7 @@ def test_a_trial_is_repeated_on_the_split_of_its_study(tmp_path: Path, runner: C
 def test_no_other_split_is_drawn_for_a_run_whose_own_is_gone(original: Path) -> None:
     (original / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"(?s)on the split that it was trained on.*no manifest.json.*a copy"):
-        Reproduction(original)
+        again(original)
     assert not (original / "manifest.json").exists()
 
 
@@ -74,7 +83,7 @@ def test_the_folder_one_stands_in_can_be_named(
 ) -> None:
     (original / stands).mkdir(exist_ok=True)
     monkeypatch.chdir(original / stands)
-    assert runner.invoke(cli, ["reproduce", named]).exit_code == 0
+    assert runner.invoke(cli, ["reproduce", named, "--plugin", plugin_of(original)]).exit_code == 0
     assert (original.with_name("run-again") / "model.json").exists()
 
 
@@ -83,7 +92,7 @@ def test_what_has_changed_is_said_beforehand(original: Path) -> None:
     record["versions"]["torch"] = "1.0"
     record["device"] = "cuda:0 (a big one)"
     (original / "run.json").write_text(json.dumps(record))
-    changes = Reproduction(original).changes()
+    changes = again(original).changes()
     assert any(change.startswith("torch was 1.0 and is ") for change in changes)
     assert "device was cuda:0 (a big one) and is cpu (1 threads)" in changes
     assert len(changes) == 2
@@ -93,7 +102,7 @@ def test_differences_are_named(original: Path, tmp_path: Path) -> None:
     record = json.loads((original / "run.json").read_text())
     record["config"]["lr"] *= 2  # as if it had been another run
     (original / "run.json").write_text(json.dumps(record))
-    reproduction = Reproduction(original)
+    reproduction = again(original)
     list(reproduction.run(tmp_path / "again"))
     found = reproduction.compare(tmp_path / "again")
     assert not found.same
@@ -105,7 +114,7 @@ def test_a_run_that_left_no_weights_this_time_differs(original: Path, tmp_path: 
     record = json.loads((original / "run.json").read_text())
     record["config"]["lr"] = 1e30  # as if another machine's rounding had made it diverge
     (original / "run.json").write_text(json.dumps(record))
-    reproduction = Reproduction(original)
+    reproduction = again(original)
     list(reproduction.run(tmp_path / "again"))
     assert not (tmp_path / "again" / "model.json").exists()
     assert reproduction.compare(tmp_path / "again").same_weights is False
@@ -117,26 +126,26 @@ def test_only_a_finished_run_can_be_compared_with(original: Path, tmp_path: Path
     record = json.loads((original / "run.json").read_text())
     (original / "run.json").write_text(json.dumps({**record, "reason": "interrupted"}))
     with pytest.raises(CheckpointError, match="it ended with 'interrupted'"):
-        Reproduction(original)
+        again(original)
 
 
 def test_a_folder_of_another_run_is_not_touched(original: Path) -> None:
     with pytest.raises(CheckpointError, match="a run is reproduced in a folder of its own"):
-        list(Reproduction(original).run(original))
+        list(again(original).run(original))
 
 
 def test_a_run_of_a_version_that_augmented_every_epoch_is_augmented_in_every_epoch(original: Path) -> None:
     record = json.loads((original / "run.json").read_text())
     assert record["config"]["augment"] == "early"
     (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "augment": "auto"}}))
-    assert Reproduction(original).config.augment == "always"
+    assert again(original).config.augment == "always"
 
 
 def test_a_record_with_unknown_settings_is_refused(original: Path) -> None:
     record = json.loads((original / "run.json").read_text())
     (original / "run.json").write_text(json.dumps({**record, "config": {**record["config"], "bogus": 1}}))
     with pytest.raises(ConfigError, match="bogus: unknown setting"):
-        Reproduction(original)
+        again(original)
 
 
 DAMAGED: dict[str, str | dict[str, Any]] = {
@@ -165,3 +174,32 @@ def test_a_damaged_record_is_named(tmp_path: Path, runner: CliRunner, name: str)
     message = r"run.json: damaged, or not written by automl-pt|it ended with \['completed'\]"
     with pytest.raises(CheckpointError, match=message):
         runner.invoke(cli, ["reproduce", str(path.parent)], standalone_mode=False, catch_exceptions=False)
+
+
+def test_a_plugin_file_that_the_run_names_is_not_loaded(original: Path, runner: CliRunner) -> None:
+    evil, canary = original / "tiny_plugin.py", original / "canary"
+    evil.write_text(f"open({str(canary)!r}, 'w').close()\n{Path(plugin_of(original)).read_text()}")
+    record = json.loads((original / "run.json").read_text())
+    record["config"]["plugins"] = [str(evil)]
+    (original / "run.json").write_text(json.dumps(record))
+    refused = runner.invoke(cli, ["reproduce", str(original)], standalone_mode=False)
+    assert isinstance(refused.exception, CheckpointError)
+    assert "--plugin" in refused.exception.remedy
+    (original / "run.json").write_text(json.dumps({**record, "plugins": []}))
+    assert "run was started with the plugin file" in Reproduction(original).changes()[-1]
+    assert not canary.exists()
+    assert not again(original).config.plugins
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_places_to_write_to_and_leave_to_download_are_not_taken_from_the_run(
+    original: Path, tmp_path: Path, asked: bool
+) -> None:
+    record = json.loads((original / "run.json").read_text())
+    record["config"] |= {"cache_dir": str(tmp_path / "elsewhere"), "download": True, "root": str(tmp_path / "root")}
+    (original / "run.json").write_text(json.dumps(record))
+    plugins = load_plugins([plugin_of(original)])
+    config = Reproduction(original, plugins=plugins, download=asked).config
+    assert (config.cache_dir, config.download, config.trackers) == (None, asked, ())
+    assert (config.root is None) is asked  # what is fetched is written to it
+    assert not (tmp_path / "elsewhere").exists()

@@ -286,9 +286,11 @@ def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, 
 
 def test_a_split_left_by_a_killed_call_is_not_used_for_other_settings(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "photos", {"": 10})
-    run.train(str(folder), output=tmp_path / "run", image_size=16)  # never begun, as by a kill while it was prepared
+    run.train(
+        str(folder), output=tmp_path / "run", image_size=16, pretrained=False
+    )  # never begun, as by a kill while it was prepared
     with pytest.raises(StudyError, match=r"val_fraction was 0.2 and is 0.4"):
-        run.train(str(folder), output=tmp_path / "run", val_fraction=0.4, image_size=16)
+        run.train(str(folder), output=tmp_path / "run", val_fraction=0.4, image_size=16, pretrained=False)
     assert (tmp_path / "run" / "manifest.json").exists()
 
 
@@ -298,12 +300,12 @@ def test_a_split_left_by_a_killed_call_is_not_used_for_other_settings(tmp_path: 
 def test_a_refused_call_leaves_nothing(tmp_path: Path, settings: dict[str, Any]) -> None:
     folder = write_folder(tmp_path / "photos", {"": 3})
     with pytest.raises(AutomlError):
-        list(run.train(str(folder), output=tmp_path / "runs" / "one", image_size=16, **settings))
+        list(run.train(str(folder), output=tmp_path / "runs" / "one", image_size=16, pretrained=False, **settings))
     assert not (tmp_path / "runs").exists()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "manifest.txt").write_text("mine")
     with pytest.raises(AutomlError):
-        list(run.train(str(folder), output=tmp_path / "notes", image_size=16, **settings))
+        list(run.train(str(folder), output=tmp_path / "notes", image_size=16, pretrained=False, **settings))
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["manifest.txt"]
 
 
@@ -312,7 +314,7 @@ def test_results_are_not_written_among_the_images(tmp_path: Path, inside: str) -
     folder = write_folder(tmp_path / "photos", {"train": 3})
     before = sorted(folder.rglob("*"))
     with pytest.raises(OutputError, match=r"(?s)outside the folder of images.*lies in .*photos.*with --output"):
-        run.train(str(folder), output=folder / inside, image_size=16)
+        run.train(str(folder), output=folder / inside, image_size=16, pretrained=False)
     assert sorted(folder.rglob("*")) == before
 
 

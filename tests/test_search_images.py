@@ -77,7 +77,9 @@ def test_a_search_leaves_a_model_that_gives_the_figures_it_was_chosen_by(tiny_fo
     ) == 2  # at least two go on, and the default is clearly behind
     model = load_model(result.model, plugins=load_plugins([str(tmp_path / "tiny_plugin.py")]))
     data = prepare(
-        SearchConfig(dataset=str(tiny_folder)), load_plugins(), manifest=tmp_path / "study" / "manifest.json"
+        SearchConfig(dataset=str(tiny_folder), pretrained=False),
+        load_plugins(),
+        manifest=tmp_path / "study" / "manifest.json",
     )
     pixels = data.pixels("val", 16)
     logits = torch.from_numpy(model.forward(np.asarray(pixels.images)))

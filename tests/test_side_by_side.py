@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import write_folder
-from test_after import search
+from test_after import plugins_in, search
 
 from automl_pt.cli.studies import command
 from automl_pt.errors import StudyError, UnknownNameError
@@ -30,7 +30,8 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_images_are_compared_image_by_image(studies: Path) -> None:
-    found = compare_studies(studies / "studies" / "a", studies / "studies" / "b")
+    plugins = plugins_in(studies / "studies")
+    found = compare_studies(studies / "studies" / "a", studies / "studies" / "b", plugins=plugins)
     assert found.same_data
     assert found.same_test
     assert found.notes == ()
@@ -57,6 +58,10 @@ def test_other_images_are_not_comparable_and_the_exit_code_says_so(studies: Path
 
 def test_the_table_and_the_json_say_the_same(studies: Path, runner: CliRunner) -> None:
     pair = [str(studies / "studies" / name) for name in ("a", "b")]
+    unnamed = runner.invoke(command, ["compare", *pair]).output
+    assert "on the same 12 validation images" not in unnamed  # a plugin that the studies name is not loaded
+    assert "--plugin" in unnamed
+    pair += ["--plugin", str(studies / "studies" / "tiny_plugin.py")]
     table = runner.invoke(command, ["compare", *pair]).output
     values = json.loads(runner.invoke(command, ["compare", *pair, "--json"], catch_exceptions=False).output)
     assert values["same_data"] is True

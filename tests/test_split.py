@@ -87,6 +87,15 @@ def test_a_seed_fixes_the_split_and_another_gives_another() -> None:
     assert frozen(data).fingerprint() != frozen(data, seed=2).fingerprint()
 
 
+def test_class_names_need_not_be_utf8() -> None:
+    names = dict.fromkeys(("a", "b\udcff"), 10)
+    titled = [f"{title}/{index}.png" for title, count in names.items() for index in range(count)]
+    labels = [0] * 10 + [1] * 10
+    odd = LabeledImages(images=[], labels=labels, classes=tuple(names), names=titled)
+    assert Counter((entry.label, entry.split) for entry in frozen(odd).entries)[1, "val"] == 2
+    assert derive_seed("caf\u00e9") != derive_seed("caf\udce9")
+
+
 def test_another_class_does_not_change_a_classes_split() -> None:
     few, more = dataset([0, 1] * 10), dataset([0, 1] * 10 + [2] * 7)
     assert set(frozen(more).entries) >= set(frozen(few).entries)

@@ -220,3 +220,47 @@ def test_a_relative_journal_path_means_the_same_file_later(tmp_path: Path, monke
     os.chdir("/")
     storage.create_new_study(MINIMIZE, "one")
     assert (tmp_path / "studies" / "one.log").stat().st_size > 0
+
+
+def test_a_damaged_page_of_a_database_is_named_with_what_rescues_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    storage = open_storage(url)
+    study_id = storage.create_new_study(MINIMIZE, "one")
+    for key in range(200):
+        storage.set_study_user_attr(study_id, f"key {key}", "x" * 500)
+    close(storage)
+    content = bytearray((tmp_path / "study.db").read_bytes())
+    for page in range(1, len(content) // 4096):
+        content[4096 * page : 4096 * page + 200] = b"\xa5" * 200
+    (tmp_path / "study.db").write_bytes(content)
+    with pytest.raises(StorageError, match=r"study.db(.|\n)*restore (the file|this one) from a copy"):
+        open_storage(url)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [("v99.0.0.a", r"newer Optuna wrote it: install that, `pip install -U optuna`"), ("v2.6.0.a", "upgrade")],
+)
+def test_a_database_of_another_version_names_the_command(tmp_path: Path, version: str, said: str) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    close(open_storage(url))
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE version_info SET schema_version = 99")
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    connection.close()
+    with pytest.raises(StorageError, match=said):
+        open_storage(url)
+
+
+@pytest.mark.parametrize("content", ["a folder", b"", b"SQLite format 3\0", b"\0" * 4096])
+def test_what_is_no_database_is_refused_or_begun(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "study.db"
+    if isinstance(content, str):
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    if content == b"":
+        close(open_storage(f"sqlite:///{path}"))  # an empty file is an empty database to SQLite
+        return
+    with pytest.raises(StorageError, match=r"study\.db"):
+        open_storage(f"sqlite:///{path}")

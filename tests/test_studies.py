@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from automl_pt.config import SearchConfig, make, read_toml
+from automl_pt.config import SearchConfig, make
+from automl_pt.config_files import read_toml
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*/study.toml"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -356,7 +357,7 @@ def test_an_error_that_every_trial_would_meet_ends_the_study_which_can_go_on(tmp
 
 
 def test_when_every_trial_fails_the_commonest_reason_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"all 1 trials failed, 1 of them with: failed: ValueError: this trial"):
+    with pytest.raises(StudyError, match=r"no model: the only trial failed: ValueError: this trial"):
         search(tmp_path / "toy", dataset="fail-0", pruner="none", trials=1)
 
 
@@ -453,6 +454,16 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="in use by another process"):
         search(tmp_path / "toy")
     first.close()
+
+
+def test_a_study_whose_folder_was_removed_while_it_ran_says_so(tmp_path: Path) -> None:
+    last = None
+    for number, event in enumerate(steps(config(trials=4), tmp_path / "toy", subject=TOY)):
+        last = event
+        if number == 6:
+            shutil.rmtree(tmp_path / "toy")
+    assert isinstance(last, events.Finished)
+    assert "files of the study were removed while it ran: it cannot be gone on with or reported" in last.result.notes
 
 
 def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import noise_files
+from conftest import noise_files, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_serving import LIMITS, ask, serving
@@ -23,13 +23,27 @@ from automl_pt.model.directory import TEMPERATURE, publish, save_model
 from automl_pt.model.load import load_model
 from automl_pt.model.scoring import cross_entropy
 from automl_pt.model.softmax import softmax
-from automl_pt.model.temperature import HIGHEST, LOWEST, Temperature, calibrated, fit, save_temperature
+from automl_pt.model.temperature import HIGHEST, LOWEST, Temperature, calibrated, fit, save_temperature, uncertain
 from automl_pt.plugins import Plugins
+from automl_pt.run import train
 
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
     return load_tiny(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> tuple[Path, Path]:
+    """Return a model that has learned something, and a folder in which every fifth validation image is mislabelled."""
+    root = tmp_path_factory.mktemp("learned")
+    images = write_folder(root / "images", {"train": 8, "val": 20, "test": 4})
+    for name, other in (("blue", "green"), ("green", "red"), ("red", "blue")):
+        for index in range(0, 20, 5):
+            (images / "val" / name / f"{index:03}.png").rename(images / "val" / other / f"wrong-{name}-{index}.png")
+    settings: dict[str, Any] = {"epochs": 4, "lr": 0.02, "batch_size": 4, "device": "cpu", "threads": 1}
+    assert list(train(str(images), output=root / "run", plugins=plugins, backbone="tiny", **settings))
+    return root / "run", images
 
 
 def keep(directory: Path, temperature: float = 2.5) -> None:
@@ -75,14 +89,14 @@ def test_no_temperature_puts_another_class_first(values: list[float], temperatur
 
 
 def test_calibrating_keeps_a_temperature_that_all_commands_apply(
-    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner
+    learned: tuple[Path, Path], plugins: Plugins, runner: CliRunner
 ) -> None:
-    directory = make_model(tmp_path / "m", plugins)
-    words = (directory, tiny_folder, "--json")
+    directory, images = learned
+    words = (directory, images, "--json")
     before = json.loads(call(runner, evaluate, plugins, *words, "--split", "val"))
     found = json.loads(call(runner, evaluate, plugins, *words, "--calibrate"))
     kept, temperature = found["calibrated"], found["temperature"]
-    assert (found["split"], kept["images"], kept["temperature"]) == ("val", 12, temperature)
+    assert (found["split"], kept["images"], kept["temperature"]) == ("val", 60, temperature)
     assert (before["temperature"], before["calibrated"]) == (1.0, None)
     assert (kept["loss"], kept["ece"]) == (
         [before["loss"], pytest.approx(found["loss"])],
@@ -97,7 +111,7 @@ def test_calibrating_keeps_a_temperature_that_all_commands_apply(
     raw = json.loads(call(runner, evaluate, plugins, *words, "--split", "val", "--no-temperature"))
     assert raw["loss"] == before["loss"]
     shown = call(runner, evaluate, plugins, *words[:2], "--calibrate")
-    assert "fitted on these 12 images; loss" in shown
+    assert "fitted on these 60 images; loss" in shown
 
 
 def test_predict_and_serve_apply_it_unless_told_otherwise(tmp_path: Path, plugins: Plugins, runner: CliRunner) -> None:
@@ -143,13 +157,48 @@ def test_a_temperature_is_fitted_on_validation_images_alone(
 
 
 def test_data_without_splits_are_calibrated_on_when_all_are_named(
-    tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner
+    learned: tuple[Path, Path], tmp_path: Path, plugins: Plugins, runner: CliRunner
 ) -> None:
-    directory = make_model(tmp_path / "m", plugins)
-    words = (directory, tiny_folder / "val", "--calibrate", "--json")
+    directory, images = learned
+    publish(directory, tmp_path / "m")
+    words = (tmp_path / "m", images / "val", "--calibrate", "--json")
     with pytest.raises(InvalidDatasetError, match="'val' of .*, which has no splits"):
         call(runner, evaluate, plugins, *words)
-    assert json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))["calibrated"]["images"] == 12
+    assert json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))["calibrated"]["images"] == 60
+
+
+@pytest.mark.parametrize(
+    ("wrong", "images", "reason"),
+    [
+        (0, 12, "of 12 images none is wrong"),
+        (12, 12, "of 12 images none is right"),
+        (1, 1, "of 1 image none is right"),
+        (1, 6, "6 images, 1 of them wrong, cannot tell it within a factor of 2"),
+        (40, 200, None),
+    ],
+)
+def test_images_that_cannot_tell_a_temperature_keep_none(wrong: int, images: int, reason: str | None) -> None:
+    labels = np.arange(images) % 2
+    logits = np.where(np.eye(2)[labels] > 0, 2.0, -2.0).astype(np.float32)
+    logits[:wrong] *= -1
+    found = uncertain(logits, labels, fit(logits, labels))
+    assert found is None if reason is None else (found or "").startswith(reason)
+
+
+def test_a_calibration_that_tells_nothing_leaves_what_is_there(
+    learned: tuple[Path, Path], tmp_path: Path, plugins: Plugins, runner: CliRunner
+) -> None:
+    directory, images = learned
+    publish(directory, tmp_path / "m")
+    words = (tmp_path / "m", images / "train", "--calibrate", "--json", "--split", "all")
+    found = json.loads(call(runner, evaluate, plugins, *words))
+    assert (found["calibrated"], found["temperature"]) == (None, 1.0)
+    assert any(note.startswith("no temperature was kept: of 24 images none is wrong") for note in found["notes"])
+    assert not (tmp_path / "m" / TEMPERATURE).exists()
+    keep(tmp_path / "m")
+    again = json.loads(call(runner, evaluate, plugins, *words))
+    assert again["notes"][-1].endswith("the one kept before, 2.5, stays")
+    assert load_model(tmp_path / "m", device="cpu", plugins=plugins).temperature == 2.5
 
 
 DAMAGED: dict[str, Any] = {

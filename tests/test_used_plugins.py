@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import write_plugin
 
 from automl_pt import run
 from automl_pt.config import SearchConfig, make
@@ -83,7 +84,21 @@ def test_a_study_names_its_plugins_and_needs_them(site: Site, tiny_folder: Path,
     site.install("1.3")
     second = run_search(make(SearchConfig, {**settings, "trials": 2}), tmp_path / "study")
     assert len(second.trials) == 2
-    assert "the plugin acme was version 1.2 and is 1.3" in second.notes
+    assert any(note.startswith("the plugin acme was version 1.2 and is 1.3: trials before") for note in second.notes)
+
+
+def test_a_plugin_file_that_changed_is_told_by_its_content(tiny_folder: Path, tmp_path: Path):
+    path = write_plugin(tmp_path)
+    settings = {"dataset": str(tiny_folder), "backbones": ["tiny"], "plugins": [str(path)], **SEARCH, **SETTINGS}
+    run_search(make(SearchConfig, {**settings, "trials": 1}), tmp_path / "study")
+    same = run_search(make(SearchConfig, {**settings, "trials": 1}), tmp_path / "study")
+    assert not any("was version" in note for note in same.notes)
+    path.write_text(path.read_text().replace("nn.Conv2d(3, 4, 3), nn.B", "nn.Conv2d(3, 4, 3, bias=False), nn.B"))
+    other = run_search(make(SearchConfig, {**settings, "trials": 2}), tmp_path / "study")
+    # the older of the two best trials no longer fits its network: that costs the comparison, not the search
+    assert any(note.startswith("the plugin tiny_plugin was version sha256 ") for note in other.notes)
+    assert len(other.trials) == 2
+    assert other.model is not None
 
 
 def test_a_run_needs_its_plugins(site: Site, tiny_folder: Path, tmp_path: Path):

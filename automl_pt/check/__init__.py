@@ -13,7 +13,7 @@ from automl_pt.check.quick import quick_check
 from automl_pt.check.survey import Progress, Seen, survey
 from automl_pt.dataset import LabeledImages
 from automl_pt.images.read import SUFFIXES
-from automl_pt.layouts.scan import suffix
+from automl_pt.layouts.left_out import suffix
 
 __all__ = ["Finding", "Item", "Level", "Report", "check", "quick_check", "refuse"]
 

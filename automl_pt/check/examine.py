@@ -64,5 +64,7 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _shines_through(content: bytes, name: object) -> bool:
     """Return whether any pixel is transparent, rather than whether there might be one."""
-    alpha = open_header(content, name).convert("RGBA").getchannel("A")
-    return int(np.asarray(alpha).min()) < 255
+    image = open_header(content, name)
+    if image.mode.startswith("I"):  # Pillow's own conversion passes over a transparent colour of 16 bits
+        return bool((np.asarray(image) == image.info["transparency"]).any())
+    return int(np.asarray(image.convert("RGBA").getchannel("A")).min()) < 255

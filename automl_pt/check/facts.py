@@ -10,7 +10,7 @@ import PIL
 from automl_pt.images.read import RULE
 
 #: facts found by another version are found again
-VERSION = f"3 {RULE} {PIL.__version__}"
+VERSION = f"4 {RULE} {PIL.__version__}"
 #: side in pixels of the picture kept to compare alike images by
 THUMB = 16
 

@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "missing class": ("stop", "classes that only one of training and validation has", "refuses"),
     "twin classes": (
         "stop",
-        "class names that differ only in case, spaces, invisible or composed characters",
+        "class names that differ only in case, spaces, invisible or composed characters, or as 1 and 1.0 do",
         "refuses",
     ),
     "two classes": ("falsify", "one picture under two classes", "learns both labels; one of them is wrong"),

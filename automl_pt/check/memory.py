@@ -14,7 +14,10 @@ from typing import Any, Self
 
 from automl_pt.check.facts import VERSION, Facts
 from automl_pt.errors import OutputError
+from automl_pt.file_systems import network_note
 from automl_pt.files import CACHE_VARIABLE, cache_folder
+from automl_pt.json_reader import parse_json
+from automl_pt.locks import require_record_locks
 
 #: path, size in bytes, modification time in nanoseconds, inode: while these stay, so does the content
 Stamp = tuple[bytes, int, int, int]
@@ -42,11 +45,13 @@ def open_memory() -> tuple[Memory, list[str]]:
     Returns it with what the user should know. Raises OutputError where the user named the folder.
     """
     try:
-        return Memory(), []
+        memory = Memory()
     except OutputError as error:
         if os.environ.get(CACHE_VARIABLE):
             raise
         return Memory(Path(":memory:")), [f"nothing is remembered for the next check ({error.given})"]
+    note = network_note(memory.path, "what checks remember")
+    return memory, [] if note is None else [note]
 
 
 class Memory:
@@ -58,12 +63,12 @@ class Memory:
 
     def __init__(self, path: Path | None = None) -> None:
         self._one_thread = threading.Lock()
-        self._path = path or cache_folder() / "check" / "facts.sqlite"
+        self.path = path or cache_folder() / "check" / "facts.sqlite"
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _open(self._path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open(self.path)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(self._path, error) from error
+            raise _unusable(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -83,14 +88,14 @@ class Memory:
             )
             for path, size, mtime, inode, digest, facts in self._execute(query, (VERSION, *paths)):
                 if wanted[path] == (path, size, mtime, inode):
-                    known[path] = digest, Facts(**json.loads(facts))
+                    known[path] = digest, Facts(**parse_json(facts))
         return known
 
     def facts(self, digest: str) -> Facts | None:
         """Return what was found in a content, wherever it lay."""
         query = "SELECT facts FROM facts WHERE sha256 = ? AND version = ?"
         rows = self._execute(query, (digest, VERSION))
-        return Facts(**json.loads(rows[0][0])) if rows else None
+        return Facts(**parse_json(rows[0][0])) if rows else None
 
     def keep(self, one: Stamp, digest: str, facts: Facts) -> None:
         """Remember what was found; a file changed just now is looked at again next time."""
@@ -102,7 +107,7 @@ class Memory:
     def pairs(self, key: str) -> list[tuple[int, int]] | None:
         """Return what `keep_pairs` was given under this key; None when it was not."""
         rows = self._execute("SELECT pairs FROM alike WHERE looks = ? AND version = ?", (key, VERSION))
-        return [(one, other) for one, other in json.loads(rows[0][0])] if rows else None
+        return [(one, other) for one, other in parse_json(rows[0][0])] if rows else None
 
     def keep_pairs(self, key: str, pairs: Sequence[tuple[int, int]]) -> None:
         """Remember which of some images look alike; `key` tells what they show, in their order."""
@@ -113,7 +118,7 @@ class Memory:
             with self._one_thread:
                 return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
+            raise _unusable(self.path, error) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -128,6 +133,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
+    if str(path) != ":memory:":
+        require_record_locks(path)
     database = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
@@ -139,5 +146,6 @@ def _unusable(path: Path, error: Exception) -> OutputError:
     return OutputError(
         "the check's memory must be readable and writable",
         given=f"{path}: {error}",
-        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE",
+        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE to a folder on "
+        "a disk of this machine",
     )

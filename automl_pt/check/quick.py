@@ -10,7 +10,8 @@ from pathlib import Path
 from automl_pt.check.findings import Finding, Item, finding
 from automl_pt.dataset import LabeledImages
 from automl_pt.images.read import UnreadableImage
-from automl_pt.layouts.scan import HIDDEN, NO_CLASS
+from automl_pt.layouts.class_names import as_read
+from automl_pt.layouts.left_out import HIDDEN, NO_CLASS
 
 #: characters that print as nothing or turn the writing direction
 _UNSEEN = ("Cc", "Cf")
@@ -47,7 +48,8 @@ def _twins(classes: Sequence[str]) -> Iterator[Item]:
     """Yield classes that a person, or another file system, takes for one."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike[" ".join(_plain(unicodedata.normalize("NFKC", name)).casefold().split())].append(name)
+        plain = " ".join(_plain(unicodedata.normalize("NFKC", name)).casefold().split())
+        alike[as_read(plain)].append(name)
     for names in alike.values():
         if len(names) > 1:
             yield Item(tuple(names), ", ".join(ascii(name) for name in names))

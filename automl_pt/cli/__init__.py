@@ -5,12 +5,12 @@ A command's module is imported when the command is used, so that `--help` stays 
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
 import click
 
+from automl_pt.cli.streams import lasting_streams
 from automl_pt.errors import AutomlError
 
 #: name of a command: the module that holds it, and what `--help` says of it
@@ -28,10 +28,14 @@ COMMANDS = {
     "check": ("check", "Look at every image before training."),
     "cache": ("cache", "List or prune the decoded images on disk."),
     "backbones": ("backbones", "List the networks that can be trained."),
+    "fetch": ("fetch", "Bring pretrained weights onto this machine."),
     "datasets": ("datasets", "List the datasets known by name."),
     "plugins": ("plugins", "List the plugins that are installed."),
     "doctor": ("doctor", "Show what automl-pt finds on this machine."),
 }
+
+#: commands whose work is on disk or on the network: they carry on where nothing can be printed
+WORK = frozenset({"dashboard", "export", "reproduce", "search", "serve", "train"})
 
 
 class LazyGroup(click.Group):
@@ -67,39 +71,73 @@ def cli(traceback: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 and 143 stopped by a signal."""
+    """Run the command line and exit with one of the codes of docs/ends.md."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    traceback = "--traceback" in arguments
+    words = [word for word in arguments if word != "--traceback"]
+    with lasting_streams() as output:
+        output.on_loss = _went_on if first_word(words) in WORK else _say_nothing
+        code = _run(words, traceback="--traceback" in arguments)
+        sys.stdout.flush()
+        if output.lost is not None and output.on_loss is _say_nothing and not output.reader_left:
+            click.echo(f"error: {_unwritable(output.lost)}", err=True)
+            code = code or 1
+    sys.exit(code)
+
+
+def first_word(words: list[str]) -> str:
+    """Return the command's name."""
+    return next((word for word in words if not word.startswith("-")), "")
+
+
+def _run(words: list[str], *, traceback: bool) -> int:
+    """Run a command to its end and return its exit code; an error that is not known is raised, as it is on request."""
     try:
-        words = [word for word in arguments if word != "--traceback"]
         with cli.make_context("automl-pt", words) as context:
             code = cli.invoke(context)
-        sys.stdout.flush()
     except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        return end.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; everything finished so far is kept, and the same command goes on", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output has gone, as with `| head`: nothing is wrong, and nobody is there to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return 130
     except Exception as error:
         known = _known(error)
         if traceback or known is None:
             raise
         click.echo(f"error: {known}", err=True)
-        sys.exit(known.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        return known.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _went_on(error: OSError) -> None:
+    """Say once that nothing more is printed; the work is not less for that."""
+    reason = error.strerror or str(error)
+    text = f"note: nothing more can be printed ({reason}); the work continues, and its results are written to disk"
+    click.echo(text, err=True)
+
+
+def _say_nothing(error: OSError) -> None:
+    """Wait with an error until the command has ended: a reader that left, as with `| head`, is no error."""
+
+
+def _unwritable(error: OSError) -> AutomlError:
+    from automl_pt.errors import OutputError
+
+    return OutputError(
+        "what was to be printed could not be written",
+        given=f"standard output: {error.strerror or error}",
+        remedy="free some space, or send the output elsewhere, and run the command again",
+    )
 
 
 def _known(error: Exception) -> AutomlError | None:
     """Return the error a person can act on: our own, or what a foreign one is known to mean."""
     if isinstance(error, AutomlError):
         return error
+    from automl_pt.exhausted import exhausted
+    from automl_pt.files import impossible_name
     from automl_pt.installation import explain
 
-    return explain(error)
+    return impossible_name(error) or explain(error) or exhausted(error)

@@ -7,7 +7,7 @@ import click
 
 @click.command("dashboard")
 @click.argument("study")
-@click.option("--storage", help="The storage's URL, where it has a password.")
+@click.option("--storage", help="URL of the storage, where it is not study.db in the study's folder.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
 def command(study: str, storage: str | None, port: int) -> None:
     """Open STUDY in Optuna's dashboard, on this machine only; Ctrl-C ends it.

@@ -11,7 +11,11 @@ import click
 @click.command("evaluate")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("dataset")
-@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="[test, else val, else all]")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "unseen", "all"]),
+    help="unseen: all images but those trained on.  [test, else val, else all; unseen where some are new to MODEL]",
+)
 @click.option("--compare", "other", type=click.Path(path_type=Path), help="Another model, for a paired test.")
 @click.option("--calibrate", is_flag=True, help="Fit a temperature on these images and keep it beside the model.")
 @click.option("--no-temperature", "raw", is_flag=True, help="Leave out the temperature that is kept with a model.")
@@ -20,6 +24,7 @@ import click
 @click.option("--image-column", help="A table's column of image paths.")
 @click.option("--label-column", help="A table's column of labels.")
 @click.option("--split-column", help="A table's column that says train, val or test.")
+@click.option("--follow-links", is_flag=True, help="Take what links lead to that leave the folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
@@ -36,6 +41,7 @@ def command(
     plugins: tuple[str, ...],
     as_json: bool,
     quiet: bool,
+    follow_links: bool,
     **settings: str | None,
 ) -> int:
     """Measure MODEL on the labelled images of DATASET.
@@ -63,6 +69,7 @@ def command(
         with_temperature=not raw,
         device=device,
         progress=lambda total: progress(total, quiet=quiet or as_json),
+        follow_links=follow_links,
         **given,
     )
     if as_json:

@@ -42,7 +42,8 @@ def command(
 
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders or patterns; without them
     256 of the validation images are taken, where the data that MODEL was trained on are still there. The exported
-    network must give the logits that it gives in PyTorch, within 1e-4.
+    network must give the logits that it gives in PyTorch, within 1e-4, or within 1e-5 of an image's largest logit where
+    that is more.
     """
     from automl_pt.errors import UsageError
     from automl_pt.files import to_json
@@ -63,8 +64,11 @@ def command(
         )
     registered = load_plugins(plugins)
     loaded = load_model(model, device="cpu", plugins=registered)
-    named = Images(list_images(images), "images named") if images else None
+    listing = list_images(images)
+    named = Images(listing.paths, "images named") if images else None
     checked = named or validation_images(loaded, model, registered)
+    for note in listing.notes:
+        click.echo(f"note: {note}", err=True)
     parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
     if as_json:
         click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
@@ -79,6 +83,10 @@ def told(parity: Parity, *, resized: bool) -> str:
         f"(bound {parity.bound:g}); {parity.same_class} have the same class"
     ]
     if resized:
+        lines.append(
+            f"of {parity.pixels:,} pixels that both resized, {parity.differing_pixels:,} were rounded apart, by "
+            f"{parity.largest_pixel_difference:g} at most; the logits above are those of equal pixels"
+        )
         lines.append(
             "resized in the network, not by the decoder: from the model's own logits they differ by at most "
             f"{parity.model_largest_difference:.2g}; {parity.model_same_class} have the same class"

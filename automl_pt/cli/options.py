@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from automl_pt.config import SearchConfig, Settings, TrainConfig, make, read_toml
+from automl_pt.config import SearchConfig, Settings, TrainConfig, make
+from automl_pt.config_files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
@@ -68,6 +69,8 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
     plain = _plain(field.annotation)
+    if name == "pretrained":  # the other way has a name of its own; --no-pretrained is what it was called before
+        return click.option("--pretrained/--from-scratch", " /--no-pretrained", name, default=None, help=help_text)
     if plain is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if name == "lr" and get_origin(plain) is tuple:
@@ -86,7 +89,8 @@ def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any])
     """Join a TOML file with the options given on top of it; raise one ConfigError that lists every mistake."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     settings = read_toml(config) if config is not None else {}
-    return make(kind, {**settings, **given}, source=str(config) if config is not None else "settings")
+    source = str(config) if config is not None else "settings"
+    return make(kind, {**settings, **given}, source=source, toml=config is not None)
 
 
 def _plain(annotation: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from automl_pt.cli.streams import OUTPUT
+
 if TYPE_CHECKING:
     from automl_pt.model.prediction_files import Columns, Writer
 
@@ -59,7 +61,8 @@ def command(
         check_output(output, force=force)
     loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
-    paths = list_images(named)
+    listing = list_images(named)
+    paths = listing.paths
     columns = Columns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
     unreadable = 0
     with _writer(output, columns) as writer, progress(len(paths), quiet=quiet) as advance:
@@ -67,7 +70,11 @@ def command(
             writer.write(prediction)
             unreadable += prediction.error is not None
             advance()
+            if output is None and OUTPUT.lost is not None:
+                return 0  # nobody reads the rows any more; `main` says why where that is an error
     if not quiet:
+        for note in listing.notes:
+            click.echo(f"note: {note}", err=True)
         if loaded.portion.note is not None:
             click.echo(f"note: {loaded.portion.note}", err=True)
         at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"

@@ -11,7 +11,7 @@ import click
 @click.argument("study")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs nothing else.")
 @click.option("--force", is_flag=True, help="Replace a file that is no page of automl-pt with that of --html.")
-@click.option("--storage", help="The storage's URL, where it has a password.")
+@click.option("--storage", help="URL of the storage, where it is not study.db in the study's folder.")
 @click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every figure of the page.")
@@ -52,8 +52,7 @@ def _whole(
     from automl_pt.plugins import load_plugins
     from automl_pt.study.sections.write import read_content, write_page
 
-    registered = load_plugins(plugins) if plugins else None
-    report, content = read_content(study, storage=storage, device=device, plugins=registered)
+    report, content = read_content(study, storage=storage, device=device, plugins=load_plugins(plugins))
     if html is not None:
         write_page(content, html)
     if as_json:

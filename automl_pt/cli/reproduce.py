@@ -7,20 +7,26 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.lookup import plugin_option
+
 
 @click.command("reproduce")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the new run.  [RUN-again]")
+@plugin_option
+@click.option("--download", is_flag=True, help="Fetch a named dataset that is not on this machine.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the verdict and errors.")
-def command(run: Path, output: Path | None, quiet: bool) -> int:
+def command(run: Path, output: Path | None, plugins: tuple[str, ...], download: bool, quiet: bool) -> int:
     """Run the run directory RUN again and compare: history and weights, bit for bit.
 
-    What has changed since (versions, device, data) is said first. Exits with 1 when the results differ.
+    What has changed since (versions, device, data) is said first. Exits with 1 when the results differ. A plugin file
+    that the run names is not loaded unless --plugin names it here, because a run directory may come from anybody.
     """
     from automl_pt.cli.display import train_display
+    from automl_pt.plugins import load_plugins
     from automl_pt.reproduce import Reproduction
 
-    reproduction = Reproduction(run)
+    reproduction = Reproduction(run, plugins=load_plugins(plugins), download=download)
     whole = Path(os.path.abspath(run))  # "." and ".." are no names
     output = output or whole.with_name(f"{whole.name}-again")
     for change in reproduction.changes():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from automl_pt.absence import of_trials
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import SearchConfig
+from automl_pt.errors import StudyError
+from automl_pt.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.study.records import StudyResult
 
 
 @click.command("search")
@@ -22,22 +26,33 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     """Search learning rate and batch size for DATASET, and leave one finished model in studies/NAME/model.
 
     DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial is
-    the documented default (learning rate 0.001, batch size 16). The same command goes on where it was stopped, and
-    with a larger --trials it adds to what is there.
+    the documented default (learning rate 0.001, batch size 16), or what is nearest to it where the ranges, few images
+    or little memory leave it out: below 320 training images and at 5 epochs it has batch size 8, as all trials have.
+    The same command goes on where it was stopped, and with a larger --trials it adds to what is there. Exit code 1
+    says that there is no model.
     """
     since = time.monotonic()  # loading PyTorch takes seconds, which --timeout is to cover
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
-    from automl_pt.study.classifier import IMAGES, prepare_material
+    from automl_pt.study.classifier import in_time
+    from automl_pt.study.events import Finished
     from automl_pt.study.search import steps, study_name
 
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json) as display:
-        preparing = until_told(stop, display.preparing)
-        subject = replace(IMAGES, prepare=partial(prepare_material, progress=preparing))
+        subject = in_time(settings, since, until_told(stop, display.preparing))
         directory = Path("studies") / study_name(settings)
         for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal, since=since):
             stop.says = STEPPING
             display.show(event)
+    if isinstance(event, Finished) and event.result.model is None and stop.signal is None:
+        raise no_model(event.result)
     return stop.exit_code
+
+
+def no_model(result: StudyResult) -> StudyError:
+    """Say why a search left no model."""
+    absence = of_trials([(trial.state, trial.reason) for trial in result.trials], result.stopped)
+    given = f"study {result.name} in {printable(result.directory)}"
+    return StudyError(f"no model: {absence.what}", given=given, remedy=absence.remedy)

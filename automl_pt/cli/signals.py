@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to save and end, the second ends the process at once."""
+"""Ctrl-C, SIGTERM and the like: the first asks the run to save and end, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import click
 #: what is going on when the signal comes, and what it therefore does
 READING = "stopping: still reading images, no step is under way that must be saved; once more to leave at once"
 STEPPING = "stopping: finishing the step and saving; once more to leave at once"
+#: Ctrl-C; the end of a session, a container or a machine; a terminal that has gone; a cluster's warning that a job's
+#: time is nearly up, as `sbatch --signal=USR1@60` asks for
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 @dataclass
@@ -37,7 +40,10 @@ class Stop:
 
 @contextmanager
 def stopping(says: str) -> Iterator[Stop]:
-    """Catch SIGINT, SIGTERM and SIGHUP inside the block and say so; only the main thread may do so."""
+    """Catch `SIGNALS` inside the block and say so; only the main thread may do so.
+
+    SIGHUP stays ignored where it was: `nohup` starts a command so, which is to outlive its terminal.
+    """
     stop = Stop(says)
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -47,8 +53,9 @@ def stopping(says: str) -> Iterator[Stop]:
         stop.signal = number
         print(f"\n{stop.says}", file=sys.stderr, flush=True)
 
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
-    before = {number: signal.signal(number, handle) for number in caught}
+    hangup = getattr(signal, "SIGHUP", None)
+    ignored = {hangup} if hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
     try:
         yield stop
     finally:

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.lookup import plugin_option
+
+#: of commands that read studies: where a study.json points to another storage, that one is not opened by its order
+STORAGE = "URL of the storage of studies that are not kept in their own folder."
+
 
 @click.group("studies", invoke_without_command=True)
 @click.option(
     "--root", type=click.Path(path_type=Path), default="studies", show_default=True, help="Folder to look in."
 )
+@click.option("--storage", help=STORAGE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a table.")
 @click.pass_context
-def command(context: click.Context, root: Path, as_json: bool) -> int:
+def command(context: click.Context, root: Path, storage: str | None, as_json: bool) -> int:
     """List the studies in studies/: what each searches, how far it is, its best loss.
 
     Exit code 1 says that some could not be read.
@@ -23,7 +29,7 @@ def command(context: click.Context, root: Path, as_json: bool) -> int:
     from automl_pt.cli.report_display import print_studies
     from automl_pt.study.report import StudyReport, list_studies
 
-    found = list_studies(root)
+    found = list_studies(root, storage=storage)
     reports = [report for report in found if isinstance(report, StudyReport)]
     errors = [error for error in found if not isinstance(error, StudyReport)]
     if as_json:
@@ -40,17 +46,20 @@ def command(context: click.Context, root: Path, as_json: bool) -> int:
 @command.command("compare")
 @click.argument("first")
 @click.argument("second")
+@click.option("--storage", help=STORAGE)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
+@plugin_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def compare(first: str, second: str, device: str, as_json: bool) -> int:
+def compare(first: str, second: str, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool) -> int:
     """Put two studies side by side: data, space, trials, cost, best losses, test figures.
 
     FIRST and SECOND are names in studies/ or folders. On the same images their models are compared image by image.
     Exit code 1 says that their data differ, so that their figures cannot be compared.
     """
+    from automl_pt.plugins import load_plugins
     from automl_pt.study.side_by_side import compare_studies
 
-    found = compare_studies(first, second, device=device)
+    found = compare_studies(first, second, storage=storage, device=device, plugins=load_plugins(plugins))
     if as_json:
         from automl_pt.files import to_json
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_pt.dataset import Hints, LabeledImages
 from automl_pt.errors import InvalidDatasetError, UnknownNameError
+from automl_pt.files import is_there
+from automl_pt.layouts import left_out
 from automl_pt.layouts.layouts import grouped, open_path
 from automl_pt.text import printable
 
@@ -21,9 +24,15 @@ _LAYOUT = ("image_column", "label_column", "split_column", "group_column", "grou
 def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     """Return the images that `settings.dataset` names, and what is known of them; nothing is decoded.
 
+    The images' notes tell how many files are left out.
     A registered name wins over a file or folder of the same name ("./digits" means the folder). Raises
     UnknownNameError or InvalidDatasetError when there is neither, and what opening the data raises.
     """
+    images, hints = _open(settings, plugins)
+    return replace(images, notes=(*images.notes, *left_out.notes(images.left_out))), hints
+
+
+def _open(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     datasets = plugins.datasets()
     if settings.dataset in datasets:
         dataset = datasets[settings.dataset]
@@ -33,9 +42,22 @@ def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
         images = dataset.load(root)
         return (images if settings.group_by is None else grouped(images, settings.group_by)), dataset.hints
     path = Path(settings.dataset)
-    if not path.exists():
+    if not is_there(path):
         raise _not_found(settings.dataset, list(datasets))
     return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
+
+
+def hints_of(settings: Settings, plugins: Plugins) -> Hints:
+    """Return what is known of the images that `settings.dataset` names, before any is looked for.
+
+    Raises what `find` raises when there is neither such a name nor such a path.
+    """
+    datasets = plugins.datasets()
+    if settings.dataset in datasets:
+        return datasets[settings.dataset].hints
+    if not Path(settings.dataset).exists():
+        raise _not_found(settings.dataset, list(datasets))
+    return Hints()
 
 
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:

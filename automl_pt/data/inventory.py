@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from unicodedata import normalize
 
 from automl_pt.data.hashes import HashIndex, array_digest
 from automl_pt.data.manifest import Entry, Manifest
@@ -76,8 +77,18 @@ class Inventory:
         return Originals(self.images.images, names, index)
 
     def title(self, name: str) -> str:
-        """Return the class of the image called `name`."""
-        return self.images.classes[self.images.labels[self.index[name]]]
+        """Return the class of the image called `name`, in Unicode's composed form."""
+        return normalize("NFC", self.images.classes[self.images.labels[self.index[name]]])
+
+    def spell_as(self, manifest: Manifest) -> None:
+        """Call images as `manifest` does where the name found differs in the spelling of Unicode alone."""
+        known = {entry.name for entry in manifest.entries} | {item.name for item in manifest.left_out}
+        missing = {normalize("NFC", name): name for name in known - self.index.keys() if not name.isascii()}
+        if not missing:
+            return
+        other = {name: normalize("NFC", name) for name in self.names if name not in known}
+        self.names = [missing.get(other.get(name, name), name) for name in self.names]
+        self.index = {name: place for place, name in enumerate(self.names)}
 
 
 def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence[Split]) -> None:
@@ -86,11 +97,13 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
     A file whose size, times and inode are those it was hashed with is not read again.
     """
     entries = [entry for entry in manifest.entries if entry.split in splits]
+    inventory.spell_as(manifest)
     here = [entry for entry in entries if entry.name in inventory.index]
     digests = inventory.digests(entry.name for entry in here)
     vanished = [entry.name for entry in entries if entry.name not in inventory.index]
     changed = [entry.name for entry in here if digests[entry.name] != entry.sha256]
-    moved = [entry.name for entry in here if inventory.title(entry.name) != manifest.classes[entry.label]]
+    same = {name: normalize("NFC", name) for name in manifest.classes}
+    moved = [entry.name for entry in here if inventory.title(entry.name) != same[manifest.classes[entry.label]]]
     kinds = {"vanished": vanished, "changed": changed, "of another class now": moved}
     given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds.items() if names)
     if given:

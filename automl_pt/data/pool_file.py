@@ -9,7 +9,6 @@ tail      length of meta (8 bytes), sha256 of meta (32), magic (16)
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 
 from automl_pt.files import to_json
 from automl_pt.images.read import RULE
+from automl_pt.json_reader import JsonError, parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,7 +140,10 @@ def _meta(stream: BinaryIO) -> tuple[dict[str, Any], int]:
     content = stream.read(length)
     if hashlib.sha256(content).digest() != digest:
         raise DamagedPool("its meta data do not match their checksum")
-    return json.loads(content), end - _TAIL.size - length
+    try:
+        return parse_json(content), end - _TAIL.size - length
+    except JsonError as error:
+        raise DamagedPool(f"its meta data: {error}") from error
 
 
 def _require_content(stream: BinaryIO, length: int, wanted: str) -> None:

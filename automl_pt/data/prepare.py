@@ -23,7 +23,7 @@ from automl_pt.data.pixels import Pixels
 from automl_pt.data.split import freeze, require_classes
 from automl_pt.dataset import Hints, LabeledImages, Split
 from automl_pt.files import cache_folder
-from automl_pt.text import few
+from automl_pt.text import counted, few
 
 if TYPE_CHECKING:
     from automl_pt.config import Settings
@@ -57,7 +57,14 @@ class Data:
         """Return what the user should read: how the data were understood, and why a cache could not be used."""
         new = added(self.manifest, self.inventory)
         said = [f"{len(new)} images were added since the split was frozen and are not used: {few(new)}"] if new else []
-        return (*self.inventory.images.notes, *said, *self.cache.notes)
+        return (*self.inventory.images.notes, *self._lost(), *said, *self.cache.notes)
+
+    def _lost(self) -> list[str]:
+        """Say which images were found and are in no split: unreadable ones, and those of classes of the test split."""
+        found = set(self.inventory.images.left_out)
+        lost = [item for item in self.manifest.left_out if (item.name, item.reason) not in found]
+        shown = few(f"{item.name}: {item.reason}" for item in lost)
+        return [f"{counted(len(lost), 'image')} left out, and listed in manifest.json: {shown}"] if lost else []
 
     @property
     def decoded(self) -> int:

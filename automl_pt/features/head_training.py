@@ -28,6 +28,7 @@ from automl_pt.errors import ConfigError, PluginError
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.trainer import Training
 
@@ -72,8 +73,8 @@ def _start(
         backbone,
         len(data.manifest.classes),
         size.image_size,
-        pretrained=config.pretrained,
-        weights=weights,
+        pretrained=bool(config.pretrained),
+        weights=given_weights(weights) if weights is not None else None,
         seed=config.seed,
     )
     try:

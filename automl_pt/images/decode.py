@@ -24,7 +24,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from automl_pt.images.foreign import kind_of
 from automl_pt.images.modes import to_rgb
+from automl_pt.images.png import mend_transparency, without_large_metadata
 from automl_pt.images.read import BOUND as BOUND
 from automl_pt.images.read import FORMATS, JPEGS, MAX_PIXELS
 from automl_pt.images.read import RULE as RULE
@@ -81,6 +83,7 @@ def open_header(content: bytes, name: object) -> Image.Image:
     """Open an image without decoding it; raise UnreadableImage for other formats and beyond `MAX_PIXELS`."""
     if not content:
         raise UnreadableImage(name, "the file is empty (0 bytes)", "empty")
+    content = without_large_metadata(content, name)
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -94,6 +97,8 @@ def open_header(content: bytes, name: object) -> Image.Image:
         raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {MAX_PIXELS:,}", "huge")
     if not width or not height:
         raise UnreadableImage(name, f"{width} x {height} pixels")
+    if image.format == "PNG":
+        mend_transparency(image, content)
     return image
 
 
@@ -192,6 +197,8 @@ def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableIm
     if content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content):
         return UnreadableImage(name, "the WebP file is truncated", "truncated")
     if isinstance(error, UnidentifiedImageError):
-        return UnreadableImage(name, "not a JPEG, PNG, WebP, BMP or GIF file, or its header is damaged")
+        kind = kind_of(content)
+        damaged = ", or its header is damaged" if kind is None else f"; it is {kind}"
+        return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP or GIF file{damaged}")
     reason = printable(str(error) or type(error).__name__)[:200]
     return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")

@@ -25,7 +25,11 @@ _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a decoded image in mode RGB; raise ValueError for modes whose range is not known."""
     if image.mode in _SIXTEEN_BITS:
-        return _scaled(image).convert("RGB")
+        scaled = _scaled(image).convert("RGB")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            scaled.paste(BACKGROUND, mask=Image.fromarray(np.asarray(image) == clear))
+        return scaled
     if image.mode in _ALPHA or (image.mode in _PLAIN and image.has_transparency_data):
         return _on_background(image)
     if image.mode in _PLAIN:

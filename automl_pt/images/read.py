@@ -29,7 +29,7 @@ MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 * 1024 * 1024
 Fault = Literal["unreadable", "empty", "truncated", "huge"]
 #: names the rule in caches and model files; changes whenever the pixels may
-RULE = "rgb-short-side-bilinear-centre-1"
+RULE = "rgb-short-side-bilinear-centre-2"
 #: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
 BOUND = 1.5
 

@@ -23,11 +23,13 @@ from automl_pt.files import (
     write_json,
     write_new,
 )
-from automl_pt.layouts.scan import is_ignored
+from automl_pt.layouts.left_out import is_ignored
 from automl_pt.layouts.tar import members, open_tar
 from automl_pt.locks import locked
 from automl_pt.text import printable
 
+#: what usual file systems allow for one name
+MAX_NAME_BYTES = 255
 MAX_MEMBERS = 5_000_000
 #: one file; no image may be larger either
 MAX_MEMBER_BYTES = 512 * 1024 * 1024
@@ -70,7 +72,7 @@ def _is_intact(folder: Path, record: Path) -> bool:
         told = read_json(record)
         sizes, _ = told["sizes"], told["ignored"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
@@ -161,6 +163,8 @@ class _Unpacking:
         path = PurePosixPath(name)
         if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\\" in name or "\0" in name:
             self._unsafe(name, "a path that may leave the folder")
+        if any(len(part.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for part in path.parts):
+            self._unsafe(name, f"a name of more than {MAX_NAME_BYTES} bytes, which file systems do not allow")
         return path.parts
 
     def _once(self, name: str) -> None:

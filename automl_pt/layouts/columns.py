@@ -8,16 +8,15 @@ from pathlib import Path
 
 from automl_pt.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.images.read import SUFFIXES
-from automl_pt.layouts.folders import SPLIT_NAMES
+from automl_pt.layouts.left_out import suffix
 from automl_pt.layouts.rows import Row
-from automl_pt.layouts.scan import suffix
+from automl_pt.layouts.split_column import SplitColumn, find_split_column, read_split_column
 from automl_pt.text import few, printable
 
 #: what people call them, without case, space, dash and underscore
 _USUAL = {
     "image": ("image", "imagepath", "path", "filepath", "file", "filename", "imagefile", "imagename", "img", "imgpath"),
     "label": ("label", "labels", "class", "classname", "category", "target", "classlabel", "labelname"),
-    "split": ("split", "set", "subset", "partition"),
     "group": ("group", "groupid"),
 }
 
@@ -32,22 +31,27 @@ class Columns:
     group: str | None = None
 
 
-def find_columns(path: Path, header: Sequence[str], rows: Sequence[Row], named: Columns) -> tuple[Columns, list[str]]:
-    """Return the columns to use and what to tell the user of them.
+def find_columns(
+    path: Path, header: Sequence[str], rows: Sequence[Row], named: Columns
+) -> tuple[Columns, SplitColumn | None, list[str]]:
+    """Return the columns to use, how the column of splits is read, and what to tell the user of them.
 
     Raises ConfigError for a named column that is not there, InvalidDatasetError or NotLabeledDatasetError where it is
-    not obvious which column holds the paths or the labels. A column of splits is guessed
-    when it holds nothing else, one of groups by its name alone.
+    not obvious which column holds the paths or the labels, or what a column of splits says. A column of splits is
+    guessed by its name and by what it holds, one of groups by its name alone.
     """
     _refuse_absent(path, header, named)
     chosen = {part.name: getattr(named, part.name) for part in fields(Columns)}
     free = [column for column in header if column not in chosen.values()]
-    for kind in chosen:
+    for kind in _USUAL:
         if chosen[kind] is None:
-            chosen[kind] = _usual(kind, free if kind != "split" else _of_splits(free, rows))
+            chosen[kind] = _usual(kind, free)
             free = [column for column in free if column != chosen[kind]]
     chosen["image"] = chosen["image"] or _with_endings(free, rows)
     free = [column for column in free if column != chosen["image"]]
+    splits, doubts = _split_column(path, free, rows, named, has_label=chosen["label"] is not None)
+    chosen["split"] = splits.name if splits is not None else None
+    free = [column for column in free if column != chosen["split"]]
     if chosen["label"] is None and len(free) == 1:
         chosen["label"] = free[0]
     _refuse_unclear(path, header, chosen)
@@ -56,7 +60,17 @@ def find_columns(path: Path, header: Sequence[str], rows: Sequence[Row], named: 
         if column:
             how = "guessed" if getattr(named, kind) is None else "as named"
             said[how].append(f"{kind} {printable(column)!r}")
-    return Columns(**chosen), [f"columns {how}: {', '.join(columns)}" for how, columns in said.items() if columns]
+    notes = [f"columns {how}: {', '.join(columns)}" for how, columns in said.items() if columns]
+    return Columns(**chosen), splits, [*notes, *doubts, *([] if splits is None else splits.note(rows))]
+
+
+def _split_column(
+    path: Path, free: Sequence[str], rows: Sequence[Row], named: Columns, *, has_label: bool
+) -> tuple[SplitColumn | None, list[str]]:
+    """Read the named column of splits, or find one; the only column that can hold the labels holds no splits."""
+    if named.split is not None:
+        return read_split_column(path, named.split, rows), []
+    return (None, []) if len(free) == 1 and not has_label else find_split_column(path, free, rows)
 
 
 def _usual(kind: str, columns: Sequence[str]) -> str | None:
@@ -67,11 +81,6 @@ def _usual(kind: str, columns: Sequence[str]) -> str | None:
         if len(found) == 1:
             return found[0]
     return None
-
-
-def _of_splits(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Return the columns that hold nothing but names of splits and blanks."""
-    return [column for column in columns if all(cells[column].casefold() in {*SPLIT_NAMES, ""} for _, cells in rows)]
 
 
 def _with_endings(columns: Sequence[str], rows: Sequence[Row]) -> str | None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from automl_pt.dataset import LabeledImages, Split
+from automl_pt.dataset import SPLITS, LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.layouts.scan import HIDDEN, NO_CLASS, NO_IMAGE, Scan, scan
+from automl_pt.layouts.class_names import composed
+from automl_pt.layouts.left_out import HIDDEN, NO_CLASS, is_of_system, may_be_image, summary
+from automl_pt.layouts.scan import Scan, scan
+from automl_pt.layouts.split_words import certain, together
+from automl_pt.layouts.splits import Layout, alike_note, find_layout, folders_of
 from automl_pt.text import few, printable
 
-#: how people call the three splits
-SPLIT_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 WANTED = (
@@ -32,7 +26,7 @@ WANTED = (
 def open_folder(
     root: Path, shown: Path | None = None, *, ignored: Sequence[str] = (), follow_links: bool = False
 ) -> LabeledImages:
-    """Open class folders, or class folders within folders for splits; one wrapping folder around them is allowed.
+    """Open class folders, or class folders within folders for splits; wrapping folders around them are looked through.
 
     `shown` is what notes call the folder, where it was unpacked from something else, and `ignored` names the files of
     that which were not unpacked. With `follow_links` images elsewhere count too, where links lead to them.
@@ -42,24 +36,30 @@ def open_folder(
     if not found.names:
         _refuse_empty(found)
     notes: list[str] = []
-    wrapper = _wrapper(found.names)
-    if wrapper:
+    around: list[str] = []
+    while wrapper := _wrapper(found):
         found = _unwrapped(found, wrapper)
-        notes.append(f"the classes are in the folder {printable(wrapper)!r} within {printable(shown or root)}")
-    return _splits(found, notes) if _is_split(found) else _classes(found, notes)
+        around.append(wrapper)
+    if around:
+        notes.append(f"the classes are in the folder {printable('/'.join(around))!r} within {printable(shown or root)}")
+    parts = [_parts(name) for name in found.names]
+    layout = find_layout(found, parts)
+    return _splits(found, layout, parts, notes) if layout.splits else _classes(found, parts, notes)
 
 
 def _parts(name: str) -> list[str]:
     return name.split("/")
 
 
-def _wrapper(names: Sequence[str]) -> str | None:
+def _wrapper(found: Scan) -> str | None:
     """Return the one folder around everything, when there are folders within it; a lone train folder is none."""
-    tops = {_parts(name)[0] for name in names}
-    if len(tops) != 1 or min(len(_parts(name)) for name in names) < 3:
+    tops = {_parts(name)[0] for name in found.names}
+    if len(tops) != 1 or min(len(_parts(name)) for name in found.names) < 3:
         return None
     top = tops.pop()
-    return None if SPLIT_NAMES.get(top.casefold()) == "train" else top
+    # a folder beside it whose images cannot be taken makes both of them classes
+    beside = {_parts(name)[0] for name, why in found.left_out if "/" in name and may_be_image(name, why)} - {top}
+    return None if beside or certain(top) == "train" else top
 
 
 def _unwrapped(found: Scan, wrapper: str) -> Scan:
@@ -74,95 +74,81 @@ def _unwrapped(found: Scan, wrapper: str) -> Scan:
     )
 
 
-def _is_split(found: Scan) -> bool:
-    """Return whether the folders are splits that hold class folders; raise InvalidDatasetError where one cannot say."""
-    deep = sorted({_parts(name)[0] for name in found.names if len(_parts(name)) > 2})
-    tops = sorted({_parts(name)[0] for name in found.names if "/" in name})
-    splits = {SPLIT_NAMES[top.casefold()] for top in deep if top.casefold() in SPLIT_NAMES}
-    others = [top for top in tops if top.casefold() not in SPLIT_NAMES]
-    if (others and len(splits) < 2) or not splits:
-        return False
-    if others:
-        given = (
-            f"{printable(found.root)}: {few(top for top in tops if top not in others)}, and beside them {few(others)}"
-        )
-        raise InvalidDatasetError(
-            "a folder holds either splits or classes", given=given, remedy="move what is not a split to another folder"
-        )
-    if "train" not in splits:
-        given = f"{printable(found.root)}: {few(tops)}"
-        raise InvalidDatasetError(
-            "a folder of splits needs a train folder", given=given, remedy="add it, or give one of these folders alone"
-        )
-    return True
+def _splits(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: list[str]) -> LabeledImages:
+    _refuse_flat_validation(found, layout, parts)
+    folders: dict[Split, list[str]] = {}
+    for folder, split in sorted(layout.splits.items()):
+        folders.setdefault(split, []).append(printable(folder))
+    said = ", ".join(f"{split} is {' and '.join(map(repr, folders[split]))}" for split in SPLITS if split in folders)
+    where = " in each class folder" if layout.split_place else ""
+    if layout.places:
+        inner = sorted({f"{own[0]}/{own[1]}" for own in parts if own[0] in layout.places})
+        said += f"; all of it is in the folders {few(inner)}"
+    return _by_folder(found, layout, parts, [*notes, f"splits as given{where}: {said}"])
 
 
-def _splits(found: Scan, notes: list[str]) -> LabeledImages:
-    folders: dict[Split, str] = {}
-    for top in sorted({_parts(name)[0] for name in found.names if "/" in name}):
-        split = SPLIT_NAMES[top.casefold()]
-        if split in folders:
-            raise InvalidDatasetError(
-                "a split is one folder",
-                given=f"{printable(folders[split])} and {printable(top)} in {printable(found.root)}",
-                remedy="move the images of one into the other, or move one away",
-            )
-        folders[split] = top
-    _refuse_flat_validation(found, folders)
-    said = "splits as given: " + ", ".join(f"{split} is {printable(top)!r}" for split, top in folders.items())
-    return _by_folder(found, 1, [*notes, said])
-
-
-def _classes(found: Scan, notes: list[str]) -> LabeledImages:
-    tops = {_parts(name)[0].casefold() for name in found.names if "/" in name}
-    if tops <= set(SPLIT_NAMES):
+def _classes(found: Scan, parts: Sequence[Sequence[str]], notes: list[str]) -> LabeledImages:
+    folders = folders_of(parts)
+    if set(folders.tops) == set(together(folders.tops)):
         _refuse_unlabeled(found)
-    return _by_folder(found, 0, notes)
+    note = alike_note(folders)
+    return _by_folder(found, Layout(), parts, [*notes, *([note] if note else [])])
 
 
-def _by_folder(found: Scan, depth: int, notes: list[str]) -> LabeledImages:
-    """Label each image by the folder at `depth` in its name; what lies above is left out."""
-    taken = [name for name in found.names if len(_parts(name)) > depth + 1]
-    rest = [(name, NO_CLASS) for name in found.names if len(_parts(name)) <= depth + 1]
+def _by_folder(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: list[str]) -> LabeledImages:
+    """Label each image by its class folder; what lies in none is left out."""
+    places = [layout.class_place(own) for own in parts]
+    taken = [index for index, own in enumerate(parts) if len(own) > places[index] + 1]
+    rest = [(found.names[index], NO_CLASS) for index, own in enumerate(parts) if len(own) <= places[index] + 1]
     left_out = [*found.left_out, *rest]
-    classless = _classless(found, depth, {"/".join(_parts(name)[: depth + 1]) for name in taken}, left_out)
+    above = {tuple(parts[index][: places[index] + 1]) for index in taken}
+    covered = {"/".join(own[:depth]) for own in above for depth in range(1, len(own) + 1)}
+    classless = _classless(found, layout, covered, left_out)
     if rest:
-        notes.append(f"{len(rest)} images are in no class folder and are left out: {few(name for name, _ in rest)}")
-    classless = [name for name in classless if not any(other.startswith(f"{name}/") for other, _ in rest)]
+        count = "1 image is" if len(rest) == 1 else f"{len(rest)} images are"
+        notes.append(f"{count} in no class folder and left out: {few(name for name, _ in rest)}")
+    flat = {"/".join(_parts(name)[:depth]) for name, _ in rest for depth in range(1, len(_parts(name)))}
+    classless = [name for name in classless if name not in flat]
     if classless:
         notes.append(f"no class, as they hold no image: {few(classless)}")
     return assemble(
         found,
-        taken,
-        [_parts(name)[depth] for name in taken],
-        splits=[SPLIT_NAMES[_parts(name)[0].casefold()] for name in taken] if depth else None,
+        [found.names[index] for index in taken],
+        [parts[index][places[index]] for index in taken],
+        splits=[layout.split(parts[index]) for index in taken] if layout.splits else None,
         left_out=left_out,
         notes=notes,
     )
 
 
-def _classless(found: Scan, depth: int, taken: set[str], left_out: Sequence[tuple[str, str]]) -> list[str]:
+def _classless(found: Scan, layout: Layout, covered: set[str], left_out: Sequence[tuple[str, str]]) -> list[str]:
     """Return folders that are no class, as all they hold is other files; a class folder left without images raises."""
-    wanted = range(1, depth + 2)
-    bare = [name for name in found.folders if len(_parts(name)) in wanted and not _covered(name, taken)]
-    empty = [name for name in bare if not _holds_other_files(left_out, name)]
+    held: dict[str, list[tuple[str, str]]] = {}
+    for name, why in left_out:
+        parts = _parts(name)
+        for depth in range(1, min(len(parts), layout.class_place(parts) + 2)):
+            held.setdefault("/".join(parts[:depth]), []).append((name, why))
+    bare = [
+        name
+        for name in found.folders
+        if name not in covered and len(parts := _parts(name)) <= layout.class_place(parts) + 1
+    ]
+    empty = [name for name in bare if not _holds_other_files(held.get(name, []))]
     if empty:
+        there = [told for name in empty if (told := summary(held.get(name, []))) is not None]
         raise InvalidDatasetError(
             "every class folder must hold images",
-            given=f"{printable(found.root)}: none that can be taken in {few(empty)}",
+            given=f"{printable(found.root)}: none that can be taken in {few(empty)}"
+            + "".join(f"; {told}" for told in there[:3]),
             remedy="put images there (JPEG, PNG, WebP, BMP, GIF; no links out of the dataset), or remove the folder",
         )
     return bare
 
 
-def _covered(folder: str, taken: set[str]) -> bool:
-    return folder in taken or any(name.startswith(f"{folder}/") for name in taken)
-
-
-def _holds_other_files(left_out: Sequence[tuple[str, str]], folder: str) -> bool:
+def _holds_other_files(held: Sequence[tuple[str, str]]) -> bool:
     """Return whether a folder has files, and none that a user may take for a class's images."""
-    reasons = {why for name, why in left_out if name.startswith(f"{folder}/")}
-    return bool(reasons) and reasons <= {NO_IMAGE, NO_CLASS}
+    own = [(name, why) for name, why in held if not is_of_system(_parts(name)[-1])]
+    return bool(own) and not any(may_be_image(name, why) for name, why in own)
 
 
 def assemble(
@@ -176,8 +162,9 @@ def assemble(
     notes: Sequence[str] = (),
 ) -> LabeledImages:
     """Make labelled images of names and class names; classes are sorted."""
-    classes = tuple(sorted(set(labels)))
-    index = {name: position for position, name in enumerate(classes)}
+    titles, respelled = composed(labels)
+    classes = tuple(sorted(set(titles.values())))
+    index = {label: classes.index(title) for label, title in titles.items()}
     return LabeledImages(
         images=[found.path(name) for name in names],
         labels=[index[label] for label in labels],
@@ -187,7 +174,7 @@ def assemble(
         groups=groups,
         root=found.root,
         left_out=tuple(sorted(left_out)),
-        notes=tuple(notes),
+        notes=(*notes, *respelled),
     )
 
 
@@ -198,12 +185,14 @@ def _refuse_empty(found: Scan) -> NoReturn:
     raise InvalidDatasetError("a dataset must hold images", given=given, remedy=WANTED)
 
 
-def _refuse_flat_validation(found: Scan, folders: Mapping[Split, str]) -> None:
-    depths = [len(_parts(name)) for name in found.names if _parts(name)[0] == folders.get("val")]
-    if depths and max(depths) < 3:
+def _refuse_flat_validation(found: Scan, layout: Layout, parts: Sequence[Sequence[str]]) -> None:
+    tops = {own[0] for own in parts if len(own) > 1}
+    flat = [top for top, kind in together(tops).items() if kind == "val" and top not in layout.splits]
+    if flat and not layout.split_place:
+        count = sum(own[0] in flat for own in parts)
         raise NotLabeledDatasetError(
             "training and validation need labelled images",
-            given=f"{printable(found.root / folders['val'])}: {len(depths)} images in no class folder",
+            given=f"{printable(found.root / flat[0])}: {count} images in no class folder",
             remedy="sort them into class folders as in train; or move the folder away, and a share of train is taken",
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from automl_pt.dataset import LabeledImages
 from automl_pt.errors import ConfigError, InvalidDatasetError
+from automl_pt.files import is_there
 from automl_pt.layouts.columns import Columns
 from automl_pt.layouts.folders import TABLE_SUFFIXES, WANTED, open_folder
 from automl_pt.layouts.listing import list_images as list_images
@@ -37,7 +38,7 @@ def open_path(
     """
     columns = Columns(image_column, label_column, split_column, group_column)
     lower = path.name.lower()
-    if not path.exists():
+    if not is_there(path):
         raise InvalidDatasetError("the data must exist", given=printable(path), remedy="check the path")
     if path.is_file() and lower.endswith(TABLE_SUFFIXES):
         from automl_pt.layouts.tables import open_table

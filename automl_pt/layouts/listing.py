@@ -2,46 +2,86 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from automl_pt.errors import InvalidDatasetError
+from automl_pt.files import is_there
+from automl_pt.layouts.left_out import OUTSIDE, summary
 from automl_pt.layouts.scan import scan
-from automl_pt.text import printable
+from automl_pt.text import counted, printable
+
+_OUTSIDE = "a link that leaves the folder; name the file or folder that it leads to"
+_MATCHED = "a folder that a pattern matches; name it to take its images"
+
+_NO_FILE = "no regular file"
 
 
-def list_images(sources: Iterable[str | Path]) -> list[Path]:
+@dataclass(frozen=True)
+class Listing:
+    """The files to predict, each once, and notes on what was named or found and is not among them."""
+
+    paths: list[Path]
+    notes: tuple[str, ...]
+
+
+def list_images(sources: Iterable[str | Path]) -> Listing:
     """Return the files meant by `sources`, each once, in the order given; a folder's or pattern's files are sorted.
 
     A folder gives the images beneath it, without labels. A string that names nothing is tried as a glob pattern (`**`
     for any depth). A `Path` is taken literally and kept even if no file is there: prediction reports it as unreadable.
     Raises InvalidDatasetError for a string that matches nothing and a folder without images.
     """
-    found = [path for source in sources for path in _expanded(source)]
-    return list(dict.fromkeys(found))
+    left_out: list[tuple[str, str]] = []
+    found = [path for source in sources for path in _expanded(source, left_out)]
+    paths = list(dict.fromkeys(found))
+    again = len(found) - len(paths)
+    said = [summary(left_out), f"{counted(again, 'name')} given before: each image is taken once" if again else None]
+    return Listing(paths, tuple(note for note in said if note is not None))
 
 
 def read_list(stream: BinaryIO, *, nul: bool = False) -> list[Path]:
     """Read file names, one a line (or, with `nul`, separated by NUL bytes: then a name may hold line breaks).
 
-    Names are bytes and need not be UTF-8. Empty lines count for nothing.
+    Names are bytes and need not be UTF-8; a byte order mark is no part of them, and with that of UTF-16 the list is
+    read as UTF-16. Empty lines count for nothing.
     """
-    content = stream.read()
+    content = _in_bytes(stream.read())
     names = content.split(b"\0") if nul else [line.removesuffix(b"\r") for line in content.split(b"\n")]
     return [Path(os.fsdecode(name)) for name in names if name]
 
 
-def _expanded(source: str | Path) -> list[Path]:
+def _in_bytes(content: bytes) -> bytes:
+    """Return a list of names without its byte order mark, in the bytes that the file system has for them."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return os.fsencode(content.decode("utf-16"))
+        except UnicodeDecodeError as error:
+            raise InvalidDatasetError(
+                "a list of names with the byte order mark of UTF-16 must be UTF-16",
+                given=f"standard input: {error.reason} at byte {error.start}",
+                remedy="write the list as UTF-8",
+            ) from error
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _expanded(source: str | Path, left_out: list[tuple[str, str]]) -> list[Path]:
+    """Return the files that one source means; those passed over are added to `left_out`."""
     path = Path(source)
-    if path.is_dir():
-        return _in_folder(path)
-    if isinstance(source, Path) or path.exists():
+    if os.path.isdir(path):
+        return _in_folder(path, left_out)
+    if isinstance(source, Path) or is_there(path):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
-    files = [path for path in matches if path.is_file()]
+    files = [path for path in matches if os.path.isfile(path)]
+    taken = set(files)
+    others = [path for path in matches if path not in taken]
+    left_out += [(str(path), _MATCHED if os.path.isdir(path) else _NO_FILE) for path in others]
     if not files:
         raise InvalidDatasetError(
             "images to predict must exist",
@@ -51,12 +91,15 @@ def _expanded(source: str | Path) -> list[Path]:
     return files
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, left_out: list[tuple[str, str]]) -> list[Path]:
     found = scan(folder)
+    own = [(name, _OUTSIDE if why == OUTSIDE else why) for name, why in found.left_out]
+    left_out += own
     if not found.names:
+        said = summary(own)
         raise InvalidDatasetError(
             "a folder given for prediction must hold images",
-            given=f"{printable(folder)}: no image, {len(found.left_out)} other files",
+            given=f"{printable(folder)}: no image" + (f"; {said}" if said else ""),
             remedy="give a folder with JPEG, PNG, WebP, BMP or GIF files",
         )
     return [folder / name for name in found.names]

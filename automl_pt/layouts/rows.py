@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from automl_pt.errors import InstallationError, InvalidDatasetError
+from automl_pt.images.read import SUFFIXES
+from automl_pt.layouts.left_out import NOT_READ, suffix
 from automl_pt.text import few, printable
 
 #: the line in the file (a parquet file's rows count from 1) and the cells by column
 Row = tuple[int, dict[str, str]]
 
 _DELIMITERS = ",;\t|"
+#: the first line of a CSV file by which a spreadsheet says the delimiter
+_SAID = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 
 
-def read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the header and the rows that are not blank, cells without space around them.
+def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
+    """Return the header, the rows that are not blank, cells without space around them, and notes.
 
-    A CSV file is UTF-8, with or without a byte order mark; its delimiter is the one of `, ; tab |` that its header has
-    most of. Raises InvalidDatasetError naming the line, InstallationError for parquet without pyarrow.
+    A CSV file is UTF-8, or UTF-16 with a byte order mark; its delimiter is the one of `, ; tab |` that its first line
+    has most of. Where the first line names an image there is no header: the columns are called "column 1" and so on.
+    Raises InvalidDatasetError naming the line, InstallationError for parquet without pyarrow.
     """
-    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    is_parquet = path.suffix.lower() == ".parquet"
+    header, rows = _read_parquet(path) if is_parquet else _read_csv(path)
+    notes: list[str] = []
+    if images := [cell for cell in header if suffix(cell) in SUFFIXES or suffix(cell) in NOT_READ]:
+        if is_parquet:
+            raise _without_header(path, images)
+        rows = [(1, header), *rows]
+        header = [f"column {number}" for number in range(1, len(header) + 1)]
+        notes = [f"no header: the first line names the image {printable(images[0])!r} and is taken as a row"]
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise InvalidDatasetError(
@@ -32,38 +47,57 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
             given=f"{printable(path)}: {few(twice)} twice",
             remedy="rename one of them",
         )
-    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
+    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in rows], notes
+
+
+def _without_header(path: Path, images: Sequence[str]) -> InvalidDatasetError:
+    return InvalidDatasetError(
+        "the columns of a parquet table have names of their own",
+        given=f"{printable(path)}: a column is called {printable(images[0])!r}, like an image",
+        remedy="write the table again with the first row as a row: it was taken for a header",
+    )
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _invalid(path, line, "not UTF-8 text", "save it as UTF-8") from error
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+        raise _invalid(path, line, f"not UTF-{16 if wide else 8} text", "save it as UTF-8") from error
+    said = _SAID.match(text)
+    text = text if said is None else text[said.end() :]
+    delimiter = _delimiter(text) if said is None else said[1]
+    return _read_lines(path, text, delimiter, before=0 if said is None else 1)
+
+
+def _read_lines(path: Path, text: str, delimiter: str, *, before: int) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the first line that is not blank, and the others; `before` lines of the file are not in `text`."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows: list[tuple[int, list[str]]] = []
-    start = 1
+    start = 1 + before
     try:
         for cells in lines:
             cells = [cell.strip() for cell in cells]
-            if not header:
+            if not any(cells):
+                pass
+            elif not header:
                 header = cells
-            elif any(cells):
+            else:
                 if len(cells) != len(header):
                     why = f"{len(cells)} cells, where the header has {len(header)}"
                     raise _invalid(path, start, why, "correct it; quote cells that hold the delimiter")
                 rows.append((start, cells))
-            start = lines.line_num + 1
+            start = lines.line_num + 1 + before
     except csv.Error as error:
         raise _invalid(path, start, str(error), "correct the quotes of this line") from error
     return header, rows
 
 
 def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0]
+    header = text.lstrip().partition("\n")[0]
     return max(_DELIMITERS, key=header.count)
 
 
@@ -99,4 +133,5 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _text(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
+    """Show a cell as text; none and NaN, by which tables say that nothing is there, are blank."""
+    return "" if cell is None or cell != cell else str(cell).strip()

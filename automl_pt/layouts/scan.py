@@ -8,13 +8,8 @@ from pathlib import Path
 
 from automl_pt.errors import InvalidDatasetError
 from automl_pt.images.read import SUFFIXES
+from automl_pt.layouts.left_out import HIDDEN, OUTSIDE, is_ignored, suffix, why_not
 from automl_pt.text import printable
-
-HIDDEN = "hidden, or left behind by a system"
-NO_CLASS = "in no class folder"
-NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
-#: files and folders that systems and tools leave behind
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 
 
 @dataclass
@@ -35,11 +30,6 @@ class Scan:
     def path(self, name: str) -> Path:
         """Return the file called `name`."""
         return self.targets.get(name) or self.root / name
-
-
-def is_ignored(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden or junk: `.x`, `._x`, `__MACOSX`, `Thumbs.db`."""
-    return name.startswith(".") or name.casefold() in _JUNK
 
 
 def scan(root: Path, *, follow_links: bool = False) -> Scan:
@@ -107,7 +97,7 @@ def _take_file(found: Scan, name: str, entry: os.DirEntry[str], *, through_link:
     if not entry.is_file(follow_symlinks=False):
         found.left_out.append((name, "a pipe, socket or device"))
     elif suffix(name) not in SUFFIXES:
-        found.left_out.append((name, _not_an_image(name)))
+        found.left_out.append((name, why_not(name)))
     else:
         identity = _identity(entry.stat(follow_symlinks=False))
         if through_link and identity in found.seen:
@@ -126,14 +116,14 @@ def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
     outside = not target.is_relative_to(found.root)
     identity = _identity(target.stat())
     if outside and not follow:
-        found.left_out.append((name, "a link that leaves the dataset; --follow-links takes it"))
+        found.left_out.append((name, OUTSIDE))
     elif target.is_dir() and not outside:
         found.left_out.append((name, "a link to a folder; its files are counted where they are"))
     elif target.is_dir() and identity not in found.seen:
         found.folders.append(name)
         return _walk(found, f"{name}/")
     elif not target.is_dir() and (not target.is_file() or suffix(name) not in SUFFIXES):
-        found.left_out.append((name, _not_an_image(name)))
+        found.left_out.append((name, why_not(name)))
     elif identity in found.seen:
         found.left_out.append((name, f"a link to a {'folder' if target.is_dir() else 'file'} that is counted already"))
     else:
@@ -141,14 +131,3 @@ def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
         found.names.append(name)
         found.targets[name] = target
     return []
-
-
-def suffix(name: str) -> str:
-    """Return a name's ending, in lower case."""
-    return os.path.splitext(name)[1].lower()
-
-
-def _not_an_image(name: str) -> str:
-    if suffix(name) in (".tif", ".tiff"):
-        return "TIFF is not read; convert it to PNG"
-    return NO_IMAGE

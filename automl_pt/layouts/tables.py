@@ -10,10 +10,13 @@ from pathlib import Path
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.layouts.columns import Columns, find_columns
-from automl_pt.layouts.folders import SPLIT_NAMES, assemble
+from automl_pt.layouts.folders import assemble
+from automl_pt.layouts.missing import blank_groups, is_nothing, refuse_missing_labels
+from automl_pt.layouts.on_disk import as_on_disk
 from automl_pt.layouts.rows import Row, read_rows
 from automl_pt.layouts.scan import Scan
-from automl_pt.text import few, printable
+from automl_pt.layouts.split_column import SplitColumn
+from automl_pt.text import counted, few, printable
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,16 @@ def open_table(path: Path, columns: Columns, *, follow_links: bool = False) -> L
     are text, without space around them. Raises NotLabeledDatasetError without a label column, InvalidDatasetError
     naming the lines for whatever else is wrong.
     """
-    header, rows = read_rows(path)
-    chosen, notes = find_columns(path, header, rows, columns)
+    header, rows, said = read_rows(path)
+    chosen, splits, notes = find_columns(path, header, rows, columns)
     if not rows:
         raise InvalidDatasetError(
             "a dataset must hold images", given=f"{printable(path)}: no row", remedy="give a table with images"
         )
+    notes = [*said, *notes, *refuse_missing_labels(path, rows, chosen.label), *blank_groups(rows, chosen.group)]
     root = Path(os.path.realpath(path.parent))
-    items, repeated = _once(path, _items(path, root, rows, chosen, follow_links))
+    found, respelled = _spelled(root, list(_items(path, root, rows, chosen, splits, follow_links)))
+    items, repeated = _once(path, found)
     _refuse_missing(path, root, items)
     data = assemble(
         Scan(root),
@@ -49,10 +54,13 @@ def open_table(path: Path, columns: Columns, *, follow_links: bool = False) -> L
         groups=[item.group or f"name:{item.name}" for item in items] if chosen.group else None,
         left_out=repeated,
     )
-    return replace(data, notes=(*notes, *([f"{len(repeated)} rows repeat an image"] if repeated else [])))
+    again = [f"{len(repeated)} rows repeat an image"] if repeated else []
+    return replace(data, notes=(*notes, *respelled, *again, *data.notes))
 
 
-def _items(path: Path, root: Path, rows: Sequence[Row], columns: Columns, follow_links: bool) -> Iterator[_Item]:
+def _items(
+    path: Path, root: Path, rows: Sequence[Row], columns: Columns, splits: SplitColumn | None, follow_links: bool
+) -> Iterator[_Item]:
     assert columns.image is not None, "find_columns has chosen"
     assert columns.label is not None, "find_columns has chosen"
     _refuse_blank(path, rows, columns.image, columns.label)
@@ -61,9 +69,13 @@ def _items(path: Path, root: Path, rows: Sequence[Row], columns: Columns, follow
             line,
             _relative(path, root, cells[columns.image], line, follow_links),
             cells[columns.label],
-            _split(path, cells[columns.split], line) if columns.split else None,
-            f"group:{cells[columns.group]}" if columns.group and cells[columns.group] else None,
+            splits.splits.get(cells[splits.name]) if splits is not None else None,
+            _group(cells[columns.group]) if columns.group else None,
         )
+
+
+def _group(text: str) -> str | None:
+    return f"group:{text}" if text and not is_nothing(text) else None
 
 
 def _refuse_blank(path: Path, rows: Sequence[Row], image: str, label: str) -> None:
@@ -104,19 +116,16 @@ def _refused(path: Path, line: int, text: str, why: str) -> InvalidDatasetError:
     )
 
 
-def _split(path: Path, text: str, line: int) -> Split | None:
-    if not text:
-        return None
-    if text.casefold() not in SPLIT_NAMES:
-        raise InvalidDatasetError(
-            f"a split is one of {', '.join(SPLIT_NAMES)}, or blank",
-            given=f"{printable(path)}, line {line}: {printable(text)!r}",
-            remedy="correct it, or name another column with --split-column",
-        )
-    return SPLIT_NAMES[text.casefold()]
+def _spelled(root: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[str]]:
+    """Call each image as the disk does, where its name there differs in the spelling of Unicode alone."""
+    names = as_on_disk(root, [item.name for item in items])
+    other = sum(name != item.name for name, item in zip(names, items, strict=True))
+    note = f"{counted(other, 'path')} of the table spelled otherwise in Unicode than on disk, and found"
+    pairs = zip(names, items, strict=True)
+    return [replace(item, name=name) for name, item in pairs], [note] if other else []
 
 
-def _once(path: Path, items: Iterator[_Item]) -> tuple[list[_Item], list[tuple[str, str]]]:
+def _once(path: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[tuple[str, str]]]:
     """Keep each image's first row, sorted by name; rows that say the same again are left out, others refused."""
     first: dict[str, _Item] = {}
     repeated: list[tuple[str, str]] = []
@@ -135,7 +144,7 @@ def _once(path: Path, items: Iterator[_Item]) -> tuple[list[_Item], list[tuple[s
 
 
 def _refuse_missing(path: Path, root: Path, items: Sequence[_Item]) -> None:
-    missing = [item for item in items if not (root / item.name).is_file()]
+    missing = [item for item in items if not os.path.isfile(root / item.name)]
     if missing:
         raise InvalidDatasetError(
             "every image of a table must exist",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from automl_pt.model.info import TEMPERATURE, ModelInfo
@@ -17,7 +18,7 @@ _LOAD = (
 
 
 def card(info: ModelInfo) -> str:
-    """Return the text of README.md; names from data stand in fenced blocks, one a line, so that none is markup."""
+    """Return the text of README.md; names from data stand in fenced blocks, one a line: none is markup or HTML."""
     sections = [
         f"# An image classifier of {len(info.classes)} classes\n\nTrained by automl-pt. `model.json` says all of this "
         "for programs; `weights-*.safetensors` holds nothing but tensors.",
@@ -46,7 +47,7 @@ def _loading(info: ModelInfo) -> str:
         return f"Its networks are joined by automl-pt, which is needed:\n\n{ours}"
     if lines is None:
         return f"The network comes from a plugin, so automl-pt and that plugin are needed:\n\n{ours}"
-    plain = "```python\n" + "\n".join(lines) + "\n```"
+    plain = fenced("python", lines)
     return f"Without automl-pt, in this folder:\n\n{plain}\n\nWith automl-pt, which also reads the images:\n\n{ours}"
 
 
@@ -105,6 +106,15 @@ def _versions(info: ModelInfo) -> Iterable[str]:
 
 
 def _block(lines: Iterable[str]) -> str:
-    """Fence the lines; a line that would close the fence is indented, which keeps it text."""
-    shown = (printable(line) for line in lines)
-    return "```text\n" + "\n".join(f" {line}" if line.startswith("`") else line for line in shown) + "\n```"
+    """Fence the lines with more backticks than any of them holds in a row, so that none ends the block.
+
+    What begins an HTML tag is shown as an escape, as what does not print is: some programs take HTML even here.
+    """
+    return fenced("text", (printable(line).replace("<", r"\x3c").replace(">", r"\x3e") for line in lines))
+
+
+def fenced(language: str, lines: Iterable[str]) -> str:
+    """Return a block of Markdown that shows the lines as they are."""
+    text = "\n".join(lines)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -9,7 +9,6 @@ Nothing in the directory is code; everything is checked before it is parsed.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from automl_pt.errors import InvalidModelDirectoryError
 from automl_pt.files import atomic_write, output_error, remove_stale, to_json
+from automl_pt.json_reader import JsonError, parse_json
 from automl_pt.model.info import TEMPERATURE, ModelInfo
 from automl_pt.text import few, printable
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 INFO = "model.json"
 MAX_INFO_BYTES = 64 * 1024 * 1024
+#: many times what a hundred thousand classes and ten thousand epochs need; a tenth of what would fill a gigabyte
+MAX_VALUES = 1_000_000
 #: what other programs leave models in; none of it is opened here
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".npz", ".distcp", ".tar")
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
@@ -89,9 +91,9 @@ def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
     """Return what model.json says, checked; raise InvalidModelDirectoryError."""
     text = read_file(directory, INFO, MAX_INFO_BYTES)
     try:
-        record = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        refuse(directory, f"{INFO} is not JSON ({type(error).__name__}: {error})")
+        record = parse_json(text, max_values=MAX_VALUES)
+    except JsonError as error:
+        refuse(directory, f"{INFO} is not JSON that is taken: {error}")
     if not isinstance(record, dict):
         refuse(directory, f"{INFO} holds no object")
     if record.get("format") != FORMAT:
@@ -195,7 +197,7 @@ def read_file(directory: Path, name: str, limit: int) -> bytes:
                 refuse(directory, f"{name} is not a regular file")
             if status.st_size > limit:
                 refuse(directory, f"{name} has {status.st_size:,} bytes; {limit:,} are allowed")
-            return stream.read(limit + 1)
+            return stream.read(status.st_size + 1)  # the limit of weights is what model.json says
     except FileNotFoundError:
         _refuse_missing(directory, name)
     except OSError as error:
@@ -226,14 +228,3 @@ def _refuse_pickles(path: Path, names: list[str]) -> NoReturn:
         remedy="where you trust it, save its weights with `safetensors.torch.save_file(model.state_dict(), FILE)`, and "
         "start from them with `automl-pt train --weights FILE`",
     )
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key stands twice")
-    return values
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.model.info import ModelInfo
+
+_MEMBER = re.compile(r"members\.([0-9]|[1-9][0-9]{1,2})\.(.+)", re.DOTALL)
 
 
 class Ensemble(nn.Module):
@@ -31,6 +34,19 @@ class Ensemble(nn.Module):
 def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the members' tensors under the names they have in an Ensemble."""
     return {f"members.{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
+
+
+def split_states(tensors: Mapping[str, Tensor], members: int) -> tuple[list[dict[str, Tensor]], list[str]]:
+    """Return the tensors of each member of an Ensemble under its own names, and the names that belong to none."""
+    parts: list[dict[str, Tensor]] = [{} for _ in range(members)]
+    others = []
+    for name, tensor in tensors.items():
+        found = _MEMBER.fullmatch(name)
+        if found and int(found[1]) < members:
+            parts[int(found[1])][found[2]] = tensor
+        else:
+            others.append(name)
+    return parts, others
 
 
 def join_infos(infos: Sequence[ModelInfo], titles: Sequence[str]) -> ModelInfo:

@@ -13,7 +13,7 @@ from automl_pt.model.labelled import Choice, Labelled, Scored, manifest_of, open
 from automl_pt.model.load import Model, find_model, load_model
 from automl_pt.model.paired import Paired, compare
 from automl_pt.model.scoring import Scores, score
-from automl_pt.model.temperature import Temperature, calibrated, save_temperature
+from automl_pt.model.temperature import Temperature, calibrated, read_temperature, save_temperature, uncertain
 from automl_pt.text import printable
 
 if TYPE_CHECKING:
@@ -74,10 +74,11 @@ def evaluate(
         _require_own(data, dataset)
     with progress(len(data.labels)) as advance:
         scored = run_model(model, data, advance)
-    fitted = _fitted(directory, scored, f"{dataset}, split {data.split}") if calibrate else None
+    fitted, unfit = _fitted(directory, scored, f"{dataset}, split {data.split}") if calibrate else (None, [])
     temperature = model.temperature if fitted is None else fitted.temperature
     scores = score(scored.logits, scored.labels, model.classes, temperature=temperature)
     notes = [*data.notes, *([] if temperature == 1 else [f"probabilities are those at temperature {temperature:.4g}"])]
+    notes += unfit
     notes += [model.portion.note] if model.portion.note else []
     paired = _paired(model, temperature, data, scored, other, device, plugins, with_temperature) if other else None
     return Evaluation(data.split, tuple(notes), scores, scored.unreadable, paired, fitted)
@@ -98,18 +99,23 @@ def _calibration_split(split: Choice | None) -> Choice:
 
 
 def _require_own(data: Labelled, dataset: str) -> None:
-    if "test" in data.present and data.split == "all":
+    if "test" in data.present and data.split in ("all", "unseen"):
         raise UsageError(
             "a temperature is fitted on validation images: test images judge, and fit nothing",
-            given=f"--split all of {printable(dataset)}, which has a test split",
+            given=f"--split {data.split} of {printable(dataset)}, which has a test split",
             remedy="leave --split out",
         )
 
 
-def _fitted(directory: Path, scored: Scored, data: str) -> Temperature:
+def _fitted(directory: Path, scored: Scored, data: str) -> tuple[Temperature | None, list[str]]:
+    """Fit a temperature and keep it beside the model; where the images do not tell it, say so and keep none."""
     found = calibrated(directory, scored.logits, scored.labels, data)
+    if (reason := uncertain(scored.logits, scored.labels, found.temperature)) is not None:
+        kept = read_temperature(directory, found.weights)
+        rest = "" if kept is None else f"; the one kept before, {kept.temperature:.4g}, stays"
+        return None, [f"no temperature was kept: {reason}{rest}"]
     save_temperature(directory, found)
-    return found
+    return found, []
 
 
 def _paired(

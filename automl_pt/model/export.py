@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl_pt.errors import ExportError, InstallationError
+from automl_pt.errors import AutomlError, ExportError, InstallationError
 from automl_pt.files import atomic_write, to_json
 from automl_pt.model.load import Model
-from automl_pt.model.parity import BOUND, Images, Parity, Run, compare
-from automl_pt.model.preprocessed import TAKES, Stage, preprocessed
+from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Images, Parity, Run, compare
+from automl_pt.model.preprocessed import TAKES, Resizing, Stage, preprocessed
+from automl_pt.text import printable
 from automl_pt.training.small_maps import use_convolutions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Format = Literal["onnx", "torch-export", "safetensors"]
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
 
@@ -30,34 +33,63 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
     """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `images`.
 
     The exported network takes any number of images, as `TAKES` says for `preprocessing`; it returns logits. Raises
-    ExportError when a logit differs by more than `BOUND` or the network cannot be exported, InstallationError where a
-    package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be written.
+    ExportError when logits or pixels differ by more than rounding or the network cannot be exported, InstallationError
+    where a package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be
+    written.
     """
     # exporters read the structure: they are to find the network's own convolutions
-    use_convolutions(model.network.cpu().float().eval()).to(memory_format=torch.contiguous_format)
-    network = preprocessed(model.network, model.info.preprocessing, preprocessing).eval()
+    use_convolutions(model.network.cpu()).to(memory_format=torch.contiguous_format)
+    model.network.eval()
+    network = preprocessed(model.network, model.info.preprocessing, preprocessing)
+    network.eval()
     try:
         with warnings.catch_warnings():
             # the exporters warn of their own libraries; whether what they made is right is measured below
             warnings.simplefilter("ignore")
-            content, run = _MAKERS[kind](network, *_example(model, preprocessing), _metadata(model, preprocessing))
-    except (InstallationError, ExportError):
+            example = _example(model, preprocessing)
+            content, run = _MAKERS[kind](network, *example, _metadata(model, preprocessing))
+            resize = None
+            if preprocessing == "resize":
+                _, resize = _MAKERS[kind](Resizing(model.info.preprocessing.image_size), *example, {})
+            parity = compare(model, network, run, images, preprocessing, resize)
+    except AutomlError:
         raise
-    except Exception as error:  # exporters raise many types for networks they cannot trace
+    # exporters raise many types for networks they cannot trace, and what they made may not run either
+    except (Exception, SystemExit) as error:
         raise ExportError(
             f"a model is exported as {kind} where its network allows",
-            given=f"{model.info.backbone}: {type(error).__name__}: {str(error)[:300]}",
+            given=f"{model.info.backbone}: {_reason(error)}",
             remedy="export another format, or use the model directory itself: its README.md says how to load it",
         ) from error
-    parity = compare(model, network, run, images, preprocessing)
-    if not parity.largest_difference <= BOUND:
-        raise ExportError(
-            f"an export computes the model's logits, to {BOUND:g}",
-            given=f"{kind} of {model.info.backbone}: {parity.largest_difference:g} on {parity.images} images",
-            remedy="export another format; nothing was written",
-        )
+    _require_same(parity, f"{kind} of {model.info.backbone}")
     atomic_write(path, content)
     return parity
+
+
+def _reason(error: BaseException) -> str:
+    """Return what kept a network from being exported: the cause within, without the exporter's colours and advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(_COLOUR.sub("", str(error)).split())
+    return printable(f"{type(error).__name__}: {text}")[:300]
+
+
+def _require_same(parity: Parity, what: str) -> None:
+    """Raise ExportError where an export computes something else than its model, beyond what rounding does."""
+    if not parity.has_same_pixels:
+        raise ExportError(
+            f"an export resizes images as the model's network does, to one level in {PIXEL_BOUND:.0%} of the pixels",
+            given=f"{what}: {parity.differing_pixels:,} of {parity.pixels:,} pixels of {parity.images} images differ, "
+            f"by up to {parity.largest_pixel_difference:g} levels",
+            remedy="export without --preprocessing resize, or another format; nothing was written",
+        )
+    if not parity.has_same_logits:
+        raise ExportError(
+            f"an export computes the model's logits, to {BOUND:g}, or to {RELATIVE_BOUND:g} of the largest where that "
+            "is more",
+            given=f"{what}: {parity.largest_difference:g} on {parity.images} images, allowed is {parity.bound:.2g}",
+            remedy="export another format; nothing was written",
+        )
 
 
 def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:
@@ -112,7 +144,7 @@ def _to_torch_export(
     torch.export.save(program, stream, extra_files=dict(metadata))
     content = stream.getvalue()
     loaded = torch.export.load(io.BytesIO(content)).module()
-    return content, lambda images: np.asarray(loaded(images).detach().numpy(), np.float32)
+    return content, lambda images: np.asarray(loaded(images).detach().float().numpy(), np.float32)
 
 
 def _to_safetensors(
@@ -126,14 +158,23 @@ def _to_safetensors(
             given="safetensors with preprocessing",
             remedy="leave preprocessing out, or export onnx or torch-export",
         )
-    state = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-    content = save(state, metadata=metadata)
+    content = save(_copied(network), metadata=metadata)
 
     def run(images: Tensor) -> NDArray[np.float32]:
-        logits = torch.func.functional_call(network, load(content), (images,))
-        return np.asarray(logits.detach().numpy(), np.float32)
+        # loaded in place: tied weights, modules used twice and compiled modules keep what they are
+        own = _copied(network)
+        network.load_state_dict(load(content))
+        try:
+            with torch.no_grad():
+                return np.asarray(network(images).float().numpy(), np.float32)
+        finally:
+            network.load_state_dict(own)
 
     return content, run
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
 
 
 _MAKERS: dict[Format, Callable[..., tuple[bytes, Run]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -121,7 +122,7 @@ def _classes(names: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise ValueError("classes holds something else than names")
     if len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"classes names {twice!r} twice")
     return tuple(names)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +15,13 @@ from automl_pt.data.find import find
 from automl_pt.data.inventory import Inventory
 from automl_pt.data.manifest import Manifest, manifest_beside
 from automl_pt.data.split import names_of
-from automl_pt.dataset import LabeledImages
+from automl_pt.dataset import SPLITS, LabeledImages
 from automl_pt.errors import InvalidDatasetError
 from automl_pt.files import cache_folder
 from automl_pt.images.decode import UnreadableImage
+from automl_pt.layouts.class_names import matched
 from automl_pt.model.predict import outcomes
-from automl_pt.text import few, printable
+from automl_pt.text import counted, few, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from automl_pt.model.load import Model
     from automl_pt.plugins import Plugins
 
-Choice = Literal["train", "val", "test", "all"]
+#: "unseen" are all images but those that the model was trained on
+Choice = Literal["train", "val", "test", "unseen", "all"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class Labelled:
 
     def for_model(self, classes: Sequence[str], others: Sequence[str]) -> Labelled:
         """Return the same images with labels that index `others`; raise InvalidDatasetError for a class not there."""
-        index_of = {name: index for index, name in enumerate(others)}
         titles = [classes[label] for label in self.labels]
-        _check_classes("the data", set(titles), others)
-        return replace(self, labels=np.array([index_of[title] for title in titles], np.int64))
+        same = matched(set(titles), others)
+        _check_classes("the data", set(titles), others, same)
+        return replace(self, labels=_labels(titles, same, others))
 
 
 @dataclass(frozen=True)
@@ -95,32 +98,64 @@ def open_labelled(
     """Open a folder, table, archive or named dataset for a model of `classes`; decode nothing.
 
     `split` None takes test if there is one, else val, else all images. Where the data have no splits, those of
-    `manifest` count, image by image, by content. `settings` are fields of TrainConfig that say how the data are read.
+    `manifest` count, image by image, by content; images that are in none of them are then taken too, beside those that
+    the model was not trained on. `settings` are fields of TrainConfig that say how the data are read.
     Raises InvalidDatasetError when the data have classes that the model does not know, or no image of the split;
     NotLabeledDatasetError and the others as opening the data does.
     """
     data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
     known = _known_splits(data, manifest)
+    chosen: Choice | None = None
     if data.splits is None and any(known):
-        note = "splits are those the model was trained with"
-        if None in known:
-            note += f"; {known.count(None)} images here were in none of them"
-        data = replace(data, splits=known, notes=(*data.notes, note))
-    chosen = choose_split(data, split, dataset)
+        data = replace(data, splits=known, notes=(*data.notes, _known_note(known)))
+        chosen = "unseen" if split is None and None in known and set(known) != {None, "train"} else None
+    chosen = chosen or choose_split(data, split, dataset)
     splits = data.splits if data.splits is not None else [None] * len(data)
-    taken = [index for index, own in enumerate(splits) if chosen in ("all", own)]
+    taken = [index for index in range(len(data)) if _counts(chosen, splits[index], known[index])]
+    _require_some(taken, chosen, dataset)
     titles = [data.classes[data.labels[index]] for index in taken]
-    absent = _check_classes(dataset, set(titles), classes)
-    index_of, names = {name: index for index, name in enumerate(classes)}, names_of(data)
+    same = matched(set(titles), classes)
+    absent = _check_classes(dataset, set(titles), classes, same)
+    names = names_of(data)
+    notes = _notes(data, chosen, absent, sum(known[index] == "train" for index in taken), same)
+    part = [] if len(taken) == len(data) else [f"{len(taken)} of {len(data)} images are measured: split {chosen}"]
     return Labelled(
         data.images,
         tuple(taken),
         tuple(names[index] for index in taken),
-        np.array([index_of[title] for title in titles], np.int64),
+        _labels(titles, same, classes),
         chosen,
-        (*data.notes, *_notes(data, chosen, absent, sum(known[index] == "train" for index in taken))),
+        (*data.notes, *part, *notes),
         tuple(sorted({own for own in splits if own is not None})),
     )
+
+
+def _require_some(taken: Sequence[int], chosen: Choice, dataset: str) -> None:
+    if not taken:
+        raise InvalidDatasetError(
+            "the split asked for must have images",
+            given=f"{chosen!r} of {printable(dataset)}: none",
+            remedy="ask for another split, or for `--split all`",
+        )
+
+
+def _known_note(known: Sequence[str | None]) -> str:
+    """Say how many images the model's own training had in which split, and how many in none."""
+    counts = Counter(known)
+    new = counts.pop(None, 0)
+    said = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+    none = f"; {counted(new, 'image')} here were in none of them" if new else ""
+    return f"splits are those the model was trained with: {said}{none}"
+
+
+def _counts(chosen: Choice, own: str | None, known: str | None) -> bool:
+    """Return whether an image is of the chosen split, by its split in the data and in the model's own training."""
+    return chosen in ("all", own) or (chosen == "unseen" and "train" not in (own, known))
+
+
+def _labels(titles: Sequence[str], same: Mapping[str, str], classes: Sequence[str]) -> NDArray[np.int64]:
+    index_of = {name: index for index, name in enumerate(classes)}
+    return np.array([index_of[same[title]] for title in titles], np.int64)
 
 
 def _known_splits(data: LabeledImages, manifest: Manifest | None) -> list[Any]:
@@ -134,8 +169,12 @@ def _known_splits(data: LabeledImages, manifest: Manifest | None) -> list[Any]:
     return [split_of.get(str(digests[name])) for name in names]
 
 
-def _notes(data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int) -> Iterator[str]:
-    if data.splits is None:
+def _notes(
+    data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int, same: Mapping[str, str]
+) -> Iterator[str]:
+    if respelled := sorted(f"{name!r} for {model!r}" for name, model in same.items() if name != model):
+        yield f"{counted(len(respelled), 'class name')} spelled otherwise than in the model: {few(respelled)}"
+    if data.splits is None and chosen == "all":
         yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
     if absent:
         yield f"{len(absent)} of the model's classes have no images here: {few(absent)}"
@@ -149,7 +188,7 @@ def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Cho
     if split is None:
         order: tuple[Choice, ...] = ("test", "val")
         return next((name for name in order if name in present), "all")
-    if split != "all" and split not in present:
+    if split not in ("all", "unseen") and split not in present:
         raise InvalidDatasetError(
             "the split asked for must have images",
             given=f"{split!r} of {printable(dataset)}, which has {', '.join(sorted(present)) or 'no splits'}",
@@ -179,9 +218,12 @@ def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda
     return Scored(tuple(names), np.stack(rows), np.array(labels, np.int64), tuple(unreadable))
 
 
-def _check_classes(dataset: str, found: set[str], classes: Sequence[str]) -> list[str]:
-    """Return the model's classes that the data lack; raise InvalidDatasetError for classes the model lacks."""
-    unknown, absent = sorted(found - set(classes)), sorted(set(classes) - found)
+def _check_classes(dataset: str, found: set[str], classes: Sequence[str], same: Mapping[str, str]) -> list[str]:
+    """Return the model's classes that the data lack; raise InvalidDatasetError for classes the model lacks.
+
+    `same` gives for classes of the data those of the model that a reader takes for the same.
+    """
+    unknown, absent = sorted(found - set(same)), sorted(set(classes) - set(same.values()))
     if unknown:
         raise InvalidDatasetError(
             "the data's classes must be classes of the model",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,38 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from automl_pt.absence import why_no_model
+from automl_pt.blame import networks_fault
 from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, UnknownNameError
+from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
+from automl_pt.files import is_there
 from automl_pt.images.decode import decode
+from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
-from automl_pt.model.ensemble import Ensemble
+from automl_pt.model.ensemble import Ensemble, split_states
+from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
-from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.text import few
+from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
+from automl_pt.random_state import kept_random_state
+from automl_pt.text import few, printable
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.portion import Portion
 from automl_pt.used_plugins import how_to_get, told
+from automl_pt.weight_readings import Given
+from automl_pt.weights import read_content, require_weights
 
-__all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
+__all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 
 #: more than any network's list of tensors needs
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 #: the batch that validation uses too: another size may round the last bit otherwise
 BATCH_SIZE = 64
+#: of files that hold weights, to be named where a folder of them is given
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 Source = Path | str | NDArray[np.uint8]
 
 
@@ -85,7 +96,13 @@ class Model:
         images = self.info.preprocessing.normalise(pixels.to(self.device))
         if has_channels_last(self.device, self.precision):
             images = images.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(images).float().cpu()
+        try:
+            logits: Tensor = self.network(images).float().cpu()
+        except (Exception, SystemExit) as error:
+            blamed = networks_fault(error, self.info.backbone)
+            if blamed is None:
+                raise
+            raise blamed from error
         return logits
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,38 +114,91 @@ def load_model(
     path: str | Path,
     *,
     device: str = "auto",
-    plugins: Plugins | None = None,
+    plugins: Plugins | PluginFiles | None = None,
     allow_not_finite: bool = False,
     calibrated: bool = True,
 ) -> Model:
     """Load a model directory, or the one inside a study or run directory.
 
-    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins` (default:
-    those installed). On the type of device it was validated on the model computes in the same number format, elsewhere
-    in fp32. A temperature kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError
-    for what is no model directory, damaged or hostile, for a backbone that no plugin knows, and, unless
-    `allow_not_finite`, for weights that hold NaN or infinities.
+    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins`, which are
+    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the
+    type of device it was validated on the model computes in the same number format, elsewhere in fp32. A temperature
+    kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError for what is no model
+    directory, damaged or hostile, for a backbone that no plugin knows, for the folder of a run or search that ended
+    without a model, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
+    _require_model(Path(path), directory)
     info, weights, content = read_model(directory)
     tensors = _parse(directory, weights.file, content)
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
-    network = _build(directory, info, plugins if plugins is not None else load_plugins())
-    _load(directory, network, tensors)
+    network = _build(directory, info, loaded_plugins(plugins), tensors)
     # what a model directory names as its precision was checked when it was read
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
-    network = arrange(network.eval(), chosen, precision)
+    network.eval()
+    network = arrange(network, chosen, precision)
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
+
+
+def given_weights(path: str | Path) -> Given:
+    """Return the weights that `path` holds, to start a training from: a file, or a model directory of this toolkit.
+
+    Raises InvalidModelDirectoryError for a folder that is no whole model directory, WeightsError for any other file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Given(path, read_content(path))
+    directory = find_model(path)
+    if not (directory / INFO).is_file():
+        _refuse_folder(path)
+    info, weights, content = read_model(directory)
+    tensors = _parse(directory, weights.file, content)
+    _check_tensors(directory, info, tensors, allow_not_finite=False)
+    return Given(directory, tensors, info.backbone)
+
+
+def require_given(path: str | Path) -> None:
+    """Raise as `given_weights` does where `path` is neither a file nor a model directory; nothing is read."""
+    path = Path(path)
+    if not path.is_dir():
+        require_weights(path)
+    elif not (find_model(path) / INFO).is_file():
+        _refuse_folder(path)
+
+
+def _refuse_folder(path: Path) -> None:
+    if (absence := why_no_model(path)) is not None:
+        given = f"{printable(path)}: {absence.what}"
+        raise InvalidModelDirectoryError("a folder given as weights holds no model", given=given, remedy=absence.remedy)
+    files = [file.name for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+    raise InvalidModelDirectoryError(
+        "a folder given as weights is no model directory",
+        given=f"{printable(path)}: it holds no {INFO}" + (f", but {few(files)}" if files else ""),
+        remedy=f"give the file itself: {printable(path / files[0])}"
+        if files
+        else "give a model, run or study directory of automl-pt, or a file of weights",
+    )
 
 
 def find_model(path: str | Path) -> Path:
     """Return the model directory that `path` is or holds: a model or run directory, a study, or a study's name."""
     path = Path(path)
     named = Path("studies") / path
-    candidates = [path, path / "model", *([named / "model"] if not path.exists() and path.name == str(path) else [])]
-    return next((candidate for candidate in candidates if (candidate / INFO).is_file()), path)
+    candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
+    return next((candidate for candidate in candidates if os.path.isfile(candidate / INFO)), path)
+
+
+def _require_model(path: Path, directory: Path) -> None:
+    """Refuse the folder of a run or search that ended without a model, saying what happened there."""
+    if is_there(directory / INFO):
+        return
+    named = [path] if is_there(path) else [path, Path("studies") / path]
+    for candidate in named:
+        if (absence := why_no_model(candidate)) is not None:
+            given = printable(candidate)
+            raise InvalidModelDirectoryError(f"no model: {absence.what}", given=given, remedy=absence.remedy)
 
 
 def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
@@ -136,17 +206,10 @@ def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
     if header > MAX_HEADER_BYTES:
         refuse(directory, f"{name}: its header claims {header:,} bytes; {MAX_HEADER_BYTES:,} are allowed")
     try:
-        json.loads(content[8 : 8 + header], object_pairs_hook=_no_duplicates)
+        parse_json(content[8 : 8 + header])  # a tensor that stands twice is refused
         return parse_safetensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         refuse(directory, f"{name} is not safetensors ({type(error).__name__}: {error})")
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a tensor stands twice in the header")
-    return values
 
 
 def _check_tensors(directory: Path, info: ModelInfo, tensors: Mapping[str, Tensor], allow_not_finite: bool) -> None:
@@ -167,21 +230,47 @@ def _finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.float()).all())
 
 
-def _build(directory: Path, info: ModelInfo, plugins: Plugins) -> nn.Module:
-    if info.members:
-        return Ensemble([_build(directory, member, plugins) for member in info.each()])
+def _build(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network with its weights; refuse weights that do not fit before memory is taken for it."""
+    if not info.members:
+        return _network(directory, info, plugins, tensors)
+    parts, others = split_states(tensors, len(info.members))
+    _require_fit(directory, [f"{name} is not in the network" for name in others])
+    # one by one: the next is built only where the weights of the one before have fitted
+    return Ensemble([_network(directory, *pair) for pair in zip(info.each(), repeat(plugins), parts, strict=False)])
+
+
+def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         backbone = plugins.backbone(info.backbone, _options(directory, info))
     except UnknownNameError as error:
         refuse(directory, f"its backbone {info.backbone!r} is not registered", remedy=_plugin_needed(info, error))
     except ConfigError as error:
         refuse(directory, error.given.strip(), remedy="install the version of the plugin that it was trained with")
+    classes, size = len(info.classes), info.preprocessing.image_size
+    shape = outline(backbone, classes, size) if plugins.is_builtin(backbone.name) else None
+    if shape is not None:
+        _require_fit(directory, misfits(shape.state_dict(), tensors))
+    prove = shape is None or not takes_images(shape, classes, size)
     try:
         # the seed only fills weights that are replaced; the caller's random state is put back
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            return build_model(backbone, len(info.classes), info.preprocessing.image_size, seed=0)
+        with (
+            kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())),
+            no_larger_than(tensors),
+        ):
+            network = build_model(backbone, classes, size, seed=0, prove=prove)
+    except PluginError:
+        raise  # the directory is whole; what builds its network is not
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
+    _require_fit(directory, misfits(network.state_dict(), tensors))
+    network.load_state_dict(dict(tensors))
+    return network
+
+
+def _require_fit(directory: Path, found: Sequence[str]) -> None:
+    if found:
+        refuse(directory, f"the weights do not fit the network: {few(found, 3)}")
 
 
 def _options(directory: Path, info: ModelInfo) -> list[str]:
@@ -195,21 +284,3 @@ def _plugin_needed(info: ModelInfo, error: UnknownNameError) -> str:
     if not info.plugins:
         return error.remedy
     return f"the model was trained with {told(info.plugins)}: {how_to_get(info.plugins)}"
-
-
-def _load(directory: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    wanted = network.state_dict()
-    misfits = [f"{name} is missing" for name in wanted if name not in tensors]
-    misfits += [f"{name} is not in the network" for name in tensors if name not in wanted]
-    misfits += [
-        f"{name} is {_described(tensor)}, the network's is {_described(wanted[name])}"
-        for name, tensor in tensors.items()
-        if name in wanted and (tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype)
-    ]
-    if misfits:
-        refuse(directory, f"the weights do not fit the network: {few(misfits, 3)}")
-    network.load_state_dict(dict(tensors))
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

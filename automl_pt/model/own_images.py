@@ -50,6 +50,7 @@ def _validation(model: Model, path: Path, plugins: Plugins) -> Labelled:
     if not isinstance(dataset, str):
         raise _gone("model.json names no data")
     settings: dict[str, Any] = {name: config[name] for name in _READ if isinstance(config.get(name), str)}
+    settings["follow_links"] = config.get("follow_links") is True
     try:
         manifest = manifest_of(find_model(path))
         return open_labelled(dataset, model.classes, plugins, split="val", manifest=manifest, **settings)

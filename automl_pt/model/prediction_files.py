@@ -1,14 +1,16 @@
 r"""Predictions as files: CSV, JSON Lines or parquet, by the ending.
 
 Columns: `path`, `class`, `probability`, `error` (why a file could not be read; the others are then empty), then
-`p:NAME` for each class; with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a text cell that a
-spreadsheet would take for a formula starts with `'`; JSON Lines and parquet hold the text as it is. Bytes of a file
-name that are not UTF-8 are written as \udcXX.
+`p:NAME` for each class; with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a `'` stands before
+what a spreadsheet would take for a formula: at the start of a text cell, and behind a semicolon, tab, bar or line break
+within it, where other programs and other countries' settings begin a new cell. JSON Lines and parquet hold the text as
+it is. Bytes of a file name that are not UTF-8 are written as \udcXX.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from automl_pt.model.predict import Prediction
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
-#: first characters that make a spreadsheet evaluate a cell, the full-width ones in some locales
-FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001  # meant to look like the first four
+#: where a cell may begin: at the start, and behind what separates cells in some locale; there, also behind blanks and
+#: quotes, the characters that make a spreadsheet evaluate a cell, the full-width ones in some locales
+FORMULA = re.compile(r"""(\A|[;\t|\r\n\0])(?=[\s"']*[=+\-@＝＋－＠])""")  # noqa: RUF001  # full-width on purpose
+#: whatever follows these, a cell does not begin with them
+UNSEEN = tuple("\t\r\n\0")
 #: rows of one group of a parquet file
 _GROUP = 4096
 
@@ -99,7 +104,8 @@ class CsvWriter:
             return ""
         if isinstance(value, float):
             return f"{value:.6g}"
-        return self.show(f"'{value}" if value.startswith(FORMULA) else value)
+        text = FORMULA.sub(r"\1'", value)
+        return self.show(f"'{text}" if text.startswith(UNSEEN) else text)
 
     def write(self, prediction: Prediction | str) -> None:
         """Write one row; given text, pass on what the csv module made of it."""

@@ -27,7 +27,7 @@ def preprocessed(network: nn.Module, preprocessing: Preprocessing, stage: Stage)
     """Return `network` with as much of the preprocessing before it as `stage` says."""
     if stage == "none":
         return network
-    return _Preprocessed(network, preprocessing, resizes=stage == "resize")
+    return Preprocessed(network, preprocessing, resizes=stage == "resize")
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -44,7 +44,19 @@ def resize(images: Tensor, size: int) -> Tensor:
     return _levels(_levels(rows @ images.float()) @ columns.T)
 
 
-class _Preprocessed(nn.Module):
+class Resizing(nn.Module):
+    """What a network that resizes does first, alone: uint8[B, 3, H, W] to float32[B, 3, S, S] of whole levels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the levels."""
+        return resize(images, self.size)
+
+
+class Preprocessed(nn.Module):
     """A network that normalises bytes itself, and resizes and crops them first where it `resizes`."""
 
     scale: Tensor
@@ -60,7 +72,10 @@ class _Preprocessed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float32[B, C]."""
-        levels = images.float() if self.size is None else resize(images, self.size)
+        return self.behind(images.float() if self.size is None else resize(images, self.size))
+
+    def behind(self, levels: Tensor) -> Tensor:
+        """Return logits float32[B, C] for float32[B, 3, S, S] of whole levels."""
         logits: Tensor = self.network(levels * self.scale + self.offset)
         return logits
 

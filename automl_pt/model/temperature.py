@@ -6,7 +6,6 @@ Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 201
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_pt.files import write_json
+from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import read_file, read_info, refuse
 from automl_pt.model.info import TEMPERATURE
 
@@ -25,6 +25,8 @@ FORMAT = 1
 MAX_BYTES = 64 * 1024
 #: a temperature beyond these was fitted to nothing, or is made up
 LOWEST, HIGHEST = 0.01, 100.0
+#: a temperature that is known less well than this is not kept
+FACTOR = 2.0
 _REMEDY = (
     f"remove {TEMPERATURE} to use the model without it, or fit another: `automl-pt evaluate MODEL DATA --calibrate`"
 )
@@ -69,6 +71,29 @@ def fit(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     return min(max(math.exp(-found.x), LOWEST), HIGHEST)
 
 
+def uncertain(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> str | None:
+    """Say why these images do not tell the temperature; None where they do.
+
+    They do not where all predictions are right, or all wrong, since the loss then has no lowest point, and where they
+    are so few that twice the standard error of the temperature's logarithm, by the Fisher information at the
+    temperature found, is more than a factor of `FACTOR`.
+    """
+    from scipy.special import softmax
+
+    right = logits.argmax(axis=1) == labels
+    images, wrong = f"{len(labels)} image{'' if len(labels) == 1 else 's'}", int((~right).sum())
+    if wrong in (0, len(labels)):
+        return (
+            f"of {images} none is {'right' if wrong else 'wrong'}, so that they cannot tell how sure the model may be"
+        )
+    scaled = logits.astype(np.float64) / temperature
+    shares = softmax(scaled, axis=1)
+    information = float(((shares * scaled**2).sum(axis=1) - (shares * scaled).sum(axis=1) ** 2).sum())
+    if information <= 0 or 2 / math.sqrt(information) > math.log(FACTOR):
+        return f"{images}, {wrong} of them wrong, cannot tell it within a factor of {FACTOR:g}; more images may"
+    return None
+
+
 def calibrated(directory: Path, logits: NDArray[np.float32], labels: NDArray[np.int64], data: str) -> Temperature:
     """Fit a temperature for the model in `directory` on its logits float32[N, C] for labels int64[N]; write nothing."""
     from automl_pt.model.calibration import calibrate
@@ -95,8 +120,8 @@ def read_temperature(directory: Path, weights: str) -> Temperature | None:
         return None
     text = read_file(directory, TEMPERATURE, MAX_BYTES)
     try:
-        found = _checked(json.loads(text))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        found = _checked(parse_json(text))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         refuse(directory, f"{TEMPERATURE} is damaged: {error}", remedy=_REMEDY)
     return found if found.weights == weights else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,6 +20,7 @@ from automl_pt.model.load import Model
 from automl_pt.model.predict import Prediction
 from automl_pt.model.prediction_files import Columns
 from automl_pt.serving.batching import Batcher
+from automl_pt.serving.clients import ClientLeft, Room, while_here
 from automl_pt.serving.guard import LOOPBACK, Guard
 from automl_pt.serving.limits import Limits
 from automl_pt.serving.requests import Upload, read_upload
@@ -36,11 +38,23 @@ _PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
+#: what servers write down for a request whose client has closed its connection; no client sees it
+_CLIENT_LEFT = 499
 
-def make_app(model: Model, limits: Limits | None = None, *, hosts: tuple[str, ...] = LOOPBACK) -> ASGIApp:
-    """Return the ASGI application that serves `model` to requests that name one of `hosts`."""
+
+def make_app(
+    model: Model,
+    limits: Limits | None = None,
+    *,
+    hosts: tuple[str, ...] = LOOPBACK,
+    is_crowded: Callable[[], bool] = lambda: False,
+) -> ASGIApp:
+    """Return the ASGI application that serves `model` to requests that name one of `hosts`.
+
+    While the server `is_crowded` it asks to come again later.
+    """
     limits = limits or Limits()
-    batcher = Batcher(model, limits)
+    batcher, room = Batcher(model, limits), Room(limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -49,13 +63,15 @@ def make_app(model: Model, limits: Limits | None = None, *, hosts: tuple[str, ..
 
     async def predict(request: Request) -> Response:
         top = _top(request.query_params.get("top"), len(model.classes))
-        return await _answer(batcher, await read_upload(request, limits), top)
+        with room.part() as part:
+            return await while_here(request, _answer(batcher, await read_upload(request, limits, part), top))
 
     async def about(request: Request) -> Response:
         return _json(describe(model, limits))
 
     async def health(request: Request) -> Response:
-        return _json({"status": "ok", "images": batcher.images, "passes": batcher.passes})
+        counts = {"decoded": batcher.decoded, "images": batcher.images, "passes": batcher.passes}
+        return _json({"status": "ok", **counts})
 
     routes = [
         Route("/predict", predict, methods=["POST"]),
@@ -64,7 +80,8 @@ def make_app(model: Model, limits: Limits | None = None, *, hosts: tuple[str, ..
         *(Route(path, _static(*which)) for path, which in _PAGE.items()),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, UnreadableImage: _unreadable, Exception: _failed}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), hosts)
+    handlers |= {ClientDisconnect: _left, ClientLeft: _left}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), hosts, is_crowded)
 
 
 def describe(model: Model, limits: Limits) -> dict[str, Any]:
@@ -111,6 +128,11 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Answer nobody: it is no error of the server's that its client has left."""
+    return Response(status_code=_CLIENT_LEFT)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

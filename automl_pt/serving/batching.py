@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from automl_pt.cores import available_cores
-from automl_pt.serving.limits import Limits, pixels_of
+from automl_pt.serving.decoding import Decoders, busy, threads
+from automl_pt.serving.limits import Limits, pixels_of, size_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,19 +27,18 @@ class Batcher:
     """Computes logits for images that arrive one by one; nobody waits for a batch to fill.
 
     Used as an asynchronous context manager. Threads decode; one more thread runs the network on all images that are
-    ready, at most `limits.batch` of them.
+    ready, at most `limits.batch` of them. Nothing is begun for a caller that was cancelled.
     """
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model, self.limits = model, limits
         self.waiting: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
-        cores = available_cores()
+        self.headers, self.decoders = threads("headers", 1, 1), Decoders(limits)
         # half of the cores compute: on all of them, each would wait, spinning, for those that decode
-        self.decoders = _threads("decode", cores, 1)
-        self.network = _threads("network", 1, max(1, cores // 2))
-        #: so far: forward passes, and images in them
-        self.passes = self.images = 0
+        self.network = threads("network", 1, max(1, available_cores() // 2))
+        #: so far: images decoded, forward passes, and images in them
+        self.decoded = self.passes = self.images = 0
 
     async def __aenter__(self) -> Batcher:
         self.worker = asyncio.create_task(self._work())
@@ -48,24 +46,45 @@ class Batcher:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.worker.cancel()
-        self.decoders.shutdown(wait=True, cancel_futures=True)
-        self.network.shutdown(wait=True, cancel_futures=True)
+        self.decoders.close()
+        for pool in (self.headers, self.network):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     async def logits(self, content: bytes, name: str) -> NDArray[np.float32]:
-        """Return logits float32[C] of one image file's content; raise UnreadableImage."""
+        """Return logits float32[C] of one image file's content; raise UnreadableImage, or HTTPException 503."""
         loop, size = asyncio.get_running_loop(), self.model.info.preprocessing.image_size
-        pixels = await loop.run_in_executor(self.decoders, pixels_of, content, name, size, self.limits)
-        row: asyncio.Future[NDArray[np.float32]] = loop.create_future()
-        self.waiting.append((pixels, row))
+        count = await loop.run_in_executor(self.headers, size_of, content, name, self.limits)
+        pixels = await self.decoders.run(count, partial(pixels_of, content, name, size))
+        self.decoded += 1
+        waiting: Waiting = pixels, loop.create_future()
+        self.waiting.append(waiting)
         self.arrived.set()
-        return await row
+        patience = loop.call_later(self.limits.wait, self._give_up, waiting)
+        try:
+            return await waiting[1]
+        finally:
+            patience.cancel()
+
+    def _give_up(self, waiting: Waiting) -> None:
+        """Answer an image that no forward pass has taken yet."""
+        if any(other is waiting for other in self.waiting) and not waiting[1].done():
+            waiting[1].set_exception(busy(f"an image waited for the network for {self.limits.wait:g} s", self.limits))
 
     async def _work(self) -> None:
         while True:
             await self.arrived.wait()
             self.arrived.clear()
-            while self.waiting:
-                await self._pass([self.waiting.popleft() for _ in range(min(self.limits.batch, len(self.waiting)))])
+            while batch := self._next():
+                await self._pass(batch)
+
+    def _next(self) -> list[Waiting]:
+        """Return the images of the next forward pass, without those whose clients have left or were refused."""
+        batch: list[Waiting] = []
+        while self.waiting and len(batch) < self.limits.batch:
+            waiting = self.waiting.popleft()
+            if not waiting[1].done():
+                batch.append(waiting)
+        return batch
 
     async def _pass(self, batch: list[Waiting]) -> None:
         """Run the network once; what goes wrong there is told to each request of the batch."""
@@ -81,8 +100,3 @@ class Batcher:
         for (_, row), values in zip(batch, rows, strict=True):
             if not row.done():
                 row.set_result(values)
-
-
-def _threads(name: str, workers: int, share: int) -> ThreadPoolExecutor:
-    """Return threads that compute with `share` threads each."""
-    return ThreadPoolExecutor(workers, thread_name_prefix=name, initializer=partial(torch.set_num_threads, share))

@@ -6,6 +6,7 @@ gives its own name this machine's address (DNS rebinding): then the Host header 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,13 +28,17 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_CROWDED = {"retry-after": "5", "connection": "close"}
 
 
 class Guard:
-    """Wraps an application: refuses what `refusal` says, and adds the headers to every answer, errors too."""
+    """Wraps an application: refuses what `refusal` says, and adds the headers to every answer, errors too.
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
-        self.app, self.hosts = app, tuple(host.lower() for host in hosts)
+    While `is_crowded()` it asks everybody to come again later.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...], is_crowded: Callable[[], bool]) -> None:
+        self.app, self.hosts, self.is_crowded = app, tuple(host.lower() for host in hosts), is_crowded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -46,9 +51,13 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
+        await self._chosen(scope)(scope, receive, with_headers)
+
+    def _chosen(self, scope: Scope) -> ASGIApp:
+        if self.is_crowded():
+            return JSONResponse({"error": "the server has no connection left; ask again later"}, 503, _CROWDED)
         refused = refusal(Headers(scope=scope), self.hosts)
-        app = self.app if refused is None else JSONResponse({"error": refused[1]}, refused[0])
-        await app(scope, receive, with_headers)
+        return self.app if refused is None else JSONResponse({"error": refused[1]}, refused[0])
 
 
 def known_as(host: str, names: tuple[str, ...]) -> tuple[str, ...]:

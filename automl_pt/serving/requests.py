@@ -6,18 +6,21 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from automl_pt.json_reader import parse_json
+from automl_pt.serving.clients import NoRoom
+from automl_pt.serving.decoding import busy
 from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
+    from automl_pt.serving.clients import Part
     from automl_pt.serving.limits import Limits
 
 #: bodies that are the image itself
@@ -26,6 +29,8 @@ _TAKES = "multipart/form-data with one file, application/json with base64 in `im
 
 #: seconds for which a body that is refused is read, and thrown away
 _PATIENCE = 2.0
+#: signs of JSON's structure that a body with one image may hold: a list of a million numbers takes long to parse
+_STRUCTURE = 1000
 
 
 class _TooLarge(Exception):  # noqa: N818  # it becomes an answer with status 413, no error
@@ -39,11 +44,14 @@ class Upload(NamedTuple):
     content: bytes
 
 
-async def read_upload(request: Request, limits: Limits) -> Upload:
-    """Return the one image of a request; raise HTTPException: 400, 408, 413 or 415, each with its reason."""
+async def read_upload(request: Request, limits: Limits, part: Part) -> Upload:
+    """Return the one image of a request, of whose bytes `part` is told.
+
+    Raises HTTPException 400, 408, 413, 415 or 503, each with its reason, and ClientDisconnect.
+    """
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _read(_bounded(request, limits))
+            return await _read(_bounded(request, limits, part))
     except TimeoutError as error:
         raise HTTPException(408, f"the body did not arrive within {limits.seconds:g} s") from error
     except _TooLarge as error:
@@ -51,6 +59,10 @@ async def read_upload(request: Request, limits: Limits) -> Upload:
         raise HTTPException(
             413, f"the body is larger than the limit of {limits.bytes:,} bytes", {"connection": "close"}
         ) from error
+    except NoRoom as error:
+        await _pass_over(request)
+        refusal = busy(f"it holds {part.room.held:,} bytes of other requests", limits)
+        raise HTTPException(503, refusal.detail, {**(refusal.headers or {}), "connection": "close"}) from error
 
 
 async def _read(request: Request) -> Upload:
@@ -74,19 +86,21 @@ async def _from_form(request: Request) -> Upload:
 
 def _from_json(body: bytes) -> Upload:
     try:
-        values = json.loads(body)
+        if sum(body.count(sign) for sign in b",:[{") > _STRUCTURE:
+            raise ValueError("more than one image")
+        values = parse_json(body)
         encoded, name = values["image"], values.get("name", "image")
         if not isinstance(encoded, str) or not isinstance(name, str):
             raise TypeError("`image` and `name` are text")
         return Upload(name, base64.b64decode(encoded, validate=True))
     except binascii.Error as error:
         raise HTTPException(400, f"`image` is not base64: {error}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise HTTPException(400, 'the body is not JSON such as {"image": "BASE64", "name": "cat.jpg"}') from error
 
 
-def _bounded(request: Request, limits: Limits) -> Request:
-    """Return the request with a body that raises _TooLarge beyond the limit, whatever its header said."""
+def _bounded(request: Request, limits: Limits, part: Part) -> Request:
+    """Return the request with a body that raises _TooLarge or NoRoom beyond a limit, whatever its header said."""
     said, taken = request.headers.get("content-length", ""), 0
 
     async def counted() -> Message:
@@ -97,6 +111,7 @@ def _bounded(request: Request, limits: Limits) -> Request:
         taken += len(message.get("body", b""))
         if taken > limits.bytes:
             raise _TooLarge
+        part.add(len(message.get("body", b"")))
         return message
 
     return Request(request.scope, counted)

@@ -67,8 +67,11 @@ def run(
         async def on_tick(self, counter: int) -> bool:
             return should_stop() or await super().on_tick(counter)
 
+    def is_crowded() -> bool:
+        return len(server.server_state.connections) > limits.connections
+
     settings = uvicorn.Config(
-        make_app(model, limits, hosts=hosts),
+        make_app(model, limits, hosts=hosts, is_crowded=is_crowded),
         http=protocol(limits.seconds),
         ws="none",
         loop="asyncio",
@@ -78,8 +81,7 @@ def run(
         # no log of requests: what strangers write does not belong on a terminal
         access_log=False,
         log_level="warning",
-        # the limit is what uvicorn refuses at, the connection that asks included
-        limit_concurrency=limits.connections + 1,
         timeout_graceful_shutdown=_LAST,
     )
-    Server(settings).run(sockets=[listener])
+    server = Server(settings)
+    server.run(sockets=[listener])

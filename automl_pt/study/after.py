@@ -68,7 +68,7 @@ def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, 
             figures = None if ended.should_stop() else (yield from makers[name](ended))
         except AutomlError as error:
             yield Notice(f"{name}: {error.in_a_line()}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the model found stands")
         else:
             if figures is None:
@@ -83,7 +83,7 @@ def _made_before(path: Path) -> dict[str, Any]:
     """Return what an earlier search made; nothing where that is not told, or damaged: then it is made again."""
     try:
         found = read_json(path)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

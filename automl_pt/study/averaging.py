@@ -7,7 +7,6 @@ the mean of networks that began at different random ones is no network that anyb
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from automl_pt.model.load import BATCH_SIZE, Model
 from automl_pt.study.after import Ended
 from automl_pt.study.events import Event, Notice
 from automl_pt.study.measured import Bench, figures, gain
+from automl_pt.training.moving_average import copied
 
 State = dict[str, Tensor]
 
@@ -82,7 +82,7 @@ class _Soup:
     def __init__(self, bench: Bench, best: Model) -> None:
         self.bench, self.best = bench, best
         self.states: list[State] = [_state(best.network)]
-        self.network = copy.deepcopy(best.network)
+        self.network = copied(best.network)
         self.batch_norm = self._rule()
         #: the average of those taken in, as it was measured
         self.state = self.states[0]

@@ -3,54 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import require_asked
-from automl_pt.data.prepare import Progress, prepare, split_settings
+from automl_pt.data.prepare import Data, Progress, prepare, split_settings
+from automl_pt.errors import PluginError, StudyError
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
-from automl_pt.new_training import choose_image_size, choose_parameters
+from automl_pt.new_training import choose_image_size, require_files
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.start import Start, choose_start, fetch_weights, require_start_for_average, settled
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
-from automl_pt.study.engine.base import Step, TrialSpec
+from automl_pt.study.engine.base import Call, Engine, Step, TrialSpec
+from automl_pt.study.engine.prove import prove_backbone
 from automl_pt.study.engine.trial import epochs
 from automl_pt.study.measured import Bench
 from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
-from automl_pt.study.subject import Material, Subject
-from automl_pt.training.device import choose_device, choose_precision
-from automl_pt.training.footprint import step_memory
+from automl_pt.study.subject import Material, Proof, Subject
+from automl_pt.training.device import choose_device
 from automl_pt.used_plugins import used_plugins
 
 
 def prepare_material(
     config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: Progress | None = None
 ) -> Material:
-    """Freeze or reload the split, and decode its images once, before any worker asks for them.
+    """Freeze or reload the split; its images are decoded with the proof, once, before any worker asks for them.
 
     `progress(stage, done, total)` is called as that goes on, and may raise to end it.
     """
     plugins = plugins or load_plugins(config.plugins)
+    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_files(config)
+    choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     extra = dimensions(nets, config.backbone_options)
-    steps: list[StepMemory] = []
-    for backbone in nets:
-        name = backbone.name
-        size = choose_image_size(config.trial(backbone=name, lr=1.0, batch_size=1, seed=0), data, backbone)
-        steps.append(_prove(config, backbone, len(data.manifest.classes), size))
-        for split in ("train", "val"):
-            data.pixels(split, size)
+
+    def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
+        return _prove(config, nets, data, plugins, engine, unwanted)
 
     def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
         return epochs(spec, should_stop, data, plugins)
@@ -64,22 +66,78 @@ def prepare_material(
         make=make,
         plugins=used_plugins(plugins, config.backbones, config.dataset),
         dimensions=extra,
-        steps=() if config.micro_batch_size is not None else tuple(steps),
+        prove=prove,
         notes=data.notes,
         classes=len(data.manifest.classes),
+        image_sizes=tuple(dict.fromkeys(_size(config, net, data) for net in nets)),
     )
 
 
-def _prove(config: SearchConfig, backbone: Backbone, classes: int, size: int) -> StepMemory:
-    """Build the network once before any trial: weights that are absent, or a size it cannot take, fail here.
+def _size(config: SearchConfig, backbone: Backbone, data: Data) -> int:
+    return choose_image_size(config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0), data, backbone)
 
-    Return what a training step of it takes.
+
+def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
+    """Yield what each backbone starts from, then bring their pretrained weights here; nothing is made before that."""
+    plugins = plugins or load_plugins(config.plugins)
+    names = tuple(dict.fromkeys(config.backbones))
+    found = [choose_start(config, plugins.backbone(name, config.backbone_options), plugins) for name in names]
+    require_start_for_average(found, config)
+    yield from found
+    fetch_weights(found, config, plugins, config.backbone_options)
+
+
+def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
+    """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
+
+    def show(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(what, done, total)
+        if config.timeout is not None and time.monotonic() - since > config.timeout:
+            raise StudyError(
+                "no model: the time was up while images were still being read",
+                given=f"--timeout {config.timeout:g}, {what}: {done} of {total}",
+                remedy="search again with a larger --timeout, or without one",
+            )
+
+    return replace(IMAGES, prepare=partial(prepare_material, progress=show))
+
+
+def _prove(
+    config: SearchConfig,
+    nets: Sequence[Backbone],
+    data: Data,
+    plugins: Plugins,
+    engine: Engine,
+    unwanted: Callable[[], bool],
+) -> Proof:
+    """Try each network once where trials run, then decode the images: absent weights or a wrong size fail here.
+
+    A plugin's fault ends the search where no other backbone is left; else its trials fail, and it is said.
     """
-    weights = Path(config.weights) if config.weights else None
-    model = build_model(backbone, classes, size, pretrained=config.pretrained, weights=weights, seed=config.seed)
-    choose_parameters(model, backbone, config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0))
-    half = choose_precision(config.precision, choose_device(config.device)) != "fp32"
-    return StepMemory(*step_memory(model, size, half=half))
+    steps, faults, classes = list[StepMemory](), list[PluginError](), len(data.manifest.classes)
+    notes: list[str] = []
+    for backbone in nets:
+        trial = config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0)
+        trial = settled(trial, backbone, data.hints)
+        size = choose_image_size(trial, data, backbone)
+        arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
+        here = partial(prove_backbone, trial, plugins, classes, size)
+        call = Call("automl_pt.study.engine.prove:prove", arguments, here, f"the network of {backbone.name}")
+        try:
+            found = engine.call(call, unwanted)
+        except PluginError as error:
+            faults.append(error)
+            continue
+        if found is not None:
+            notes += found["notes"]
+            steps.append(StepMemory(found["fixed"], found["per_image"]))
+        for split in ("train", "val"):
+            data.pixels(split, size)
+    if faults and len(faults) == len(nets):
+        raise faults[0]
+    notes += [f"trials of this backbone will fail: {fault.in_a_line()}" for fault in faults]
+    return Proof(() if config.micro_batch_size is not None else tuple(steps), tuple(notes))
 
 
 def compare(
@@ -130,5 +188,13 @@ def makers() -> dict[str, Maker]:
 
 
 IMAGES = Subject(
-    prepare_material, "automl_pt.study.engine.trial:make_trial", publish, compare, test, report, makers, probes=True
+    prepare_material,
+    "automl_pt.study.engine.trial:make_trial",
+    publish,
+    compare,
+    test,
+    report,
+    makers,
+    starts,
+    probes=True,
 )

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from wsgiref.simple_server import WSGIServer, make_server
 
 from automl_pt.errors import InstallationError, OutputError
-from automl_pt.study.storage import close_storage, open_storage
+from automl_pt.study.reading import reading
 
 
 @contextmanager
 def serve(url: str, port: int) -> Iterator[WSGIServer]:
-    """Bind the dashboard of the storage at `url` to `port` of this machine; the caller runs `serve_forever`.
+    """Bind the dashboard of the storage at `url`, read-only, to `port` of this machine; the caller serves.
 
     Raises InstallationError without the extra `dashboard`, StorageError when the storage cannot be opened, OutputError
     when the port is taken.
@@ -25,13 +25,10 @@ def serve(url: str, port: int) -> Iterator[WSGIServer]:
             given=str(error),
             remedy='`pip install "automl-pt[dashboard]"`',
         ) from error
-    storage = open_storage(url)
-    try:
+    with reading(url) as storage:
         try:
             server = make_server("127.0.0.1", port, optuna_dashboard.wsgi(storage))
         except OSError as error:
             raise OutputError("a port is used once", given=f"{port}: {error}", remedy="name another --port") from error
         with server:
             yield server
-    finally:
-        close_storage(storage)

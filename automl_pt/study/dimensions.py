@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from automl_pt.backbone import Backbone
 from automl_pt.backbone_options import defaults, parse
 from automl_pt.errors import PluginError
+from automl_pt.isolation import TIME_LIMIT, time_limit
 
 RESERVED = ("lr", "batch_size", "backbone")
 
@@ -88,8 +89,9 @@ def _asked(backbone: Backbone) -> dict[str, tuple[BaseDistribution, Any]]:
     known = defaults(backbone)
     recorder = Recorder(known)
     try:
-        backbone.search_space(recorder)
-    except Exception as error:
+        with time_limit(TIME_LIMIT):
+            backbone.search_space(recorder)
+    except (Exception, SystemExit) as error:
         raise _wrong(backbone, f"{type(error).__name__}: {error}") from error
     for name, distribution in recorder.asked.items():
         if name not in known or name in RESERVED:

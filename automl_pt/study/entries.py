@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from automl_pt.json_reader import parse_json
 from automl_pt.study.pruning.base import Standing
 from automl_pt.study.records import TrialRecord
 
@@ -46,7 +47,7 @@ def outcome(trial: FrozenTrial) -> Outcome:
         best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
         seconds = sum(probe_seconds(trial).values())
         return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
-    return Outcome(*json.loads(text))
+    return Outcome(*parse_json(text, not_finite=True))
 
 
 def standing(trial: FrozenTrial) -> Standing:

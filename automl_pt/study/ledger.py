@@ -77,6 +77,8 @@ class Ledger:
     #: the backbone of the trials that name none, where the study has several by now
     unnamed: str | None = field(default=None, init=False)
     study_id: int = field(init=False)
+    #: whether this process has made the study
+    is_new: bool = field(init=False)
     #: how many trials other programs have added
     strangers: int = field(default=0, init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
@@ -84,9 +86,14 @@ class Ledger:
     _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.study_id = _open_study(self.storage, self.name)
+        self.study_id, self.is_new = _open_study(self.storage, self.name)
         self.presence.join(self.storage, self.study_id)
         self.refresh()
+
+    def withdraw(self) -> None:
+        """Delete the study where this process has just made it and may not begin it."""
+        if self.is_new and not self.storage.get_all_trials(self.study_id, deepcopy=False):
+            self.storage.delete_study(self.study_id)
 
     def refresh(self) -> None:
         """Read the trials again; needed where others write, too."""
@@ -287,9 +294,10 @@ class Ledger:
         return optuna.load_study(study_name=self.name, storage=self.storage)
 
 
-def _open_study(storage: BaseStorage, name: str) -> int:
+def _open_study(storage: BaseStorage, name: str) -> tuple[int, bool]:
+    """Return the study's number, and whether it was made just now."""
     try:
         with quiet():
-            return storage.create_new_study([StudyDirection.MINIMIZE], name)
+            return storage.create_new_study([StudyDirection.MINIMIZE], name), True
     except DuplicatedStudyError:
-        return storage.get_study_id_from_name(name)
+        return storage.get_study_id_from_name(name), False

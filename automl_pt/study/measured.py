@@ -32,7 +32,7 @@ class Bench:
     config: SearchConfig
     data: Data
     plugins: Plugins
-    #: is told where memory ran out
+    #: is told where memory ran out, and how many images cannot be read
     tell: Callable[[str], None] = lambda text: None
 
     @classmethod
@@ -54,6 +54,9 @@ class Bench:
     def score(self, model: Model, split: Split = "val") -> Scored:
         """Run a model on a split's images."""
         pixels = self.data.pixels(split, model.info.preprocessing.image_size)
+        listed = self.data.manifest.counts()[split]
+        if len(pixels.labels) < listed:
+            self.tell(f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured")
         starts = range(0, len(pixels.labels), BATCH_SIZE)
         parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
         if model.portion.note is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from automl_pt.absence import of_trials
 from automl_pt.config import SearchConfig
 from automl_pt.errors import AutomlError, StudyError
 from automl_pt.files import write_json
@@ -14,10 +14,11 @@ from automl_pt.plugins import Plugins
 from automl_pt.study.after import Ended, after_search, asked
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.engine.inline import InlineEngine
+from automl_pt.study.engine.places import devices_for
 from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.shelf import ranked
-from automl_pt.study.subject import Subject
+from automl_pt.study.subject import Material, Subject
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.tracking import Trackers
 
@@ -37,6 +38,7 @@ class OpenStudy:
     storage: str
     subject: Subject
     coordinator: Coordinator
+    material: Material
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
@@ -54,6 +56,11 @@ class OpenStudy:
             finished=ended,
             workers=0 if isinstance(engine, InlineEngine) else engine.slots,
             epochs=self.config.epochs,
+            images=self.material.counts(),
+            classes=self.material.classes,
+            image_sizes=self.material.image_sizes,
+            device=", ".join(dict.fromkeys(devices_for(self.config))),
+            searched=self.coordinator.space.text(),
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
@@ -72,10 +79,11 @@ class OpenStudy:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
-        _require_some_success(coordinator.ledger.models(), coordinator.ledger.name)
         models = coordinator.ledger.models()
         best, runner_up = [*ranked(models)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
+        if not (self.directory / "study.json").exists():
+            self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
         shelf.tidy(models, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
@@ -97,6 +105,7 @@ class OpenStudy:
             busy_seconds=coordinator.budget.busy,
         )
         write_json(self.directory / "result.json", result.to_dict())
+        _require_some_success(records, coordinator.ledger.name)
         return result
 
     def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
@@ -112,7 +121,7 @@ class OpenStudy:
             return replace(result, notes=(*result.notes, note))
         try:
             path = self.subject.report(self.config, self.directory, plugins)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
             return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
         return replace(result, report=str(path))
@@ -183,15 +192,15 @@ class OpenStudy:
             return None
         if not self.coordinator.shelf.holds(runner_up.number):
             return None
-        return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+        try:
+            return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+        except AutomlError as error:  # such as of a trial that ran before its plugin was changed
+            self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
+            return None
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
     """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
     if records and all(record.state == "FAIL" for record in records):
-        reason, count = Counter(record.reason for record in records).most_common(1)[0]
-        raise StudyError(
-            "at least one trial must succeed",
-            given=f"study {name}: all {len(records)} trials failed, {count} of them with: {reason}",
-            remedy="run one of them by itself with `automl-pt train` and `--traceback` to see where it fails",
-        )
+        absence = of_trials([(record.state, record.reason) for record in records], "trials")
+        raise StudyError(f"no model: {absence.what}", given=f"study {name}", remedy=absence.remedy)

@@ -10,10 +10,12 @@ from typing import Any
 
 from automl_pt import __version__
 from automl_pt.config import SearchConfig
+from automl_pt.errors import StudyError
 from automl_pt.features.head_training import trains_on_features
-from automl_pt.files import read_json, write_json
+from automl_pt.files import write_json
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run_directory import Tidied
 from automl_pt.study import resume
 from automl_pt.study.after import images_to_learn
 from automl_pt.study.budget import Budget
@@ -26,14 +28,29 @@ from automl_pt.study.flat import Flatness
 from automl_pt.study.ledger import OFFERED, Ledger, Presence
 from automl_pt.study.offered import Offer, offer
 from automl_pt.study.opened import REPORT_SECONDS, OpenStudy
+from automl_pt.study.points import few_images, settle
 from automl_pt.study.presence import Alone, Among
 from automl_pt.study.probing import Probing, wants_probe
-from automl_pt.study.pruning.optuna_rules import make_rule
+from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.shelf import Shelf
-from automl_pt.study.space import make_space
-from automl_pt.study.storage import close_storage, default_url, is_shared, lock_file, open_storage, server_engine, shown
-from automl_pt.study.subject import Material, Subject
+from automl_pt.study.space import make_space, require_batch_sizes
+from automl_pt.study.storage import (
+    close_storage,
+    default_url,
+    files_of,
+    is_shared,
+    lock_file,
+    open_storage,
+    server_engine,
+    shown,
+    storage_note,
+)
+from automl_pt.study.study_files import plugins_of
+from automl_pt.study.subject import Material, Proof, Subject
+
+#: what a search makes in its folder before it has begun
+PRELIMINARY = ("manifest.json", ".lock", "logs")
 
 #: said of a search whose trials train a head alone
 ON_FEATURES = (
@@ -56,7 +73,7 @@ def open_study(
     Its time counts from `since`, a moment of `time.monotonic`, or from now.
     Raises StudyError where it was made with other data or settings, or another process works on it.
     """
-    url = config.storage or default_url(directory)
+    url = storage_url(config, directory)
     if not is_shared(url):
         _be_alone(config, url, directory, stack)
     budget = Budget(config.timeout, since=since)
@@ -67,11 +84,14 @@ def open_study(
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
     budget.later = images_to_learn(config, material.train_images, material.val_images)
-    ledger = _open_ledger(config, url, directory, stack)
-    config, material, has_grown = _agree(ledger, config, directory, material)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
+    stack.callback(engine.close)
+    proof = material.prove(engine, lambda: stop() is not None) if material.prove is not None else Proof()
+    ledger = _open_ledger(config, url, directory, stack)
+    config, material, kept, has_grown = _agree(ledger, config, directory, material)
+    config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
     budget.slots = engine.slots
-    offered = _offer(config, material, ledger, engine, has_grown)
+    offered = _offer(config, material, proof, ledger, engine, has_grown)
     on_features = trains_on_features(config)
     rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
     first_rung = ledger.about().get("first_rung")
@@ -91,13 +111,27 @@ def open_study(
         probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
+    write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
-    said = (
-        *material.notes,
-        *([ON_FEATURES] if on_features else []),
-        *([offered.notice] if offered.notice is not None else []),
-    )
-    return OpenStudy(config, directory, shown(url), subject, coordinator, said, notes)
+    few = few_images(config, material.train_images, offered.sizes)
+    notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
+    said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
+    return OpenStudy(config, directory, shown(url), subject, coordinator, material, said, notes)
+
+
+def storage_url(config: SearchConfig, directory: Path) -> str:
+    """Return the URL of the study's storage."""
+    return config.storage or default_url(directory)
+
+
+def untouched(config: SearchConfig, directory: Path) -> Tidied:
+    """Return what leaves no trace of a search that is refused before it has begun.
+
+    Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
+    """
+    require_rule(config.pruner)
+    beside = files_of(storage_url(config, directory), config.name or directory.name)
+    return Tidied(directory, mark="study.json", names=PRELIMINARY, beside=beside)
 
 
 def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
@@ -108,12 +142,14 @@ def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack)
         stack.enter_context(locked(beside, wait=False))
 
 
-def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Engine, has_grown: bool) -> Offer:
+def _offer(
+    config: SearchConfig, material: Material, proof: Proof, ledger: Ledger, engine: Engine, has_grown: bool
+) -> Offer:
     """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
-    free = memory_for(devices_for(config)[: engine.slots]) if material.steps else 0
+    free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
     with ledger.turn():
         known = ledger.about().get(OFFERED, ())
-        offered = offer(config, material.train_images, material.steps, free, known, has_grown=has_grown)
+        offered = offer(config, material.train_images, proof.steps, free, known, has_grown=has_grown)
         if config.batch_sizes is None:
             ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
     return offered
@@ -121,8 +157,7 @@ def _offer(config: SearchConfig, material: Material, ledger: Ledger, engine: Eng
 
 def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
     """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
-    path = directory / "study.json"
-    used: list[dict[str, Any]] = read_json(path).get("plugins", []) if path.exists() else []
+    used = plugins_of(directory / "study.json")
     if used:
         resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
     return used
@@ -151,11 +186,12 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitSta
 
 def _agree(
     ledger: Ledger, config: SearchConfig, directory: Path, material: Material
-) -> tuple[SearchConfig, Material, bool]:
+) -> tuple[SearchConfig, Material, dict[str, Any], bool]:
     """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
 
-    Return settings and material with the backbones in the study's own order.
+    Return settings and material with the backbones in the study's own order, and what its folder shall say of it.
     """
+    require_batch_sizes(config, material.train_images)
     with ledger.turn():
         found = ledger.about()
         config, dimensions = resume.in_order(found, config, material)
@@ -165,15 +201,23 @@ def _agree(
             resume.require_comparable(found, wanted, where=str(directory))
             resume.require_folder(ledger.trials(), directory, where=ledger.shown_url)
         else:
-            resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
-            resume.require_unused(directory, where=ledger.shown_url)
+            _require_free(ledger, directory)
         ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
     ledger.unnamed = resume.first_of_several(config.backbones)
     where = ledger.shown_url if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
     kept = {"name": ledger.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
-    write_json(directory / "study.json", kept)
-    return config, material, bool(found) and set(found["backbones"]) != set(config.backbones)
+    return config, material, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
+
+
+def _require_free(ledger: Ledger, directory: Path) -> None:
+    """Raise StudyError where a study cannot begin in this storage and folder; it is then not left in the storage."""
+    try:
+        resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
+        resume.require_unused(directory, where=ledger.shown_url)
+    except StudyError:
+        ledger.withdraw()
+        raise
 
 
 def _make_engine(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from automl_pt.config import SearchConfig, make, read_toml
+from automl_pt.config import SearchConfig, make
+from automl_pt.config_files import read_toml
 from automl_pt.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
-from automl_pt.files import read_json
-from automl_pt.locks import locked
+from automl_pt.locks import is_locked
 from automl_pt.study.after import MADE
 from automl_pt.study.floor import below_floor
 from automl_pt.study.records import ProbeRecord, TrialRecord
+from automl_pt.study.study_files import damaged, read_object
 from automl_pt.text import printable
 
 STUDIES = Path("studies")
 #: a study's folder holds one of these: what was asked, or what was found
 MARKS = ("study.json", "study.toml")
+#: the database in a study's own folder, as study.json names it
+OWN_STORAGE = "study.db"
 Status = Literal["not started", "running", "interrupted", "finished"]
 
 
@@ -80,7 +82,8 @@ class StudyReport:
 def read_study(study: str | Path, *, storage: str | None = None, ours: bool = False) -> StudyReport:
     """Return what is known of a study: a name in `studies/` or a folder's path.
 
-    `storage` is needed only for a database whose password the folder does not keep. `ours` says that this process holds
+    `storage` is the URL of a study that is kept outside its folder: a folder may come from anybody, and the URL that it
+    names is never opened. `ours` says that this process holds
     the study's lock and has ended its search. Raises UnknownNameError, StudyError
     for damaged files, StorageError when the storage cannot be read.
     """
@@ -89,7 +92,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
     if not found:
         return _not_started(directory)
     if not isinstance(found.get("name"), str) or not isinstance(found.get("storage"), str):
-        raise _damaged(directory / "study.json", "it names no study and storage")
+        raise damaged(directory / "study.json", "it names no study and storage")
     url = _url(directory, found, storage)
     about, judgement, trials, probes = _from_storage(url, found["name"])
     result, running = read_object(directory / "result.json"), not ours and is_in_use(directory)
@@ -119,14 +122,22 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
 
 
 def list_studies(root: Path = STUDIES, *, storage: str | None = None) -> list[StudyReport | Exception]:
-    """Return every study in a folder, in order of name; one that cannot be read is its error, and hides no other."""
+    """Return every study in a folder, in order of name; one that cannot be read is its error, and hides no other.
+
+    `storage` is opened for those that are not kept in their own folder.
+    """
     reports: list[StudyReport | Exception] = []
     for directory in study_folders(root):
         try:
-            reports.append(read_study(directory, storage=storage))
+            reports.append(read_study(directory, storage=storage if is_elsewhere(directory) else None))
         except (ConfigError, StudyError, StorageError, OutputError) as error:
             reports.append(error)
     return reports
+
+
+def is_elsewhere(directory: Path) -> bool:
+    """Say whether the study in `directory` is kept in a storage outside; raise StudyError for a damaged file."""
+    return bool(read_object(directory / "study.json").get("storage", OWN_STORAGE) != OWN_STORAGE)
 
 
 def study_folders(root: Path = STUDIES) -> list[Path]:
@@ -163,13 +174,12 @@ def _from_storage(
     """Return what the study was made with, how its best was judged, its trials and probes; nothing is written."""
     from automl_pt.study.entries import is_ours, record
     from automl_pt.study.ledger import JUDGEMENT, PROBES, STUDY
+    from automl_pt.study.reading import reading
     from automl_pt.study.resume import first_of_several
-    from automl_pt.study.storage import close_storage, open_storage, shown
+    from automl_pt.study.storage import shown
     from automl_pt.study.storage_errors import translated
 
-    storage = open_storage(url)
-    with translated(shown(url)), ExitStack() as stack:
-        stack.callback(close_storage, storage)
+    with reading(url) as storage, translated(shown(url)), _damage_named(shown(url)):
         try:
             study_id = storage.get_study_id_from_name(name)
         except KeyError as error:
@@ -179,12 +189,34 @@ def _from_storage(
                 remedy="give the storage that it was searched with by --storage",
             ) from error
         attributes = storage.get_study_user_attrs(study_id)
-        about = dict(attributes.get(STUDY) or {})
+        about = _about(dict(attributes.get(STUDY) or {}))
         unnamed = first_of_several(about.get("backbones", ()))
         found = storage.get_all_trials(study_id, deepcopy=False)
         trials = tuple(record(trial, unnamed) for trial in found if is_ours(trial))
     probes = tuple(ProbeRecord.from_dict(entry) for entry in attributes.get(PROBES) or ())
     return about, dict(attributes.get(JUDGEMENT) or {}), trials, probes
+
+
+def _about(found: dict[str, Any]) -> dict[str, Any]:
+    names = found.get("backbones", [])
+    if not isinstance(found.get("settings", {}), dict) or not isinstance(names, list):
+        raise ValueError("settings or backbones are of another kind")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a backbone's name is no text")
+    return found
+
+
+@contextmanager
+def _damage_named(shown_url: str) -> Iterator[None]:
+    """Raise StudyError for values that no search has written: anybody may have made the database."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
+        raise StudyError(
+            "The study's storage holds values that no search has written",
+            given=printable(f"{shown_url}: {type(error).__name__}: {error}")[:300],
+            remedy="put it back from a copy, or start a new study",
+        ) from error
 
 
 def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
@@ -193,12 +225,12 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
     if given is not None:
         return given
     kept = found["storage"]
-    if kept != "study.db":
-        if "***" in kept:
-            raise StudyError(
-                "a password is not kept in a study's folder", given=kept, remedy="give the whole URL by --storage"
-            )
-        return str(kept)
+    if kept != OWN_STORAGE:
+        raise StudyError(
+            "The study is kept in another storage, which is opened only where --storage names it",
+            given=printable(f"{directory / 'study.json'} names {kept}"),
+            remedy="give the whole URL by --storage, where you trust it; a password is not kept in a study's folder",
+        )
     if not (directory / kept).exists():
         raise StudyError(
             "a study's folder must hold its storage",
@@ -210,7 +242,7 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
 
 def _not_started(directory: Path) -> StudyReport:
     path = directory / "study.toml"
-    asked = make(SearchConfig, read_toml(path), source=str(path))
+    asked = make(SearchConfig, read_toml(path), source=str(path), toml=True)
     return StudyReport(
         name=asked.name or directory.name,
         directory=str(directory),
@@ -253,32 +285,4 @@ def _dataset(directory: Path) -> str | None:
 
 def is_in_use(directory: Path) -> bool:
     """Say whether a search is at work here: it holds the lock, which the kernel drops with it, however it ends."""
-    lock = directory / ".lock"
-    if not lock.exists() or not os.access(lock, os.W_OK):
-        return False
-    try:
-        with locked(lock, wait=False):
-            return False
-    except OutputError:
-        return True
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty where there is no such file; raise StudyError for anything else."""
-    try:
-        value = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "it holds no object")
-    return value
-
-
-def _damaged(path: Path, reason: str) -> StudyError:
-    return StudyError(
-        "a study's files are read as they were written",
-        given=printable(f"{path}: {reason}"),
-        remedy="put the file back from a copy, or start a new study",
-    )
+    return is_locked(directory / ".lock")

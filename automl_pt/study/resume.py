@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig, as_made
+from automl_pt.config import SearchConfig, as_made, make
 from automl_pt.errors import StudyError
-from automl_pt.files import read_json
+from automl_pt.study.study_files import damaged, read_object
 from automl_pt.text import counted
 from automl_pt.used_plugins import how_to_get, missing_plugins, told
 
@@ -31,6 +31,26 @@ FREE = frozenset(
 
 #: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
 FIRST_RUNG = "miniature"
+
+
+def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
+    """Return the settings with the start, and the learning rates from weights, of the study in `directory`.
+
+    Only what nobody asked for is taken from there. Earlier versions started from random weights unless they were told
+    otherwise, and wrote that down.
+    """
+    path = directory / "study.json"
+    found = read_object(path).get("asked", {})
+    if not isinstance(found, dict):
+        raise damaged(path, "`asked` is no object")
+    kept: dict[str, Any] = {}
+    if config.pretrained is None and config.weights is None and found.get("pretrained") is not None:
+        kept["pretrained"] = found["pretrained"]
+    if "lr" not in config.model_fields_set and found.get("lr") and (found.get("pretrained") or found.get("weights")):
+        kept["lr"] = found["lr"]
+    if not kept:
+        return config
+    return make(SearchConfig, {**config.model_dump(exclude_unset=True), **kept}, source=str(path))
 
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
@@ -90,12 +110,14 @@ def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, wher
 
 
 def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which plugins have another version than when the study was made."""
+    """Say which plugins have another version, or as files another content, than when the study was last opened."""
     versions = {plugin["name"]: plugin["version"] for plugin in now}
     return [
-        f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}"
+        f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}: "
+        "trials before and after may not be comparable"
         for plugin in used
-        if versions.get(plugin["name"], plugin["version"]) != plugin["version"]
+        # earlier versions of this program kept nothing of a file's content
+        if plugin["version"] and versions.get(plugin["name"], plugin["version"]) != plugin["version"]
     ]
 
 
@@ -154,7 +176,7 @@ def require_unused(directory: Path, *, where: str) -> None:
     """
     left, about = list((directory / "trials").glob("*/run.json")), directory / "study.json"
     if left:
-        begun = read_json(about) if about.exists() else {"name": "?", "storage": "a storage"}
+        begun = {"name": "?", "storage": "a storage", **read_object(about)}
         raise StudyError(
             "a folder holds the trials of one study",
             given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.errors import StudyError
-from automl_pt.study.report import is_in_use, read_object
+from automl_pt.json_reader import read_json_lines
+from automl_pt.study.report import is_in_use
+from automl_pt.study.study_files import read_object
 from automl_pt.text import printable
 from automl_pt.training.result import EpochResult
 
@@ -72,11 +73,10 @@ def wall_seconds(record: Mapping[str, Any]) -> float | None:
 def read_history(path: Path) -> list[EpochResult]:
     """Return the epochs a history.jsonl tells of, none where there is no such file; raise StudyError for damage."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [EpochResult.from_dict(json.loads(line)) for line in lines]
+        return [EpochResult.from_dict(values) for values in read_json_lines(path)]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 

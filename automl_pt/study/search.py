@@ -6,37 +6,51 @@ call goes on.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+import time
+import unicodedata
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, make
 from automl_pt.files import make_folder
-from automl_pt.plugins import Plugins, load_plugins
-from automl_pt.study.events import Event, Finished, Notice
+from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
+from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.opened import OpenStudy
-from automl_pt.study.opening import open_study
+from automl_pt.study.opening import open_study, untouched
 from automl_pt.study.records import StudyResult
+from automl_pt.study.resume import as_begun
+from automl_pt.study.storage import default_url, shown
 from automl_pt.study.storage_errors import translated
 from automl_pt.study.subject import Subject
 from automl_pt.study.tracking import follow_study
 from automl_pt.tracking import Trackers
 
+LONGEST_NAME = 100
+
 
 def search(
-    dataset: str, *, plugins: Plugins | None = None, on_event: Callable[[Event], None] | None = None, **settings: Any
+    dataset: str,
+    *,
+    plugins: Plugins | PluginFiles | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
 ) -> StudyResult:
     """Search learning rate and batch size on `dataset`; return what was found, the finished model's folder with it.
 
     `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call goes on with it. `plugins` registered by hand are known to this process only, so
-    trials then run in it. Raises the errors of `automl_pt.errors`; StudyError when every trial has failed.
+    `studies/NAME`, and the same call goes on with it. `plugins` are plugin files, as `--plugin` takes them, or what
+    `load_plugins` returned; those registered by hand are known to this process only, so trials then run in it. Raises
+    the errors of `automl_pt.errors`; StudyError when every trial has failed. Where the time was up, or all trials
+    diverged, before any trial kept weights, the result's `model` and `best` are None.
     """
-    config = make(SearchConfig, {"dataset": dataset, **settings})
-    return run_search(config, Path("studies") / study_name(config), plugins=plugins, on_event=on_event)
+    registered, files = given_plugins(plugins)
+    config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
+    return run_search(config, Path("studies") / study_name(config), plugins=registered, on_event=on_event)
 
 
 def run_search(
@@ -57,11 +71,19 @@ def run_search(
 
 
 def study_name(config: SearchConfig) -> str:
-    """Return the study's name: the one given, or one made of the dataset's, safe as a folder's name."""
+    """Return the study's name: the one given, or one made of the dataset's, safe as a folder's name.
+
+    Where characters have to be replaced or cut off, a few digits of the whole name's hash are added, so that data sets
+    whose names differ in these alone, or are written in another script, get studies of their own.
+    """
     if config.name is not None:
         return config.name
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(os.path.abspath(config.dataset)).name).strip(".-")
-    return plain[:100] or "study"
+    name = unicodedata.normalize("NFC", Path(os.path.abspath(config.dataset)).name)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
+    if plain == name and len(plain) <= LONGEST_NAME and plain[0].isalnum():
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    return f"{plain.lstrip('_')[: LONGEST_NAME - 7] or 'study'}-{digest}"
 
 
 def steps(
@@ -79,13 +101,29 @@ def steps(
     does the same. The time counts from `since`, a moment of `time.monotonic`, or from now. Raises StudyError when the
     study there was made with other data or settings.
     """
-    subject = subject or _images()
+    since = time.monotonic() if since is None else since
+    subject = subject or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
+    config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
-    directory = make_folder(Path(directory).absolute())
+    directory = Path(directory).absolute()
+    begun = untouched(config, directory)
+    config = yield from _started(config, subject, plugins)
     with ExitStack() as stack:
-        study = open_study(config, directory, subject, plugins, stop, stack, since)
+        with begun, translated(shown(config.storage or default_url(directory))):
+            study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
+
+
+def _started(config: SearchConfig, subject: Subject, plugins: Plugins | None) -> Generator[Event, None, SearchConfig]:
+    """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
+    pretrained: set[bool] = set()
+    for start in subject.starts(config, plugins) if subject.starts is not None else ():
+        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
+        pretrained.add(start.pretrained)
+    if len(pretrained) > 1 and config.probe:
+        yield Notice("no linear probe, because only some of the backbones start from pretrained weights")
+    return config.for_start(pretrained=pretrained.pop() if len(pretrained) == 1 else None)
 
 
 def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:
@@ -116,7 +154,7 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 
 
-def _images() -> Subject:
-    from automl_pt.study.classifier import IMAGES
+def _images(config: SearchConfig, since: float) -> Subject:
+    from automl_pt.study.classifier import in_time
 
-    return IMAGES
+    return in_time(config, since)

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import SearchConfig, make
+from automl_pt.config import SearchConfig
 from automl_pt.data.manifest import Manifest
 from automl_pt.errors import AutomlError, StudyError
 from automl_pt.model.directory import read_info
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run_directory import recorded_config
 from automl_pt.study.measured import Bench, gain
-from automl_pt.study.report import StudyReport, read_object, read_study
+from automl_pt.study.report import StudyReport, find_study, is_elsewhere, read_study
 from automl_pt.study.resume import FREE
+from automl_pt.study.study_files import read_object
 
 #: what is searched, and for how long: shown for both
 SPACE = ("backbones", "lr", "batch_sizes", "epochs", "trials", "pruner")
@@ -60,13 +62,22 @@ class SideBySide:
         return asdict(self)
 
 
-def compare_studies(first: str | Path, second: str | Path, *, device: str = "auto") -> SideBySide:
+def compare_studies(
+    first: str | Path,
+    second: str | Path,
+    *,
+    storage: str | None = None,
+    device: str = "auto",
+    plugins: Plugins | None = None,
+) -> SideBySide:
     """Put two studies, by name in `studies/` or by path, side by side.
 
     Where the data are the same, both models are run on the validation images once more; where that cannot be done the
-    notes say why. Raises UnknownNameError for what is no study, StudyError for one that is damaged or was not started.
+    notes say why. Of plugins only `plugins` (default: those installed) are used, and `storage` is opened for a study
+    that is not kept in its own folder. Raises UnknownNameError for what is no study, StudyError for one that is damaged
+    or was not started.
     """
-    reports = [read_study(study) for study in (first, second)]
+    reports = [_read(study, storage) for study in (first, second)]
     asked = [_asked(report) for report in reports]
     manifests = [Manifest.load(Path(report.directory) / "manifest.json") for report in reports]
     sides = [_side(*parts) for parts in zip(reports, asked, manifests, strict=True)]
@@ -76,7 +87,7 @@ def compare_studies(first: str | Path, second: str | Path, *, device: str = "aut
     if not same_data:
         notes.append("not comparable: their training or validation images, or their splits, are others")
     else:
-        paired, said = _paired(reports, asked, device)
+        paired, said = _paired(reports, asked, device, plugins)
         notes += said
     if tests[0] != tests[1]:
         notes.append("their test splits hold other images: the test figures cannot be compared")
@@ -91,6 +102,11 @@ def compare_studies(first: str | Path, second: str | Path, *, device: str = "aut
     )
 
 
+def _read(study: str | Path, storage: str | None) -> StudyReport:
+    directory = find_study(study)
+    return read_study(directory, storage=storage if is_elsewhere(directory) else None)
+
+
 def _asked(report: StudyReport) -> SearchConfig:
     found = read_object(Path(report.directory) / "study.json").get("asked")
     if not isinstance(found, dict):
@@ -99,7 +115,7 @@ def _asked(report: StudyReport) -> SearchConfig:
             given=f"{report.directory}: {report.status}",
             remedy="search it: `automl-pt search` goes on with it, and writes down what it is asked for",
         )
-    return make(SearchConfig, found, source=f"{report.directory}/study.json")
+    return recorded_config(SearchConfig, found, source=Path(report.directory) / "study.json")
 
 
 def _side(report: StudyReport, asked: SearchConfig, manifest: Manifest) -> Side:
@@ -142,13 +158,13 @@ def _renamed(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paired(
-    reports: list[StudyReport], asked: list[SearchConfig], device: str
+    reports: list[StudyReport], asked: list[SearchConfig], device: str, plugins: Plugins | None
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Run both models on the first study's validation images; say why where that cannot be."""
     if any(report.model is None for report in reports):
         return None, ["one of them has no model yet"]
     try:
-        plugins = load_plugins(tuple(dict.fromkeys(asked[0].plugins + asked[1].plugins)))
+        plugins = plugins or load_plugins()
         config = asked[0].model_copy(update={"device": device})
         bench = Bench.of(config, Path(reports[0].directory), plugins)
         scored = [bench.score(bench.load(Path(report.model))) for report in reports if report.model]

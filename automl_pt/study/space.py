@@ -44,6 +44,18 @@ class Space:
         named = self.names_backbone or len(self.backbones) > 1
         return replace(self, backbones=tuple(backbones), extra=own, names_backbone=named)
 
+    def text(self) -> str:
+        """Say in words what is searched."""
+        low, high = self.lr
+        sizes = ", ".join(map(str, self.batch_sizes))
+        parts = [
+            f"learning rate {low:g} to {high:g}" if low < high else f"learning rate {low:g} alone",
+            f"batch size {sizes}" if len(self.batch_sizes) > 1 else f"batch size {sizes} alone",
+            *([f"backbone {', '.join(self.backbones)}"] if len(self.backbones) > 1 else []),
+            *(dimension.name for dimension in self.extra),
+        ]
+        return "; ".join(parts)
+
     def default(self) -> dict[str, Any]:
         """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
         low, high = self.lr
@@ -112,7 +124,13 @@ def make_space(
     if config.batch_sizes is None:
         sizes = tuple(offered or allowed(train_images, config.epochs))
     else:
+        require_batch_sizes(config, train_images)
         sizes = tuple(sorted(set(config.batch_sizes)))
-        if sizes[-1] > train_images:
-            raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {sizes[-1]}"])
     return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)
+
+
+def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
+    """Raise ConfigError when a batch size asked for is above the number of training images."""
+    largest = max(config.batch_sizes or (0,))
+    if largest > train_images:
+        raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])

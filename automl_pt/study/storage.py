@@ -12,6 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,9 +24,11 @@ from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.engine import make_url
 
 from automl_pt.errors import StorageError
+from automl_pt.file_systems import network_note
 from automl_pt.files import sync_folder
-from automl_pt.locks import locked
+from automl_pt.locks import locked, require_record_locks
 from automl_pt.study.storage_errors import translated
+from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
@@ -49,16 +52,9 @@ def open_storage(url: str) -> BaseStorage:
 
     Raises StorageError for a URL that cannot be used, a file that is no study's, or a server that does not answer.
     """
-    scheme = url.partition(":")[0].lower()
-    if scheme == "journal":
+    if is_journal(url):
         return _open_journal(url)
-    if "redis" in scheme or scheme in {"grpc", "http", "https"}:
-        raise StorageError(
-            "a storage must not run code that it holds",
-            given=f"a storage of kind {scheme!r}, whose snapshots are pickles or whose server asks for no password",
-            remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
-        )
-    parsed = _parse(url)
+    parsed = parse_url(url)
     with translated(shown(url)):
         return _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_server(parsed)
 
@@ -88,12 +84,26 @@ def is_shared(url: str) -> bool:
     return urlsplit(url).scheme.partition("+")[0] in DRIVERS
 
 
+def files_of(url: str, study: str) -> tuple[Path, ...]:
+    """Return the files that opening a storage for `study` makes, besides folders; none where a server holds it.
+
+    Raises StorageError for a URL that cannot be used.
+    """
+    lock = lock_file(url, study) if not is_shared(url) else None
+    if lock is None:
+        parse_url(url)
+        return ()
+    path = lock.with_name(lock.name.removesuffix(f".{study}.lock"))
+    ends = ("", "-wal", "-shm", "-journal", ".lock")
+    return (*(path.with_name(path.name + end) for end in ends), path.with_name(f".{path.name}.tmp"), lock)
+
+
 def lock_file(url: str, study: str) -> Path | None:
     """Return the file beside a file storage that the one coordinator of `study` locks; None where there is no file."""
     if url.startswith("journal:"):
-        path = _journal_path(url)
+        path = journal_path(url)
     else:
-        database = _parse(url).database if url.startswith("sqlite") else None
+        database = parse_url(url).database if url.startswith("sqlite") else None
         if not database or database == ":memory:":
             return None
         path = Path(database)
@@ -101,9 +111,19 @@ def lock_file(url: str, study: str) -> Path | None:
     return path.with_name(f"{path.name}.{study}.lock")
 
 
+def storage_note(url: str) -> str | None:
+    """Return a warning where a file storage lies on a network file system."""
+    if url.startswith("journal:"):
+        return network_note(journal_path(url).absolute(), "the study's journal")
+    database = parse_url(url).database if url.startswith("sqlite") else None
+    if not database or database == ":memory:":
+        return None
+    return network_note(Path(database).absolute(), "the study's SQLite database")
+
+
 def server_engine(url: str) -> Engine:
     """Return connections to the server of a shared storage, for locks."""
-    return _engine(_parse(url))
+    return _engine(parse_url(url))
 
 
 def _read(url: str) -> URL:
@@ -114,7 +134,15 @@ def _read(url: str) -> URL:
     return parsed
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """Return the URL of a database that is used here, with its driver; raise StorageError for any other."""
+    scheme = url.partition(":")[0].lower()
+    if "redis" in scheme or scheme in {"grpc", "http", "https"}:
+        raise StorageError(
+            "a storage must not run code that it holds",
+            given=f"a storage of kind {scheme!r}, whose snapshots are pickles or whose server asks for no password",
+            remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
+        )
     try:
         parsed = _read(url)
         backend = parsed.get_backend_name()
@@ -158,7 +186,9 @@ def _open_sqlite(url: URL) -> BaseStorage:
     path = Path(url.database).absolute()
     # Two processes that make the tables, or turn WAL on, at the same time would both fail: the lock lets one go first.
     with locked(path.with_name(path.name + ".lock")):
-        _require_ours(path)
+        require_record_locks(path)
+        if path.exists() and path.stat().st_size:
+            require_ours(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), path)
         if not path.exists():
             _create_sqlite(path)
         options = {"connect_args": {"factory": DurableConnection, "timeout": 60}}
@@ -178,24 +208,45 @@ def _create_sqlite(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _require_ours(path: Path) -> None:
-    """Raise StorageError when the file is another program's database; it is not touched then."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-    try:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    finally:
-        connection.close()
+def require_ours(connection: sqlite3.Connection, path: Path, *, without_code: bool = False) -> None:
+    """Raise StorageError when the database is another program's; it is not touched then. Close the connection.
+
+    With `without_code` views and triggers are refused, too: they are programs of whoever made the file.
+    """
+    with closing(connection):
+        kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
+    tables = {name for name, kind in kinds.items() if kind == "table"}
+    code = sorted(name for name, kind in kinds.items() if kind in ("view", "trigger"))
+    if code and without_code:
+        raise StorageError(
+            "The database holds views or triggers, which no study has",
+            given=printable(f"{path}: {', '.join(code[:5])}"),
+            remedy="put the file back from a copy that automl-pt has written",
+        )
     if tables and "studies" not in tables:
         raise StorageError(
             "the storage must be a study's database",
-            given=f"{path} holds the tables {', '.join(sorted(tables)[:5])}",
+            given=printable(f"{path} holds the tables {', '.join(sorted(tables)[:5])}"),
             remedy="name another file",
         )
 
 
 SERVER_OPTIONS = {"pool_pre_ping": True, "pool_recycle": 1800}
+#: seconds within which a server must answer a connection, and, where it is only read, each question
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+
+
+def connect_limit(url: URL, *, answers: bool = True) -> dict[str, Any]:
+    """Return what a driver is told so that it does not wait for ever for a server; what the URL says goes first.
+
+    With `answers` the limit holds for each answer, too, where the driver knows one.
+    """
+    limits: dict[str, Any] = {}
+    if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        limits["connect_timeout"] = CONNECT_SECONDS
+    if url.get_driver_name() in ("pymysql", "mysqldb") and answers:
+        limits |= {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
+    return {name: value for name, value in limits.items() if name not in url.query}
 
 
 def _open_server(url: URL) -> BaseStorage:
@@ -203,19 +254,25 @@ def _open_server(url: URL) -> BaseStorage:
     engine = _engine(url)
     try:
         with retrying(engine.connect) as connection, _schema_lock(connection, url):
-            return _CachedStorage(RDBStorage(text, engine_kwargs=dict(SERVER_OPTIONS)))
+            options = {**SERVER_OPTIONS, "connect_args": connect_limit(url, answers=False)}
+            return _CachedStorage(RDBStorage(text, engine_kwargs=options))
     finally:
         engine.dispose()
 
 
 def _engine(url: URL) -> Engine:
     try:
-        return sqlalchemy.create_engine(url, **SERVER_OPTIONS)
+        return sqlalchemy.create_engine(url, **SERVER_OPTIONS, connect_args=connect_limit(url, answers=False))
     except ImportError as error:
-        extra = "mysql" if url.get_backend_name() in ("mysql", "mariadb") else "postgresql"
-        raise StorageError(
-            "the storage's driver must be installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
-        ) from error
+        raise driver_missing(url, error) from error
+
+
+def driver_missing(url: URL, error: ImportError) -> StorageError:
+    """Return the error that names the extra with which a storage's driver comes."""
+    extra = "mysql" if url.get_backend_name() in ("mysql", "mariadb") else "postgresql"
+    return StorageError(
+        "the storage's driver must be installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
+    )
 
 
 class _schema_lock:  # noqa: N801  # used as a function
@@ -241,7 +298,7 @@ class _schema_lock:  # noqa: N801  # used as a function
 def _open_journal(url: str) -> BaseStorage:
     from automl_pt.study.journal import RepairingJournal
 
-    path = _journal_path(url)
+    path = journal_path(url)
     try:
         return JournalStorage(RepairingJournal(path))
     except (OSError, ValueError, KeyError) as error:
@@ -252,7 +309,13 @@ def _open_journal(url: str) -> BaseStorage:
         ) from error
 
 
-def _journal_path(url: str) -> Path:
+def is_journal(url: str) -> bool:
+    """Say whether a storage is a journal file."""
+    return url.partition(":")[0].lower() == "journal"
+
+
+def journal_path(url: str) -> Path:
+    """Return the file of a journal storage."""
     return Path(url.partition(":")[2].removeprefix("//"))
 
 

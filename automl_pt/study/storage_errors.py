@@ -11,6 +11,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from automl_pt.errors import AutomlError, OutputError, StorageError
+from automl_pt.file_systems import LOCK_REMEDY
 
 FAILURES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, AssertionError, RuntimeError)
 
@@ -28,11 +29,15 @@ def translated(shown_url: str) -> Iterator[None]:
         raise
     except (*FAILURES, NameError) as error:
         chain = list(_chain(error))
-        if not any(
-            isinstance(link, StorageInternalError | sqlalchemy.exc.SQLAlchemyError | sqlite3.Error) for link in chain
-        ):
+        if not any(map(_is_storages, chain)):
             raise
         raise _translate(chain, shown_url) from error
+
+
+def _is_storages(error: BaseException) -> bool:
+    """Say whether an error is a storage's; Optuna raises a RuntimeError for tables of another version."""
+    foreign = isinstance(error, RuntimeError) and "table schema" in str(error)
+    return foreign or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError | sqlite3.Error)
 
 
 def _translate(chain: list[BaseException], shown_url: str) -> AutomlError:
@@ -49,9 +54,13 @@ def _translate(chain: list[BaseException], shown_url: str) -> AutomlError:
         "malformed": "restore the file from a copy, or rescue it with `sqlite3 FILE .recover`",
         "unable to open database": "name a file in a folder you may write to",
         "readonly database": "name a file you may write to",
-        "locked": "end the program that holds the database, then run the same command again",
+        "locking protocol": LOCK_REMEDY,
+        "disk i/o error": f"check the disk; on a network file system {LOCK_REMEDY}",
+        "locked": "end the program that holds the database, then run the same command again; on a network file system "
+        "the program may be on another machine",
         "password": "check user and password",
         "does not exist": "create the database first, or correct its name",
+        "pip install -u optuna": "a newer Optuna wrote it: install that, `pip install -U optuna`, or name another",
         "schema": "run `optuna storage upgrade --storage URL`, or use the version the study was made with",
     }
     remedy = next((remedy for sign, remedy in remedies.items() if sign in text), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from automl_pt.backbone import Backbone
 from automl_pt.build import head_modules, head_parameters
 from automl_pt.errors import AutomlError
+from automl_pt.random_state import kept_random_state
 from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, Case, build, make_case
 from automl_pt.testing.contract import expect, no_network
+from automl_pt.training.rehearsal import rehearse
 
 #: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
 TOLERANCE = 1e-3
@@ -35,7 +38,7 @@ def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = No
         backbone = load_plugins().backbone(backbone)
     check_fields(backbone)
     first, *others = sizes or claimed_sizes(backbone)
-    with torch.random.fork_rng(devices=[]), no_network():
+    with kept_random_state(), no_network():
         case = make_case(backbone, first)
         for check in CHECKS:
             _run(check, case)
@@ -65,6 +68,21 @@ def check_fields(backbone: Backbone) -> None:
     expect(right, "weights_sha256 is 64 hexadecimal digits, in small letters", came=repr(digest), look=look)
     licensed = not backbone.has_pretrained or bool(backbone.weights_license)
     expect(licensed, "pretrained weights have a licence", came="weights_license=None", look=look)
+
+
+def check_rehearsal(case: Case) -> None:
+    """Check what a run asks before its first epoch: logits in both modes, for any number of images, and gradients."""
+    place = torch.device("cpu")
+    options: dict[str, Any] = {"device": place, "precision": "fp32", "channels_last": True}
+    rehearse(case.model, case.backbone.name, MANY, case.size, **options)
+
+
+def check_new(case: Case) -> None:
+    """Check that each build is a network of its own, as told apart by its parameters."""
+    pointers = {id(parameter) for parameter in case.model.parameters()}
+    again = build(case.backbone, case.size)
+    shared = [name for name, parameter in again.named_parameters() if id(parameter) in pointers]
+    expect(not shared, "each build makes a new network", came=f"shared: {shared[:5]}", look=_BUILD)
 
 
 def check_logits(case: Case) -> None:
@@ -248,6 +266,8 @@ def _difference(logits: Tensor, expected: Tensor) -> str:
 # each relies on those before it: nothing can be said of a copy's logits when a model's own differ
 CHECKS: tuple[Callable[[Case], None], ...] = (
     check_logits,
+    check_rehearsal,
+    check_new,
     check_eval,
     check_copy,
     check_head,

@@ -19,8 +19,11 @@ import torch
 
 from automl_pt.errors import CheckpointError
 from automl_pt.files import atomic_file, read_json, remove_stale, sha256_file, write_json
+from automl_pt.json_reader import read_regular_file
 
 RECORD = "last.json"
+#: of one checkpoint: more than any machine's memory holds
+MAX_BYTES = 1 << 40
 
 
 class Checkpoints:
@@ -50,7 +53,7 @@ class Checkpoints:
         for entry in self._record(notes):
             path = self.folder / entry["file"]
             with _noting(notes, path):
-                data = path.read_bytes()
+                data = read_regular_file(path, MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != entry["sha256"]:
                     raise ValueError("its checksum does not fit")
                 del data

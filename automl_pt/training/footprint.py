@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from automl_pt.random_state import kept_random_state
 from automl_pt.training.batch_norm import train_mode
 
 if TYPE_CHECKING:
@@ -27,18 +28,21 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
     The model's statistics and the random state are put back.
     """
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    # what is saved is held here until all is counted, so that no address is used twice, and detached: a hook that gives
+    # back the tensor itself closes a cycle through the graph that no garbage collector sees, and nothing is ever freed
+    held: list[Tensor] = []
     kept: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        held.append(tensor.detach())
+        return len(held) - 1
 
     before = [buffer.clone() for buffer in model.buffers()]
-    with torch.random.fork_rng([]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model(images)  # held until all is counted, so that no address is used twice
-    del logits
+    with kept_random_state(), torch.autograd.graph.saved_tensors_hooks(keep, held.__getitem__):
+        model(images)
     with torch.no_grad():
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)

@@ -19,7 +19,7 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module, self.decay, self.updates = deepcopy(model).requires_grad_(False), decay, 0
+        self.module, self.decay, self.updates = copied(model), decay, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -41,6 +41,22 @@ class MovingAverage:
         """Go back to what `state_dict` returned."""
         self.module.load_state_dict(state["module"])
         self.updates = state["updates"]
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a network whose parameters ask for no gradients.
+
+    What a network computed from its parameters and keeps, as weight normalisation does, is cut off from them first:
+    it cannot be copied otherwise, and is computed anew in every pass.
+    """
+    for module in model.modules():
+        kept = {name: value for name, value in vars(module).items() if isinstance(value, Tensor) and not value.is_leaf}
+        vars(module).update({name: value.detach() for name, value in kept.items()})
+    with torch.no_grad():
+        twin = deepcopy(model)
+    for parameter in twin.parameters():  # a compiled module has no requires_grad_() of its own
+        parameter.requires_grad_(False)
+    return twin
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.errors import ConfigError
+from automl_pt.out_of_memory import is_out_of_memory
+from automl_pt.random_state import kept_random_state
 from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
-from automl_pt.training.out_of_memory import is_out_of_memory
 from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Step:
         tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            with kept_random_state([self.device]):
                 yield
         finally:
             self.optimizer.zero_grad()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from automl_pt.random_state import other_states, seed_all, set_other_states
 from automl_pt.seeds import derive_seed
 from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.device import NumberFormat, peak_memory
@@ -120,9 +121,7 @@ class Training:
         train_mode(self.model, keep_statistics=self.config.keeps_batch_norm)
         if progress.batches_done == 0:
             # every epoch starts its own stream, so that no other run in this process can shift it
-            torch.manual_seed(
-                derive_seed(self.config.seed, "epoch", epoch, *([self.group.rank] if self.group.rank else []))
-            )
+            seed_all(derive_seed(self.config.seed, "epoch", epoch, *([self.group.rank] if self.group.rank else [])))
             self.loss_sum.zero_()
         saved, sizes = time.monotonic(), self.train_loader.batch_sizes
         for batch in self._batches(epoch):
@@ -236,6 +235,7 @@ class Training:
             "micro_batch_size": self.step.micro_batch_size,
             "notes": list(self.step.notes),
             "rng": self.group.gather(torch.get_rng_state()[None]),
+            "other_rng": self.group.gather(other_states()),
             "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
         }
 
@@ -259,6 +259,8 @@ class Training:
         self.step.micro_batch_size = state["micro_batch_size"]
         self.step.notes += state.get("notes", [])  # an earlier version kept none
         torch.set_rng_state(state["rng"][self.group.rank])
+        if "other_rng" in state:  # an earlier version kept and seeded PyTorch's alone
+            set_other_states(state["other_rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
 

@@ -21,7 +21,7 @@ from automl_pt.dataset import Split
 from automl_pt.errors import InstallationError, InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.files import atomic_folder, cache_folder
 from automl_pt.images.decode import UnreadableImage, decode_rgb, read
-from automl_pt.layouts.folders import SPLIT_NAMES
+from automl_pt.layouts.split_words import split_named
 from automl_pt.text import few, printable
 
 OPTIONS = ("image", "label", "config", "revision")
@@ -99,7 +99,10 @@ def load(root: Path | None) -> LabeledImages:
         names=names,
         left_out=[(f"{printable(source.name)}: {count - len(found)} rows", "no label")] if len(found) < count else [],
         content_id="huggingface " + " ".join(f"{name}={part._fingerprint}" for name, part in sorted(parts.items())),
-        notes=[f"columns: image {printable(image)!r}, label {printable(label)!r}; splits {few(parts)}"],
+        notes=[
+            f"columns: image {printable(image)!r}, label {printable(label)!r}; splits {few(parts)}",
+            *_other_parts(parts),
+        ],
     )
 
 
@@ -200,7 +203,15 @@ def _named(split: str, part: Any, label: str) -> Iterator[tuple[str, Any]]:
 
 def _split(name: str) -> Split | None:
     """Return which split a part is: parts of other names are used for training, and divided further."""
-    return SPLIT_NAMES.get(name.casefold())
+    return split_named(name)
+
+
+def _other_parts(parts: dict[str, Any]) -> list[str]:
+    """Say how many rows are used for training because their part has another name, where some are named as splits."""
+    others = {name: len(part) for name, part in parts.items() if _split(name) is None}
+    if not others or len(others) == len(parts):
+        return []
+    return [f"{sum(others.values())} rows of {few(others)} count for training: no splits by their names"]
 
 
 def _undecoded() -> Any:

@@ -19,7 +19,7 @@ from automl_pt import Dataset, LabeledImages, LazyImages, hookimpl
 from automl_pt.dataset import Split
 from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.images.decode import decode_rgb
-from automl_pt.layouts.folders import SPLIT_NAMES
+from automl_pt.layouts.split_words import split_named
 from automl_pt.layouts.tar import members, open_tar
 from automl_pt.text import few, printable
 
@@ -140,7 +140,7 @@ def _classes(root: Path, texts: set[str]) -> tuple[list[str], list[str]]:
 
 def _split(shard: Path) -> Split | None:
     """Return the split that a shard's name begins with, as in train-000000.tar."""
-    return SPLIT_NAMES.get(shard.name.replace("_", "-").partition("-")[0].casefold())
+    return split_named(shard.name.replace("_", "-").partition("-")[0])
 
 
 def _read(sample: Sample) -> NDArray[np.uint8]:

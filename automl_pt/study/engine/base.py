@@ -9,10 +9,10 @@ values, so that a remote actor can stand on the other side: a cluster is another
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from automl_pt.config import TrainConfig
 from automl_pt.training.result import EpochResult
@@ -85,6 +85,20 @@ class Report:
     fatal: Exception | None = None
 
 
+@dataclass(frozen=True)
+class Call:
+    """A function to call where trials run: `package.module:function`, and its arguments as plain values.
+
+    There it is given `device` and `threads` besides. `here` does the same in this process; `what` names in messages
+    whose code it runs.
+    """
+
+    function: str
+    arguments: Mapping[str, Any]
+    here: Callable[[], Any]
+    what: str
+
+
 class Engine(Protocol):
     """Runs up to `slots` trials at once."""
 
@@ -98,6 +112,9 @@ class Engine(Protocol):
 
     def pause(self, number: int) -> None:
         """Leave a held trial: its checkpoint stays, its slot becomes free."""
+
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
+        """Call a function where a trial runs, while no trial does; return what it returns, None once `unwanted`."""
 
     def wait(self, timeout: float) -> list[Report]:
         """Return what has come in, after at most about `timeout` seconds where the engine can say so."""

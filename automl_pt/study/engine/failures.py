@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from automl_pt.errors import AutomlError, CheckpointError, ConfigError
+from automl_pt.errors import AutomlError, CheckpointError, ConfigError, PluginError
+from automl_pt.out_of_memory import is_out_of_memory
 from automl_pt.study.engine.base import Report
-from automl_pt.training.out_of_memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 
 
-def report_failure(number: int, error: Exception) -> Report:
+def report_failure(number: int, error: Exception | SystemExit) -> Report:
     """Turn what a trial raised into a report.
 
-    An error of ours about settings, data, plugins, weights, devices or the disk does not depend on learning rate and
-    batch size: it is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged
-    checkpoint and everything unforeseen belong to the trial alone.
+    An error of ours about settings, data, weights, devices or the disk does not depend on learning rate and batch size:
+    it is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged checkpoint, a
+    plugin's fault (other trials may have another backbone) and everything unforeseen belong to the trial alone.
     """
     if isinstance(error, AutomlError) and not _belongs_to_the_trial(error):
         return Report(number, fatal=error)
     if is_out_of_memory(error):
         return Report(number, failure=OUT_OF_MEMORY)
-    text = str(error).strip() or "no message"
+    text = (error.in_a_line() if isinstance(error, AutomlError) else str(error).strip()) or "no message"
     return Report(number, failure=f"{type(error).__name__}: {text}"[:2000])
 
 
 def _belongs_to_the_trial(error: AutomlError) -> bool:
     if isinstance(error, ConfigError):
         return all(mistake.startswith(("batch_size", "lr")) for mistake in error.mistakes)
-    return isinstance(error, CheckpointError)
+    return isinstance(error, CheckpointError | PluginError)

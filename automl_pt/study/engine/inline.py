@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
-from automl_pt.study.engine.base import MakeTrial, PassProgress, Probe, Report, Step, TrialSpec
+from automl_pt.errors import PluginError
+from automl_pt.study.engine.base import Call, MakeTrial, PassProgress, Probe, Report, Step, TrialSpec
 from automl_pt.study.engine.failures import report_failure
 
 
@@ -31,6 +33,17 @@ class InlineEngine:
         """Leave the held trial."""
         self._leave()
 
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
+        """Call a function here, where nothing can hold it to a limit; `unwanted` is not asked."""
+        try:
+            return call.here()
+        except SystemExit as end:
+            raise PluginError(
+                f"{call.what} asked to end the program",
+                given=f"SystemExit: {end}",
+                remedy="correct the plugin, or leave it out",
+            ) from end
+
     def wait(self, timeout: float) -> list[Report]:
         """Do one epoch of the trial; `timeout` cannot cut it short, `should_stop` can."""
         if self._spec is None:
@@ -40,7 +53,7 @@ class InlineEngine:
             if self._epochs is None:
                 self._epochs = self._make(self._spec, self._should_stop)
             result = next(self._epochs, None)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._leave()
             return [report_failure(number, error)]
         if result is None:

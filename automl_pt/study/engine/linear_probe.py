@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,6 +23,7 @@ from automl_pt.features.network import frozen_body
 from automl_pt.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.locks import locked
 from automl_pt.model.directory import save_model
+from automl_pt.model.load import given_weights
 from automl_pt.new_training import choose_preprocessing, set_up
 from automl_pt.plugins import Plugins
 from automl_pt.run import model_info
@@ -72,8 +72,8 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
             backbone,
             len(data.manifest.classes),
             preprocessing.image_size,
-            pretrained=config.pretrained,
-            weights=Path(config.weights) if config.weights else None,
+            pretrained=bool(config.pretrained),
+            weights=given_weights(config.weights) if config.weights else None,
             seed=config.seed,
         )
         body = frozen_body(network, backbone, preprocessing.image_size)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from automl_pt import errors
-from automl_pt.errors import AutomlError, InstallationError
-from automl_pt.study.engine.base import PassProgress, Probe, Report, TrialSpec
+from automl_pt.errors import InstallationError
+from automl_pt.json_reader import parse_json
+from automl_pt.safe_path import python_command, python_environment
+from automl_pt.study.engine.base import Call, PassProgress, Probe, Report, TrialSpec
+from automl_pt.study.engine.calls import STARTING, WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
 from automl_pt.study.engine.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
 #: how a process ends that somebody else has ended, SIGKILL and SIGTERM: that says nothing about whether it can start
 ENDED_BY_OTHERS = (-9, -15)
+#: times a call is made again where somebody else ended its process
+CALLS = 3
+#: seconds in which a worker's keeper ends all that it started
+LEAVING = 3.0
 
 
 @dataclass
@@ -48,10 +52,15 @@ class Worker:
             self.connection.sendall(json.dumps(command).encode() + b"\n")
 
     def kill(self) -> None:
-        """End the process at once."""
-        self.process.kill()
-        self.process.wait()
+        """End the process and all that it started, at once."""
+        with suppress(OSError):  # its keeper sees that, whoever else holds a copy of the connection
+            self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
+        try:
+            self.process.wait(LEAVING)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class LocalEngine:
@@ -72,11 +81,10 @@ class LocalEngine:
         """Begin or go on with a trial in a free worker; start a process where there is none yet."""
         worker = next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
         worker.spec, worker.heard = spec, time.monotonic()
-        place = {"device": self._devices[worker.index], "threads": self._threads}
         worker.send(
             do="start",
             number=spec.number,
-            config={**spec.config.model_dump(mode="json"), **place},
+            config={**spec.config.model_dump(mode="json"), **self._place(worker)},
             output=str(spec.output),
             until=spec.until,
             manifest=str(spec.manifest),
@@ -100,9 +108,42 @@ class LocalEngine:
         if not self._workers:
             return []
         reports: list[Report] = []
-        for key, _ in self._selector.select(timeout):
-            reports += self._receive(key.data)
+        told = [key.data for key, _ in self._selector.select(timeout)]
+        for worker in told:
+            reports += self._receive(worker)
+        for worker in [worker for worker in self._workers if worker not in told]:
+            if worker.process.poll() is not None:  # what it started may still hold its connection open
+                reports += self._died(worker)
         return reports + self._overdue()
+
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
+        """Call a function in a free worker and wait for what it returns; None once it is `unwanted`.
+
+        Raises what the function raises, and PluginError where its process ends or says nothing within the limit.
+        """
+        for attempt in range(CALLS):
+            worker = next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
+            worker.send(do="call", function=call.function, arguments=dict(call.arguments), place=self._place(worker))
+            try:
+                message = answer(worker, self.limit, unwanted)
+            except WorkerEnded:
+                code = worker.process.wait()
+                self._remove(worker)
+                if not worker.ready and code not in ENDED_BY_OTHERS:
+                    raise _cannot_start(code, worker.log) from None
+                if code not in ENDED_BY_OTHERS or attempt + 1 == CALLS:
+                    raise plugin_ended(call.what, how_it_ended(code), worker.log) from None
+                continue
+            except TimeoutError:
+                self._remove(worker)
+                raise plugin_ended(call.what, f"nothing within {self.limit:g} seconds", worker.log) from None
+            if message is None:
+                self._remove(worker)
+                return None
+            if "error" in message:
+                raise from_plain(message["error"])
+            return message["called"]
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self, grace: float = 0.0) -> list[Report]:
         """Let every trial save and stop within `grace` seconds; then kill the processes."""
@@ -125,18 +166,17 @@ class LocalEngine:
             if worker.held:
                 worker.held, worker.spec = False, None
 
+    def _place(self, worker: Worker) -> dict[str, Any]:
+        return {"device": self._devices[worker.index], "threads": self._threads}
+
     def _spawn(self) -> Worker:
         index = min(set(range(self.slots)) - {worker.index for worker in self._workers})
         ours, theirs = socket.socketpair()
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{index}.log"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": str(self._threads),
-        }
+        environment = {**python_environment(), "OMP_NUM_THREADS": str(self._threads)}
         place = [str(theirs.fileno()), str(os.getpid()), self._make]
-        command = [sys.executable, "-m", "automl_pt.study.engine.worker", *place]
+        command = [*python_command(), "-m", "automl_pt.study.engine.keeper", *place]
         with theirs, open(log, "ab") as stream:
             process = _popen(command, theirs.fileno(), stream, environment)
         worker = Worker(index, process, ours, log)
@@ -156,7 +196,7 @@ class LocalEngine:
             return self._died(worker)
         worker.heard = time.monotonic()
         *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-        return [report for line in lines for report in self._message(worker, json.loads(line))]
+        return [report for line in lines for report in self._message(worker, parse_json(line, not_finite=True))]
 
     def _message(self, worker: Worker, message: dict[str, Any]) -> list[Report]:
         if message.get("ready"):
@@ -175,7 +215,7 @@ class LocalEngine:
         if message.get("failure") == OUT_OF_MEMORY:
             self._remove(worker)  # a fresh process has all of the memory again
         if "fatal" in message:
-            return [Report(number, fatal=_error(message["fatal"]))]
+            return [Report(number, fatal=from_plain(message["fatal"]))]
         return [Report(number, **message)]
 
     def _died(self, worker: Worker) -> list[Report]:
@@ -185,12 +225,13 @@ class LocalEngine:
             return []
         if not worker.ready and code not in ENDED_BY_OTHERS:
             return [Report(worker.spec.number, fatal=_cannot_start(code, worker.log))]
-        return [Report(worker.spec.number, crash=_describe(code))]
+        return [Report(worker.spec.number, crash=how_it_ended(code))]
 
     def _overdue(self) -> list[Report]:
         reports = []
         for worker in list(self._workers):
-            if self.limit and worker.spec and not worker.held and time.monotonic() - worker.heard > self.limit:
+            limit = (self.limit or 0.0) if worker.ready else max(self.limit or 0.0, STARTING)
+            if self.limit and worker.spec and not worker.held and time.monotonic() - worker.heard > limit:
                 self._remove(worker)
                 reports.append(Report(worker.spec.number, failure=f"hung: no epoch within {self.limit:.0f} seconds"))
         return reports
@@ -213,26 +254,10 @@ def _popen(command: list[str], descriptor: int, log: IO[bytes], environment: dic
     )
 
 
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    name = signal.Signals(-code).name
-    hint = ", often for lack of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{hint}"
-
-
 def _cannot_start(code: int, log: Path) -> InstallationError:
     tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     return InstallationError(
         "a worker process must be able to start",
-        given=f"{_describe(code)}: {' '.join(tail) or 'it said nothing'}",
+        given=f"{how_it_ended(code)}: {' '.join(tail) or 'it said nothing'}",
         remedy=f"read {log}, or search with `--workers 0` to run the trials in this process",
     )
-
-
-def _error(parts: dict[str, str]) -> AutomlError:
-    """Make a worker's error again, by its name in `errors`."""
-    kind = getattr(errors, parts["type"], AutomlError)
-    error: AutomlError = kind.__new__(kind)
-    AutomlError.__init__(error, parts["rule"], given=parts["given"], remedy=parts["remedy"])
-    return error

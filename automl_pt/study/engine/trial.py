@@ -11,10 +11,11 @@ from pathlib import Path
 from automl_pt import run
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, prepare
-from automl_pt.errors import OutputError
+from automl_pt.errors import NoLocksError, OutputError
 from automl_pt.locks import locked
 from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.run_directory import history
+from automl_pt.start import settled
 from automl_pt.study.engine.base import Step, TrialSpec
 from automl_pt.study.engine.linear_probe import linear_probe
 from automl_pt.study.engine.probe import probes
@@ -23,16 +24,20 @@ from automl_pt.training.result import EpochResult
 
 #: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
 LEAVING = 10.0
+#: settings that differ between the trials of a study, and say nothing of its data
+PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
     """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
-    plugins = _plugins(spec.config.plugins)
+    plugins = loaded_plugins(spec.config.plugins)
     return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
 
 
 def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
     """Yield what the run's history tells of, then what is still to do."""
+    backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
+    spec = replace(spec, config=settled(spec.config, backbone, data.hints))
     if spec.number < 0:
         yield from linear_probe(spec, should_stop, data, plugins)
         return
@@ -72,6 +77,8 @@ def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = 
         try:
             with locked(output / ".lock", wait=False):
                 return
+        except NoLocksError:
+            return  # the run says so
         except OutputError:
             time.sleep(0.02)
 
@@ -92,14 +99,15 @@ def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:
 def _shared(config: TrainConfig) -> TrainConfig:
     """Leave out what differs between the trials of a study, so that all of them ask for the same data."""
     fields = TrainConfig.model_fields
-    return config.model_copy(update={name: fields[name].default for name in ("lr", "batch_size", "backbone", "seed")})
+    return config.model_copy(update={name: fields[name].default for name in PER_TRIAL})
 
 
 @lru_cache(maxsize=1)
-def _plugins(files: tuple[str, ...]) -> Plugins:
+def loaded_plugins(files: tuple[str, ...]) -> Plugins:
+    """Load the plugins once in this process."""
     return load_plugins(files)
 
 
 @lru_cache(maxsize=1)
 def _data(config: TrainConfig, manifest: Path) -> Data:
-    return prepare(config, _plugins(config.plugins), manifest=manifest)
+    return prepare(config, loaded_plugins(config.plugins), manifest=manifest)

@@ -1,31 +1,29 @@
 """A worker process: runs one trial after another and sends what comes out, as JSON lines over a socket.
 
 It is started by `local` as a fresh interpreter, so that nothing of the coordinator's state comes along, whatever script
-called it. It ends when the socket does, and on Linux the kernel ends it with its parent: no orphan keeps a GPU.
+called it. It ends when the socket does, and its `keeper` ends with it whatever it started: no orphan keeps a GPU.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from automl_pt.config import TrainConfig
-from automl_pt.errors import AutomlError
+from automl_pt.errors import AutomlError, PluginError
+from automl_pt.json_reader import parse_json
 from automl_pt.study.engine.base import MakeTrial, PassProgress, Probe, Report, TrialSpec
+from automl_pt.study.engine.calls import as_plain
 from automl_pt.study.engine.failures import report_failure
-
-PR_SET_PDEATHSIG = 1
 
 
 class Link:
@@ -41,7 +39,7 @@ class Link:
 
     def _read(self) -> None:
         for line in self._incoming:
-            command = json.loads(line)
+            command = parse_json(line, not_finite=True)
             if command["do"] == "stop":
                 self._stop.set()
             self._commands.put(command)
@@ -77,8 +75,26 @@ def serve(link: Link, make: MakeTrial) -> None:
             )
             try:
                 run_trial(link, make, spec)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 link.send(**failure_message(report_failure(spec.number, error)))
+        elif command["do"] == "call":
+            link.send(**answer(command))
+
+
+def answer(command: dict[str, Any]) -> dict[str, Any]:
+    """Call the function that a command names, with the device and the threads of this worker, and answer it."""
+    try:
+        function = load(command["function"])
+        return {"called": function(**command["arguments"], **command["place"])}
+    except AutomlError as error:
+        return {"called": None, "error": as_plain(error)}
+    except (Exception, SystemExit) as error:
+        told = PluginError(
+            "A plugin's code failed",
+            given=f"{type(error).__name__}: {error}",
+            remedy="correct the plugin, or leave it out",
+        )
+        return {"called": None, "error": as_plain(told)}
 
 
 def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
@@ -107,37 +123,19 @@ def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
 
 def failure_message(report: Report) -> dict[str, Any]:
     """Put a failed trial's report in plain values."""
-    error = report.fatal
-    if isinstance(error, AutomlError):
-        parts = {"type": type(error).__name__, "rule": error.rule, "given": error.given, "remedy": error.remedy}
-        return {"number": report.number, "fatal": parts}
+    if isinstance(report.fatal, AutomlError):
+        return {"number": report.number, "fatal": as_plain(report.fatal)}
     return {"number": report.number, "failure": report.failure}
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the Linux kernel to kill this process when its parent dies; elsewhere the socket's end does it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def load(path: str) -> MakeTrial:
+def load(path: str) -> Callable[..., Any]:
     """Import `package.module:function`."""
     module, _, name = path.partition(":")
-    return cast(MakeTrial, getattr(importlib.import_module(module), name))
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
 
 
 def main() -> None:
-    """Serve the socket whose descriptor, parent and function the command line names."""
-    descriptor, parent, path = sys.argv[1:]
-    die_with_parent(int(parent))
-    # the coordinator's to handle, which lets the trial save: who ends a whole job sends SIGTERM to all its processes
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Serve the socket whose descriptor, coordinator and function the command line names."""
+    descriptor, _, path = sys.argv[1:]
     link = Link(socket.socket(fileno=int(descriptor)))
     serve(link, load(path))
-
-
-if __name__ == "__main__":
-    main()

@@ -29,11 +29,16 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
 
     Raises UnknownNameError with near names.
     """
+    require_rule(name)
     if name == "rungs":
         return Rungs.over(epochs, images)
-    if name not in PRUNERS:
-        raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
     return OptunaRule(PRUNERS[name](epochs), epochs, study)
+
+
+def require_rule(name: str) -> None:
+    """Raise UnknownNameError, with near names, where no rule is called `name`."""
+    if name not in NAMES:
+        raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
 
 
 @dataclass

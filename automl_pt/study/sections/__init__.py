@@ -37,6 +37,7 @@ def attempt(make: Callable[[], Section]) -> Section:
 
 
 def why(error: AutomlError) -> str:
-    """Say an error in one sentence."""
+    """Say an error in one sentence; of a plugin that is not loaded also how to name it."""
     given = " ".join(part.strip() for part in error.given.splitlines() if part.strip())
-    return f"{error.rule[:1].upper()}{error.rule[1:]}; given: {given}."
+    how = f" To do: {error.remedy}." if "--plugin" in error.remedy else ""
+    return f"{error.rule[:1].upper()}{error.rule[1:]}; given: {given}.{how}"

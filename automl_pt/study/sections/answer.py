@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from automl_pt.report.formats import duration, loss, number, percent, spread
@@ -12,7 +13,7 @@ from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport
 from automl_pt.study.sections import Section
 from automl_pt.study.sections.judged import Judged
-from automl_pt.text import counted
+from automl_pt.text import counted, printable
 
 
 def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
@@ -27,12 +28,7 @@ def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
 
 def _which(report: StudyReport, best: TrialRecord) -> str:
     model = best.params.get("backbone", report.backbones[0] if report.backbones else "the model")
-    settings = " and ".join(
-        f"{name} {number(best.params[key])}"
-        for key, name in (("lr", "learning rate"), ("batch_size", "batch size"))
-        if key in best.params
-    )
-    settings = settings or ("a linear head on its frozen features" if best.number < 0 else "fixed settings")
+    settings = "a linear head on its frozen features" if best.number < 0 else _settings(best.params)
     took = "" if report.seconds is None else f", in {duration(report.seconds)}"
     ahead = {"running": "So far the best model is", "interrupted": "Before it was interrupted, the search found"}
     opening = ahead.get(report.status, "The best model is")
@@ -41,6 +37,14 @@ def _which(report: StudyReport, best: TrialRecord) -> str:
         f"{opening} {model} with {settings}: {best.title}{unfinished}, the best of "
         f"{counted(len(report.trials), 'trial')}{took}."
     )
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    """Name every setting that was searched, learning rate and batch size first; the backbone is named before them."""
+    names = {"lr": "learning rate", "batch_size": "batch size"}
+    order = [*(key for key in names if key in params), *sorted(set(params) - {*names, "backbone"})]
+    shown = [printable(f"{names.get(key, key)} {number(params[key])}") for key in order]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_pt.config import TrainConfig, make
+from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import Data, Pixels, prepare
 from automl_pt.errors import AutomlError, StudyError
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.run_directory import recorded_config
 from automl_pt.study.sections import Section, missing, why
 from automl_pt.text import printable
 
@@ -54,8 +55,8 @@ def judge(directory: Path, manifest: Path | None, *, device: str = "auto", plugi
             given=printable(f"{directory}: there is no manifest.json with it"),
             remedy="put the file back from a copy",
         )
-    settings = make(TrainConfig, read_info(directory)[0].config, source=str(directory / "model.json"))
-    plugins = plugins if plugins is not None else load_plugins(settings.plugins)
+    settings = recorded_config(TrainConfig, read_info(directory)[0].config, source=directory / "model.json")
+    plugins = plugins if plugins is not None else load_plugins()
     model = load_model(directory, device=device, plugins=plugins)
     data = prepare(settings, plugins, manifest=manifest)
     pixels = data.pixels("val", model.info.preprocessing.image_size)

@@ -10,9 +10,10 @@ from typing import Any
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.errors import StudyError
-from automl_pt.study.report import StudyReport, read_object
+from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport
 from automl_pt.study.sections import Section, missing
+from automl_pt.study.study_files import read_object
 
 #: settings that say where something is computed and kept, not what
 _PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers"}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.errors import StudyError
-from automl_pt.study.report import StudyReport, read_object
+from automl_pt.study.report import StudyReport
 from automl_pt.study.run_report import RunReport, read_history, wall_seconds
 from automl_pt.study.sections import Section, missing
+from automl_pt.study.study_files import read_object
 from automl_pt.text import counted, few
 from automl_pt.training.result import EpochResult
 

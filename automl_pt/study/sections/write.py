@@ -7,7 +7,7 @@ from pathlib import Path
 from automl_pt.config import SearchConfig
 from automl_pt.errors import StudyError
 from automl_pt.files import atomic_write
-from automl_pt.plugins import Plugins
+from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.report.page import render
 from automl_pt.study.report import StudyReport, read_study
 from automl_pt.study.run_report import RunReport, is_run, read_head, read_run
@@ -39,7 +39,7 @@ def read_content(
 def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
     """Write the page of a study whose search has just ended in this process; return its path."""
     report = read_study(directory, storage=config.storage, ours=True)
-    content = study_content(report, device=config.device, plugins=plugins)
+    content = study_content(report, device=config.device, plugins=plugins or load_plugins(config.plugins))
     return write_page(content, directory / NAME)
 
 

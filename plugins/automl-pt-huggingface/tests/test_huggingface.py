@@ -63,7 +63,10 @@ def test_splits_labels_and_pixels(tmp_path: Path) -> None:
     at = data.names.index("train/000000003")
     assert np.array_equal(data.images[at], np.asarray(picture(1, 3)))
     assert np.array_equal(data.images[at : at + 1][0], data.images[at])
-    assert data.notes == ["columns: image 'image', label 'label'; splits extra, test, train, validation"]
+    assert data.notes == [
+        "columns: image 'image', label 'label'; splits extra, test, train, validation",
+        "2 rows of extra count for training: no splits by their names",
+    ]
 
 
 def test_the_dataset_keeps_the_contract(tmp_path: Path) -> None:

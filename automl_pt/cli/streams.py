@@ -1,0 +1,134 @@
+"""Standard output and error that are closed, full, or have lost their reader: no command ends because of them.
+
+A descriptor that is closed is opened on the null device before anything else is, because the next file opened would
+take its number and receive what is printed. What cannot be written is dropped from then on, and `Output` remembers why.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TextIO
+
+
+@dataclass
+class Output:
+    """What became of standard output; `on_loss` is called once, when it is lost."""
+
+    on_loss: Callable[[OSError], None] = lambda error: None
+    lost: OSError | None = field(default=None, init=False)
+
+    @property
+    def reader_left(self) -> bool:
+        """Say whether whoever read our output has closed it, as `| head` does."""
+        return self.lost is not None and self.lost.errno in (errno.EPIPE, errno.ECONNRESET)
+
+    def lose(self, error: OSError) -> None:
+        """Remember why nothing can be written any more."""
+        if self.lost is None:
+            self.lost = error
+            self.on_loss(error)
+
+
+#: that of this process; commands whose only work is their output end where its reader has left
+OUTPUT = Output()
+
+
+class Descriptor(io.RawIOBase):
+    """A descriptor that is written to until that fails; from then on what is written is dropped."""
+
+    def __init__(self, number: int, output: Output) -> None:
+        super().__init__()
+        self.number, self.output = number, output
+
+    def writable(self) -> bool:
+        """Say that it can be written to: this never fails."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor's number."""
+        return self.number
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal."""
+        return os.isatty(self.number)
+
+    def write(self, content: object) -> int:
+        """Write some or all of `content` and return how many bytes that were; all of it where it is dropped."""
+        data = memoryview(content)  # type: ignore[arg-type]  # io calls it with bytes or a buffer
+        try:
+            return os.write(self.number, data)
+        except BlockingIOError:
+            return self._write_slowly(data)
+        except OSError as error:
+            self._drop(error)
+        return data.nbytes
+
+    def _write_slowly(self, data: memoryview) -> int:
+        """Wait for a reader that is behind: somebody made the pipe non-blocking for all who share it."""
+        import select
+
+        select.select([], [self.number], [])
+        return self.write(data)
+
+    def _drop(self, error: OSError) -> None:
+        """Lead the number to the null device, for libraries and child processes that write to it, too."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, self.number)
+        finally:
+            os.close(null)
+        self.output.lose(error)
+
+
+@contextmanager
+def lasting_streams(output: Output = OUTPUT) -> Iterator[Output]:
+    """Within the block, keep standard output and error from ending the command; a test's own streams are left alone."""
+    _open_closed()
+    output.lost = None
+    before = sys.stdout, sys.stderr
+    sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1, output)
+    sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2, Output())
+    try:
+        yield output
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(ValueError):  # a stream that somebody closed
+                stream.flush()
+        if before[0] is not None and before[1] is not None:
+            sys.stdout, sys.stderr = before
+
+
+def _lasting(stream: TextIO | None, original: TextIO | None, number: int, output: Output) -> TextIO:
+    """Return a stream in the place of one of this process's own.
+
+    One that a test has put there stays, and so does a console of Windows, which takes no bytes.
+    """
+    if stream is not None and (stream is not original or (sys.platform == "win32" and stream.isatty())):
+        return stream
+    errors = "backslashreplace" if stream is None or stream.errors == "strict" else stream.errors
+    encoding = "utf-8" if stream is None else stream.encoding
+    if stream is not None:
+        stream.flush()
+    raw = Descriptor(number, output)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=number == 2 or raw.isatty())
+
+
+def _open_closed() -> None:
+    """Open the null device under the numbers of standard streams that are closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            if number == 0:
+                sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process

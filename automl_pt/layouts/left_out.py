@@ -1,0 +1,129 @@
+"""Files that are found and not taken: which may be images, why they are not read, and how many there are."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+from automl_pt.text import few, printable
+
+HIDDEN = "hidden, or left behind by a system"
+NO_CLASS = "in no class folder"
+NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
+OUTSIDE = "a link that leaves the dataset; --follow-links takes it"
+#: files and folders that systems, network disks and tools leave behind, in small letters
+_OF_SYSTEMS = frozenset(
+    {
+        *("__macosx", ".ds_store", "icon\r", ".appledouble", ".trashes", ".fseventsd", ".spotlight-v100"),
+        *(".temporaryitems", ".documentrevisions-v100", ".apdisk", ".localized", "network trash folder"),
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "system volume information"),
+        *("found.000", "picasa.ini", ".picasa.ini", ".picasaoriginals", "zbthumbnail.info", "lost.dir"),
+        *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", ".@__thumb"),
+        *("lost+found", ".directory", ".nfs", "~snapshot", ".snapshot", ".ipynb_checkpoints", "__pycache__"),
+        *("@sharesnap", "@recently_snapshot", "lost.dir", ".nomedia", ".thumbnails", ".comments", ".xvpics"),
+    }
+)
+#: formats of images, by ending, that are not read
+NOT_READ = {
+    ending: kind
+    for kind, endings in {
+        "TIFF": ".tif .tiff .btf .svs .ndpi .scn",
+        "HEIC": ".heic .heics",
+        "HEIF": ".heif .heifs .hif",
+        "AVIF": ".avif .avifs",
+        "PNM": ".ppm .pgm .pbm .pnm .pam .pfm",
+        "JPEG 2000": ".jp2 .j2k .jpf .jpx .jpm .j2c .jpc",
+        "JPEG XL": ".jxl",
+        "JPEG XR": ".jxr .wdp .hdp",
+        "DICOM": ".dcm .dicom .dic",
+        "NIfTI": ".nii",
+        "Photoshop": ".psd .psb",
+        "camera raw": ".raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .x3f .3fr .erf .kdc .dcr "
+        ".mrw .rwl .iiq .srw .mef .mos",
+        "Targa": ".tga",
+        "icon": ".ico .icns .cur",
+        "SVG": ".svg .svgz",
+        "PostScript": ".eps .ps .ai",
+        "OpenEXR": ".exr",
+        "Radiance": ".hdr",
+        "DirectDraw": ".dds",
+        "PCX": ".pcx",
+        "X bitmap": ".xbm .xpm",
+        "FITS": ".fits .fit .fts",
+        "NumPy": ".npy .npz",
+    }.items()
+    for ending in endings.split()
+}
+_NO_IMAGES_TEXT = (
+    ".txt .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg .conf .md .rst .html .htm .css .js .py .pyc "
+    ".ipynb .sh .bat .log .doc .docx .odt .rtf .xls .xlsx .ods .parquet .feather .arrow .pkl .pickle .pt .pth .ckpt "
+    ".onnx .safetensors .tex .bib .names .data .list .lst .license .cache .db .sqlite .url .lnk .sha256 .md5"
+)
+#: endings of files that surely hold no image; all others may
+_NO_IMAGES = frozenset(_NO_IMAGES_TEXT.split())
+#: names without an ending that are no images
+_TEXTS = frozenset(("readme", "license", "licence", "makefile", "copying", "notice", "authors", "changelog"))
+
+
+def suffix(name: str) -> str:
+    """Return a name's ending, in lower case."""
+    return os.path.splitext(name)[1].lower()
+
+
+def is_of_system(name: str) -> bool:
+    """Return whether a file or folder of this name is what systems leave behind: `._x`, `__MACOSX`, `Thumbs.db`."""
+    return name.startswith("._") or name.casefold() in _OF_SYSTEMS
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden or left behind by a system."""
+    return name.startswith(".") or name.casefold() in _OF_SYSTEMS
+
+
+def why_not(name: str) -> str:
+    """Say why a file is not taken for an image, by its ending."""
+    if (kind := NOT_READ.get(suffix(name))) is not None:
+        return f"{kind} is not read; convert it to PNG"
+    return NO_IMAGE
+
+
+def may_be_image(name: str, why: str) -> bool:
+    """Return whether a user may take a file that was left out for an image, so that a class must not lose it unsaid."""
+    if why == HIDDEN:
+        return not is_of_system(name.rpartition("/")[2])
+    if why not in (NO_IMAGE, NO_CLASS):
+        return True
+    if why == NO_CLASS or suffix(name) in _NO_IMAGES:
+        return False
+    return suffix(name) != "" or name.rpartition("/")[2].casefold() not in _TEXTS
+
+
+def summary(left_out: Sequence[tuple[str, str]]) -> str | None:
+    """Say how many files are left out and why; None where there are none, or what systems leave behind alone.
+
+    Images in no class folder and repeated rows of a table have notes of their own.
+    """
+    named = {_kind(name, why): name for name, why in left_out if not _is_told(name, why)}
+    kinds = Counter(_kind(name, why) for name, why in left_out if not _is_told(name, why))
+    said = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in kinds.most_common())
+    return f"left out: {few(said, 8)}" if kinds else None
+
+
+def notes(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the note that tells how many files are left out, in a list that is empty where none is."""
+    said = summary(left_out)
+    return [] if said is None else [f"{said}; `automl-pt check` lists them"]
+
+
+def _is_told(name: str, why: str) -> bool:
+    return why == NO_CLASS or " repeats line " in why or (why == HIDDEN and is_of_system(name.rpartition("/")[2]))
+
+
+def _kind(name: str, why: str) -> str:
+    ending = printable(os.path.splitext(name)[1])
+    if why == NO_IMAGE:
+        return f"{ending} (no image by its ending)" if ending else "without an ending"
+    if (kind := NOT_READ.get(ending.lower())) is not None and why == why_not(name):
+        return f"{ending} ({kind} is not read)"
+    return "hidden" if why == HIDDEN else f"({why})"

@@ -1,0 +1,50 @@
+"""The random numbers of a process: PyTorch's, NumPy's and Python's own, which a network may draw from.
+
+All three are seeded together, kept in checkpoints, and put back after what must leave no trace. Generators that a
+plugin makes for itself, as `numpy.random.default_rng()`, are its own to seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_all(seed: int) -> None:
+    """Seed the global random numbers of PyTorch, NumPy and Python with a number in [0, 2**63)."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def kept_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Put back, after the block, the global random numbers on the CPU, and on those of `devices` that are GPUs."""
+    numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+            yield
+    finally:
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])
+
+
+def other_states() -> Tensor:
+    """Return NumPy's and Python's random states as float64[1, N], which holds their 32-bit numbers exactly."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()
+    _, words, held = random.getstate()
+    numbers = [*keys, position, has_gauss, gauss, *words, held is not None, held or 0.0]
+    return torch.tensor([[float(number) for number in numbers]], dtype=torch.float64)
+
+
+def set_other_states(state: Tensor) -> None:
+    """Go back to what `other_states` returned, as float64[N]."""
+    numbers = state.tolist()
+    keys, (position, has_gauss, gauss), words = numbers[:624], numbers[624:627], numbers[627:-2]
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), int(position), int(has_gauss), gauss))
+    random.setstate((3, tuple(int(word) for word in words), numbers[-1] if numbers[-2] else None))
