@@ -24,7 +24,7 @@ from automl_pt.plugins import Plugins, load_plugins
 from automl_pt.start import Start, choose_start, fetch_weights, require_start_for_average, settled
 from automl_pt.study.after import Maker
 from automl_pt.study.dimensions import dimensions
-from automl_pt.study.engine.base import Call, Contact, Engine, Probe, TrialSpec
+from automl_pt.study.engine.base import Call, Contact, Engine, Step, TrialSpec
 from automl_pt.study.engine.calls import returned
 from automl_pt.study.engine.prove import prove_backbone
 from automl_pt.study.engine.trial import epochs
@@ -33,7 +33,6 @@ from automl_pt.study.offered import StepMemory
 from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.subject import Material, Proof, Subject
 from automl_pt.training.device import choose_device
-from automl_pt.training.result import EpochResult
 from automl_pt.used_plugins import used_plugins
 
 
@@ -56,7 +55,7 @@ def prepare_material(
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
         return _prove(config, nets, data, plugins, engine, unwanted)
 
-    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
         return epochs(spec, should_stop, data, plugins)
 
     counts = data.manifest.counts()
@@ -204,4 +203,5 @@ IMAGES = Subject(
     report,
     makers,
     starts,
+    probes=True,
 )

@@ -6,10 +6,9 @@ from collections.abc import Callable, Generator, Iterator
 
 from automl_pt.blame import described
 from automl_pt.errors import AutomlError
-from automl_pt.study.engine.base import Answer, Call, Contact, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.engine.base import Answer, Call, Contact, MakeTrial, PassProgress, Probe, Report, Step, TrialSpec
 from automl_pt.study.engine.calls import failed
 from automl_pt.study.engine.failures import report_failure
-from automl_pt.training.result import EpochResult
 
 
 class InlineEngine:
@@ -20,7 +19,7 @@ class InlineEngine:
     def __init__(self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._make, self._should_stop = make, should_stop
         self._spec: TrialSpec | None = None
-        self._epochs: Iterator[EpochResult | Probe] | None = None
+        self._epochs: Iterator[Step] | None = None
         self._until = 0.0
 
     def start(self, spec: TrialSpec) -> None:
@@ -64,6 +63,8 @@ class InlineEngine:
         if result is None:
             self._leave()
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
+        if isinstance(result, PassProgress):
+            return [Report(number, passed=result)]
         told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
         held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
         return [told, *([Report(number, held=result.epoch)] if held else [])]

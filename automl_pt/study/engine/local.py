@@ -17,7 +17,7 @@ from typing import IO, Any
 from automl_pt.errors import InstallationError
 from automl_pt.json_reader import parse_json
 from automl_pt.safe_path import python_command, python_environment
-from automl_pt.study.engine.base import Answer, Call, Probe, Report, TrialSpec
+from automl_pt.study.engine.base import Answer, Call, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.engine.calls import (
     STARTING,
     WorkerEnded,
@@ -236,6 +236,8 @@ class LocalEngine:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
             return [Report(number, probe=Probe(**message["probe"]))]
+        if "passed" in message:
+            return [Report(number, passed=PassProgress(**message["passed"]))]
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None

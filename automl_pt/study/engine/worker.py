@@ -24,7 +24,7 @@ from automl_pt.blame import described
 from automl_pt.config import TrainConfig
 from automl_pt.errors import AutomlError
 from automl_pt.json_reader import parse_json
-from automl_pt.study.engine.base import Contact, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.engine.base import Contact, MakeTrial, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.engine.calls import as_plain, returned
 from automl_pt.study.engine.failures import report_failure
 
@@ -123,6 +123,9 @@ def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
     epochs, until = make(spec, link.stopping), spec.until
     try:
         for result in epochs:
+            if isinstance(result, PassProgress):
+                link.send(number=spec.number, passed=asdict(result))
+                continue
             if isinstance(result, Probe):
                 link.send(number=spec.number, probe=asdict(result))
             else:
