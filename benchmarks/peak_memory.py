@@ -76,7 +76,9 @@ def peaks(words: list[str], folder: Path) -> dict[str, float]:
     watch.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said}")
-    return {kind: round(peak, 1) for kind, peak in watch.peaks.items() if peak}
+    found = {kind: round(peak, 1) for kind, peak in watch.peaks.items() if peak}
+    print(words[0], found, file=sys.stderr, flush=True)
+    return found
 
 
 def growth(images: Path, backbone: str, folder: Path, trainings: int) -> float:
