@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from automl_pt.study.engine.base import Contact
+from automl_pt.study.executor.base import Contact
 
 
 def make(spec: object, should_stop: object) -> Iterator[None]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
-from automl_pt.study.after import Ended, Maker, asked
-from automl_pt.study.engine.base import Answer, Call, Contact, Engine
+from automl_pt.study.executor.base import Answer, Call, Contact, Engine
+from automl_pt.study.extras.extras import Ended, Maker, asked
 from automl_pt.study.records import Comparison, TrialRecord
 
 if TYPE_CHECKING:
-    from automl_pt.plugins import Plugins
-    from automl_pt.study.subject import Subject
+    from automl_pt.plugins.manager import Plugins
+    from automl_pt.study.objective import Subject
 
 #: seconds in which what is made of ended trials may save and return
 GRACE = 5.0
@@ -90,8 +90,8 @@ def run(
     """Do one step in a worker process, of plain values."""
     import torch
 
-    from automl_pt.study.engine.trial import loaded_plugins
-    from automl_pt.study.engine.worker import load
+    from automl_pt.study.executor.trial_run import loaded_plugins
+    from automl_pt.study.executor.worker import load
 
     torch.set_num_threads(threads)
     settings = SearchConfig(**{**config, "device": device, "threads": threads})
