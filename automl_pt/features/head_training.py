@@ -19,18 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model, head_parameters
+from automl_pt.backbones.build import build_model, head_parameters
 from automl_pt.config import Settings, TrainConfig
+from automl_pt.core.errors import ConfigError, PluginError
 from automl_pt.data.augmentation import make_plan
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
-from automl_pt.errors import ConfigError, PluginError
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
-from automl_pt.training.trainer import Training
+from automl_pt.training.loop import Training
 
 EVALUATION_BATCH = 1024
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import head_modules
+from automl_pt.backbones.build import head_modules
+from automl_pt.backbones.weights import in_modules
+from automl_pt.core.errors import PluginError
 from automl_pt.data.augmentation import gather
-from automl_pt.errors import PluginError
 from automl_pt.images.preprocessing import Preprocessing, normalise, scale_and_offset
 from automl_pt.training.device import NumberFormat, choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.portion import Portion
-from automl_pt.weights import in_modules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> Froz
 
 def is_same_in_training(body: FrozenBody, image_size: int) -> bool:
     """Say whether a frozen body gives the same features in training mode, as it does without dropout and the like."""
-    from automl_pt.training.trainer import train_mode
+    from automl_pt.training.loop import train_mode
 
     network = body.network
     trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_pt.data.cache_disk import make_room, pixels_folder
-from automl_pt.data.feature_file import (
+from automl_pt.core.errors import OutputError
+from automl_pt.core.files import make_folder, output_error
+from automl_pt.core.locks import locked
+from automl_pt.data.cache.disk import make_room, pixels_folder
+from automl_pt.data.cache.feature_file import (
     FORMAT,
     SUFFIX,
     DamagedFeatures,
@@ -26,12 +29,9 @@ from automl_pt.data.feature_file import (
     read_features,
 )
 from automl_pt.data.pixels import Images
-from automl_pt.errors import OutputError
 from automl_pt.features.network import Extractor, batch_size
-from automl_pt.files import make_folder, output_error
 from automl_pt.images.decode import RULE
 from automl_pt.images.preprocessing import Preprocessing
-from automl_pt.locks import locked
 
 #: images between two blocks of the file: what a kill costs at most
 BLOCK = 256

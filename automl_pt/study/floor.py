@@ -10,7 +10,7 @@ from automl_pt.study.events import Event, Notice
 from automl_pt.study.records import ProbeRecord, TrialRecord
 
 if TYPE_CHECKING:
-    from automl_pt.study.ledger import Ledger
+    from automl_pt.study.store.trials import Ledger
 
 
 def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord]) -> str | None:

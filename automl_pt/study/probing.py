@@ -11,15 +11,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from automl_pt.config import SearchConfig
-from automl_pt.errors import AutomlError, StudyError
-from automl_pt.files import read_json
-from automl_pt.study.engine.base import Engine, Report, TrialSpec
-from automl_pt.study.engine.linear_probe import FILE, probe_config
+from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.files import read_json
 from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
-from automl_pt.study.ledger import Ledger
+from automl_pt.study.executor.base import Engine, Report, TrialSpec
+from automl_pt.study.executor.linear_probe import FILE, probe_config
+from automl_pt.study.model_store import Shelf
 from automl_pt.study.records import ProbeRecord
-from automl_pt.study.shelf import Shelf
-from automl_pt.study.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
+from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
+from automl_pt.study.store.trials import Ledger
 
 #: times a probe's process may die before it is given up
 CRASHES_ALLOWED = 3
