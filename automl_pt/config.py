@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
-from automl_pt.config_files import toml_mistake
-from automl_pt.errors import ConfigError
+from automl_pt.core.config_files import toml_mistake
+from automl_pt.core.errors import ConfigError
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]

@@ -25,9 +25,9 @@ from search_rivals import SIDE, subset
 
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import prepare
-from automl_pt.new_training import new_training, set_up
-from automl_pt.plugins import load_plugins
-from automl_pt.training.trainer import train
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.runs.setup import new_training, set_up
+from automl_pt.training.loop import train
 
 RESULTS = record.RESULTS / "augmented_epochs.json"
 

@@ -45,7 +45,7 @@ def search(directory: Path, *, toy: bool = True, **settings: Any) -> StudyResult
 
 def overhead() -> dict[str, Any]:
     """Time all of a toy search but its trials, which are timed in themselves; every epoch is reported."""
-    from automl_pt.study.engine.inline import InlineEngine
+    from automl_pt.study.executor.inline import InlineEngine
 
     seconds, opening = [], []
     inner: list[float] = []

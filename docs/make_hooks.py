@@ -10,8 +10,8 @@ import inspect
 import sys
 from pathlib import Path
 
-from automl_pt import hookspecs
-from automl_pt.sources import BUILTIN, declared_hooks
+from automl_pt.plugins import hookspecs
+from automl_pt.plugins.sources import BUILTIN, declared_hooks
 
 DOCS = Path(__file__).parent
 TARGET = DOCS / "hooks.md"

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from automl_pt.cli.search_display import LiveView
 from automl_pt.config import SearchConfig, make
-from automl_pt.config_files import read_toml
+from automl_pt.core.config_files import read_toml
+from automl_pt.reporting.sections.write import read_content, write_page
 from automl_pt.study.search import steps
-from automl_pt.study.sections.write import read_content, write_page
 
 HERE = Path(__file__).parent
 STUDY = HERE.parent / "studies" / "digits" / "study.toml"

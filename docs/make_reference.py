@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
-from automl_pt import errors, hookspecs
 from automl_pt.backbone import Backbone, Catalogue, PublishedWeights, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
+from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.plugins import hookspecs
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
 TARGET = Path(__file__).parent / "reference.md"

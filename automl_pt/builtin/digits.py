@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_pt.dataset import SPLITS, Dataset, Hints, LabeledImages, Split
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import numpy as np

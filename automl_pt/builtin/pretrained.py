@@ -13,9 +13,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from automl_pt.backbone import PublishedWeights
-from automl_pt.errors import WeightsError
-from automl_pt.files import atomic_file, sha256_file
-from automl_pt.weights import read_weights
+from automl_pt.backbones.weights import read_weights
+from automl_pt.core.errors import WeightsError
+from automl_pt.core.files import atomic_file, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from automl_pt.backbone import PublishedWeights
 from automl_pt.builtin.figures import figures
 from automl_pt.builtin.pretrained import TIMEOUT, absent, check_hash, fetch, reach
-from automl_pt.errors import WeightsError
+from automl_pt.core.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import nn

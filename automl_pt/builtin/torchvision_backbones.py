@@ -11,7 +11,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.builtin.figures import figures
 from automl_pt.builtin.pretrained import published
 from automl_pt.builtin.small_images import SMALL, adapt_densenet, adapt_resnet
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -53,9 +53,9 @@ def command(
     published network, of one image of its size; a multiplication with its addition counts as two. --cached imports
     torchvision and timm, which takes seconds. `automl-pt fetch NAME` brings weights onto this machine.
     """
-    from automl_pt.errors import UnknownNameError
-    from automl_pt.files import to_json
-    from automl_pt.plugins import load_plugins
+    from automl_pt.core.errors import UnknownNameError
+    from automl_pt.core.files import to_json
+    from automl_pt.plugins.manager import load_plugins
 
     registry = load_plugins(plugins).backbones()
     found = map(registry.__getitem__, matching(pattern, registry))

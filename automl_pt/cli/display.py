@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from automl_pt.files import to_json
+from automl_pt.core.files import to_json
+from automl_pt.core.text import counted
 from automl_pt.model.directory import INFO, read_info
-from automl_pt.text import counted
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
     from automl_pt.data.prepare import Data
-    from automl_pt.start import Start
+    from automl_pt.runs.start import Start
     from automl_pt.training.result import EpochResult
 
 #: what the reasons mean, for people

@@ -17,8 +17,8 @@ def command(names: tuple[str, ...], plugins: tuple[str, ...]) -> None:
     timm's into that of the Hugging Face hub (HF_HOME); those of plugins are where the plugin keeps them. Afterwards no
     command needs a network for them. Weights that are here already are not fetched again.
     """
-    from automl_pt.plugins import load_plugins
-    from automl_pt.start import bring
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.runs.start import bring
 
     loaded = load_plugins(plugins)
     backbones = [loaded.backbone(name) for name in names]

@@ -10,7 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
-from automl_pt.config_files import read_toml
+from automl_pt.core.config_files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)

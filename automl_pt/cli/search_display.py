@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from automl_pt.cli.display import bar_columns, images_line
-from automl_pt.files import to_json
+from automl_pt.core.files import to_json
+from automl_pt.core.text import counted
 from automl_pt.study import events
-from automl_pt.study.made import made_lines
-from automl_pt.text import counted
+from automl_pt.study.extras.descriptions import made_lines
 from automl_pt.training.result import EpochResult
 
 

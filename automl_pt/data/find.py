@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl_pt.core.errors import InvalidDatasetError, UnknownNameError
+from automl_pt.core.files import is_there
+from automl_pt.core.text import printable
 from automl_pt.dataset import Hints, LabeledImages
-from automl_pt.errors import InvalidDatasetError, UnknownNameError
-from automl_pt.files import is_there
 from automl_pt.layouts import left_out
 from automl_pt.layouts.layouts import grouped, open_path
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.config import Settings
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 _LAYOUT = ("image_column", "label_column", "split_column", "group_column", "group_by", "follow_links")
 

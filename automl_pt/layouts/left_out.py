@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-from automl_pt.text import few, printable
+from automl_pt.core.text import few, printable
 
 HIDDEN = "hidden, or left behind by a system"
 NO_CLASS = "in no class folder"

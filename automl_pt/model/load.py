@@ -15,29 +15,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
-from automl_pt.absence import why_no_model
-from automl_pt.blame import networks_fault
-from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
-from automl_pt.files import is_there
+from automl_pt.backbones.build import build_model
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.backbones.weight_readings import Given
+from automl_pt.backbones.weights import read_content, require_weights
+from automl_pt.core.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
+from automl_pt.core.files import is_there
+from automl_pt.core.json_reader import parse_json
+from automl_pt.core.missing_model import why_no_model
+from automl_pt.core.text import few, printable
 from automl_pt.images.decode import decode
-from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble, split_states
 from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
-from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
-from automl_pt.random_state import kept_random_state
-from automl_pt.text import few, printable
+from automl_pt.plugins.faults import networks_fault
+from automl_pt.plugins.manager import PluginFiles, Plugins, loaded_plugins
+from automl_pt.plugins.provenance import how_to_get, told
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.portion import Portion
-from automl_pt.used_plugins import how_to_get, told
-from automl_pt.weight_readings import Given
-from automl_pt.weights import read_content, require_weights
 
 __all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 

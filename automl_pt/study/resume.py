@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig, as_made
-from automl_pt.errors import StudyError
-from automl_pt.study.study_files import read_object
-from automl_pt.text import counted
-from automl_pt.used_plugins import how_to_get, missing_plugins, told
+from automl_pt.core.errors import StudyError
+from automl_pt.core.text import counted
+from automl_pt.plugins.provenance import how_to_get, missing_plugins, told
+from automl_pt.study.store.study_files import read_object
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from automl_pt.plugins import Plugins
-    from automl_pt.study.dimensions import Dimension
+    from automl_pt.plugins.manager import Plugins
+    from automl_pt.study.objective import Material
     from automl_pt.study.pruning.base import Standing
-    from automl_pt.study.subject import Material
+    from automl_pt.study.space.dimensions import Dimension
 
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(

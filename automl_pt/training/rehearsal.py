@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automl_pt.errors import PluginError
-from automl_pt.network_contract import fails, require_logits, require_trainable, take_logits
-from automl_pt.out_of_memory import is_out_of_memory
-from automl_pt.random_state import kept_random_state
+from automl_pt.backbones.network_contract import fails, require_logits, require_trainable, take_logits
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.core.errors import PluginError
+from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.evaluation import autocast
 

@@ -15,8 +15,8 @@ from automl_pt import Backbone, PublishedWeights, hookimpl
 from automl_pt.builtin.lukemelas_names import timm_names
 from automl_pt.builtin.timm_backbones import param_groups
 from automl_pt.builtin.timm_backbones import recipe as timm_recipe
-from automl_pt.errors import WeightsError
-from automl_pt.files import sha256_file
+from automl_pt.core.errors import WeightsError
+from automl_pt.core.files import sha256_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,7 @@ def build(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     """Build the network with a head of its own; with `pretrained`, every other tensor comes from the wheel."""
     import timm
 
-    from automl_pt.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
+    from automl_pt.backbones.weights import in_modules, load_tensors, misfit_error, misfits, read_weights
 
     model: nn.Module = timm.create_model(f"tf_efficientnet_{name}", pretrained=False, num_classes=num_classes)
     if pretrained:

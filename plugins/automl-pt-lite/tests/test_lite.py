@@ -9,11 +9,11 @@ import timm
 import torch
 
 import automl_pt_lite
-from automl_pt.build import build_model
-from automl_pt.errors import WeightsError
-from automl_pt.plugins import load_plugins
+from automl_pt.backbones.build import build_model
+from automl_pt.backbones.weights import read_weights
+from automl_pt.core.errors import WeightsError
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing import check_backbone
-from automl_pt.weights import read_weights
 from automl_pt_lite import NETWORKS, installed, weights_file
 
 
