@@ -5,26 +5,37 @@ Importing the package imports no torch; `train`, `search` and `load_model` are f
 
 from __future__ import annotations
 
-from automl_pt.safe_path import leave_out_working_folder
+from automl_pt.core.safe_path import leave_out_working_folder
 
 leave_out_working_folder()  # before the imports below, which it could answer with files of its own
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.backbone import Backbone
+from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from automl_pt.model.load import load_model
-    from automl_pt.run import train
+    from automl_pt.runs.run import train
     from automl_pt.study.search import search
 
 __version__ = "0.1.0"
-__all__ = ["Backbone", "Dataset", "Hints", "LabeledImages", "LazyImages", "hookimpl", "load_model", "search", "train"]
+__all__ = [
+    "Backbone",
+    "Dataset",
+    "Hints",
+    "LabeledImages",
+    "LazyImages",
+    "PublishedWeights",
+    "hookimpl",
+    "load_model",
+    "search",
+    "train",
+]
 
-_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.run"}
+_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.runs.run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -32,6 +33,21 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True)
+class PublishedWeights:
+    """The file of a backbone's pretrained weights: where it is on this machine, and how it gets there.
+
+    All three are functions, so that nothing is imported or asked before somebody needs the answer.
+    """
+
+    #: returns the file where it is on this machine, else None; uses no network
+    cached: Callable[[], Path | None]
+    #: fetches the file and returns it; raises WeightsError, naming the file, where that cannot be done
+    fetch: Callable[[], Path]
+    #: returns the size of the file in bytes, None where it is not known; uses no network
+    size: Callable[[], int | None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A named network builder.
 
@@ -56,6 +72,8 @@ class Backbone:
     weights_license: str | None = None
     #: SHA-256 of their file in hexadecimal digits, where it is known: shown in listings and kept with the model
     weights_sha256: str | None = None
+    #: the file of those weights; None: only `build` knows, and is asked for them when they are needed
+    published: PublishedWeights | None = None
     #: called after `build` with the model and the image size: a place for a stem that suits small images
     adapt: Callable[[nn.Module, int], nn.Module] | None = None
     #: name, or names, of the head's modules; found as the last linear layer when None. On pretrained weights the last

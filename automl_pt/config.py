@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
-from automl_pt.config_files import toml_mistake
-from automl_pt.errors import ConfigError
+from automl_pt.core.config_files import toml_mistake
+from automl_pt.core.errors import ConfigError
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
@@ -85,8 +85,15 @@ class Settings(BaseModel):
         description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
         "epochs, half of them, rounded up, and at most three; always in all",
     )
-    pretrained: Flag = Field(False, description="start from the backbone's pretrained weights")
-    weights: str | None = Field(None, description="start from this file: safetensors, or a plain state dict")
+    pretrained: Flag | None = Field(
+        None,
+        description="start from the backbone's pretrained weights, or from random ones; default: pretrained where the "
+        "backbone has weights, unless the dataset's hints say otherwise",
+    )
+    weights: str | None = Field(
+        None,
+        description="start from this file (safetensors, state dict, checkpoint of a training) or model directory",
+    )
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
@@ -249,7 +256,7 @@ class SearchConfig(Settings):
         yield from super().contradictions()
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
-        if self.average and not self.pretrained and not self.weights:
+        if self.average and self.pretrained is False and not self.weights:
             rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
             yield {"average", "pretrained", "weights"}, rule
 

@@ -25,6 +25,9 @@ class Hints:
     shift: bool = True
     #: side in pixels to train at, where the user names none; None: the backbone's own
     image_size: int | None = None
+    #: whether a backbone starts from its pretrained weights where the user does not say; None: unless the side above is
+    #: below 64 px, for which torchvision's networks get another stem
+    pretrained: bool | None = None
 
 
 class LazyImages(Sequence["NDArray[np.uint8]"]):

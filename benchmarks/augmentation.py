@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.augmentation import Plan
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import prepare
-from automl_pt.plugins import load_plugins
-from automl_pt.training.trainer import Training, train
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.training.loop import Training, train
 
 CPU = torch.device("cpu")
 #: name: cached side as a multiple of the training side, smallest share of the area a crop keeps (None: shifts and

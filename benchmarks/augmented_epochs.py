@@ -25,9 +25,9 @@ from search_rivals import SIDE, subset
 
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import prepare
-from automl_pt.new_training import new_training, set_up
-from automl_pt.plugins import load_plugins
-from automl_pt.training.trainer import train
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.runs.setup import new_training, set_up
+from automl_pt.training.loop import train
 
 RESULTS = record.RESULTS / "augmented_epochs.json"
 
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args()
     settings = {"epochs": given.epochs, "lr": given.lr, "batch_size": given.batch_size}
-    shared: dict[str, Any] = {"backbone": "resnet18", "image_size": SIDE, "threads": 1, "device": "cpu"}
+    shared: dict[str, Any] = {"backbone": "resnet18", "pretrained": False, "image_size": SIDE, "threads": 1}
+    shared["device"] = "cpu"
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
     with tempfile.TemporaryDirectory(dir=given.folder.resolve().parent) as data, tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = place

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from automl_pt.builtin.torchvision_backbones import DENSENETS, RESNETS
-from automl_pt.files import atomic_write, read_json, to_json
+from automl_pt.core.files import atomic_write, read_json, to_json
 
 TARGET = Path(__file__).parents[1] / "automl_pt" / "builtin" / "figures.json"
 CLASSES = 1000

@@ -27,7 +27,7 @@ from automl_pt.model.load import Model, load_model
 from automl_pt.model.own_images import validation_images
 from automl_pt.model.parity import Images
 from automl_pt.model.preprocessed import Stage
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 
 EXPORTS: tuple[tuple[Format, Stage], ...] = (
     ("onnx", "none"),

@@ -27,15 +27,15 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from automl_pt.config import TrainConfig
-from automl_pt.cores import available_cores
-from automl_pt.data.cache import Cache
+from automl_pt.core.cores import available_cores
+from automl_pt.core.files import sha256_file
+from automl_pt.data.cache.cache import Cache
 from automl_pt.data.hashes import array_digest
 from automl_pt.data.loader import Loader
 from automl_pt.data.pixels import Originals, Pixels
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.dataset import Hints
-from automl_pt.files import sha256_file
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
@@ -152,10 +152,11 @@ def again(data: Path) -> dict[str, Any]:
 
 def wait(data: Path) -> dict[str, Any]:
     """The share of a 5-epoch run of ResNet-18 at 64 px spent waiting for batches, as each epoch's result tells it."""
-    from automl_pt.run import train
+    from automl_pt.runs.run import train
 
     with tempfile.TemporaryDirectory() as place:
-        results = list(train(str(data), output=place, backbone="resnet18", image_size=64, batch_size=32, patience=5))
+        settings = {"backbone": "resnet18", "pretrained": False, "image_size": 64, "batch_size": 32, "patience": 5}
+        results = list(train(str(data), output=place, **settings))
     return {"data_wait": [result.data_wait for result in results], "goal": 0.02}
 
 

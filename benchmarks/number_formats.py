@@ -5,7 +5,7 @@
 
 `speed`: whole networks on random images, one thread, the ways in turns, CPU seconds, lowest of 4 repeats. Beside the
 two: bf16 as PyTorch computes it, without convolutions over small maps as products and without depthwise ones in float32
-(`automl_pt/training/small_maps.py`, `depthwise.py`). "Pays" is what `--precision auto` decides on this machine.
+(`automl_pt/training/cpu/small_maps.py`, `depthwise.py`). "Pays" is what `--precision auto` decides on this machine.
 `quality`: ResNet-18 trained at 64 px over 5 epochs, in both formats with the same seed; the lowest validation loss of
 each. FOLDER holds {train,val}/CLASS/*, of which the first IMAGES training images of each class are taken.
 """
@@ -27,15 +27,15 @@ from sides import in_turns
 from torch import nn
 from torch.nn import functional as F
 
-from automl_pt import run
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.prepare import prepare
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.runs import run
+from automl_pt.training.cpu.small_maps import use_convolutions
 from automl_pt.training.device import has_amx, has_fast_bf16
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange
-from automl_pt.training.small_maps import use_convolutions
 
 RESULTS = record.RESULTS / "number_formats.json"
 CPU, LAST = torch.device("cpu"), torch.channels_last
@@ -98,7 +98,14 @@ def quality(folder: Path, images: int, lr: float, batch_size: int, seeds: list[i
     with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as data, tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
         dataset = str(subset(folder, images, Path(data)))
-        shared: dict[str, Any] = {"backbone": "resnet18", "image_size": 64, "epochs": 5, "threads": 1, "device": "cpu"}
+        shared: dict[str, Any] = {
+            "backbone": "resnet18",
+            "pretrained": False,
+            "image_size": 64,
+            "epochs": 5,
+            "threads": 1,
+            "device": "cpu",
+        }
         for seed in seeds:
             losses = {}
             for precision in WAYS[:2]:

@@ -17,7 +17,7 @@ import time
 from itertools import takewhile
 from pathlib import Path
 
-from automl_pt.files import atomic_write
+from automl_pt.core.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "plugin_quickstart.txt"

@@ -107,10 +107,10 @@ def children(pid: int) -> list[str]:
 
 
 def save(directory: Path) -> None:
-    from automl_pt.build import build_model
+    from automl_pt.backbones.build import build_model
     from automl_pt.images.preprocessing import Preprocessing
     from automl_pt.model.load import ModelInfo, save_model
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
 
     backbone = load_plugins().backbone("resnet18")
     network = build_model(backbone, 6, SIZE, seed=1)

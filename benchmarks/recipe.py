@@ -19,12 +19,12 @@ import numpy as np
 import record
 import torch
 
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data, Pixels, prepare
-from automl_pt.plugins import load_plugins
-from automl_pt.training.trainer import Training, train
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.training.loop import Training, train
 
 BACKBONE, EPOCHS, TRAIN_IMAGES = "timm/test_resnet", 6, 1200
 RATES = (0.001, 0.01, 0.03, 0.1)

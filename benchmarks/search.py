@@ -45,7 +45,7 @@ def search(directory: Path, *, toy: bool = True, **settings: Any) -> StudyResult
 
 def overhead() -> dict[str, Any]:
     """Time all of a toy search but its trials, which are timed in themselves; every epoch is reported."""
-    from automl_pt.study.engine.inline import InlineEngine
+    from automl_pt.study.executor.inline import InlineEngine
 
     seconds, opening = [], []
     inner: list[float] = []
@@ -157,6 +157,7 @@ def workers(folder: str = "") -> dict[str, Any]:
     """
     few: dict[str, Any] = {"dataset": "digits", "epochs": 2, "trials": 4, "batch_sizes": (32,), "pruner": "none"}
     whole = {"dataset": folder, "epochs": 5, "trials": 16, "backbones": ("resnet18",), "image_size": 64}
+    whole["pretrained"] = False
     sides: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["AUTOML_PT_CACHE"] = cache

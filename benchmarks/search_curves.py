@@ -31,18 +31,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.config import SearchConfig
+from automl_pt.core.locks import locked
+from automl_pt.core.seeds import derive_seed
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Pixels, prepare
-from automl_pt.locks import locked
-from automl_pt.plugins import load_plugins
-from automl_pt.seeds import derive_seed
-from automl_pt.study.engine.probe import due_after
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.study.proxy_run import due_after
 from automl_pt.study.pruning.rungs import MANY
-from automl_pt.study.sampling import _filling
-from automl_pt.study.space import Space
+from automl_pt.study.space.sampler import _filling
+from automl_pt.study.space.space import Space
 from automl_pt.training.evaluation import evaluate
 from automl_pt.training.layout import arrange
-from automl_pt.training.trainer import Training, train
+from automl_pt.training.loop import Training, train
 
 RESULTS = Path(__file__).parent / "results" / "search_curves.json"
 #: one study a line, named SET-SEED-EPOCHS

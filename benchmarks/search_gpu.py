@@ -41,7 +41,12 @@ def seconds_of_search(folder: Path, epochs: int, trials: int, device: str, worke
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
-        settings: dict[str, Any] = {"backbones": ("resnet18",), "image_size": SIDE, "device": device}
+        settings: dict[str, Any] = {
+            "backbones": ("resnet18",),
+            "pretrained": False,
+            "image_size": SIDE,
+            "device": device,
+        }
         settings |= {"workers": workers, "pruner": pruner, "batch_sizes": (16, 32, BATCH)}
         began = time.monotonic()
         found = run_search(

@@ -118,7 +118,8 @@ def run_ours(folder: Path, epochs: int, trials: int, seed: int) -> float:
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
-        settings = {"backbones": ("resnet18",), "image_size": SIDE, "workers": 0, "threads": 1, "device": "cpu"}
+        settings = {"backbones": ("resnet18",), "pretrained": False, "image_size": SIDE}
+        settings |= {"workers": 0, "threads": 1, "device": "cpu"}
         config = SearchConfig(dataset=str(folder), epochs=epochs, trials=trials, seed=seed, **settings)
         best = run_search(config, Path(place, "study")).best
         assert best is not None

@@ -27,9 +27,9 @@ import record
 import torch
 from search_surrogate import LR, SIZES, Surrogate, describe, measured, surrogate
 
-from automl_pt.seeds import derive_seed
-from automl_pt.study import sampling
-from automl_pt.study.space import Space
+from automl_pt.core.seeds import derive_seed
+from automl_pt.study.space import sampler as sampling
+from automl_pt.study.space.space import Space
 
 SPACE = Space(LR, SIZES, ("narrow",))
 POWERS = {"plain": 0.0, "root": 0.5, "batch": 1.0}

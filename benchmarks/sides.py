@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.pixels import Pixels
 from automl_pt.data.prepare import prepare
-from automl_pt.new_training import EVALUATION_BATCH
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.runs.setup import EVALUATION_BATCH
 from automl_pt.training.device import choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
-from automl_pt.training.trainer import Training
+from automl_pt.training.loop import Training
 
 BATCH = 16
 
@@ -36,7 +36,7 @@ class Sides:
     ) -> None:
         self.plugins, self.name, self.side, self.device = load_plugins(), name, side, device
         self.backbone = self.plugins.backbone(name)
-        self.config = TrainConfig(dataset=data, batch_size=batch, epochs=1, lr=0.01, **settings)
+        self.config = TrainConfig(dataset=data, batch_size=batch, epochs=1, lr=0.01, pretrained=False, **settings)
         self.precision = choose_precision("auto", device)
         self.channels_last = has_channels_last(device, self.precision)
         self.data = prepare(self.config, self.plugins)

@@ -19,10 +19,10 @@ from sides import in_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automl_pt.build import build_model
-from automl_pt.plugins import load_plugins
+from automl_pt.backbones.build import build_model
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.training.cpu.small_maps import _Product
 from automl_pt.training.layout import arrange
-from automl_pt.training.small_maps import _Product
 
 CPU, LAST = torch.device("cpu"), torch.channels_last
 #: channels in and out, kernel, stride, side of the images

@@ -22,12 +22,12 @@ import record
 import torch
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data, Pixels, prepare
-from automl_pt.plugins import load_plugins
-from automl_pt.training.trainer import Training, train
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.training.loop import Training, train
 
 TRAIN_IMAGES, EPOCHS, BATCH_SIZE = 600, 3, 16
 RATES, SEEDS = (0.01,), (1, 2, 3)

@@ -26,14 +26,14 @@ import torch
 from sides import BATCH, Sides, bare, in_turns, plain, plain_evaluation, timed
 from torch.nn import functional as F
 
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
-from automl_pt.new_training import EVALUATION_BATCH
+from automl_pt.runs.setup import EVALUATION_BATCH
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import choose_device, peak_memory
 from automl_pt.training.evaluation import evaluate
+from automl_pt.training.loop import Training, train
 from automl_pt.training.sgd import SGD
-from automl_pt.training.trainer import Training, train
 
 #: network, side, batches a repeat, repeats
 CASES = [("resnet18", 64, 8, 5), ("densenet121", 64, 4, 4), ("resnet18", 224, 2, 3), ("densenet121", 224, 2, 2)]
@@ -152,9 +152,9 @@ def mark(name):
     global last
     parts[name], last = time.process_time() - last, time.process_time()
 import torch; mark("import torch"); torch.set_num_threads(1)
-import automl_pt.run as run; mark("import automl_pt.run")
+import automl_pt.runs.run as run; mark("import automl_pt.runs.run")
 from automl_pt.config import TrainConfig
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.data.prepare import prepare
 plugins = load_plugins(); mark("plugins")
 config = TrainConfig(dataset="digits", backbone="resnet18", threads=1, device="cpu"); data = prepare(config, plugins)
@@ -205,7 +205,7 @@ def quality(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
 def _quality(sides: Sides, dataset: Path, seed: int) -> dict[str, float]:
     epochs, rate = 8, 0.03
     sides.config = TrainConfig(
-        dataset=str(dataset), batch_size=BATCH, epochs=epochs, patience=epochs, lr=rate, seed=seed
+        dataset=str(dataset), batch_size=BATCH, epochs=epochs, patience=epochs, lr=rate, seed=seed, pretrained=False
     )
     ours = list(train(sides.ours()))[-1]
     torch.manual_seed(seed + 100)  # P draws its order and augmentation from the global generators

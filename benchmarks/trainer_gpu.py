@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from sides import Sides, plain
 
-from automl_pt.build import build_model
-from automl_pt.training.compile import compiled
-from automl_pt.training.graph import GraphedStep, why_not
-from automl_pt.training.trainer import Training
+from automl_pt.backbones.build import build_model
+from automl_pt.training.cuda.compile import compiled
+from automl_pt.training.cuda.graph import GraphedStep, why_not
+from automl_pt.training.loop import Training
 
 #: network, side, batch, images; and the eager ceiling of one H200 in images per second, where one was estimated
 CASES: list[tuple[str, int, int, int, int | None]] = [

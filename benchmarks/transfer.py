@@ -141,9 +141,9 @@ def _accuracy(logits: Any, labels: Any) -> float:
 
 def train(case: Case) -> Outcome:
     """Run `automl-pt train` with its defaults; any of its settings may be set."""
-    from automl_pt import run
     from automl_pt.model.evaluate import evaluate
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.runs import run
 
     place = tempfile.mkdtemp(prefix="transfer-")
     os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"

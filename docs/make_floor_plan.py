@@ -3,8 +3,8 @@
 python docs/make_floor_plan.py          writes the file
 python docs/make_floor_plan.py --check  exits 1 when the file is not what the code says
 
-The rows are the layers that import-linter checks (pyproject.toml, the first contract). A row imports only from rows below
-it. An arrow that follows from two others is not drawn: where A imports B and B imports C, A may import C, too.
+The rows are the layers that import-linter checks (pyproject.toml, the first contract). A row imports only from
+rows below it. An arrow that follows from two others is not drawn: where A imports B and B imports C, A may import C, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write docs/reference/hooks.md from the code: every hook with its signature, an example that is run, and who implements it.
+"""Write docs/reference/hooks.md from the code: every hook with its signature, a tested example, and who implements it.
 
 python docs/make_hooks.py          writes the file
 python docs/make_hooks.py --check  exits 1 when the file is not what the code says
@@ -10,8 +10,8 @@ import inspect
 import sys
 from pathlib import Path
 
-from automl_pt import hookspecs
-from automl_pt.sources import BUILTIN, declared_hooks
+from automl_pt.plugins import hookspecs
+from automl_pt.plugins.sources import BUILTIN, declared_hooks
 
 DOCS = Path(__file__).parent
 TARGET = DOCS / "reference" / "hooks.md"
@@ -23,16 +23,18 @@ USES = {
 }
 HEAD = """# Hooks
 
-`python docs/make_hooks.py` generates this page from the code. A test fails when it is out of date, and runs every example.
+`python docs/make_hooks.py` generates this page from the code. A test fails when it is out of date, and runs
+every example.
 
-A plugin is a module that implements any of these functions and marks them with `automl_pt.hookimpl`. There are two kinds:
+A plugin is a module that implements any of these functions and marks them with `automl_pt.hookimpl`. There
+are two kinds:
 
 - A `register_` hook returns values. It is called once in a process.
-- The other hooks belong to trackers. Each receives one value and returns nothing. They are called only for trackers that
-  `--tracker NAME` names.
+- The other hooks belong to trackers. Each receives one value and returns nothing. They are called only for
+  trackers that `--tracker NAME` names.
 
-[What hooks return and receive](plugin-values.md) lists the fields of the values. [Write a plugin](../how-to/write-a-plugin.md)
-explains how a plugin is found and checked.
+[What hooks return and receive](plugin-values.md) lists the fields of the values.
+[Write a plugin](../how-to/write-a-plugin.md) explains how a plugin is found and checked.
 """
 
 

@@ -1,7 +1,7 @@
 """Draw the README's pictures: run its first search and keep what the terminal shows at its end, and its report.
 
 python docs/make_picture.py FOLDER            docs/pictures/search.svg; the study goes to FOLDER/digits
-python docs/make_picture.py --report FOLDER   docs/pictures/report.png, of the study in FOLDER; needs playwright and a Chromium
+python docs/make_picture.py --report FOLDER   docs/pictures/report.png, of the study in FOLDER; needs a Chromium
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rich.console import Console
 
 from automl_pt.cli.search_display import LiveView
 from automl_pt.config import SearchConfig, make
-from automl_pt.config_files import read_toml
+from automl_pt.core.config_files import read_toml
+from automl_pt.reporting.sections.write import read_content, write_page
 from automl_pt.study.search import steps
-from automl_pt.study.sections.write import read_content, write_page
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"

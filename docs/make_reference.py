@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from automl_pt import errors
-from automl_pt.backbone import Backbone, Catalogue, Trial
+from automl_pt.backbone import Backbone, Catalogue, PublishedWeights, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
+from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
@@ -45,8 +45,8 @@ def settings_page() -> str:
     parts = [
         "# Settings\n",
         GENERATED,
-        "A setting has the same name in a TOML file (`--config`), in Python (`train(...)`, `search(...)`) and, with dashes, "
-        "on the command line. Measured effects of the settings of a run are in [evidence: the recipe]"
+        "A setting has the same name in a TOML file (`--config`), in Python (`train(...)`, `search(...)`) and, with "
+        "dashes, on the command line. Measured effects of the settings of a run are in [evidence: the recipe]"
         "(../evidence/recipe.md).\n",
         settings_text("Shared by `train` and `search`", Settings, ()),
         settings_text("`train` alone", TrainConfig, tuple(Settings.model_fields)),
@@ -62,7 +62,10 @@ def values_page() -> str:
         GENERATED,
         "[hooks.md](hooks.md) has every hook with its signature and an example.\n",
         "## Returned by a `register_` hook\n",
-        *(class_text(kind) for kind in (Backbone, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)),
+        *(
+            class_text(kind)
+            for kind in (Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)
+        ),
         "## Received by a tracker's hook\n",
         *(
             class_text(kind)
@@ -78,8 +81,8 @@ def errors_page() -> str:
     parts = [
         "# Errors\n",
         GENERATED,
-        "Every error has three parts: what is wrong, what was given, and what to do next. `AutomlError` is the base class; "
-        "the attributes `given` and `remedy` hold the second and third part.\n",
+        "Every error has three parts: what is wrong, what was given, and what to do next. `AutomlError` is the base "
+        "class; the attributes `given` and `remedy` hold the second and third part.\n",
         f"```text\n{tree}\n```\n",
         "[Exit codes](exit-codes.md) has the exit codes of the command line.\n",
     ]

@@ -52,7 +52,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what the tests decode and hash out of the user's cache folder; what timm lists may come from there."""
-    from automl_pt.files import cache_folder
+    from automl_pt.core.files import cache_folder
 
     folder = tmp_path_factory.mktemp("cache")
     for path in sorted(cache_folder().glob("timm-*.json")):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from automl_pt.errors import OutputError
+from automl_pt.core.errors import OutputError
 from automl_pt.model.directory import publish, read_model, save_model
 
 sys.path.insert(0, str(Path(__file__).parent))

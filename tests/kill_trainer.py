@@ -19,7 +19,7 @@ from conftest import write_folder
 from test_search_images import PLUGIN
 
 from automl_pt.config import SearchConfig
-from automl_pt.study import classifier  # noqa: F401  # imported once, here, so that a kill costs little
+from automl_pt.study import classifier_objective as classifier  # noqa: F401  # imported once, here, so that a kill costs little
 from automl_pt.study.search import steps
 
 TRIALS, EPOCHS = 16, 9

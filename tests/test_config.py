@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from automl_pt.config import SearchConfig, TrainConfig, make
-from automl_pt.config_files import read_toml
-from automl_pt.errors import ConfigError
+from automl_pt.core.config_files import read_toml
+from automl_pt.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_pt.config import SearchConfig, TrainConfig, make
-from automl_pt.config_files import described, read_toml, written
-from automl_pt.errors import ConfigError
+from automl_pt.core.config_files import described, read_toml, written
+from automl_pt.core.errors import ConfigError
 
 
 def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from automl_pt import errors, hookspecs
 from automl_pt.cli import COMMANDS
 from automl_pt.config import SearchConfig, TrainConfig
-from automl_pt.errors import AutomlError
+from automl_pt.core import errors
+from automl_pt.core.errors import AutomlError
+from automl_pt.plugins import hookspecs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -72,9 +72,9 @@ def test_a_worker_imports_only_what_its_trial_computes_with(tmp_path: Path) -> N
     settings = {"dataset": "digits", "backbone": "tiny", "plugins": [str(write_plugin(tmp_path))], "epochs": 1}
     code = f"""
 from pathlib import Path
-from automl_pt.study.engine.worker import TrainConfig, TrialSpec, load
+from automl_pt.study.executor.worker import TrainConfig, TrialSpec, load
 
-make = load("automl_pt.study.engine.trial:make_trial")
+make = load("automl_pt.study.executor.trial_run:make_trial")
 folder = Path({str(tmp_path)!r})
 spec = TrialSpec(0, TrainConfig(**{settings!r}), folder / "run", 1, folder / "manifest.json", ranked_at=(1,))
 assert [result.epoch for result in make(spec, lambda: False)] == [1]

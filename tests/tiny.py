@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import ModelInfo, save_model
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.plugins.manager import Plugins, load_plugins
 
 PLUGIN = """
 from torch import nn

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from automl_pt.config import SearchConfig
-from automl_pt.errors import DeviceError
-from automl_pt.files import atomic_write, to_json, write_json
-from automl_pt.plugins import Plugins
-from automl_pt.study.engine.base import Probe, TrialSpec
+from automl_pt.core.errors import DeviceError
+from automl_pt.core.files import atomic_write, to_json, write_json
+from automl_pt.plugins.manager import Plugins
+from automl_pt.study.executor.base import Probe, TrialSpec
+from automl_pt.study.objective import Material, Subject
 from automl_pt.study.records import Comparison, TrialRecord
-from automl_pt.study.subject import Material, Subject
 from automl_pt.training.result import EpochResult
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.builtin.torchvision_parts import Part
-from automl_pt.errors import InvalidDatasetError
+from automl_pt.core.errors import InvalidDatasetError
 
 PIXELS = 3 * 32 * 32
 _TEXT = {"BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "STRING"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_pt.dataset import SPLITS, Dataset, Hints, LabeledImages, Split
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ def register_datasets() -> list[Dataset]:
             load,
             # a mirrored digit is another sign, or none; and each fills its 8 px frame, so that a shift cuts it:
             # shifting doubled the validation loss of 6 epochs (docs/recipe.md)
-            hints=Hints(horizontal_flip=False, shift=False, image_size=8),
+            hints=Hints(horizontal_flip=False, shift=False, image_size=8, pretrained=False),
             license="CC-BY-4.0",
             description="1797 scanned handwritten digits, 8 x 8 px, 10 classes; comes with scikit-learn",
         )

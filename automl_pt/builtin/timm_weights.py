@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 
-from automl_pt.builtin.pretrained import TIMEOUT, absent, check_hash, fetch
-from automl_pt.errors import WeightsError
+from automl_pt.backbone import PublishedWeights
+from automl_pt.builtin.figures import figures
+from automl_pt.builtin.pretrained import TIMEOUT, absent, check_hash, fetch, reach
+from automl_pt.core.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +29,8 @@ def pretrained_model(name: str, num_classes: int) -> nn.Module:
     Raises WeightsError, naming the file that is needed, when neither cache nor network has them.
     """
     import timm
-    from timm.models import get_pretrained_cfg
 
-    config: Any = get_pretrained_cfg(name)
-    path = _hub_file(config) if config.hf_hub_id else _url_file(config)
+    config, path = _config(name), weights_file(name)
     overlay = {"file": str(path), "custom_load": bool(config.custom_load)}
     try:
         model: nn.Module = timm.create_model(
@@ -44,6 +45,35 @@ def pretrained_model(name: str, num_classes: int) -> nn.Module:
     return model
 
 
+def published(name: str, image_size: int) -> PublishedWeights:
+    """Return how the weights of the timm model `name` are found, fetched and measured: four bytes a parameter."""
+    known = figures(name, image_size)
+    size = None if known is None else 4 * known.parameters
+    return PublishedWeights(partial(_cached, name), partial(weights_file, name), lambda: size)
+
+
+def weights_file(name: str) -> Path:
+    """Return the file of the weights timm names for `name`, fetched where the cache has none."""
+    config = _config(name)
+    return _hub_file(name, config) if config.hf_hub_id else _url_file(name, config)
+
+
+def _config(name: str) -> Any:
+    from timm.models import get_pretrained_cfg
+
+    return get_pretrained_cfg(name)
+
+
+def _cached(name: str) -> Path | None:
+    config = _config(name)
+    if config.hf_hub_id:
+        return _in_hub_cache(config)
+    if not config.url:
+        return None
+    path = _url_path(config)[1]
+    return path if path.exists() else None
+
+
 def hub_names(filename: str | None) -> Sequence[str]:
     """Return the names under which the hub may have the weights, the safest first."""
     if filename is None or filename == "pytorch_model.bin":
@@ -53,31 +83,46 @@ def hub_names(filename: str | None) -> Sequence[str]:
     return (filename.removesuffix(".bin") + ".safetensors", filename) if filename.endswith(".bin") else (filename,)
 
 
-def _hub_file(config: Any) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+def _in_hub_cache(config: Any) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = config.hf_hub_id.partition("@")
-    names = hub_names(config.hf_hub_filename)
-    for name in names:
+    for name in hub_names(config.hf_hub_filename):
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
+    return None
+
+
+def _hub_file(model: str, config: Any) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+    cached = _in_hub_cache(config)
+    if cached is not None:
+        return cached
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = hub_names(config.hf_hub_filename)
     folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     wanted = f"{names[0]} of {repository} in {folder}"
     if HF_HUB_OFFLINE:
-        raise absent(wanted, "HF_HUB_OFFLINE is set")
-    name = _offered(repository, names, revision or None, wanted)
+        raise absent(f"timm/{model}", wanted, "HF_HUB_OFFLINE is set")
+    try:
+        name = _offered(repository, names, revision or None)
+    except OSError as error:
+        raise absent(f"timm/{model}", wanted, f"{type(error).__name__}: {error}") from error
     try:
         return Path(hf_hub_download(repository, name, revision=revision or None))
     except Exception as error:  # the hub's own errors, its HTTP library's, and the disk's
-        raise absent(wanted, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise absent(f"timm/{model}", wanted, reason) from error
 
 
-def _offered(repository: str, names: Sequence[str], revision: str | None, wanted: str) -> str:
+def _offered(repository: str, names: Sequence[str], revision: str | None) -> str:
     """Ask the hub once which of `names` it has: it answers, or there is no network and nobody waits for retries."""
     from huggingface_hub import hf_hub_url
 
+    reach(hf_hub_url(repository, names[0], revision=revision))
     for name in names[:-1]:
         request = urllib.request.Request(hf_hub_url(repository, name, revision=revision), method="HEAD")
         try:
@@ -87,17 +132,19 @@ def _offered(repository: str, names: Sequence[str], revision: str | None, wanted
             error.close()
             if error.code != 404:
                 return name  # not for us, or not now: the hub's own client, which knows the user's token, shall say
-        except OSError as error:
-            raise absent(wanted, f"{type(error).__name__}: {error}") from error
     return names[-1]
 
 
-def _url_file(config: Any) -> Path:
+def _url_path(config: Any) -> tuple[str, Path]:
     import torch
 
     url, name = config.url if isinstance(config.url, tuple | list) else (config.url, "")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / (name or Path(urlparse(url).path).name)
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / (name or Path(urlparse(url).path).name)
+
+
+def _url_file(model: str, config: Any) -> Path:
+    url, path = _url_path(config)
     if not path.exists():
-        fetch(url, path)
+        fetch(url, path, f"timm/{model}")
     check_hash(path)
     return path

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone
 from automl_pt.builtin.figures import figures
+from automl_pt.builtin.pretrained import published
 from automl_pt.builtin.small_images import SMALL, adapt_densenet, adapt_resnet
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +47,7 @@ def _resnet(name: str) -> Backbone:
         min_image_size=1,
         has_pretrained=True,
         weights_license=LICENSE,
+        published=published(name),
         adapt=adapt_resnet,
         head="fc",
         recipe=partial(recipe, name, "model.conv1", "model.maxpool"),
@@ -61,6 +63,7 @@ def _densenet(name: str) -> Backbone:
         min_image_size=8,
         has_pretrained=True,
         weights_license=LICENSE,
+        published=published(name),
         adapt=adapt_densenet,
         head="classifier",
         recipe=partial(recipe, name, "model.features.conv0", "model.features.pool0"),

@@ -14,9 +14,9 @@ from typing import Any
 
 from automl_pt.builtin import cifar
 from automl_pt.builtin.torchvision_parts import Part, annotated_files, arrays, emnist, gtsrb, samples, stl10, svhn
+from automl_pt.core.errors import AutomlError, InvalidDatasetError
 from automl_pt.dataset import Dataset, Hints, LabeledImages, Split
-from automl_pt.errors import AutomlError, InvalidDatasetError
-from automl_pt.hookspecs import hookimpl
+from automl_pt.plugins.hookspecs import hookimpl
 
 PREFIX = "torchvision/"
 #: digits, letters and signs: a mirrored one is another, or none

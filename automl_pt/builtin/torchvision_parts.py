@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_pt.errors import InvalidDatasetError
+from automl_pt.core.errors import InvalidDatasetError
 
 
 @dataclass(frozen=True)

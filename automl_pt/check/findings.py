@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.text import few, printable
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import few, printable
 
 #: stop: training refuses to start; falsify: it would run and its figures would be wrong; note: it copes, as told
 Level = Literal["stop", "falsify", "note"]

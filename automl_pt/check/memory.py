@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from automl_pt.check.facts import VERSION, Facts
-from automl_pt.errors import OutputError
-from automl_pt.file_systems import network_note
-from automl_pt.files import CACHE_VARIABLE, cache_folder
-from automl_pt.json_reader import parse_json
-from automl_pt.locks import require_record_locks
+from automl_pt.core.errors import OutputError
+from automl_pt.core.file_systems import network_note
+from automl_pt.core.files import CACHE_VARIABLE, cache_folder
+from automl_pt.core.json_reader import parse_json
+from automl_pt.core.locks import require_record_locks
 
 #: path, size in bytes, modification time in nanoseconds, inode: while these stay, so does the content
 Stamp = tuple[bytes, int, int, int]

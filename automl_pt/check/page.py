@@ -14,11 +14,11 @@ from PIL import Image
 from automl_pt.check import Report
 from automl_pt.check.findings import Finding, Item
 from automl_pt.check.quick import name_of
+from automl_pt.core.errors import DatasetError
+from automl_pt.core.text import printable
 from automl_pt.dataset import LabeledImages
-from automl_pt.errors import DatasetError
 from automl_pt.images.decode import as_rgb, decode_rgb, read
-from automl_pt.report.marked import MARK
-from automl_pt.text import printable
+from automl_pt.reporting.html.marked import MARK
 
 #: longest side of a small picture in pixels
 SIDE = 112

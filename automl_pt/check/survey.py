@@ -13,7 +13,7 @@ from pathlib import Path
 from automl_pt.check.facts import Facts
 from automl_pt.check.memory import Memory, Stamp, stamp
 from automl_pt.check.quick import are_files, name_of
-from automl_pt.cores import available_cores
+from automl_pt.core.cores import available_cores
 from automl_pt.dataset import LabeledImages
 from automl_pt.images.read import UnreadableImage, read
 

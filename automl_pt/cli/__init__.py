@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from automl_pt.cli.streams import lasting_streams
-from automl_pt.errors import AutomlError
+from automl_pt.core.errors import AutomlError
 
 #: name of a command: the module that holds it, and what `--help` says of it
 COMMANDS = {
@@ -28,6 +28,7 @@ COMMANDS = {
     "check": ("check", "Look at every image before training."),
     "cache": ("cache", "List or prune the decoded images on disk."),
     "backbones": ("backbones", "List the networks that can be trained."),
+    "fetch": ("fetch", "Bring pretrained weights onto this machine."),
     "datasets": ("datasets", "List the datasets known by name."),
     "plugins": ("plugins", "List the plugins that are installed."),
     "doctor": ("doctor", "Show what automl-pt finds on this machine."),
@@ -122,7 +123,7 @@ def _say_nothing(error: OSError) -> None:
 
 
 def _unwritable(error: OSError) -> AutomlError:
-    from automl_pt.errors import OutputError
+    from automl_pt.core.errors import OutputError
 
     return OutputError(
         "what was to be printed could not be written",
@@ -135,8 +136,8 @@ def _known(error: Exception) -> AutomlError | None:
     """Return the error a person can act on: our own, or what a foreign one is known to mean."""
     if isinstance(error, AutomlError):
         return error
-    from automl_pt.exhausted import exhausted
-    from automl_pt.files import impossible_name
-    from automl_pt.installation import explain
+    from automl_pt.core.files import impossible_name
+    from automl_pt.core.installation import explain
+    from automl_pt.core.system_limits import exhausted
 
     return impossible_name(error) or explain(error) or exhausted(error)

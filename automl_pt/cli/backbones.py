@@ -32,6 +32,7 @@ class Count(click.ParamType[int]):
 @click.command("backbones")
 @click.argument("pattern", required=False)
 @click.option("--pretrained", is_flag=True, help="Only those with pretrained weights.")
+@click.option("--cached", is_flag=True, help="Only those whose pretrained weights are on this machine.")
 @click.option("--max-params", type=Count(), help="Only those known to have at most so many parameters, such as 5M.")
 @click.option("--min-size", type=click.IntRange(1), help="Only those known to take images as small as this, in pixels.")
 @plugin_option
@@ -39,6 +40,7 @@ class Count(click.ParamType[int]):
 def command(
     pattern: str | None,
     pretrained: bool,
+    cached: bool,
     max_params: int | None,
     min_size: int | None,
     plugins: tuple[str, ...],
@@ -48,15 +50,21 @@ def command(
 
     PATTERN is a glob ('timm/vit_*') or a part of the name ('densenet'). A timm model with its tag, as in
     timm/resnet18.a1_in1k, is the same network with those pretrained weights. Parameters and GFLOPs are those of the
-    published network, of one image of its size; a multiplication with its addition counts as two.
+    published network, of one image of its size; a multiplication with its addition counts as two. --cached imports
+    torchvision and timm, which takes seconds. `automl-pt fetch NAME` brings weights onto this machine.
     """
-    from automl_pt.errors import UnknownNameError
-    from automl_pt.files import to_json
-    from automl_pt.plugins import load_plugins
+    from automl_pt.core.errors import UnknownNameError
+    from automl_pt.core.files import to_json
+    from automl_pt.plugins.manager import load_plugins
 
     registry = load_plugins(plugins).backbones()
     found = map(registry.__getitem__, matching(pattern, registry))
     chosen = [b for b in found if _fits(b, pretrained=pretrained, max_params=max_params, min_size=min_size)]
+    if cached:
+        chosen = [b for b in chosen if b.published is not None and b.published.cached() is not None]
+    if not chosen and cached:
+        print_none_cached(as_json=as_json)
+        return
     if not chosen:
         remedy = "`automl-pt backbones` lists all of them; leave a filter out"
         raise UnknownNameError("backbone", pattern or "", list(registry), remedy=remedy)
@@ -66,6 +74,12 @@ def command(
         return
     header = ("name", "image size", "parameters", "GFLOPs", "pretrained", "licence of the weights")
     print_columns(header, list(map(_cells, rows)))
+
+
+def print_none_cached(*, as_json: bool) -> None:
+    """Say that no weights are here: an answer, and no error."""
+    none = "no pretrained weights are on this machine; `automl-pt fetch NAME` brings them"
+    click.echo("[]" if as_json else none)
 
 
 def _fits(backbone: Backbone, *, pretrained: bool, max_params: int | None, min_size: int | None) -> bool:

@@ -11,7 +11,7 @@ from automl_pt.cli.columns import print_columns
 from automl_pt.cli.lookup import json_option
 
 if TYPE_CHECKING:
-    from automl_pt.data.cache_disk import CacheFile
+    from automl_pt.data.cache.disk import CacheFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,8 +36,8 @@ def command() -> None:
 @json_option
 def list_command(cache_dir: str | None, as_json: bool) -> None:
     """List the caches, the one used last first."""
-    from automl_pt.data.cache_disk import gigabytes, list_caches, pixels_folder
-    from automl_pt.files import to_json
+    from automl_pt.core.files import to_json
+    from automl_pt.data.cache.disk import gigabytes, list_caches, pixels_folder
 
     folder = pixels_folder(cache_dir)
     caches = list_caches(folder)
@@ -57,7 +57,7 @@ def list_command(cache_dir: str | None, as_json: bool) -> None:
 @json_option
 def prune_command(cache_dir: str | None, max_size: float | None, unused: float | None, as_json: bool) -> None:
     """Remove damaged caches, and those beyond --max-size or --unused."""
-    from automl_pt.data.cache_disk import pixels_folder, prune
+    from automl_pt.data.cache.disk import pixels_folder, prune
 
     removed = prune(
         pixels_folder(cache_dir),
@@ -72,7 +72,7 @@ def prune_command(cache_dir: str | None, max_size: float | None, unused: float |
 @json_option
 def clear_command(cache_dir: str | None, as_json: bool) -> None:
     """Remove all caches of decoded images, the archives unpacked there, and the remembered hashes of files."""
-    from automl_pt.data.cache_disk import clear_rest, pixels_folder, prune
+    from automl_pt.data.cache.disk import clear_rest, pixels_folder, prune
 
     folder = pixels_folder(cache_dir)
     removed = prune(folder, max_bytes=0)
@@ -81,8 +81,8 @@ def clear_command(cache_dir: str | None, as_json: bool) -> None:
 
 
 def _print_removed(removed: Sequence[CacheFile], as_json: bool) -> None:
-    from automl_pt.data.cache_disk import gigabytes
-    from automl_pt.files import to_json
+    from automl_pt.core.files import to_json
+    from automl_pt.data.cache.disk import gigabytes
 
     if as_json:
         click.echo(to_json([_values(cache) for cache in removed], indent=2))
@@ -92,7 +92,7 @@ def _print_removed(removed: Sequence[CacheFile], as_json: bool) -> None:
 
 
 def _print_table(caches: Sequence[CacheFile]) -> None:
-    from automl_pt.data.cache_disk import gigabytes
+    from automl_pt.data.cache.disk import gigabytes
 
     rows = [
         (cache.path.stem, cache.count or "damaged", cache.image_size or "-", gigabytes(cache.size), _day(cache.used))

@@ -44,10 +44,10 @@ def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> in
 
     from automl_pt.check import check
     from automl_pt.cli.check_progress import progress_bar
+    from automl_pt.core.files import atomic_write, to_json
     from automl_pt.data.find import find
-    from automl_pt.files import atomic_write, to_json
-    from automl_pt.plugins import load_plugins
-    from automl_pt.report.marked import require_own_page
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.reporting.html.marked import require_own_page
 
     if html is not None:
         require_own_page(html, force=force)

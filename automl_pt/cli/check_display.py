@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from automl_pt.check import Finding, Report
-from automl_pt.text import printable
+from automl_pt.core.text import printable
 
 #: cases told of one finding; --json tells all
 MAX_ITEMS = 5

@@ -9,7 +9,7 @@ import click
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a header, each column as wide as its widest cell."""
-    from automl_pt.text import printable
+    from automl_pt.core.text import printable
 
     cells = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]

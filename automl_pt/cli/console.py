@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from automl_pt.text import printable
+from automl_pt.core.text import printable
 
 #: columns where nothing says how wide the output is; a table takes what it needs of them
 WIDE = 200

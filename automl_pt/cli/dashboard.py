@@ -14,8 +14,8 @@ def command(study: str, storage: str | None, port: int) -> None:
 
     STUDY is a name in studies/ or a folder's path. The dashboard is the extra `automl-pt[dashboard]`.
     """
+    from automl_pt.reporting.study import storage_url
     from automl_pt.study.dashboard import serve
-    from automl_pt.study.report import storage_url
 
     with serve(storage_url(study, storage=storage), port) as server:
         click.echo(f"http://127.0.0.1:{server.server_port}/dashboard/")

@@ -17,9 +17,9 @@ def command(pattern: str | None, plugins: tuple[str, ...], as_json: bool) -> Non
 
     PATTERN is a glob or a part of the name.
     """
-    from automl_pt.errors import UnknownNameError
-    from automl_pt.files import to_json
-    from automl_pt.plugins import load_plugins
+    from automl_pt.core.errors import UnknownNameError
+    from automl_pt.core.files import to_json
+    from automl_pt.plugins.manager import load_plugins
 
     registry = load_plugins(plugins).datasets()
     names = matching(pattern, registry)

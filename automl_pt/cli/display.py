@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from automl_pt.files import to_json
+from automl_pt.core.files import to_json
+from automl_pt.core.text import counted
 from automl_pt.model.directory import INFO, read_info
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
     from automl_pt.data.prepare import Data
+    from automl_pt.runs.start import Start
     from automl_pt.training.result import EpochResult
 
 #: what the reasons mean, for people
@@ -37,7 +39,10 @@ class TrainDisplay(Protocol):
     def preparing(self, what: str, done: int, total: int) -> None:
         """Show how far the images are read."""
 
-    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+    def network(self, start: Start) -> None:
+        """Show what the network starts from."""
+
+    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Show what is trained on what, and the epochs done by an earlier call."""
 
     def step(self, done: int, batches: int) -> None:
@@ -72,13 +77,22 @@ def bar_columns() -> tuple[ProgressColumn, ...]:
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
+def images_line(counts: Mapping[str, int], classes: int, sides: Sequence[int]) -> str:
+    """Say how many images each split has, of how many classes, and the side they are trained at."""
+    shown = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
+    return f"images:  {shown}; {classes:,} classes; {' and '.join(map(str, sides))} px"
+
+
 class QuietDisplay:
     """Shows nothing."""
 
     def preparing(self, what: str, done: int, total: int) -> None:
         """Show nothing."""
 
-    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+    def network(self, start: Start) -> None:
+        """Show nothing."""
+
+    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Show nothing."""
 
     def step(self, done: int, batches: int) -> None:
@@ -97,7 +111,7 @@ class JsonDisplay(QuietDisplay):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Keep the notes on the data for the run's object."""
         self.notes = list(data.notes)
 
@@ -118,12 +132,22 @@ class LineDisplay(QuietDisplay):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
+        self._has_told = False
 
-    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+    def network(self, start: Start) -> None:
+        """Print what the network starts from."""
+        self._has_told = True
+        self.console.print(escape(f"network: {start.text}"))
+
+    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Print what is trained on what, and the epochs done by an earlier call."""
-        counts = ", ".join(f"{count} {split}" for split, count in data.manifest.counts().items())
-        classes = len(data.manifest.classes)
-        self.console.print(f"{escape(config.backbone)} on {escape(config.dataset)}: {counts} images, {classes} classes")
+        if not self._has_told:
+            self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
+        counts = {str(split): count for split, count in data.manifest.counts().items()}
+        self.console.print(images_line(counts, len(data.manifest.classes), (size,)))
+        self.console.print(escape(f"device:  {device}"))
+        epochs = counted(config.epochs, "epoch")
+        self.console.print(f"train:   learning rate {config.lr:g}, batch size {config.batch_size}, at most {epochs}")
         for note in data.notes:
             self.console.print(escape(f"note: {note}"))
         for result in done:
@@ -168,10 +192,10 @@ class TerminalDisplay(LineDisplay):
         """Move the bar with the images read."""
         self.progress.update(self.bar, description=what, completed=done, total=total)
 
-    def started(self, config: TrainConfig, data: Data, *, done: list[EpochResult]) -> None:
+    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Print what is trained, and start the first epoch's bar."""
         self.epochs = config.epochs
-        super().started(config, data, done=done)
+        super().started(config, data, size=size, device=device, done=done)
 
     def step(self, done: int, batches: int) -> None:
         """Move the bar with the batches done."""

@@ -17,8 +17,8 @@ def command(plugins: tuple[str, ...], as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from automl_pt.doctor import examine
-    from automl_pt.files import to_json
+    from automl_pt.core.files import to_json
+    from automl_pt.reporting.machine import examine
 
     findings = examine(plugins)
     if as_json:

@@ -54,9 +54,9 @@ def command(
     """
     from automl_pt.cli.evaluate_display import print_paired, print_scores, print_temperature
     from automl_pt.cli.predict_display import progress
-    from automl_pt.files import to_json
+    from automl_pt.core.files import to_json
     from automl_pt.model.evaluate import evaluate
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
 
     given = {name: value for name, value in settings.items() if value is not None}
     found = evaluate(

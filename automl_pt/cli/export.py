@@ -45,15 +45,15 @@ def command(
     network must give the logits that it gives in PyTorch, within 1e-4, or within 1e-5 of an image's largest logit where
     that is more.
     """
-    from automl_pt.errors import UsageError
-    from automl_pt.files import to_json
+    from automl_pt.core.errors import UsageError
+    from automl_pt.core.files import to_json
+    from automl_pt.core.text import printable
     from automl_pt.layouts.listing import list_images
     from automl_pt.model.export import ENDINGS, export_model
     from automl_pt.model.load import find_model, load_model
     from automl_pt.model.own_images import validation_images
     from automl_pt.model.parity import Images
-    from automl_pt.plugins import load_plugins
-    from automl_pt.text import printable
+    from automl_pt.plugins.manager import load_plugins
 
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
     if target.exists() and not force:

@@ -10,7 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
-from automl_pt.config_files import read_toml
+from automl_pt.core.config_files import read_toml
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
@@ -69,6 +69,8 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
     plain = _plain(field.annotation)
+    if name == "pretrained":  # the other way has a name of its own; --no-pretrained is what it was called before
+        return click.option("--pretrained/--from-scratch", " /--no-pretrained", name, default=None, help=help_text)
     if plain is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if name == "lr" and get_origin(plain) is tuple:

@@ -24,8 +24,8 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
         return 0
     from dataclasses import asdict
 
-    from automl_pt.files import to_json
-    from automl_pt.plugins import survey
+    from automl_pt.core.files import to_json
+    from automl_pt.plugins.manager import survey
 
     found, faults = survey(plugins)
     if as_json:
@@ -47,7 +47,7 @@ def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
 
     The same checks as automl_pt.testing gives a plugin's own tests. Needs no network and no GPU.
     """
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
     from automl_pt.testing.names import check_name
 
     for passed in check_name(name, load_plugins(plugins), root=root):
@@ -65,7 +65,7 @@ def new(name: str, backbone: bool, dataset: bool, tracker: bool, folder: Path) -
 
     NAME is the distribution's, such as acme-nets. Where none of the three is asked for it has a backbone and a dataset.
     """
-    from automl_pt.scaffold import BOTH, new_plugin
+    from automl_pt.plugins.scaffold import BOTH, new_plugin
 
     asked = {"backbone": backbone, "dataset": dataset, "tracker": tracker}
     kinds = frozenset(kind for kind, wanted in asked.items() if wanted)

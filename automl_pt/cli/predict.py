@@ -55,7 +55,7 @@ def command(
     from automl_pt.model.load import load_model
     from automl_pt.model.predict import predict_files
     from automl_pt.model.prediction_files import Columns, check_output
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
 
     if output is not None:
         check_output(output, force=force)

@@ -30,9 +30,9 @@ def command(
     validation images, so that mistakes, confusions and calibration are told, too.
     """
     from automl_pt.cli.report_display import print_run, print_study
-    from automl_pt.report.marked import require_own_page
-    from automl_pt.study.report import read_study
-    from automl_pt.study.run_report import is_run, read_run
+    from automl_pt.reporting.html.marked import require_own_page
+    from automl_pt.reporting.run import is_run, read_run
+    from automl_pt.reporting.study import read_study
 
     if html is not None:
         require_own_page(html, force=force)
@@ -48,9 +48,9 @@ def _whole(
     study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
 ) -> None:
     """Gather every section, write the page where it is asked for, and print the values or where the page is."""
-    from automl_pt.files import to_json
-    from automl_pt.plugins import load_plugins
-    from automl_pt.study.sections.write import read_content, write_page
+    from automl_pt.core.files import to_json
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.reporting.sections.write import read_content, write_page
 
     report, content = read_content(study, storage=storage, device=device, plugins=load_plugins(plugins))
     if html is not None:

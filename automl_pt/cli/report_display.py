@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
-from automl_pt.study.made import made_lines
-from automl_pt.text import counted
+from automl_pt.core.text import counted
+from automl_pt.study.extras.descriptions import made_lines
 
 if TYPE_CHECKING:
+    from automl_pt.reporting.run import RunReport
+    from automl_pt.reporting.study import StudyReport
     from automl_pt.study.records import TrialRecord
-    from automl_pt.study.report import StudyReport
-    from automl_pt.study.run_report import RunReport
 
 
 def print_study(report: StudyReport, console: Console | None = None) -> None:
@@ -86,7 +86,7 @@ def _head(report: StudyReport) -> Iterable[str]:
 
 
 def _trial_table(report: StudyReport) -> Table:
-    from automl_pt.study.shelf import ranked
+    from automl_pt.study.model_store import ranked
 
     first = ranked(report.trials)
     rest = [trial for trial in report.trials if trial not in first]

@@ -23,8 +23,8 @@ def command(run: Path, output: Path | None, plugins: tuple[str, ...], download: 
     that the run names is not loaded unless --plugin names it here, because a run directory may come from anybody.
     """
     from automl_pt.cli.display import train_display
-    from automl_pt.plugins import load_plugins
-    from automl_pt.reproduce import Reproduction
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.runs.reproduce import Reproduction
 
     reproduction = Reproduction(run, plugins=load_plugins(plugins), download=download)
     whole = Path(os.path.abspath(run))  # "." and ".." are no names

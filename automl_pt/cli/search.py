@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_pt.absence import of_trials
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import SearchConfig
-from automl_pt.errors import StudyError
-from automl_pt.text import printable
+from automl_pt.core.errors import StudyError
+from automl_pt.core.missing_model import of_trials
+from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.study.records import StudyResult
@@ -36,7 +36,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
 
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
-    from automl_pt.study.classifier import in_time
+    from automl_pt.study.classifier_objective import in_time
     from automl_pt.study.events import Finished
     from automl_pt.study.search import steps, study_name
 

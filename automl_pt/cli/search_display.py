@@ -14,11 +14,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from automl_pt.cli.display import bar_columns
-from automl_pt.files import to_json
+from automl_pt.cli.display import bar_columns, images_line
+from automl_pt.core.files import to_json
+from automl_pt.core.text import counted
 from automl_pt.study import events
-from automl_pt.study.made import made_lines
-from automl_pt.text import counted
+from automl_pt.study.extras.descriptions import made_lines
 from automl_pt.training.result import EpochResult
 
 
@@ -43,6 +43,9 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
         with Live(view.render(), console=console, refresh_per_second=4) as live:
 
             def show(event: events.Event) -> None:
+                if isinstance(event, events.NetworkChosen | events.StudyStarted):
+                    for line in describe(event):
+                        live.console.print(line, highlight=False, soft_wrap=True)
                 view.take(event)
                 live.update(view.render())
 
@@ -66,12 +69,13 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
 def describe(event: events.Event) -> list[str]:
     """Say an event in plain lines, safe for a terminal."""
     match event:
+        case events.NetworkChosen():
+            return [escape(f"network: {event.text}")]
         case events.StudyStarted():
             found = f", {event.finished} of them done before" if event.finished else ""
             where = f"{event.workers} at a time" if event.workers else "in this process"
-            return [
-                escape(f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}")
-            ]
+            name = f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}"
+            return [escape(line) for line in (*first_lines(event), name)]
         case events.TrialStarted():
             verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
             if not event.epochs_done and event.until < 1:
@@ -96,6 +100,18 @@ def describe(event: events.Event) -> list[str]:
         case events.Finished():
             return result_lines(event)
     return []
+
+
+def first_lines(event: events.StudyStarted) -> list[str]:
+    """Say what the search works with: images, classes and pixels, device, and what is searched."""
+    if not event.classes:
+        return []
+    epochs = f"{counted(event.trials, 'trial')} of at most {counted(event.epochs, 'epoch')}"
+    return [
+        images_line(event.images, event.classes, event.image_sizes),
+        f"device:  {event.device}",
+        f"search:  {event.searched}; {epochs}",
+    ]
 
 
 def result_lines(event: events.Finished) -> list[str]:

@@ -35,12 +35,12 @@ def command(
     extra `automl-pt[serve]`.
     """
     from automl_pt.cli.signals import stopping
+    from automl_pt.core.text import printable
     from automl_pt.model.load import load_model
-    from automl_pt.plugins import load_plugins
+    from automl_pt.plugins.manager import load_plugins
     from automl_pt.serving.guard import known_as
     from automl_pt.serving.limits import Limits
     from automl_pt.serving.server import bound, require_packages, run
-    from automl_pt.text import printable
 
     require_packages()
     given = {"bytes": max_bytes, "pixels": max_pixels}

@@ -27,13 +27,13 @@ def command(context: click.Context, root: Path, storage: str | None, as_json: bo
     if context.invoked_subcommand is not None:
         return 0
     from automl_pt.cli.report_display import print_studies
-    from automl_pt.study.report import StudyReport, list_studies
+    from automl_pt.reporting.study import StudyReport, list_studies
 
     found = list_studies(root, storage=storage)
     reports = [report for report in found if isinstance(report, StudyReport)]
     errors = [error for error in found if not isinstance(error, StudyReport)]
     if as_json:
-        from automl_pt.files import to_json
+        from automl_pt.core.files import to_json
 
         click.echo(to_json([{**report.to_dict(), "trials": len(report.trials)} for report in reports]))
     else:
@@ -56,12 +56,12 @@ def compare(first: str, second: str, storage: str | None, device: str, plugins: 
     FIRST and SECOND are names in studies/ or folders. On the same images their models are compared image by image.
     Exit code 1 says that their data differ, so that their figures cannot be compared.
     """
-    from automl_pt.plugins import load_plugins
-    from automl_pt.study.side_by_side import compare_studies
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.reporting.compare_studies import compare_studies
 
     found = compare_studies(first, second, storage=storage, device=device, plugins=load_plugins(plugins))
     if as_json:
-        from automl_pt.files import to_json
+        from automl_pt.core.files import to_json
 
         click.echo(to_json(found.to_dict()))
     else:

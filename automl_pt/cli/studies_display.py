@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
-from automl_pt.study.side_by_side import Side, SideBySide
+from automl_pt.reporting.compare_studies import Side, SideBySide
 
 
 def print_side_by_side(found: SideBySide, console: Console | None = None) -> None:

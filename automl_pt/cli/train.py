@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from automl_pt.absence import diverged
 from automl_pt.cli.options import build_config, settings_options
 from automl_pt.config import TrainConfig
-from automl_pt.errors import DivergedError
-from automl_pt.text import printable
+from automl_pt.core.errors import DivergedError
+from automl_pt.core.missing_model import diverged
+from automl_pt.core.text import printable
 
 
 @click.command("train")
@@ -27,22 +27,22 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     goes on where it was stopped.
     """
     settings = build_config(TrainConfig, config, options)
-
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
-    from automl_pt.files import read_json
-    from automl_pt.new_training import require_possible
-    from automl_pt.plugins import load_plugins
-    from automl_pt.run import execute, open_data
-    from automl_pt.run_directory import Tidied, default_output, history, require_plugins
-    from automl_pt.tracking import Trackers, follow
+    from automl_pt.core.files import read_json
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.runs.directory import Tidied, default_output, history, require_plugins
+    from automl_pt.runs.run import execute, open_data, start_of
+    from automl_pt.runs.setup import choose_image_size, require_possible
+    from automl_pt.runs.tracking import Trackers, follow
+    from automl_pt.training.device import choose_device, describe
     from automl_pt.training.distributed import joined
 
-    plugins = load_plugins(settings.plugins)
-    require_plugins(output or default_output(settings), plugins)
+    plugins, output = load_plugins(settings.plugins), output or default_output(settings)
+    require_plugins(output, plugins)
     require_possible(settings, plugins)
+    backbone = plugins.backbone(settings.backbone, settings.backbone_options)
     trackers = Trackers(plugins, settings.trackers)
-    output = output or default_output(settings)
     with (
         joined() as group,
         Tidied(output) if group.leads else nullcontext(),
@@ -50,10 +50,12 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         train_display(quiet=quiet, as_json=as_json, mute=group.rank) as display,
     ):
         with group.leader_first():
+            start_of(settings, output, plugins, tell=display.network)
             preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
-        display.started(settings, data, done=history(output))
+        size, device = choose_image_size(settings, data, backbone), choose_device(settings.device)
+        display.started(settings, data, size=size, device=describe(device), done=history(output))
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
@@ -70,9 +72,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 
 def require_finite(output: Path, settings: TrainConfig) -> None:
     """Raise DivergedError, saying what is left, where the training's loss was not finite."""
-    from automl_pt.files import read_json
+    from automl_pt.core.files import read_json
     from automl_pt.model.directory import INFO, read_info
-    from automl_pt.run_directory import history
+    from automl_pt.runs.directory import history
 
     if read_json(output / "run.json")["reason"] != "diverged":
         return

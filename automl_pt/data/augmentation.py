@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_pt.core.seeds import derive_seed
 from automl_pt.data.pixels import Images, Rows
 from automl_pt.images.preprocessing import normalise
-from automl_pt.seeds import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import few
 from automl_pt.data.manifest import LeftOut, Manifest, by_name
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.text import few
 
 
 def require_few(bad: Mapping[str, str], count: int, max_bad: float) -> None:

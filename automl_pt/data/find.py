@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl_pt.core.errors import InvalidDatasetError, UnknownNameError
+from automl_pt.core.files import is_there
+from automl_pt.core.text import printable
 from automl_pt.dataset import Hints, LabeledImages
-from automl_pt.errors import InvalidDatasetError, UnknownNameError
-from automl_pt.files import is_there
 from automl_pt.layouts import left_out
 from automl_pt.layouts.layouts import grouped, open_path
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.config import Settings
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 _LAYOUT = ("image_column", "label_column", "split_column", "group_column", "group_by", "follow_links")
 
@@ -45,6 +45,19 @@ def _open(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
     if not is_there(path):
         raise _not_found(settings.dataset, list(datasets))
     return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
+
+
+def hints_of(settings: Settings, plugins: Plugins) -> Hints:
+    """Return what is known of the images that `settings.dataset` names, before any is looked for.
+
+    Raises what `find` raises when there is neither such a name nor such a path.
+    """
+    datasets = plugins.datasets()
+    if settings.dataset in datasets:
+        return datasets[settings.dataset].hints
+    if not Path(settings.dataset).exists():
+        raise _not_found(settings.dataset, list(datasets))
+    return Hints()
 
 
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:

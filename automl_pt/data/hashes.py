@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from automl_pt.core.files import atomic_write, read_json, to_json
 from automl_pt.data.parallel import in_order
-from automl_pt.files import atomic_write, read_json, to_json
 from automl_pt.images.read import UnreadableImage, read
 
 FORMAT = 1

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from unicodedata import normalize
 
+from automl_pt.core.errors import OutputError, StudyError
+from automl_pt.core.text import few
 from automl_pt.data.hashes import HashIndex, array_digest
 from automl_pt.data.manifest import Entry, Manifest
 from automl_pt.data.pixels import Originals
 from automl_pt.data.split import names_of
 from automl_pt.dataset import LabeledImages, Split
-from automl_pt.errors import OutputError, StudyError
 from automl_pt.images.read import UnreadableImage
-from automl_pt.text import few
 
 Progress = Callable[[str, int, int], None]
 

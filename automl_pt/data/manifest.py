@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from unicodedata import normalize
 
+from automl_pt.core.errors import StudyError
+from automl_pt.core.files import read_json, to_json, write_json
 from automl_pt.dataset import SPLITS, Split
-from automl_pt.errors import StudyError
-from automl_pt.files import read_json, to_json, write_json
 
 FORMAT = 1
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import printable
 from automl_pt.data.parallel import in_order, one_torch_thread
-from automl_pt.errors import InvalidDatasetError
 from automl_pt.images.decode import UnreadableImage, decode, read
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,21 +13,21 @@ import numpy as np
 from automl_pt.check.findings import refuse
 from automl_pt.check.quick import quick_check
 from automl_pt.config import SearchConfig, TrainConfig
-from automl_pt.cores import available_cores
+from automl_pt.core.cores import available_cores
+from automl_pt.core.files import cache_folder
+from automl_pt.core.text import counted, few
 from automl_pt.data.bad_images import leave_out, require_few
-from automl_pt.data.cache import Cache, Decoded
+from automl_pt.data.cache.cache import Cache, Decoded
 from automl_pt.data.find import find
 from automl_pt.data.inventory import Inventory, added, require_unchanged
 from automl_pt.data.manifest import Manifest
 from automl_pt.data.pixels import Pixels
 from automl_pt.data.split import freeze, require_classes
 from automl_pt.dataset import Hints, LabeledImages, Split
-from automl_pt.files import cache_folder
-from automl_pt.text import counted, few
 
 if TYPE_CHECKING:
     from automl_pt.config import Settings
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 __all__ = ["Data", "Pixels", "find", "prepare"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.seeds import derive_seed
+from automl_pt.core.text import few, printable
 from automl_pt.data.manifest import Entry, LeftOut, Manifest, by_name
 from automl_pt.dataset import LabeledImages, Split
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.seeds import derive_seed
-from automl_pt.text import few, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

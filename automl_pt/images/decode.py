@@ -24,6 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from automl_pt.core.text import printable
 from automl_pt.images.foreign import kind_of
 from automl_pt.images.modes import to_rgb
 from automl_pt.images.png import mend_transparency, without_large_metadata
@@ -33,7 +34,6 @@ from automl_pt.images.read import RULE as RULE
 from automl_pt.images.read import UnreadableImage as UnreadableImage
 from automl_pt.images.read import read as read
 from automl_pt.images.resize import fit
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

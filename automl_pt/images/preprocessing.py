@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.errors import InvalidModelDirectoryError
+from automl_pt.core.errors import InvalidModelDirectoryError
 from automl_pt.images.read import RULE
 
 if TYPE_CHECKING:

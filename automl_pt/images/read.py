@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.text import printable
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import printable
 
 #: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from automl_pt.errors import DatasetError
+from automl_pt.core.errors import DatasetError
 from automl_pt.images.decode import as_rgb, decode_rgb, read
 
 if TYPE_CHECKING:

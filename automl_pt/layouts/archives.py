@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NoReturn
 from unicodedata import normalize
 
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.files import (
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.files import (
     atomic_folder,
     cache_folder,
     naming_the_variable,
@@ -23,10 +23,10 @@ from automl_pt.files import (
     write_json,
     write_new,
 )
+from automl_pt.core.locks import locked
+from automl_pt.core.text import printable
 from automl_pt.layouts.left_out import is_ignored
 from automl_pt.layouts.tar import members, open_tar
-from automl_pt.locks import locked
-from automl_pt.text import printable
 
 #: what usual file systems allow for one name
 MAX_NAME_BYTES = 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from unicodedata import is_normalized, normalize
 
-from automl_pt.text import few
+from automl_pt.core.text import few
 
 
 def composed(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:

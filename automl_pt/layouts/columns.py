@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from automl_pt.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.text import few, printable
 from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.left_out import suffix
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.split_column import SplitColumn, find_split_column, read_split_column
-from automl_pt.text import few, printable
 
 #: what people call them, without case, space, dash and underscore
 _USUAL = {

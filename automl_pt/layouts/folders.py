@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.text import few, printable
 from automl_pt.dataset import SPLITS, LabeledImages, Split
-from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.layouts.class_names import composed
 from automl_pt.layouts.left_out import HIDDEN, NO_CLASS, is_of_system, may_be_image, summary
 from automl_pt.layouts.scan import Scan, scan
 from automl_pt.layouts.split_words import certain, together
 from automl_pt.layouts.splits import Layout, alike_note, find_layout, folders_of
-from automl_pt.text import few, printable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 

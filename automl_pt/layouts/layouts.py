@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from automl_pt.core.errors import ConfigError, InvalidDatasetError
+from automl_pt.core.files import is_there
+from automl_pt.core.text import few, printable
 from automl_pt.dataset import LabeledImages
-from automl_pt.errors import ConfigError, InvalidDatasetError
-from automl_pt.files import is_there
 from automl_pt.layouts.columns import Columns
 from automl_pt.layouts.folders import TABLE_SUFFIXES, WANTED, open_folder
 from automl_pt.layouts.listing import list_images as list_images
 from automl_pt.layouts.listing import read_list as read_list
-from automl_pt.text import few, printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 

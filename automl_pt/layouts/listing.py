@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.files import is_there
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.files import is_there
+from automl_pt.core.text import counted, printable
 from automl_pt.layouts.left_out import OUTSIDE, summary
 from automl_pt.layouts.scan import scan
-from automl_pt.text import counted, printable
 
 _OUTSIDE = "a link that leaves the folder; name the file or folder that it leads to"
 _MATCHED = "a folder that a pattern matches; name it to take its images"

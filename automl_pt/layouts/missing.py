@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from automl_pt.errors import InvalidDatasetError
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import counted, few, printable
 from automl_pt.layouts.rows import Row
-from automl_pt.text import counted, few, printable
 
 #: in small letters: nothing else is meant by them
 _NOTHING = frozenset(("nan", "-nan", "<na>", "nat", "null", "<null>", "#n/a", "#na", "#value!", "#ref!", "1.#qnan"))

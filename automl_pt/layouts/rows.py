@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from automl_pt.errors import InstallationError, InvalidDatasetError
+from automl_pt.core.errors import InstallationError, InvalidDatasetError
+from automl_pt.core.text import few, printable
 from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.left_out import NOT_READ, suffix
-from automl_pt.text import few, printable
 
 #: the line in the file (a parquet file's rows count from 1) and the cells by column
 Row = tuple[int, dict[str, str]]

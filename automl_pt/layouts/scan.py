@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from automl_pt.errors import InvalidDatasetError
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import printable
 from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.left_out import HIDDEN, OUTSIDE, is_ignored, suffix, why_not
-from automl_pt.text import printable
 
 
 @dataclass

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import counted, few, printable
 from automl_pt.dataset import Split
-from automl_pt.errors import InvalidDatasetError
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.split_words import Kind, certain, meaning, resolved, together
-from automl_pt.text import counted, few, printable
 
 #: names of columns of splits, without case, space, dash and underscore; the first two say it for certain
 USUAL = (

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 from unicodedata import normalize
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import few
 from automl_pt.dataset import Split
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.text import few
 
 #: "either" is said of validation as well as of test images; a fold is a part for cross-validation
 Kind = Literal["train", "val", "test", "either", "fold", "unlabelled"]

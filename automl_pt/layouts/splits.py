@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import few, printable
 from automl_pt.dataset import Split
-from automl_pt.errors import InvalidDatasetError
 from automl_pt.layouts.scan import Scan
 from automl_pt.layouts.split_words import GENERIC, Kind, certain, resolved, together
-from automl_pt.text import few, printable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.text import counted, few, printable
 from automl_pt.dataset import LabeledImages, Split
-from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.layouts.columns import Columns, find_columns
 from automl_pt.layouts.folders import assemble
 from automl_pt.layouts.missing import blank_groups, is_nothing, refuse_missing_labels
@@ -16,7 +17,6 @@ from automl_pt.layouts.on_disk import as_on_disk
 from automl_pt.layouts.rows import Row, read_rows
 from automl_pt.layouts.scan import Scan
 from automl_pt.layouts.split_column import SplitColumn
-from automl_pt.text import counted, few, printable
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from automl_pt.core.text import printable
 from automl_pt.model.info import TEMPERATURE, ModelInfo
 from automl_pt.model.intervals import wilson
-from automl_pt.text import printable
 
 #: as many classes as the card lists; model.json holds all
 _LISTED = 200

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from automl_pt.errors import InvalidModelDirectoryError
-from automl_pt.files import atomic_write, output_error, remove_stale, to_json
-from automl_pt.json_reader import JsonError, parse_json
+from automl_pt.core.errors import InvalidModelDirectoryError
+from automl_pt.core.files import atomic_write, output_error, remove_stale, to_json
+from automl_pt.core.json_reader import JsonError, parse_json
+from automl_pt.core.text import few, printable
 from automl_pt.model.info import TEMPERATURE, ModelInfo
-from automl_pt.text import few, printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.errors import UsageError
+from automl_pt.core.errors import UsageError
+from automl_pt.core.text import printable
 from automl_pt.model.labelled import Choice, Labelled, Scored, manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, find_model, load_model
 from automl_pt.model.paired import Paired, compare
 from automl_pt.model.scoring import Scores, score
 from automl_pt.model.temperature import Temperature, calibrated, read_temperature, save_temperature, uncertain
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 #: given a number of images, returns a context whose value is called after each
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl_pt.errors import AutomlError, ExportError, InstallationError
-from automl_pt.files import atomic_write, to_json
+from automl_pt.core.errors import AutomlError, ExportError, InstallationError
+from automl_pt.core.files import atomic_write, to_json
+from automl_pt.core.text import printable
 from automl_pt.model.load import Model
 from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Images, Parity, Run, compare
 from automl_pt.model.preprocessed import TAKES, Resizing, Stage, preprocessed
-from automl_pt.text import printable
-from automl_pt.training.small_maps import use_convolutions
+from automl_pt.training.cpu.small_maps import use_convolutions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import assemble
-from automl_pt.errors import WeightsError
+from automl_pt.backbones.build import assemble
+from automl_pt.core.errors import WeightsError
 
 #: numbers that building may need beside twice those of the weights: a published head that is replaced, 128 MB
 SPARE_NUMBERS = 32 << 20

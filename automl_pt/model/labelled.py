@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from automl_pt.config import TrainConfig, make
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.files import cache_folder
+from automl_pt.core.text import counted, few, printable
 from automl_pt.data.find import find
 from automl_pt.data.inventory import Inventory
 from automl_pt.data.manifest import Manifest, manifest_beside
 from automl_pt.data.split import names_of
 from automl_pt.dataset import SPLITS, LabeledImages
-from automl_pt.errors import InvalidDatasetError
-from automl_pt.files import cache_folder
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.layouts.class_names import matched
 from automl_pt.model.predict import outcomes
-from automl_pt.text import counted, few, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from automl_pt.model.load import Model
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 #: "unseen" are all images but those that the model was trained on
 Choice = Literal["train", "val", "test", "unseen", "all"]

@@ -15,34 +15,38 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
-from automl_pt.absence import why_no_model
-from automl_pt.blame import networks_fault
-from automl_pt.build import build_model
-from automl_pt.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
-from automl_pt.files import is_there
+from automl_pt.backbones.build import build_model
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.backbones.weight_readings import Given
+from automl_pt.backbones.weights import read_content, require_weights
+from automl_pt.core.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
+from automl_pt.core.files import is_there
+from automl_pt.core.json_reader import parse_json
+from automl_pt.core.missing_model import why_no_model
+from automl_pt.core.text import few, printable
 from automl_pt.images.decode import decode
-from automl_pt.json_reader import parse_json
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble, split_states
 from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
-from automl_pt.plugins import PluginFiles, Plugins, loaded_plugins
-from automl_pt.random_state import kept_random_state
-from automl_pt.text import few, printable
+from automl_pt.plugins.faults import networks_fault
+from automl_pt.plugins.manager import PluginFiles, Plugins, loaded_plugins
+from automl_pt.plugins.provenance import how_to_get, told
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.portion import Portion
-from automl_pt.used_plugins import how_to_get, told
 
-__all__ = ["Model", "ModelInfo", "find_model", "load_model", "publish", "read_info", "save_model"]
+__all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 
 #: more than any network's list of tensors needs
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 #: the batch that validation uses too: another size may round the last bit otherwise
 BATCH_SIZE = 64
+#: of files that hold weights, to be named where a folder of them is given
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 Source = Path | str | NDArray[np.uint8]
 
 
@@ -136,6 +140,46 @@ def load_model(
     network.eval()
     network = arrange(network, chosen, precision)
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
+
+
+def given_weights(path: str | Path) -> Given:
+    """Return the weights that `path` holds, to start a training from: a file, or a model directory of this toolkit.
+
+    Raises InvalidModelDirectoryError for a folder that is no whole model directory, WeightsError for any other file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Given(path, read_content(path))
+    directory = find_model(path)
+    if not (directory / INFO).is_file():
+        _refuse_folder(path)
+    info, weights, content = read_model(directory)
+    tensors = _parse(directory, weights.file, content)
+    _check_tensors(directory, info, tensors, allow_not_finite=False)
+    return Given(directory, tensors, info.backbone)
+
+
+def require_given(path: str | Path) -> None:
+    """Raise as `given_weights` does where `path` is neither a file nor a model directory; nothing is read."""
+    path = Path(path)
+    if not path.is_dir():
+        require_weights(path)
+    elif not (find_model(path) / INFO).is_file():
+        _refuse_folder(path)
+
+
+def _refuse_folder(path: Path) -> None:
+    if (absence := why_no_model(path)) is not None:
+        given = f"{printable(path)}: {absence.what}"
+        raise InvalidModelDirectoryError("a folder given as weights holds no model", given=given, remedy=absence.remedy)
+    files = [file.name for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
+    raise InvalidModelDirectoryError(
+        "a folder given as weights is no model directory",
+        given=f"{printable(path)}: it holds no {INFO}" + (f", but {few(files)}" if files else ""),
+        remedy=f"give the file itself: {printable(path / files[0])}"
+        if files
+        else "give a model, run or study directory of automl-pt, or a file of weights",
+    )
 
 
 def find_model(path: str | Path) -> Path:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_pt.errors import AutomlError, UsageError
+from automl_pt.core.errors import AutomlError, UsageError
+from automl_pt.core.text import printable
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.labelled import Labelled, manifest_of, open_labelled
 from automl_pt.model.load import find_model
 from automl_pt.model.parity import Images
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.model.load import Model
-    from automl_pt.plugins import Plugins
+    from automl_pt.plugins.manager import Plugins
 
 #: more of them would say no more of an export
 MOST = 256

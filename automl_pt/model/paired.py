@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_pt.errors import InvalidDatasetError
+from automl_pt.core.errors import InvalidDatasetError
+from automl_pt.core.text import few
 from automl_pt.model.scoring import losses_of
-from automl_pt.text import few
 
 if TYPE_CHECKING:
     from automl_pt.model.labelled import Scored

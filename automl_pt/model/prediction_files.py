@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from automl_pt.errors import InstallationError, UsageError
-from automl_pt.files import atomic_file, to_json
-from automl_pt.text import printable
+from automl_pt.core.errors import InstallationError, UsageError
+from automl_pt.core.files import atomic_file, to_json
+from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.model.predict import Prediction

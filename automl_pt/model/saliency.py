@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl_pt.training.out_of_memory import is_out_of_memory
+from automl_pt.core.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_pt.files import write_json
-from automl_pt.json_reader import parse_json
+from automl_pt.core.files import write_json
+from automl_pt.core.json_reader import parse_json
 from automl_pt.model.directory import read_file, read_info, refuse
 from automl_pt.model.info import TEMPERATURE
 

@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
-from automl_pt.files import to_json
+from automl_pt.core.files import to_json
+from automl_pt.core.text import printable
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.load import Model
 from automl_pt.model.predict import Prediction
@@ -24,7 +25,6 @@ from automl_pt.serving.clients import ClientLeft, Room, while_here
 from automl_pt.serving.guard import LOOPBACK, Guard
 from automl_pt.serving.limits import Limits
 from automl_pt.serving.requests import Upload, read_upload
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from starlette.requests import Request

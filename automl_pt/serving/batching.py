@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automl_pt.cores import available_cores
+from automl_pt.core.cores import available_cores
 from automl_pt.serving.decoding import Decoders, busy, threads
 from automl_pt.serving.limits import Limits, pixels_of, size_of
 

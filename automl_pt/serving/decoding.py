@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from starlette.exceptions import HTTPException
 
-from automl_pt.cores import available_cores
+from automl_pt.core.cores import available_cores
 from automl_pt.serving.limits import is_large
 
 if TYPE_CHECKING:

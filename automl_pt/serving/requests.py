@@ -12,10 +12,10 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from automl_pt.json_reader import parse_json
+from automl_pt.core.json_reader import parse_json
+from automl_pt.core.text import printable
 from automl_pt.serving.clients import NoRoom
 from automl_pt.serving.decoding import busy
-from automl_pt.text import printable
 
 if TYPE_CHECKING:
     from starlette.types import Message

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from automl_pt.errors import InstallationError, OutputError
-from automl_pt.text import printable
+from automl_pt.core.errors import InstallationError, OutputError
+from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
     from automl_pt.model.load import Model

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from automl_pt.config import SearchConfig
+from automl_pt.core.text import counted
 from automl_pt.study.budget import Budget
-from automl_pt.study.engine.base import Engine, Probe, Report, TrialSpec
-from automl_pt.study.entries import Outcome, outcome, probe_seconds
 from automl_pt.study.events import (
     EpochDone,
     Event,
@@ -28,15 +27,16 @@ from automl_pt.study.events import (
     TrialRanked,
     TrialStarted,
 )
-from automl_pt.study.flat import Flatness
-from automl_pt.study.ledger import EndState, Ledger
-from automl_pt.study.next_trial import add_trial, trial_config
+from automl_pt.study.executor.base import Engine, Probe, Report, TrialSpec
+from automl_pt.study.model_store import Shelf
+from automl_pt.study.plateau import Flatness
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
-from automl_pt.study.running import Running, weights_loss
-from automl_pt.study.shelf import Shelf
-from automl_pt.study.space import Space
-from automl_pt.text import counted
+from automl_pt.study.space.next_trial import add_trial, trial_config
+from automl_pt.study.space.space import Space
+from automl_pt.study.store.attributes import Outcome, outcome, probe_seconds
+from automl_pt.study.store.trials import EndState, Ledger
+from automl_pt.study.trial import Running, weights_loss
 from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed

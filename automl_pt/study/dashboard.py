@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from wsgiref.simple_server import WSGIServer, make_server
 
-from automl_pt.errors import InstallationError, OutputError
-from automl_pt.study.reading import reading
+from automl_pt.core.errors import InstallationError, OutputError
+from automl_pt.study.store.reading import reading
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from automl_pt.study.records import StudyResult
@@ -15,7 +15,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event's name and fields as plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {
             name: value.to_dict() if isinstance(value, EpochResult | StudyResult) else value
             for name, value in values.items()
@@ -24,10 +24,25 @@ class Event:
 
 
 @dataclass(frozen=True)
+class NetworkChosen(Event):
+    """What a backbone starts from, said before anything is made or fetched.
+
+    `download_bytes` is the size of the file of weights that is fetched next: 0 where it is on this machine, None where
+    it is not known.
+    """
+
+    backbone: str
+    pretrained: bool
+    license: str | None
+    download_bytes: int | None
+    text: str
+
+
+@dataclass(frozen=True)
 class StudyStarted(Event):
     """The study is open. `finished` of its `trials` had ended before; `workers` trials run at once, 0: in this process.
 
-    `storage` never shows a password.
+    `storage` never shows a password. `images` counts each split's, `searched` says in words what is searched.
     """
 
     name: str
@@ -37,6 +52,11 @@ class StudyStarted(Event):
     finished: int
     workers: int
     epochs: int
+    images: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
+    image_sizes: tuple[int, ...] = ()
+    device: str = ""
+    searched: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from automl_pt.study.ledger import Ledger
+from automl_pt.study.model_store import Shelf, ranked
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.shelf import Shelf, ranked
+from automl_pt.study.store.trials import Ledger
 
 
 def publish_best(ledger: Ledger, shelf: Shelf) -> TrialRecord | None:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig, as_made
-from automl_pt.errors import StudyError
-from automl_pt.study.study_files import read_object
-from automl_pt.text import counted
-from automl_pt.used_plugins import how_to_get, missing_plugins, told
+from automl_pt.core.errors import StudyError
+from automl_pt.core.text import counted
+from automl_pt.plugins.provenance import how_to_get, missing_plugins, told
+from automl_pt.study.store.study_files import read_object
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from automl_pt.plugins import Plugins
-    from automl_pt.study.dimensions import Dimension
+    from automl_pt.plugins.manager import Plugins
+    from automl_pt.study.objective import Material
     from automl_pt.study.pruning.base import Standing
-    from automl_pt.study.subject import Material
+    from automl_pt.study.space.dimensions import Dimension
 
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
@@ -31,6 +31,18 @@ FREE = frozenset(
 
 #: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
 FIRST_RUNG = "miniature"
+
+
+def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
+    """Return the settings with pretrained weights or not as the study in `directory` was begun, where nobody says.
+
+    Earlier versions started from random weights unless they were told otherwise, and wrote that down.
+    """
+    path = directory / "study.json"
+    if config.pretrained is not None or config.weights is not None or not path.exists():
+        return config
+    asked = read_object(path).get("asked", {}).get("pretrained")
+    return config if asked is None else config.model_copy(update={"pretrained": asked})
 
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, make
-from automl_pt.files import make_folder
-from automl_pt.plugins import PluginFiles, Plugins, given_plugins, load_plugins
-from automl_pt.study.events import Event, Finished, Notice
-from automl_pt.study.opened import OpenStudy
-from automl_pt.study.opening import open_study, untouched
+from automl_pt.core.files import make_folder
+from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
+from automl_pt.runs.tracking import Trackers
+from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
+from automl_pt.study.objective import Subject
 from automl_pt.study.records import StudyResult
-from automl_pt.study.storage import default_url, shown
-from automl_pt.study.storage_errors import translated
-from automl_pt.study.subject import Subject
+from automl_pt.study.resume import as_begun
+from automl_pt.study.session import OpenStudy
+from automl_pt.study.setup import open_study, untouched
+from automl_pt.study.store.backends import default_url, shown
+from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
-from automl_pt.tracking import Trackers
 
 LONGEST_NAME = 100
 
@@ -44,7 +45,7 @@ def search(
     `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
     `studies/NAME`, and the same call goes on with it. `plugins` are plugin files, as `--plugin` takes them, or what
     `load_plugins` returned; those registered by hand are known to this process only, so trials then run in it. Raises
-    the errors of `automl_pt.errors`; StudyError when every trial has failed. Where the time was up, or all trials
+    the errors of `automl_pt.core.errors`; StudyError when every trial has failed. Where the time was up, or all trials
     diverged, before any trial kept weights, the result's `model` and `best` are None.
     """
     registered, files = given_plugins(plugins)
@@ -103,9 +104,13 @@ def steps(
     since = time.monotonic() if since is None else since
     subject = subject or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
+    config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
+    if subject.starts is not None:
+        for start in subject.starts(config, plugins):
+            yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
@@ -141,6 +146,6 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
 
 
 def _images(config: SearchConfig, since: float) -> Subject:
-    from automl_pt.study.classifier import in_time
+    from automl_pt.study.classifier_objective import in_time
 
     return in_time(config, since)

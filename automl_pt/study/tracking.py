@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, Settings
-from automl_pt.run_directory import history
-from automl_pt.seeds import derive_seed
+from automl_pt.core.seeds import derive_seed
+from automl_pt.runs.directory import history
+from automl_pt.runs.tracking import Follower, Trackers
 from automl_pt.study.events import EpochDone, Event, Finished, Notice, TrialEnded, TrialStarted
 from automl_pt.study.records import StudyResult, TrialRecord
 from automl_pt.tracker_events import StudyFinished, TrackedRun, TrialFinished
-from automl_pt.tracking import Follower, Trackers
 from automl_pt.training.result import EpochResult
 
 

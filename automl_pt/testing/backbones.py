@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import head_modules, head_parameters
-from automl_pt.errors import AutomlError
-from automl_pt.network_contract import rehearse
-from automl_pt.random_state import kept_random_state
+from automl_pt.backbones.build import head_modules, head_parameters
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.core.errors import AutomlError
 from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, Case, build, make_case
 from automl_pt.testing.contract import expect, no_network
+from automl_pt.training.rehearsal import rehearse
 
 #: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
 TOLERANCE = 1e-3
@@ -33,7 +33,7 @@ def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = No
     and the native one of those it claims. Needs no network, no GPU and no data.
     """
     if isinstance(backbone, str):
-        from automl_pt.plugins import load_plugins
+        from automl_pt.plugins.manager import load_plugins
 
         backbone = load_plugins().backbone(backbone)
     check_fields(backbone)

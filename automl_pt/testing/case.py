@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.build import build_model
+from automl_pt.backbones.build import build_model
 
 FEW, MANY = 2, 7
 #: images in a batch

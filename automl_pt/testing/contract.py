@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from automl_pt.errors import PluginError
+from automl_pt.core.errors import PluginError
 
 
 def expect(held: bool, rule: str, *, came: str, look: str) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_pt.core.errors import AutomlError
 from automl_pt.data.loader import Loader
 from automl_pt.data.pixels import Pixels
 from automl_pt.dataset import SPLITS, Dataset, Hints, LabeledImages
-from automl_pt.errors import AutomlError
 from automl_pt.images.decode import decode
 from automl_pt.testing.contract import expect
 
@@ -47,7 +47,7 @@ def check_dataset(dataset: Dataset | str, *, root: Path | None = None) -> None:
     `root` is the folder of its files, as given by --root.
     """
     if isinstance(dataset, str):
-        from automl_pt.plugins import load_plugins
+        from automl_pt.plugins.manager import load_plugins
 
         dataset = load_plugins().dataset(dataset)
     case = Case(dataset, _loaded(dataset, root), _loaded(dataset, root))

@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from automl_pt.errors import PluginError, UnknownNameError
-from automl_pt.plugins import Plugins
-from automl_pt.registry import Registry
+from automl_pt.core.errors import PluginError, UnknownNameError
+from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.registry import Registry
+from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.trackers import check_tracker
-from automl_pt.tracking import tracker_names
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:

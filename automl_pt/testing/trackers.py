@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path
 
-from automl_pt.plugins import Plugins, load_plugins
+from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.runs.tracking import Told, Trackers
 from automl_pt.testing.contract import expect, no_network
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
-from automl_pt.tracking import Told, Trackers
 
 SETTINGS = {"dataset": "made-up", "backbone": "acme/tiny", "lr": 0.1, "batch_size": 8, "weights": None, "plugins": []}
 

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-from automl_pt.errors import CheckpointError
-from automl_pt.files import atomic_file, read_json, remove_stale, sha256_file, write_json
-from automl_pt.json_reader import read_regular_file
+from automl_pt.core.errors import CheckpointError
+from automl_pt.core.files import atomic_file, read_json, remove_stale, sha256_file, write_json
+from automl_pt.core.json_reader import read_regular_file
 
 RECORD = "last.json"
 #: of one checkpoint: more than any machine's memory holds

@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-from automl_pt.cores import available_cores as available_cores
-from automl_pt.cores import cgroup_quota as cgroup_quota
-from automl_pt.errors import DeviceError
+from automl_pt.core.cores import available_cores as available_cores
+from automl_pt.core.cores import cgroup_quota as cgroup_quota
+from automl_pt.core.errors import DeviceError
 
 NumberFormat = Literal["fp32", "bf16", "fp16"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from automl_pt.errors import PeerError
+from automl_pt.core.errors import PeerError
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from automl_pt.training.depthwise import use_float32_where_depthwise
+from automl_pt.training.cpu.depthwise import use_float32_where_depthwise
+from automl_pt.training.cpu.small_maps import use_matrix_products
 from automl_pt.training.device import NumberFormat
-from automl_pt.training.small_maps import use_matrix_products
 
 
 def has_channels_last(device: torch.device, precision: NumberFormat) -> bool:

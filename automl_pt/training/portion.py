@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from automl_pt.training.out_of_memory import is_out_of_memory
+from automl_pt.core.out_of_memory import is_out_of_memory
 
 
 @dataclass

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from automl_pt.errors import ConfigError
-from automl_pt.random_state import kept_random_state
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.core.errors import ConfigError
+from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
-from automl_pt.training.out_of_memory import is_out_of_memory
 from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:

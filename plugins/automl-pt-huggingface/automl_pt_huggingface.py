@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_pt import Dataset, LabeledImages, hookimpl
+from automl_pt.core.errors import InstallationError, InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.files import atomic_folder, cache_folder
+from automl_pt.core.text import few, printable
 from automl_pt.dataset import Split
-from automl_pt.errors import InstallationError, InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.files import atomic_folder, cache_folder
 from automl_pt.images.decode import UnreadableImage, decode_rgb, read
 from automl_pt.layouts.split_words import split_named
-from automl_pt.text import few, printable
 
 OPTIONS = ("image", "label", "config", "revision")
 _USAGE = "--root FOLDER (written with save_to_disk) or --root OWNER/NAME, then ?image=COLUMN&label=COLUMN if need be"

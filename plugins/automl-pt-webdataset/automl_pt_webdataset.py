@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_pt import Dataset, LabeledImages, LazyImages, hookimpl
+from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
+from automl_pt.core.text import few, printable
 from automl_pt.dataset import Split
-from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.images.decode import decode_rgb
 from automl_pt.layouts.split_words import split_named
 from automl_pt.layouts.tar import members, open_tar
-from automl_pt.text import few, printable
 
 IMAGES = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp")
 #: bytes of a label; what is longer is none

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.pruners import BasePruner
 
-from automl_pt.errors import UnknownNameError
+from automl_pt.core.errors import UnknownNameError
 from automl_pt.study.pruning.base import Rule, Standing, Verdict
 from automl_pt.study.pruning.rungs import Rungs
 

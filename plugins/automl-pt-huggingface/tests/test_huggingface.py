@@ -12,10 +12,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
 from automl_pt.config import TrainConfig, make
+from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.data.prepare import prepare
-from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.images.decode import UnreadableImage
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing import check_dataset
 from automl_pt_huggingface import download, load, parse
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing import check_dataset
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from automl_pt.config import TrainConfig, make
+from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.data.prepare import prepare
-from automl_pt.errors import InvalidDatasetError, NotLabeledDatasetError
-from automl_pt.plugins import load_plugins
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing import check_dataset
 from automl_pt_webdataset import load
 

@@ -1,0 +1,70 @@
+"""A backbone's own options: arguments of its `build` besides the two that all have, given as NAME=VALUE."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from automl_pt.backbone import Backbone
+from automl_pt.core.errors import ConfigError
+from automl_pt.core.json_reader import parse_json
+from automl_pt.core.text import printable
+
+SIZE = "image_size"
+
+
+def parse(text: str) -> tuple[str, Any]:
+    """Return an option's name and value: a number, true, false or null as JSON writes them, else the text itself."""
+    name, _, value = text.partition("=")
+    try:
+        return name, parse_json(value, not_finite=True)
+    except ValueError:
+        return name, value
+
+
+def told(name: str, value: Any) -> str:
+    """Write an option so that `parse` gives back the same value, bit for bit."""
+    text = json.dumps(value)
+    return f"{name}={value if isinstance(value, str) and parse(f'{name}={value}')[1] == value else text}"
+
+
+def defaults(backbone: Backbone) -> dict[str, Any]:
+    """Return the options that `build` has, with their defaults."""
+    try:
+        parameters = list(inspect.signature(backbone.build).parameters.values())[2:]
+    except (TypeError, ValueError):  # a builder in C, or one that hides its arguments
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    empty = inspect.Parameter.empty
+    return {p.name: p.default for p in parameters if p.kind in kinds and p.default is not empty and p.name != SIZE}
+
+
+def takes_image_size(backbone: Backbone) -> bool:
+    """Say whether `build` has an argument `image_size`: then it is given the side of the images."""
+    try:
+        return SIZE in inspect.signature(backbone.build).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def with_options(backbone: Backbone, options: Sequence[str]) -> Backbone:
+    """Return the backbone with `options` (NAME=VALUE) given to its `build`; raise ConfigError for one it has not."""
+    if not options:
+        return backbone
+    values, known = dict(map(parse, options)), defaults(backbone)
+    mistakes = [_unknown(backbone, name, known) for name in values if name not in known]
+    if mistakes:
+        raise ConfigError(mistakes)
+    # the lines that build it without this package know nothing of options
+    return replace(backbone, build=partial(backbone.build, **values), recipe=None)
+
+
+def _unknown(backbone: Backbone, name: str, known: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+    return f"backbone_options: {backbone.name} has no option {printable(name)!r}; {hint}"

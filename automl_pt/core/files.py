@@ -1,0 +1,203 @@
+"""The one way files are written: to a temporary name, synced, renamed. A reader sees the old file or the new one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from automl_pt.core.errors import OutputError, UsageError
+from automl_pt.core.json_reader import read_json as read_json  # beside `write_json`
+from automl_pt.core.text import printable
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; on leaving without an error it becomes `path`, durably.
+
+    Raises OutputError when the disk is full or the folder cannot be written; `path` is then what it was before.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        # torch's writer meets a full disk as an OSError, and raises a RuntimeError about its own bookkeeping from it
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise output_error(cause, path) from error
+    finally:
+        with suppress(OSError):  # where the folder cannot be used, the error above has said so
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on leaving without an error it becomes `path`, replacing what was there.
+
+    Raises OutputError when the disk is full or the folder cannot be written; nothing half done stays behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_new(path: Path, chunks: Iterable[bytes]) -> int:
+    """Write a file that must not exist yet, for use within `atomic_folder`; return its size in bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as stream:
+        return sum(stream.write(chunk) for chunk in chunks)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replace the content of `path` as a whole; text is written as UTF-8."""
+    with atomic_file(path) as stream:
+        stream.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system can sync folders."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents and prove that it can be written; raise OutputError before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        remove_stale(path)
+        probe = path / f".probe.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise output_error(error, path) from error
+    return path
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporary files in `folder` whose writer was killed."""
+    for path in sorted(folder.glob(".*.tmp")):
+        parts = path.name.split(".")
+        if len(parts) > 3 and parts[-3].isdigit() and not _is_running(int(parts[-3])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OSError):
+        return True
+    return True
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Say in one line why `path` cannot be written and what helps."""
+    remedies = {
+        errno.ENOSPC: "free some space and run the same command again: it goes on from the last checkpoint",
+        errno.EDQUOT: "free some of your quota and run the same command again: it goes on from the last checkpoint",
+        errno.EROFS: "choose a folder on a writable file system",
+        errno.EACCES: "choose a folder you may write to, or change its permissions",
+        errno.EPERM: "choose a folder you may write to, or change its permissions",
+        errno.ENOTDIR: "a part of the path is a file; choose another folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EMFILE: "raise the limit on open files, as with `ulimit -n 1024`, and run the same command again",
+        errno.EEXIST: "a file of that name is in the way; choose another folder",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    remedy = remedies.get(error.errno or 0, "check the disk and the path, then run the same command again")
+    return OutputError("the output must be writable", given=f"{path}: {reason}", remedy=remedy)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace NaN and infinities by None, at any depth: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    return value
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Write `value` as standard JSON in ASCII, so that any file name survives; not-finite numbers become null."""
+    return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    atomic_write(path, to_json(value, indent=2) + "\n")
+
+
+def is_there(path: str | Path) -> bool:
+    """Return whether something is at `path`; nothing is at a name that the file system does not allow."""
+    return os.path.exists(path)
+
+
+def impossible_name(error: BaseException) -> UsageError | None:
+    """Return what to tell of an error that a name met which no file can have; None for other errors."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        given = printable(error.filename)
+        shown = given if len(given) <= 200 else f"{given[:100]}... ({len(given)} characters)"
+        return UsageError("this name is longer than the file system allows", given=shown, remedy="give a shorter name")
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return UsageError("a file's name has no NUL character", given=str(error), remedy="give the name without it")
+    return None
+
+
+def sha256_file(path: Path) -> str:
+    """Hash a file's content, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+CACHE_VARIABLE = "AUTOML_PT_CACHE"
+
+
+@contextmanager
+def naming_the_variable(option: str | None = None) -> Iterator[None]:
+    """Add to an OutputError about the cache how another cache folder is named: by the variable, or an `option`."""
+    try:
+        yield
+    except OutputError as error:
+        how = CACHE_VARIABLE if option is None else f"{option} or {CACHE_VARIABLE}"
+        if CACHE_VARIABLE in error.remedy:
+            raise
+        remedy = f"{error.remedy}, or name another cache folder with {how}"
+        raise OutputError(error.rule, given=error.given, remedy=remedy) from error
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "automl_pt"

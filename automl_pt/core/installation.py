@@ -1,0 +1,97 @@
+"""Errors of foreign packages that mean the installation is wrong, said in words that help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from automl_pt.core.errors import InstallationError
+
+#: what torchvision, or the loader of its library, says when it was built for another torch
+_MISMATCH = re.compile(
+    r"operator torchvision::\w+ does not exist|undefined symbol: \S*(?:torch|c10|at)\S*|lib(?:torch|c10)\w*\.so"
+)
+_NO_KERNEL = re.compile(r"no kernel image is available|CUDA driver version is insufficient", re.IGNORECASE)
+
+
+def explain(error: BaseException) -> InstallationError | None:
+    """Return what `error`, or an error it came from, says of the installation; None when it says nothing of it."""
+    for link in _chain(error):
+        if isinstance(link, InstallationError):
+            return link
+        found = _mismatch(link) or _missing(link) or _no_kernel(link)
+        if found is not None:
+            return found
+    return None
+
+
+def torch_for_torchvision() -> str | None:
+    """Return the version of torch that the installed torchvision was built for, or None where it does not tell."""
+    for requirement in requires("torchvision") or ():
+        if exact := re.match(r"torch\s*\(?==\s*([^\s;)]+)", requirement):
+            return exact[1]
+    return None
+
+
+def installed_version(package: str) -> str:
+    """Return a package's version, or "not installed"; imports nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and not any(link is other for other in seen):
+        seen.append(link)
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _mismatch(error: BaseException) -> InstallationError | None:
+    said = _MISMATCH.search(str(error)) if isinstance(error, RuntimeError | ImportError | OSError) else None
+    if said is None:
+        return None
+    wanted = torch_for_torchvision() if installed_version("torchvision") != "not installed" else None
+    built_for = f", which was built for torch {wanted}" if wanted else ""
+    return InstallationError(
+        "torch and torchvision must be builds for each other, from the same index",
+        given=f"torch {installed_version('torch')} and torchvision {installed_version('torchvision')}{built_for}: "
+        f"{said[0]}",
+        remedy="install both together: `pip install --force-reinstall torch torchvision` (with uv: "
+        "`uv pip install --reinstall torch torchvision`), with one and the same --index-url where you use one",
+    )
+
+
+def _missing(error: BaseException) -> InstallationError | None:
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    package = _packages().get(name)
+    if package is None:
+        return None
+    return InstallationError(
+        "the packages automl-pt depends on must be installed",
+        given=f"no module named {name!r}",
+        remedy=f"`pip install {package}`, or install automl-pt anew",
+    )
+
+
+def _no_kernel(error: BaseException) -> InstallationError | None:
+    said = _NO_KERNEL.search(str(error)) if isinstance(error, RuntimeError) else None
+    if said is None:
+        return None
+    return InstallationError(
+        "torch must be built for the GPU and the driver of this machine",
+        given=f"torch {installed_version('torch')}: {said[0]}",
+        remedy="install the torch build for your CUDA version, update the driver, or use `--device cpu`",
+    )
+
+
+def _packages() -> dict[str, str]:
+    """Map module names to the distributions, required or optional, that bring them."""
+    renamed = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    same = ("click", "imagehash", "numpy", "optuna", "pluggy", "psycopg", "pyarrow", "pydantic", "pymysql", "rich")
+    more = ("safetensors", "timm", "torch", "torchvision")
+    return {**renamed, **{name: name for name in (*same, *more)}}

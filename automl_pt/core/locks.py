@@ -1,0 +1,143 @@
+"""Locks between processes that die with their owner: the kernel drops them, so none is ever left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from automl_pt.core.errors import NoLocksError, OutputError
+from automl_pt.core.file_systems import LOCK_REMEDY
+from automl_pt.core.files import output_error
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`; the file itself stays, empty.
+
+    With `wait` another owner is waited for; without, OutputError says that somebody else is at work here. Raises
+    NoLocksError where the file system has no locks.
+    """
+    stream = _opened(path, wait)
+    try:
+        yield
+    finally:
+        stream.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether another process holds the lock file `path`; the file is neither made nor written to.
+
+    A file that cannot be opened, or is no regular file, is held by nobody.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    with open(descriptor, "rb") as stream:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _is_held(stream)
+
+
+def _opened(path: Path, wait: bool) -> IO[bytes]:
+    """Return the open and locked file `path`; one that its last owner removed meanwhile is made again."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = open(path, "a+b")  # noqa: SIM115  # closed by whoever ends the lock, and the lock with it
+        except OSError as error:
+            raise output_error(error, path) from error
+        if not _taken(stream, path, wait):
+            stream.close()
+            raise OutputError(
+                "one process at a time works in a folder",
+                given=f"{path.parent} is in use by another process",
+                remedy="wait for it or stop it, or choose another folder",
+            )
+        if _is(stream, path):
+            return stream
+        stream.close()
+
+
+def _taken(stream: IO[bytes], path: Path, wait: bool) -> bool:
+    """Lock the open file, and say whether that worked; where no file can be locked, close it and raise NoLocksError."""
+    try:
+        return _take(stream, wait)
+    except OSError as error:
+        stream.close()
+        raise _no_locks(error, path) from error
+
+
+def _no_locks(error: OSError, path: Path) -> NoLocksError:
+    return NoLocksError(
+        "a file must be lockable, so that two processes do not write the same folder",
+        given=f"{path}: {error.strerror or error}",
+        remedy=LOCK_REMEDY,
+    )
+
+
+def require_record_locks(path: Path) -> None:
+    """Raise NoLocksError where SQLite, which would wait and then say "locked", cannot lock files beside `path`."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        with open(beside, "a+b") as stream:
+            _try_record_lock(stream)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise _no_locks(error, beside) from error
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # another process has it, so that locks there are
+            raise output_error(error, beside) from error
+
+
+def _is(stream: IO[bytes], path: Path) -> bool:
+    """Say whether the open file still is the one called `path`."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(stream: IO[bytes], wait: bool) -> bool:
+        stream.seek(0)
+        try:
+            msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EDEADLK):
+                raise
+            return False  # another process has it
+        return True
+
+    def _is_held(stream: IO[bytes]) -> bool:
+        return not _take(stream, wait=False)
+
+    def _try_record_lock(stream: IO[bytes]) -> None:
+        """Nothing: SQLite's locks are the system's own there."""
+
+else:
+    import fcntl
+
+    def _take(stream: IO[bytes], wait: bool) -> bool:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_held(stream: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system that knows no locks
+            return False
+        return False
+
+    def _try_record_lock(stream: IO[bytes]) -> None:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,157 @@
+"""The file of a cache: N images of one size, by content. Written once, front to back; read through a memory map.
+
+rows      uint8[N, 3, S, S], from byte 0
+digests   N times 64 hexadecimal digits: the sha256 of the file that row came from
+meta      JSON: format, rule, image size, count, sha256 of rows and digests, unreadable files with reasons
+tail      length of meta (8 bytes), sha256 of meta (32), magic (16)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from automl_pt.core.files import to_json
+from automl_pt.core.json_reader import JsonError, parse_json
+from automl_pt.images.read import RULE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+MAGIC = b"automl-pt pixels"
+_TAIL = struct.Struct("<Q32s16s")
+_DIGEST = 64
+#: larger tables of unreadable files are not written by us
+_MAX_META = 1 << 30
+#: bytes that are hashed and written at once: each call waits for Python's lock, which decoding threads hold, too
+_PIECE = 1 << 18
+
+
+class DamagedPool(Exception):
+    """A file that is no cache of ours, or not as it was written: it is built again."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images uint8[N, 3, S, S] and, row by row, what they were decoded from; `unreadable` maps a sha256 to a reason."""
+
+    images: NDArray[np.uint8]
+    digests: NDArray[np.bytes_]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self, digests: list[str]) -> NDArray[np.int64]:
+        """Return int64: where each of `digests` stands, -1 for one that is not here."""
+        wanted = np.array(digests, dtype=f"S{_DIGEST}")
+        if not len(self.digests):
+            return np.full(len(wanted), -1, np.int64)
+        order = np.argsort(self.digests, kind="stable")
+        places = np.searchsorted(self.digests, wanted, sorter=order)
+        rows = order[np.minimum(places, len(order) - 1)]
+        return np.where(self.digests[rows] == wanted, rows, -1).astype(np.int64)
+
+
+class PoolWriter:
+    """Appends images to an open file, holding no more of them than `_PIECE` bytes."""
+
+    def __init__(self, stream: BinaryIO, image_size: int) -> None:
+        self.stream, self.image_size = stream, image_size
+        # one run of bytes: a hundred thousand objects would take twice the room
+        self.digests = bytearray()
+        self.unreadable: dict[str, str] = {}
+        self.checksum = hashlib.sha256()
+        self._pending: list[memoryview] = []
+
+    def add(self, digest: str, image: NDArray[np.uint8]) -> None:
+        """Append uint8[3, S, S]."""
+        self._pending.append(np.ascontiguousarray(image).data)
+        self.digests += digest.encode()
+        if len(self._pending) * image.nbytes >= _PIECE:
+            self._flush()
+
+    def finish(self) -> None:
+        """Append digests, meta and tail."""
+        self._flush()
+        self._write(memoryview(self.digests))
+        meta = to_json(
+            {
+                "format": FORMAT,
+                "rule": RULE,
+                "image_size": self.image_size,
+                "count": len(self.digests) // _DIGEST,
+                "sha256": self.checksum.hexdigest(),
+                "unreadable": self.unreadable,
+            }
+        ).encode()
+        self.stream.write(meta + _TAIL.pack(len(meta), hashlib.sha256(meta).digest(), MAGIC))
+
+    def _flush(self) -> None:
+        self._write(b"".join(self._pending))
+        self._pending.clear()
+
+    def _write(self, content: bytes | memoryview) -> None:
+        self.checksum.update(content)
+        self.stream.write(content)
+
+
+def open_pool(path: Path, *, image_size: int | None = None, verify: bool = False) -> Pool:
+    """Map a cache file; with `verify` every byte is read and compared with the checksum.
+
+    Raises OSError when there is none, DamagedPool when it is truncated, foreign, of another rule or of another size.
+    """
+    with open(path, "rb") as stream:
+        meta, start = _meta(stream)
+        size, count = meta["image_size"], meta["count"]
+        if meta["format"] != FORMAT or meta["rule"] != RULE or image_size not in (None, size):
+            raise DamagedPool(f"made by another version or rule, or for another size: {meta!r}"[:200])
+        pixels = count * 3 * size * size
+        if start != pixels + count * _DIGEST:
+            raise DamagedPool(f"{start} bytes before its meta data, not {pixels + count * _DIGEST}")
+        if verify:
+            _require_content(stream, start, meta["sha256"])
+        stream.seek(pixels)
+        digests = np.frombuffer(stream.read(count * _DIGEST), dtype=f"S{_DIGEST}")
+    shape = (count, 3, size, size)
+    # an array and not a memmap: the same memory, without the subclass's cost at every slice
+    images = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if count else np.zeros(shape, np.uint8)
+    return Pool(images, digests, meta["unreadable"])
+
+
+def file_size(count: int, image_size: int) -> int:
+    """Return about how many bytes a cache of `count` images needs."""
+    return count * (3 * image_size * image_size + _DIGEST) + 4096
+
+
+def _meta(stream: BinaryIO) -> tuple[dict[str, Any], int]:
+    end = stream.seek(0, 2)
+    if end < _TAIL.size:
+        raise DamagedPool(f"only {end} bytes")
+    stream.seek(end - _TAIL.size)
+    length, digest, magic = _TAIL.unpack(stream.read(_TAIL.size))
+    if magic != MAGIC or length > min(end - _TAIL.size, _MAX_META):
+        raise DamagedPool("truncated, or not a cache of automl-pt")
+    stream.seek(end - _TAIL.size - length)
+    content = stream.read(length)
+    if hashlib.sha256(content).digest() != digest:
+        raise DamagedPool("its meta data do not match their checksum")
+    try:
+        return parse_json(content), end - _TAIL.size - length
+    except JsonError as error:
+        raise DamagedPool(f"its meta data: {error}") from error
+
+
+def _require_content(stream: BinaryIO, length: int, wanted: str) -> None:
+    checksum = hashlib.sha256()
+    stream.seek(0)
+    while length:
+        block = stream.read(min(length, 1 << 20))
+        length -= len(block)
+        checksum.update(block)
+    if checksum.hexdigest() != wanted:
+        raise DamagedPool("its content does not match its checksum")

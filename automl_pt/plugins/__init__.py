@@ -1,0 +1,1 @@
+"""Plugins: found, loaded, checked, and looked up by name."""

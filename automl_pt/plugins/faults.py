@@ -1,0 +1,61 @@
+"""Whose fault an error is: what a plugin's own code raises is told as the plugin's, in plain words."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from automl_pt.core.errors import AutomlError, PluginError
+from automl_pt.core.installation import explain
+from automl_pt.core.out_of_memory import is_out_of_memory
+
+#: the files of PyTorch through which a network's own code is called
+_PASSES = re.compile(r"torch[/\\](nn[/\\]modules[/\\]module|autograd[/\\](graph|function|__init__))\.py$")
+
+
+@contextmanager
+def plugins_fault(what: str, *, whose: str, remedy: str = "correct the plugin, or leave it out") -> Iterator[None]:
+    """Turn what the block raises into a PluginError that says `what` happened to `whose` code.
+
+    Errors of ours and exhausted memory pass. SystemExit, which would end the command without a word, does not.
+    """
+    try:
+        yield
+    except AutomlError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise explain(error) or PluginError(what, given=f"{whose}: {described(error)}", remedy=remedy) from error
+
+
+def networks_fault(error: Exception | SystemExit, name: str) -> PluginError | None:
+    """Return the error to tell instead of one that arose in the passes of the network `name`; None for any other.
+
+    Errors of ours, exhausted memory, and what the program's own code raised are others.
+    """
+    if isinstance(error, AutomlError) or is_out_of_memory(error) or not (_arose_in_passes(error)):
+        return None
+    return PluginError(
+        f"the network of {name} failed while it was trained or run",
+        given=described(error),
+        remedy="correct the plugin, or take another backbone; `automl-pt --traceback ...` shows where it arose",
+    )
+
+
+def _arose_in_passes(error: BaseException) -> bool:
+    """Say whether the error came through a module's forward pass or the backward pass, or asks to end the program."""
+    if isinstance(error, SystemExit):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(_PASSES.search(frame.f_code.co_filename) for frame, _ in frames)
+
+
+def described(error: BaseException) -> str:
+    """Return an exception's type and text; of SystemExit what it would have done."""
+    text = " ".join(str(error).split())[:500] or "no message"
+    if isinstance(error, SystemExit):
+        return f"SystemExit({text}), which ends the whole program"
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,285 @@
+"""Loads plugins, and looks up what they register.
+
+A registry is a mapping from names to values, made from what the hooks return; the plugin manager is passed around and
+never a global. Built-ins come through the same hooks as anyone else's. A third party's plugin that fails is left out
+and named; one that was asked for by `--plugin` ends the command.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import pluggy
+
+from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.backbones.options import with_options
+from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
+from automl_pt.core.installation import explain
+from automl_pt.dataset import Dataset
+from automl_pt.plugins import hookspecs
+from automl_pt.plugins.isolation import guarded
+from automl_pt.plugins.registry import Registry, V, collect
+from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
+
+HOOKS = hookspecs.REGISTERING + hookspecs.TRACKING
+_log = logging.getLogger("automl_pt")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin: its name, the version of its distribution, where it came from, the hooks it implements."""
+
+    name: str
+    version: str
+    origin: str
+    hooks: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)  # one loading is never another: a process may keep what it made of it
+class Plugins:
+    """The plugins of one process: a pluggy manager, what is known of each plugin, and what was left out and why."""
+
+    manager: pluggy.PluginManager
+    loaded: list[Plugin] = field(default_factory=list)
+    #: absolute paths of the files given by --plugin, for other processes to load too
+    files: tuple[str, ...] = ()
+    faults: list[PluginError] = field(default_factory=list)
+    #: what plugins did that they should not, without harm: it was undone
+    notes: list[str] = field(default_factory=list)
+    _sources: dict[str, Source] = field(default_factory=dict)
+    _registries: dict[tuple[str, ...], Registry[Any]] = field(default_factory=dict)
+
+    def backbones(self) -> Registry[Backbone]:
+        """Return all registered backbones by name; raise PluginError for a required plugin that breaks the rules."""
+        return self._registry("register_backbones", Backbone, (Backbone, Catalogue))
+
+    def datasets(self) -> Registry[Dataset]:
+        """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
+        return self._registry("register_datasets", Dataset, (Dataset,))
+
+    def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
+        """Return the backbone called `name`, with `options` (NAME=VALUE) set.
+
+        Raises UnknownNameError with near names, ConfigError for an option that it has not.
+        """
+        found = self._find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
+        return with_options(found, options)
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset called `name`, or raise UnknownNameError with near names."""
+        remedy = "`automl-pt datasets` lists all of them; a path must exist"
+        return self._find("dataset", name, self.datasets(), remedy)
+
+    def provider(self, registry: Registry[Any], name: str) -> Plugin:
+        """Return the plugin that registered `name`; raise KeyError when none did."""
+        source = self._source(registry.owner(name))
+        known = (plugin for plugin in self.loaded if plugin.name == source.name)
+        return next(known, Plugin(source.name, source.version, source.origin))
+
+    def is_builtin(self, backbone: str) -> bool:
+        """Say whether a backbone of ours is registered under this name."""
+        return self.provider(self.backbones(), backbone).origin == BUILTIN_ORIGIN
+
+    def label(self, name: str) -> str:
+        """Return how a plugin is named in messages: with its distribution, or file, and version."""
+        return str(self._source(name))
+
+    def _find(self, kind: str, name: str, registry: Registry[V], remedy: str) -> V:
+        try:
+            return registry[name]
+        except KeyError:
+            pass
+        if self.faults:
+            remedy += "; plugins were left out, `automl-pt doctor` says which and why"
+        raise UnknownNameError(kind, name, list(registry), remedy=remedy)
+
+    def _registry(self, hook: str, kind: type[V], allowed: tuple[type, ...]) -> Registry[V]:
+        implementations: list[Any] = getattr(self.manager.hook, hook).get_hookimpls()
+        # a plugin may be registered by hand, with the manager, at any time
+        key = (hook, *(implementation.plugin_name for implementation in implementations))
+        if key not in self._registries:
+            returned = [
+                (implementation.plugin_name, value)
+                for implementation in implementations
+                for value in self._returned(implementation, hook, kind, allowed)
+            ]
+            labels = {name: str(self._source(name)) for name in key[1:]}
+            self._registries[key], conflicts = collect(kind, returned, labels)
+            for owner, conflict in conflicts:
+                self._fault(self._source(owner), conflict)
+        return self._registries[key]
+
+    def _returned(self, implementation: Any, hook: str, kind: type, allowed: tuple[type, ...]) -> list[Any]:
+        source = self._source(implementation.plugin_name)
+        try:
+            with self._watched(source, f"its hook {hook} was called"):
+                return _values(source, hook, kind, allowed, implementation.function)
+        except PluginError as error:
+            self._fault(source, error)
+            return []
+
+    @contextmanager
+    def _watched(self, source: Source, occasion: str) -> Iterator[None]:
+        if source.origin == BUILTIN_ORIGIN:
+            yield
+            return
+        changed: list[str] = []
+        try:
+            with guarded() as changed:
+                yield
+        finally:
+            if changed:
+                self.notes.append(f"plugin {source} changed {' and '.join(changed)} when {occasion}; it was put back")
+                _log.warning(self.notes[-1])
+
+    def _source(self, name: str) -> Source:
+        return self._sources.get(name) or by_hand(name)
+
+    def _fault(self, source: Source, error: PluginError) -> None:
+        if source.required:
+            raise error
+        self.faults.append(error)
+        _log.warning("plugin left out: %s", error)
+
+
+def load_plugins(files: Sequence[str] = ()) -> Plugins:
+    """Load built-ins, then installed distributions, then the folder in `AUTOML_PT_PLUGINS`, then `files`.
+
+    A plugin that cannot be imported or breaks the rules is left out, with the reason in `faults` and a warning logged;
+    raises PluginError, naming it, when it is one of `files`.
+    """
+    sources = find_sources(files)
+    plugins = Plugins(pluggy.PluginManager(hookspecs.GROUP))
+    plugins.manager.add_hookspecs(hookspecs)
+    for source in sources:
+        try:
+            _register(plugins, source)
+        except PluginError as error:
+            plugins._fault(source, error)
+    plugins.files = tuple(source.origin for source in sources if source.required and source.origin != BUILTIN_ORIGIN)
+    return plugins
+
+
+#: what a caller may give: a loaded `Plugins`, or plugin files, one or several
+PluginFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def given_plugins(given: Plugins | PluginFiles | None) -> tuple[Plugins | None, tuple[str, ...]]:
+    """Tell apart what Python callers give as `plugins`: return a loaded `Plugins`, or the names of plugin files.
+
+    Raises ConfigError for anything else. The files are not loaded here.
+    """
+    if given is None or isinstance(given, Plugins):
+        return given, ()
+    files = [given] if isinstance(given, str | os.PathLike) else given
+    if not isinstance(files, Sequence) or not all(isinstance(file, str | os.PathLike) for file in files):
+        rule = (
+            "plugins: must be plugin files, such as ['mine.py'], or what automl_pt.plugins.manager.load_plugins returns"
+        )
+        raise ConfigError([f"{rule}, got {given!r}"])
+    return None, tuple(os.fsdecode(file) for file in files)
+
+
+def loaded_plugins(given: Plugins | PluginFiles | None) -> Plugins:
+    """Return `given` where it is loaded, else load it: the plugins installed and the files named."""
+    plugins, files = given_plugins(given)
+    return plugins if plugins is not None else load_plugins(files)
+
+
+def survey(files: Sequence[str] = ()) -> tuple[list[Plugin], list[PluginError]]:
+    """List all plugins with their hooks, and the faults of those that cannot be listed.
+
+    Hooks are read from the sources: no plugin is imported unless its source does not tell.
+    """
+    found: list[Plugin] = []
+    faults: list[PluginError] = []
+    for source in find_sources(files):
+        try:
+            found.append(Plugin(source.name, source.version, source.origin, _hooks(source)))
+        except PluginError as error:
+            faults.append(error)
+    return found, faults
+
+
+def _hooks(source: Source) -> tuple[str, ...]:
+    try:
+        hooks = declared_hooks(source.path) if source.path else ()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _not_importable(source, error) from error
+    return hooks or _implemented(_imported(source))
+
+
+def _register(plugins: Plugins, source: Source) -> None:
+    if source.name in plugins._sources:
+        raise PluginError(
+            "a plugin's name is taken once",
+            given=f"{source} and {plugins._sources[source.name]}",
+            remedy=f"rename one of the two; {OFF_VARIABLE}=1 leaves third parties out",
+        )
+    with plugins._watched(source, "it was imported"):
+        plugin = _imported(source)
+    hooks = _implemented(plugin)
+    _check_hooks(source, plugin, hooks)
+    plugins.manager.register(plugin, source.name)
+    plugins._sources[source.name] = source
+    plugins.loaded.append(Plugin(source.name, source.version, source.origin, hooks))
+
+
+def _imported(source: Source) -> Any:
+    try:
+        return source.load()
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _not_importable(source, error) from error
+
+
+def _not_importable(source: Source, error: BaseException) -> PluginError:
+    rule = "a plugin must be importable"
+    known = explain(error)
+    if known is not None:
+        return PluginError(rule, given=f"{source}: {known.rule}; {known.given}", remedy=known.remedy)
+    return PluginError(rule, given=f"{source}: {type(error).__name__}: {error}", remedy=source.remedy)
+
+
+def _implemented(plugin: Any) -> tuple[str, ...]:
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    return tuple(name for name in sorted(dir(plugin)) if manager.parse_hookimpl_opts(plugin, name) is not None)
+
+
+def _check_hooks(source: Source, plugin: Any, hooks: tuple[str, ...]) -> None:
+    """Refuse a plugin without hooks, with a hook that no specification knows, or with other arguments than it has."""
+    rule = "a plugin implements known hooks, marked with automl_pt.hookimpl"
+    if not hooks:
+        raise PluginError(rule, given=f"{source}: none", remedy=f"put @hookimpl above one of {', '.join(HOOKS)}")
+    for name in sorted(set(hooks) - set(HOOKS)):
+        near = get_close_matches(name, HOOKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise PluginError(rule, given=f"{source}: {name}", remedy=f"{hint}The hooks are {', '.join(HOOKS)}")
+    trial = pluggy.PluginManager(hookspecs.GROUP)
+    trial.add_hookspecs(hookspecs)
+    try:
+        trial.register(plugin, source.name)
+    except pluggy.PluginValidationError as error:
+        reason = " ".join(str(error).split())
+        raise PluginError(rule, given=f"{source}: {reason}", remedy="give the hook the arguments it has") from error
+
+
+def _values(source: Source, hook: str, kind: type, allowed: tuple[type, ...], function: Callable[[], Any]) -> list[Any]:
+    rule = f"the hook {hook} returns {kind.__name__} values"
+    try:
+        values = list(function())
+    except (Exception, SystemExit) as error:
+        given = f"{source}: {type(error).__name__}: {error}"
+        raise PluginError(rule, given=given, remedy=source.remedy) from error
+    for value in values:
+        if not isinstance(value, allowed):
+            given, remedy = f"{source}: {value!r}", f"return a list of automl_pt.{kind.__name__}(...)"
+            raise PluginError(rule, given=given, remedy=remedy)
+    return values

@@ -1,0 +1,84 @@
+"""Which third parties' plugins a run or study uses, kept with it, and what to do where one is gone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from automl_pt.core.files import sha256_file
+from automl_pt.core.text import printable
+from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.registry import Registry
+
+BUILT_IN = "built in"
+
+
+def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> list[dict[str, Any]]:
+    """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
+
+    A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
+    nobody's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    datasets, nets = plugins.datasets(), plugins.backbones()
+    asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
+    asked += [(datasets, dataset)] if dataset in datasets else []
+    for registry, name in asked:
+        plugin = plugins.provider(registry, name)
+        if plugin.origin != BUILT_IN:
+            found[plugin.name] = {**asdict(plugin), "version": plugin.version or _content(Path(plugin.origin))}
+    return [found[name] for name in sorted(found)]
+
+
+def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plugins that a run.json or study.json names; raise ValueError where these are no objects."""
+    found = record.get("plugins", [])
+    if not isinstance(found, list) or not all(isinstance(plugin, dict) for plugin in found):
+        raise ValueError("plugins is no list of objects")
+    return found
+
+
+def _content(path: Path) -> str:
+    """Return what tells one content of a plugin file from another; nothing for what is no file."""
+    try:
+        return f"sha256 {sha256_file(path)[:12]}" if path.suffix == ".py" else ""
+    except OSError:
+        return ""  # it was there when it was imported, and has gone
+
+
+def missing_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Mapping[str, Any]]:
+    """Return those of `used` that are not loaded here."""
+    loaded = {name for name, _ in plugins.manager.list_name_plugin()}
+    return [plugin for plugin in used if plugin.get("name") not in loaded]
+
+
+def told(used: Iterable[Mapping[str, Any]]) -> str:
+    """Name plugins with version and origin."""
+    return ", ".join(
+        f"{printable(plugin.get('name'))} ({' '.join(filter(None, map(printable, _where(plugin))))})" for plugin in used
+    )
+
+
+def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
+    """Return what to type to have `used` again: a `pip install` line for distributions, --plugin for files.
+
+    Names may come from a stranger's model directory: they are quoted, so that what is copied is one word each.
+    """
+    distributions, files = [], []
+    for plugin in used:
+        origin, version = _where(plugin)
+        if origin.endswith(".py"):
+            files.append(f"--plugin {shlex.quote(printable(origin))}")
+        elif origin != "registered by hand":
+            distributions.append(shlex.quote(printable(f"{origin}=={version}" if version else origin)))
+    steps = [f"`pip install {' '.join(distributions)}`"] if distributions else []
+    steps += [f"name the file, where it is now: `{' '.join(files)}`"] if files else []
+    steps = steps or ["register the plugin by hand, as the program did that began this"]
+    return "; ".join([*steps, "`automl-pt doctor` says which plugins were left out, and why"])
+
+
+def _where(plugin: Mapping[str, Any]) -> tuple[str, str]:
+    return str(plugin.get("origin") or ""), str(plugin.get("version") or "")

@@ -1,0 +1,122 @@
+"""What plugins registered, by name: a mapping made from what their hooks returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from automl_pt.backbone import Backbone, Catalogue
+from automl_pt.core.errors import PluginError
+from automl_pt.dataset import Dataset
+
+V = TypeVar("V", Backbone, Dataset)
+
+
+@dataclass(frozen=True)
+class Registry(Mapping[str, V], Generic[V]):
+    """Values by name. Iterating lists every name, sorted; a catalogue's value is made when it is asked for.
+
+    `owners` tells which plugin registered a name or a catalogue's prefix.
+    """
+
+    kind: type[V]
+    values_by_name: Mapping[str, V] = field(default_factory=dict)
+    catalogues: Sequence[Catalogue] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> V:
+        if name in self.values_by_name:
+            return self.values_by_name[name]
+        for catalogue in self.catalogues:
+            if name.startswith(catalogue.prefix):
+                return self._made(catalogue, name)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and bool(self[name])
+        except KeyError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self.values_by_name, *self._listed()}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def owner(self, name: str) -> str:
+        """Return the name of the plugin that registered `name`; raise KeyError when none did."""
+        if name in self.owners:
+            return self.owners[name]
+        for catalogue in self.catalogues:
+            if name.startswith(catalogue.prefix):
+                return self.owners[catalogue.prefix]
+        raise KeyError(name)
+
+    def _listed(self) -> Iterator[str]:
+        for catalogue in self.catalogues:
+            try:
+                yield from catalogue.names()
+            except (Exception, SystemExit) as error:
+                raise self._broken(catalogue, "lists names", f"{type(error).__name__}: {error}") from error
+
+    def _made(self, catalogue: Catalogue, name: str) -> V:
+        try:
+            value: object = catalogue.make(name)
+        except KeyError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._broken(catalogue, "makes values", f"{name}: {type(error).__name__}: {error}") from error
+        if not isinstance(value, self.kind):
+            raise self._broken(catalogue, f"makes {self.kind.__name__} values", f"{name}: {value!r}")
+        return value
+
+    def _broken(self, catalogue: Catalogue, rule: str, given: str) -> PluginError:
+        return PluginError(
+            f"a catalogue {rule}",
+            given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {given}",
+            remedy="correct the plugin, or leave it out",
+        )
+
+
+def collect(
+    kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], labels: Mapping[str, str]
+) -> tuple[Registry[V], list[tuple[str, PluginError]]]:
+    """Make a registry of pairs of plugin and value; `labels` are the plugins' names in messages.
+
+    The first to register a name has it; every later one is returned as a conflict, with the plugin that comes too late.
+    """
+    owners: dict[str, str] = {}
+    values: dict[str, V] = {}
+    catalogues: list[Catalogue] = []
+    conflicts: list[tuple[str, PluginError]] = []
+    for owner, value in returned:
+        name = value.prefix if isinstance(value, Catalogue) else value.name
+        taken = _taken(name, owners, catalogues)
+        if taken is not None:
+            conflicts.append((owner, _conflict(kind, name, labels[owners[taken]], labels[owner])))
+            continue
+        owners[name] = owner
+        if isinstance(value, Catalogue):
+            catalogues.append(value)
+        else:
+            values[name] = value
+    return Registry(kind, dict(sorted(values.items())), tuple(catalogues), owners), conflicts
+
+
+def _conflict(kind: type, name: str, first: str, second: str) -> PluginError:
+    return PluginError(
+        f"a {kind.__name__.lower()}'s name is registered once",
+        given=f"{name!r} by {first} and by {second}",
+        remedy="rename it in one of the two, or uninstall one",
+    )
+
+
+def _taken(name: str, owners: Mapping[str, str], catalogues: Sequence[Catalogue]) -> str | None:
+    """Return what stands in the way of `name`: itself, a catalogue's prefix of it, or a name that it is a prefix of."""
+    if name in owners:
+        return name
+    within = [catalogue.prefix for catalogue in catalogues if name.startswith(catalogue.prefix)]
+    under = [other for other in owners if name.endswith("/") and other.startswith(name)]
+    return next(iter(within + under), None)

@@ -1,0 +1,71 @@
+"""How values are written on the page: text from data on one line and visible, numbers in a few digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from automl_pt.core.text import printable
+
+
+def shown(value: Any) -> Any:
+    """Make text from data printable before it is escaped; markup of our own stays as it is."""
+    if hasattr(value, "__html__"):
+        return value
+    # a number and its per cent sign stay on one line
+    return printable(value).replace(" %", "\u00a0%") if isinstance(value, str) else value
+
+
+def loss(value: float | None) -> str:
+    """Write a loss with four decimals, an exploded one in three digits."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """Write a share as per cent with one decimal."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def spread(interval: list[float] | tuple[float, float] | None) -> str:
+    """Write an interval of shares as per cent."""
+    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def number(value: Any) -> str:
+    """Write a number in three digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as a person says them: 0.4 s, 12 s, 3 min 08 s, 2 h 05 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def setting(name: str) -> str:
+    """Write a setting's name as words."""
+    return {"lr": "learning rate"}.get(name, name.replace("_", " "))
+
+
+def tag(part: str) -> str:
+    """Return the style of a part of the time."""
+    return next((known for known in ("training", "validation", "saving", "waiting") if part.startswith(known)), "rest")
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "loss": loss,
+    "percent": percent,
+    "spread": spread,
+    "number": number,
+    "duration": duration,
+    "setting": setting,
+    "tag": tag,
+}

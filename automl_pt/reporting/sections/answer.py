@@ -1,0 +1,116 @@
+"""The answer in three sentences: which model, how good on what, and whether its lead is more than noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from automl_pt.core.text import counted, printable
+from automl_pt.reporting.html.formats import duration, loss, number, percent, spread
+from automl_pt.reporting.run import RunReport
+from automl_pt.reporting.sections import Section
+from automl_pt.reporting.sections.judged import Judged
+from automl_pt.reporting.study import StudyReport
+from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.records import TrialRecord
+
+
+def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
+    """Say which model a study found, how good it is, and what its lead is worth."""
+    best = report.best
+    if best is None or best.value is None:
+        return {"sentences": _nothing(report), "inside_noise": None, "more": []}
+    inside = report.comparison["inside_noise"] if report.comparison else None
+    sentences = [_which(report, best), _good(report, best, judged), _lead(report, best)]
+    return {"sentences": sentences, "inside_noise": inside, "more": made_lines(report.made)}
+
+
+def _which(report: StudyReport, best: TrialRecord) -> str:
+    model = best.params.get("backbone", report.backbones[0] if report.backbones else "the model")
+    settings = _settings(best.params)
+    took = "" if report.seconds is None else f", in {duration(report.seconds)}"
+    ahead = {"running": "So far the best model is", "interrupted": "Before it was interrupted, the search found"}
+    opening = ahead.get(report.status, "The best model is")
+    unfinished = "" if best.state == "COMPLETE" else ", which has not run all its epochs"
+    return (
+        f"{opening} {model} with {settings or 'fixed settings'}: trial {best.number}{unfinished}, the best of "
+        f"{counted(len(report.trials), 'trial')}{took}."
+    )
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    """Name every setting that was searched, learning rate and batch size first; the backbone is named before them."""
+    names = {"lr": "learning rate", "batch_size": "batch size"}
+    order = [*(key for key in names if key in params), *sorted(set(params) - {*names, "backbone"})]
+    shown = [printable(f"{names.get(key, key)} {number(params[key])}") for key in order]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> str:
+    seen = _seen(judged) if isinstance(judged, Judged) else f"Its validation loss is {loss(best.value)}"
+    figures = report.test
+    if figures and isinstance(figures.get("accuracy"), float):
+        tested = f"{percent(figures['accuracy'])} (loss {loss(figures.get('loss'))})"
+        return f"{seen}; on the test images, by which nothing was chosen, on {tested}."
+    return f"{seen}; it was chosen by these images, and there is no test split to show what that is worth."
+
+
+def _seen(judged: Judged) -> str:
+    scores = judged.scores
+    heat = "" if scores.temperature == 1 else f" at its temperature of {scores.temperature:.3g}"
+    return (
+        f"It is right on {percent(scores.accuracy)} of the {scores.images:,} validation images (95 %: "
+        f"{spread(scores.accuracy_interval)} %), with a loss of {loss(scores.loss)}{heat}"
+    )
+
+
+def _lead(report: StudyReport, best: TrialRecord) -> str:
+    lead = report.comparison
+    if lead is None:
+        if report.status in ("running", "interrupted"):
+            return "Whether its lead is more than noise is measured when the search has ended."
+        return "There was no second complete trial whose weights were kept, so that its lead was not measured."
+    gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
+    over = f"Its lead over trial {lead['runner_up']}"
+    if lead["inside_noise"]:
+        return f"{over} is inside the noise ({gap}): another seed could turn the order round."
+    return f"{over} is more than noise ({gap}), on images that it was chosen by."
+
+
+def _nothing(report: StudyReport) -> list[str]:
+    if not report.trials:
+        begun = "has not been started" if report.status == "not started" else "has begun no trial yet"
+        return [f"This search {begun}.", "There is no model.", "There is nothing to compare."]
+    failed = [trial for trial in report.trials if trial.state == "FAIL"]
+    if failed and len(failed) == len(report.trials):
+        reason, count = Counter(trial.reason for trial in failed).most_common(1)[0]
+        return [
+            f"All {counted(len(failed), 'trial')} failed, so that there is no model.",
+            f"The commonest reason, of {count}: {reason.removeprefix('failed: ')}.",
+            "Run one of them by itself with `automl-pt train` and `--traceback` to see where it fails.",
+        ]
+    states = ", ".join(f"{count} {state.lower()}" for state, count in report.states().items())
+    return [
+        f"No trial has kept a model so far ({states}).",
+        "There is nothing to measure.",
+        "There is nothing to compare.",
+    ]
+
+
+def run_answer(run: RunReport, judged: Judged | Section, best: dict[str, Any] | None) -> Section:
+    """Say what a run trained, how good it is, and how it ended."""
+    config = run.record.get("config")
+    config = config if isinstance(config, dict) else {}
+    what = f"{config.get('backbone', 'a model')} on {config.get('dataset', 'unknown data')}"
+    settings = f"learning rate {number(config.get('lr'))} and batch size {number(config.get('batch_size'))}"
+    sentences = [f"This run trained {what} with {settings}."]
+    if isinstance(judged, Judged):
+        sentences.append(f"{_seen(judged)}; the epoch was chosen by these images.")
+    elif best is not None:
+        sentences.append(f"Its lowest validation loss is {loss(best['val_loss'])}, after epoch {best['epoch']}.")
+    else:
+        sentences.append("It has kept no model.")
+    error = f": {run.record['error']}" if run.record.get("error") else ""
+    sentences.append(f"It ended: {run.status}{error}." if run.status != "running" else "It is running.")
+    return {"sentences": sentences, "inside_noise": None, "more": []}

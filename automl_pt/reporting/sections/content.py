@@ -1,0 +1,159 @@
+"""The content of a report: all sections of a study's or a run's, with the pictures that its page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from automl_pt import __version__
+from automl_pt.core.errors import AutomlError
+from automl_pt.data.manifest import manifest_beside
+from automl_pt.plugins.manager import Plugins
+from automl_pt.reporting.run import RunReport, read_history
+from automl_pt.reporting.sections import Content, Section, attempt, missing, why
+from automl_pt.reporting.sections.answer import run_answer, study_answer
+from automl_pt.reporting.sections.checked import check_section
+from automl_pt.reporting.sections.judged import (
+    Judged,
+    calibration_section,
+    classes_section,
+    confusion_section,
+    judge,
+    try_judge,
+)
+from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, saliency_section
+from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
+from automl_pt.reporting.sections.space import space_section
+from automl_pt.reporting.sections.spent import run_time, study_time
+from automl_pt.reporting.sections.trials import curves_section, trials_section
+from automl_pt.reporting.study import StudyReport
+from automl_pt.training.result import EpochResult
+
+_LABELS = {
+    "trials": "Trials",
+    "curves": "Learning curves",
+    "space": "Search space",
+    "classes": "Classes",
+    "confusion": "Confusions",
+    "mistakes": "Mistakes",
+    "saliency": "Where it looked",
+    "calibration": "Calibration",
+    "check": "Data check",
+    "time": "Time",
+    "repeat": "Repeat",
+}
+
+
+def study_content(report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
+    """Gather all that is known of a study; what cannot be had is a section that says why."""
+    judged: Judged | Section = missing("There is no model yet.")
+    if report.model is not None:
+        model = Path(report.model)
+        judged = try_judge(lambda: judge(model, manifest_beside(model), device=device, plugins=plugins))
+    images, shown = _of_images(judged)
+    values = {
+        **_head("study", report.name, report.directory, _state(report)),
+        "answer": study_answer(report, judged),
+        "trials": trials_section(report),
+        "curves": curves_section(report),
+        "space": space_section(report),
+        **images,
+        "time": attempt(lambda: study_time(report)),
+        "repeat": attempt(lambda: study_repeat(report)),
+    }
+    return Content(values, shown)
+
+
+def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
+    """Gather all that is known of a run; what cannot be had is a section that says why."""
+    directory = Path(run.directory)
+    judged: Judged | Section = missing("The run has kept no model.")
+    if (directory / "model.json").exists():
+        judged = try_judge(lambda: judge(directory, manifest_beside(directory), device=device, plugins=plugins))
+    images, shown = _of_images(judged)
+    history, damage = _history(directory)
+    best = next((one for one in reversed(history) if one.is_best), None)
+    epochs = damage or (_epochs(history, best) if history else missing("No epoch has been done."))
+    curve = epochs if "missing" in epochs else {**epochs, "note": "The ring marks the epoch whose weights were kept."}
+    values = {
+        **_head(
+            "run",
+            directory.absolute().name,
+            run.directory,
+            f"ended: {run.status}" if run.status != "running" else "running",
+        ),
+        "answer": run_answer(run, judged, best.to_dict() if best else None),
+        "trials": epochs,
+        "curves": curve,
+        **images,
+        "time": damage or attempt(lambda: run_time(run, history)),
+        "repeat": attempt(lambda: run_repeat(run)),
+    }
+    values["contents"] = [pair for pair in values["contents"] if pair[0] != "space"]
+    return Content(values, shown)
+
+
+def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:
+    try:
+        return read_history(directory / "history.jsonl"), None
+    except AutomlError as error:
+        return [], missing(f"The run's history cannot be read. {why(error)}")
+
+
+def _epochs(history: list[EpochResult], best: EpochResult | None) -> Section:
+    rows = [{**one.to_dict(), "best": one is best} for one in history]
+    return {"rows": rows, "epochs": rows, "best": best.to_dict() if best else None}
+
+
+def _head(kind: str, name: str, path: str, state: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "title": f"{name}: report",
+        "heading": name,
+        "state": state,
+        "path": path,
+        "version": __version__,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "contents": [[key, "Epochs" if kind == "run" and key == "trials" else label] for key, label in _LABELS.items()],
+    }
+
+
+def _state(report: StudyReport) -> str:
+    ended = {
+        "trials": "all trials were run",
+        "timeout": "its time was up",
+        "flat": "nothing got better any more",
+        "interrupted": "interrupted",
+    }
+    why_ended = f" ({ended.get(report.stopped, report.stopped)})" if report.stopped else ""
+    states = ", ".join(f"{count} {state.lower()}" for state, count in report.states().items())
+    return f"{report.status}{why_ended}" + (f"; {len(report.trials)} trials: {states}" if states else "")
+
+
+def _of_images(judged: Judged | Section) -> tuple[dict[str, Section], dict[str, str]]:
+    """Make the sections that need the model's answers; without those, each says why it is not there."""
+    names = ("classes", "confusion", "mistakes", "saliency", "calibration", "check")
+    if not isinstance(judged, Judged):
+        return dict.fromkeys(names, judged), {}
+    found = judged
+    mistakes = mistakes_section(found)
+    shown = pictures(found, mistakes)
+    saliency, looks = _saliency(found, mistakes)
+    sections: dict[str, Callable[[], Section]] = {
+        "classes": lambda: classes_section(found),
+        "confusion": lambda: confusion_section(found),
+        "mistakes": lambda: mistakes,
+        "saliency": lambda: saliency,
+        "calibration": lambda: calibration_section(found),
+        "check": lambda: check_section(found.data),
+    }
+    return {name: attempt(make) for name, make in sections.items()}, {**shown, **looks}
+
+
+def _saliency(judged: Judged, mistakes: Section) -> tuple[Section, dict[str, str]]:
+    try:
+        return saliency_section(judged, mistakes)
+    except AutomlError as error:
+        return missing(why(error)), {}

@@ -1,0 +1,115 @@
+"""The images to look at: labels that are likely wrong, mistakes the model was sure of, and where it looked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from automl_pt.core.errors import DatasetError
+from automl_pt.core.text import counted
+from automl_pt.images.thumbnail import thumbnail, view
+from automl_pt.model.label_errors import label_errors
+from automl_pt.model.saliency import grad_cam
+from automl_pt.reporting.html.page import MAX_PICTURES
+from automl_pt.reporting.sections import Section, missing
+from automl_pt.reporting.sections.judged import Judged
+
+#: images listed of either kind; a bad model makes more mistakes than anybody reads
+MAX_LISTED = 1_000
+#: images for which the page shows where the network looked
+MAX_LOOKS = 6
+#: a model right on less than this share of the images is no judge of their labels
+WEAK = 0.8
+
+
+def mistakes_section(judged: Judged) -> Section:
+    """List likely wrong labels, and the other mistakes by how sure the model was of them."""
+    probabilities, labels = judged.probabilities, judged.pixels.labels
+    predicted = probabilities.argmax(axis=1)
+    suspects = label_errors(probabilities, labels)
+    doubted = [_item(judged, one.index, one.suggested) for one in suspects[:MAX_LISTED]]
+    wrong, shown = np.flatnonzero(predicted != labels), {one.index for one in suspects[:MAX_PICTURES]}
+    sure = sorted(wrong.tolist(), key=lambda index: (-probabilities[index, predicted[index]], index))
+    rest = [_item(judged, index, int(predicted[index])) for index in sure if index not in shown]
+    return {
+        "count": len(wrong),
+        "label_count": len(suspects),
+        "labels": doubted,
+        "mistakes": rest[:MAX_LISTED],
+        "labels_note": _labels_note(len(suspects), len(labels), judged.scores.accuracy),
+        "note": _note(len(wrong), len(wrong) - len(rest), len(labels)),
+    }
+
+
+def _labels_note(suspects: int, images: int, accuracy: float) -> str:
+    if not suspects:
+        return f"None of the {images:,} validation images, by confident learning."
+    weak = (
+        f" The model is right on {100 * accuracy:.0f} % alone: most of these are its own mistakes."
+        if accuracy < WEAK
+        else ""
+    )
+    return (
+        f"{counted(suspects, 'image')} of {images:,}, by confident learning: another class is as likely as it is on "
+        f"that class's own images, and likelier than the label. Some of these labels are right: look.{weak}"
+    )
+
+
+def _note(wrong: int, above: int, images: int) -> str:
+    if not wrong:
+        return f"All {images:,} validation images are classified as labelled."
+    shown = f", {above} of them shown above" if above else ""
+    return f"{counted(wrong, 'mistake')} on {images:,} validation images{shown}; the model was surest of the first."
+
+
+def _item(judged: Judged, index: int, taken_for: int) -> dict[str, Any]:
+    classes, label = judged.model.classes, int(judged.pixels.labels[index])
+    return {
+        "index": index,
+        "name": judged.pixels.names[index],
+        "label": classes[label],
+        "predicted": classes[taken_for],
+        "confidence": float(judged.probabilities[index, taken_for]),
+        "label_confidence": float(judged.probabilities[index, label]),
+    }
+
+
+def pictures(judged: Judged, mistakes: Section) -> dict[str, str]:
+    """Return a small picture of each image that the page shows, by the name it has there."""
+    shown = [item["index"] for kind in ("labels", "mistakes") for item in mistakes[kind][:MAX_PICTURES]]
+    made = {f"image-{index}": _picture(judged, index) for index in dict.fromkeys(shown)}
+    return {name: picture for name, picture in made.items() if picture is not None}
+
+
+def _picture(judged: Judged, index: int) -> str | None:
+    try:
+        return thumbnail(judged.source(index))
+    except (DatasetError, OSError):  # a lazy dataset that cannot make this image any more: the page goes without it
+        return None
+
+
+def saliency_section(judged: Judged, mistakes: Section) -> tuple[Section, dict[str, str]]:
+    """Say where the network looked on the images shown first, and give the pictures of it."""
+    half = MAX_LOOKS // 2
+    chosen = [*mistakes["labels"][:half], *mistakes["mistakes"]][:MAX_LOOKS]
+    if not chosen:
+        return missing("There is no mistake to look at."), {}
+    classes, pixels = list(judged.model.classes), np.stack([judged.pixels.images[item["index"]] for item in chosen])
+    made = {}
+    for key in ("predicted", "label"):
+        wanted = np.array([classes.index(item[key]) for item in chosen], np.int64)
+        found = grad_cam(judged.model, pixels, wanted)
+        if isinstance(found, str):
+            return missing(f"Grad-CAM cannot be drawn for {judged.model.info.backbone}: {found}."), {}
+        made[key] = found
+    shown = {f"view-{item['index']}": view(image) for item, image in zip(chosen, pixels, strict=True)}
+    for key, found in made.items():
+        heats = zip(chosen, pixels, found.maps, strict=True)
+        shown |= {f"{key}-{item['index']}": view(image, heat) for item, image, heat in heats}
+    side, layer = made["predicted"].maps.shape[-1], made["predicted"].layer
+    note = (
+        f"Grad-CAM on {layer}, a map of {side} x {side}: what is red spoke for the class named below it, the answer "
+        "given and the label. No red anywhere: at that layer nothing spoke for the class."
+    )
+    return {"note": note, "layer": layer, "side": side, "looks": chosen}, shown

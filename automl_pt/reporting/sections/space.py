@@ -1,0 +1,104 @@
+"""What was tried where, with which loss, and which setting the order of the trials depended on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from automl_pt.reporting.sections import Section, missing
+from automl_pt.reporting.study import StudyReport
+from automl_pt.study.quiet import quiet
+from automl_pt.study.records import TrialRecord
+
+#: with fewer trials, which of two settings mattered cannot be told from chance
+MIN_TRIALS = 8
+
+
+def space_section(report: StudyReport) -> Section:
+    """Give every trial's settings with a loss by which all can be compared, and the settings' importance."""
+    trials = [trial for trial in report.trials if {"lr", "batch_size"} <= trial.params.keys()]
+    if not trials:
+        return missing("No trial has been begun.")
+    measure, losses = comparable(trials)
+    points = [
+        {
+            "number": trial.number,
+            **{name: trial.params[name] for name in sorted(trial.params)},
+            "loss": losses.get(trial.number),
+            "best": report.best is not None and trial.number == report.best.number,
+        }
+        for trial in trials
+    ]
+    note = f"Colour: {measure}. The ring is the best trial" + (
+        "; crosses have no finite loss." if len(losses) < len(trials) else "."
+    )
+    return {"measure": measure, "points": points, "note": note, "importance": importance(trials, losses)}
+
+
+def comparable(trials: Sequence[TrialRecord]) -> tuple[str, dict[int, float]]:
+    """Choose the loss that most trials have in common, say what it is, and map trials to it; not-finite ones have none.
+
+    Trials are pruned after different numbers of epochs, so that their last losses say little of their settings.
+    """
+    points = sorted({point for trial in trials for point in trial.ranks})
+    counts = {point: sum(point in trial.ranks for trial in trials) for point in points}
+    final = {trial.number: trial.value for trial in trials if trial.value is not None and math.isfinite(trial.value)}
+    common = max(points, key=lambda point: counts[point], default=None)
+    if common is None or counts[common] < len(final):
+        return "validation loss", final
+    losses = {trial.number: trial.ranks[common] for trial in trials if common in trial.ranks}
+    finite = {number: loss for number, loss in losses.items() if math.isfinite(loss)}
+    return f"loss when compared after {common:.2g} epochs", finite
+
+
+def importance(trials: Sequence[TrialRecord], losses: Mapping[int, float]) -> Section:
+    """Share the variance of the trials' order among the settings (fANOVA); trials without a finite loss come last."""
+    counting = [
+        trial for trial in trials if trial.state != "FAIL" and (trial.number in losses or trial.state == "PRUNED")
+    ]
+    # an option that one of several backbones adds is not there in the others' trials
+    shared = set.intersection(*(set(trial.params) for trial in counting)) if counting else set()
+    varied = [name for name in sorted(shared) if _varies(counting, name)]
+    if len(counting) < MIN_TRIALS:
+        return missing(
+            f"{len(counting)} trials can be compared; with fewer than {MIN_TRIALS}, chance decides which setting seems "
+            "to matter."
+        )
+    if len(varied) < 2:
+        return missing("Only one setting was varied.")
+    shares = _fanova(counting, losses, varied)
+    note = (
+        f"fANOVA of the order of {len(counting)} trials by that loss: how much of it each setting explains, "
+        "interactions shared out. From so few trials it is a hint, not a measurement."
+    )
+    return {"shares": shares, "trials": len(counting), "method": "fANOVA", "note": note}
+
+
+def _varies(trials: Sequence[TrialRecord], name: str) -> bool:
+    return len({trial.params.get(name) for trial in trials}) > 1
+
+
+def _fanova(trials: Sequence[TrialRecord], losses: Mapping[int, float], names: Sequence[str]) -> dict[str, float]:
+    """Ask Optuna, on a study in memory whose values are ranks: one exploded loss would outweigh all else."""
+    import optuna
+    from scipy.stats import rankdata
+
+    ranks = rankdata([losses.get(trial.number, math.inf) for trial in trials])
+    distributions = {name: _distribution([trial.params[name] for trial in trials]) for name in names}
+    with quiet():
+        study = optuna.create_study()
+        for trial, rank in zip(trials, ranks, strict=True):
+            params = {name: trial.params[name] for name in names}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=float(rank)))
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(share) for name, share in found.items()}
+
+
+def _distribution(values: Sequence[Any]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if all(isinstance(value, float) for value in values):
+        return FloatDistribution(min(values), max(values), log=min(values) > 0)
+    return CategoricalDistribution(sorted(set(values), key=lambda value: (type(value).__name__, value)))

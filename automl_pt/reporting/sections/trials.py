@@ -1,0 +1,97 @@
+"""The trials of a study: the leaderboard and the learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from automl_pt.reporting.sections import Section, missing
+from automl_pt.reporting.study import StudyReport
+from automl_pt.study.model_store import ranked
+from automl_pt.study.records import TrialRecord
+
+_REASONS = {
+    "completed": "completed all epochs",
+    "patience": "its loss stopped falling (patience)",
+    "pruned": "pruned: others were better",
+    "diverged": "diverged: no finite loss",
+    "interrupted": "interrupted, can go on",
+    "paused": "waits to be compared",
+    "running": "is running",
+}
+
+
+def trials_section(report: StudyReport) -> Section:
+    """List the trials, best first, each with what it cost and why it ended."""
+    if not report.trials:
+        return missing("No trial has been begun.")
+    rows = [_row(trial, report.best) for trial in in_order(report.trials)]
+    note = (
+        "A pruned trial has no final loss; under 'compared at' stands the loss by which it was ranked, after so many "
+        "epochs. It is measured with each batch's own statistics, so that it is no validation loss."
+    )
+    compared = any(trial.ranks for trial in report.trials)
+    return {"params": _params(report.trials), "rows": rows, "ranked": compared, "note": note if compared else ""}
+
+
+def in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Order trials best first: those with a loss that counts, then the others by how far they came and were ranked."""
+    first = ranked(trials)
+    rest = [trial for trial in trials if trial not in first]
+    return [*first, *sorted(rest, key=lambda one: (-(one.ranked_at or 0), _finite(one.rank_loss), one.number))]
+
+
+def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "best": best is not None and trial.number == best.number,
+        "params": dict(trial.params),
+        "state": trial.state,
+        "loss": trial.value,
+        "rank_loss": trial.rank_loss,
+        "ranked_at": trial.ranked_at,
+        "epochs": float(trial.epochs_done),
+        "seconds": trial.seconds,
+        "reason": _REASONS.get(trial.reason, trial.reason),
+    }
+
+
+def _params(trials: Sequence[TrialRecord]) -> list[str]:
+    """Name what was searched over; a parameter that never varied (one backbone) only takes room."""
+    names = sorted({name for trial in trials for name in trial.params}, key=lambda name: (name != "lr", name))
+    varied = [name for name in names if len({str(trial.params.get(name)) for trial in trials}) > 1]
+    return varied or names
+
+
+def curves_section(report: StudyReport) -> Section:
+    """Give each trial's validation losses by epoch, and the losses by which it was ranked."""
+    curves = [_curve(trial, report.best) for trial in report.trials]
+    if not any(curve["points"] or curve["ranks"] for curve in curves):
+        return missing("No trial has come to an epoch's end.")
+    dots = any(epoch < 1 for curve in curves for epoch, _ in curve["ranks"])
+    note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned." + (
+        " Small dots before the first epoch are of runs in miniature, by which trials were first compared."
+        if dots
+        else ""
+    )
+    high = [curve["number"] for curve in curves if any(loss is None for _, loss in curve["points"])]
+    return {"curves": curves, "note": note, "not_finite": high}
+
+
+def _curve(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "best": best is not None and trial.number == best.number,
+        "complete": trial.state == "COMPLETE",
+        "points": _points(trial.losses),
+        "ranks": _points(trial.ranks),
+    }
+
+
+def _points(losses: Mapping[Any, float]) -> list[list[float | None]]:
+    return [[float(epoch), loss if math.isfinite(loss) else None] for epoch, loss in sorted(losses.items())]
+
+
+def _finite(loss: float | None) -> float:
+    return loss if loss is not None and math.isfinite(loss) else math.inf

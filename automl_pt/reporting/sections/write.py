@@ -1,0 +1,49 @@
+"""A report in its two forms: plain values for `--json`, and one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import StudyError
+from automl_pt.core.files import atomic_write
+from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.reporting.html.page import render
+from automl_pt.reporting.run import RunReport, is_run, read_head, read_run
+from automl_pt.reporting.sections import Content
+from automl_pt.reporting.sections.content import run_content, study_content
+from automl_pt.reporting.study import StudyReport, read_study
+
+#: the name a search gives its report, in the study's folder
+NAME = "report.html"
+
+
+def read_content(
+    subject: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
+) -> tuple[StudyReport | RunReport, Content]:
+    """Return what is known of a study or a run directory, and all sections of its report.
+
+    Raises as `read_study`, and StudyError where a run.json is damaged; damage elsewhere is a section that says so.
+    """
+    if is_run(Path(subject)):
+        folder = Path(subject)
+        try:
+            run = read_run(folder)
+        except StudyError:
+            run = read_head(folder)  # the page says of the history that it is damaged
+        return run, run_content(run, device=device, plugins=plugins)
+    report = read_study(subject, storage=storage)
+    return report, study_content(report, device=device, plugins=plugins)
+
+
+def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+    """Write the page of a study whose search has just ended in this process; return its path."""
+    report = read_study(directory, storage=config.storage, ours=True)
+    content = study_content(report, device=config.device, plugins=plugins or load_plugins(config.plugins))
+    return write_page(content, directory / NAME)
+
+
+def write_page(content: Content, path: Path) -> Path:
+    """Write the page of a report as one file that needs nothing else; raise OutputError when that fails."""
+    atomic_write(path, render(content.values, content.pictures))
+    return path

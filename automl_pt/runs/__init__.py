@@ -1,0 +1,1 @@
+"""One run: set up, executed in a run directory, repeated."""

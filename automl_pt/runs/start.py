@@ -1,0 +1,155 @@
+"""Where a network starts: its pretrained weights, a file, or random numbers; settled before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from automl_pt.config import Settings
+from automl_pt.core.errors import ConfigError, WeightsError
+from automl_pt.core.text import printable
+from automl_pt.data.find import hints_of
+from automl_pt.dataset import Hints
+
+if TYPE_CHECKING:
+    from automl_pt.backbone import Backbone
+    from automl_pt.plugins.manager import Plugins
+
+T = TypeVar("T", bound=Settings)
+
+#: a data set whose images are smaller than this is trained from scratch, unless the user or the set says otherwise
+LOW_RESOLUTION = 64
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a backbone starts from, and in words why."""
+
+    backbone: str
+    pretrained: bool
+    text: str
+    license: str | None = None
+    #: of the file that is fetched now; 0 where it is here, None where its size is not known
+    download_bytes: int | None = 0
+
+
+def starts_pretrained(settings: Settings, backbone: Backbone, hints: Hints) -> bool:
+    """Say whether `backbone` starts from its pretrained weights: as asked, else as the hints say, where it has any."""
+    if settings.weights is not None:
+        return False
+    if settings.pretrained is not None:
+        return settings.pretrained
+    return backbone.has_pretrained and _suits(settings, hints)
+
+
+def settled(settings: T, backbone: Backbone, hints: Hints) -> T:
+    """Return the settings with `pretrained` true or false: as asked, else as `backbone` and the data's hints say."""
+    return settings.model_copy(update={"pretrained": starts_pretrained(settings, backbone, hints)})
+
+
+def _suits(settings: Settings, hints: Hints) -> bool:
+    if hints.pretrained is not None or hints.image_size is None:
+        return hints.pretrained is not False
+    return (settings.image_size or hints.image_size) >= LOW_RESOLUTION
+
+
+def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> Start:
+    """Return what `backbone` starts from; nothing is fetched, and no image is looked at.
+
+    Raises WeightsError where pretrained weights are asked for and the backbone has none, or the file given is absent.
+    """
+    size = "" if backbone.parameters is None else f", {backbone.parameters / 1e6:.1f} M parameters"
+    about, hints = f"{printable(backbone.name)}{size}", hints_of(settings, plugins)
+    if settings.weights is not None:
+        if not Path(settings.weights).exists():
+            raise WeightsError(
+                "a file of weights is not there",
+                given=printable(settings.weights),
+                remedy="check the path of --weights",
+            )
+        return Start(backbone.name, False, f"{about}, starts from {printable(settings.weights)}")
+    if starts_pretrained(settings, backbone, hints):
+        _require_weights(backbone)
+        return _pretrained(backbone, about)
+    return Start(backbone.name, False, f"{about}, starts from random weights: {_why(settings, backbone)}")
+
+
+def _why(settings: Settings, backbone: Backbone) -> str:
+    if settings.pretrained is False:
+        return "--from-scratch"
+    if not backbone.has_pretrained:
+        return "it has no pretrained ones"
+    return "its images are small, so the data set asks for it (--pretrained is the other way)"
+
+
+def _require_weights(backbone: Backbone) -> None:
+    if not backbone.has_pretrained:
+        raise WeightsError(
+            f"{backbone.name} has no pretrained weights",
+            given=f"pretrained weights of {backbone.name} are asked for",
+            remedy="leave it out, give a file with --weights, or pick one of `automl-pt backbones --pretrained`",
+        )
+
+
+def _pretrained(backbone: Backbone, about: str) -> Start:
+    where, download = "read by its plugin", None
+    if backbone.published is not None:
+        download = 0 if backbone.published.cached() is not None else backbone.published.size()
+        where = "on this machine" if download == 0 else f"a download of {megabytes(download)}"
+    text = f"{about}, starts from its pretrained weights (licence {backbone.weights_license}; {where})"
+    return Start(backbone.name, True, text, backbone.weights_license, download)
+
+
+def megabytes(count: int | None) -> str:
+    """Write a number of bytes for people."""
+    return "a size not known" if count is None else f"about {count / 1e6:.0f} MB"
+
+
+def fetch_weights(starts: Sequence[Start], settings: Settings, plugins: Plugins, options: Sequence[str] = ()) -> None:
+    """Bring the pretrained weights of `starts` onto this machine; raise WeightsError where one cannot be had.
+
+    A plugin that does not tell where its weights are is asked for its network: it raises, or has them.
+    """
+    for start in starts:
+        backbone = plugins.backbone(start.backbone, options)
+        if not start.pretrained:
+            continue
+        if backbone.published is not None:
+            _ = backbone.published.cached() or backbone.published.fetch()
+        else:
+            from automl_pt.backbones.build import build_model
+
+            side = settings.image_size or hints_of(settings, plugins).image_size or backbone.image_size
+            build_model(backbone, 2, side, pretrained=True, seed=0)
+
+
+def bring(backbone: Backbone) -> Iterator[str]:
+    """Bring a backbone's pretrained weights onto this machine, and say what is done, before and after."""
+    name = printable(backbone.name)
+    _require_weights(backbone)
+    published = backbone.published
+    if published is None:
+        from automl_pt.backbones.build import build_model
+
+        build_model(backbone, 2, backbone.image_size, pretrained=True, seed=0)
+        yield f"{name}: its plugin has its weights (licence {backbone.weights_license})"
+        return
+    path, verb = published.cached(), "is here already"
+    if path is None:
+        yield f"{name}: fetching {megabytes(published.size())}"
+        path, verb = published.fetch(), "fetched"
+    size = megabytes(path.stat().st_size)
+    yield f"{name}: {verb}, {size} in {printable(path)} (licence {backbone.weights_license})"
+
+
+def require_start_for_average(starts: Sequence[Start], settings: Settings) -> None:
+    """Raise ConfigError where weights are to be averaged that did not start from the same ones."""
+    if (
+        getattr(settings, "average", None)
+        and settings.weights is None
+        and not any(start.pretrained for start in starts)
+    ):
+        rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
+        raise ConfigError([rule])

@@ -1,0 +1,193 @@
+"""The subject of a real study: image classifiers, trained by `run`, judged on validation and test images."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_pt.backbone import Backbone
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import PluginError, StudyError
+from automl_pt.data.manifest import require_asked
+from automl_pt.data.prepare import Data, Progress, prepare, split_settings
+from automl_pt.model.load import publish
+from automl_pt.model.scoring import losses_of
+from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.plugins.provenance import used_plugins
+from automl_pt.runs.setup import choose_image_size, require_files
+from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
+from automl_pt.study.executor.base import Call, Engine, Probe, TrialSpec
+from automl_pt.study.executor.prove_backbone import prove_backbone
+from automl_pt.study.executor.trial_run import epochs
+from automl_pt.study.extras.evaluator import Bench
+from automl_pt.study.extras.extras import Maker
+from automl_pt.study.objective import Material, Proof, Subject
+from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.space.batch_sizes import StepMemory
+from automl_pt.study.space.dimensions import dimensions
+from automl_pt.training.device import choose_device
+from automl_pt.training.result import EpochResult
+
+
+def prepare_material(
+    config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: Progress | None = None
+) -> Material:
+    """Freeze or reload the split; its images are decoded with the proof, once, before any worker asks for them.
+
+    `progress(stage, done, total)` is called as that goes on, and may raise to end it.
+    """
+    plugins = plugins or load_plugins(config.plugins)
+    nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_files(config)
+    choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
+    data = prepare(config, plugins, manifest=manifest, progress=progress)
+    if not manifest.with_name("study.json").exists():
+        require_asked(data.manifest, split_settings(config), manifest)
+    extra = dimensions(nets, config.backbone_options)
+
+    def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
+        return _prove(config, nets, data, plugins, engine, unwanted)
+
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+        return epochs(spec, should_stop, data, plugins)
+
+    counts = data.manifest.counts()
+    return Material(
+        train_images=counts.get("train", 0),
+        val_images=counts.get("val", 0),
+        test_images=counts.get("test", 0),
+        fingerprint=data.manifest.fingerprint(),
+        make=make,
+        plugins=used_plugins(plugins, config.backbones, config.dataset),
+        dimensions=extra,
+        prove=prove,
+        notes=data.notes,
+        classes=len(data.manifest.classes),
+        image_sizes=tuple(dict.fromkeys(_size(config, net, data) for net in nets)),
+    )
+
+
+def _size(config: SearchConfig, backbone: Backbone, data: Data) -> int:
+    return choose_image_size(config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0), data, backbone)
+
+
+def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
+    """Yield what each backbone starts from, then bring their pretrained weights here; nothing is made before that."""
+    plugins = plugins or load_plugins(config.plugins)
+    names = tuple(dict.fromkeys(config.backbones))
+    found = [choose_start(config, plugins.backbone(name, config.backbone_options), plugins) for name in names]
+    require_start_for_average(found, config)
+    yield from found
+    fetch_weights(found, config, plugins, config.backbone_options)
+
+
+def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
+    """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
+
+    def show(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(what, done, total)
+        if config.timeout is not None and time.monotonic() - since > config.timeout:
+            raise StudyError(
+                "no model: the time was up while images were still being read",
+                given=f"--timeout {config.timeout:g}, {what}: {done} of {total}",
+                remedy="search again with a larger --timeout, or without one",
+            )
+
+    return replace(IMAGES, prepare=partial(prepare_material, progress=show))
+
+
+def _prove(
+    config: SearchConfig,
+    nets: Sequence[Backbone],
+    data: Data,
+    plugins: Plugins,
+    engine: Engine,
+    unwanted: Callable[[], bool],
+) -> Proof:
+    """Try each network once where trials run, then decode the images: absent weights or a wrong size fail here.
+
+    A plugin's fault ends the search where no other backbone is left; else its trials fail, and it is said.
+    """
+    steps, faults, classes = list[StepMemory](), list[PluginError](), len(data.manifest.classes)
+    notes: list[str] = []
+    for backbone in nets:
+        trial = config.trial(backbone=backbone.name, lr=1.0, batch_size=1, seed=0)
+        trial = settled(trial, backbone, data.hints)
+        size = choose_image_size(trial, data, backbone)
+        arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
+        here = partial(prove_backbone, trial, plugins, classes, size)
+        call = Call("automl_pt.study.executor.prove_backbone:prove", arguments, here, f"the network of {backbone.name}")
+        try:
+            found = engine.call(call, unwanted)
+        except PluginError as error:
+            faults.append(error)
+            continue
+        if found is not None:
+            notes += found["notes"]
+            steps.append(StepMemory(found["fixed"], found["per_image"]))
+        for split in ("train", "val"):
+            data.pixels(split, size)
+    if faults and len(faults) == len(nets):
+        raise faults[0]
+    notes += [f"trials of this backbone will fail: {fault.in_a_line()}" for fault in faults]
+    return Proof(() if config.micro_batch_size is not None else tuple(steps), tuple(notes))
+
+
+def compare(
+    config: SearchConfig,
+    best: TrialRecord,
+    runner_up: TrialRecord,
+    directory: Path,
+    plugins: Plugins | None,
+    tell: Callable[[str], None],
+) -> Comparison | None:
+    """Compare two trials' kept weights, image by image, on the validation split."""
+    bench = Bench.of(config, directory, plugins, tell)
+    scored = [bench.score(bench.load(directory / "trials" / str(record.number))) for record in (best, runner_up)]
+    first, second = (losses_of(one.logits, one.labels) for one in scored)
+    return paired(best.number, runner_up.number, first, second)
+
+
+def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> Comparison:
+    """Say whether the mean of `second - first`, float64[N] losses of the same images, is more than their noise."""
+    difference = second - first
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    mean = float(difference.mean())
+    return Comparison(best, runner_up, mean, error, len(difference), abs(mean) < 2 * error)
+
+
+def test(
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, tell: Callable[[str], None]
+) -> dict[str, float] | None:
+    """Measure the finished model on the test split; None where there is none."""
+    bench = Bench.of(config, manifest.parent, plugins, tell)
+    return bench.test(bench.load(model)) if bench.has_test else None
+
+
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None) -> Path:
+    """Write report.html into the folder of a study whose search has ended here."""
+    from automl_pt.reporting.sections.write import write_report
+
+    return write_report(config, directory, plugins)
+
+
+def makers() -> dict[str, Maker]:
+    """Return what makes more of ended trials than the best one's model."""
+    from automl_pt.study.extras.ensemble import make_ensemble
+    from automl_pt.study.extras.refit import make_refit
+    from automl_pt.study.extras.weight_average import make_average
+
+    return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
+
+
+IMAGES = Subject(
+    prepare_material, "automl_pt.study.executor.trial_run:make_trial", publish, compare, test, report, makers, starts
+)

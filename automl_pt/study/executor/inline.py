@@ -1,0 +1,75 @@
+"""The engine that is this process: one trial at a time, one epoch per `wait`. For notebooks, debuggers and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from automl_pt.core.errors import PluginError
+from automl_pt.study.executor.base import Call, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.executor.failures import report_failure
+from automl_pt.training.result import EpochResult
+
+
+class InlineEngine:
+    """Runs trials in this process; `should_stop` is asked after every training step and ends the trial's epoch."""
+
+    slots = 1
+
+    def __init__(self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._make, self._should_stop = make, should_stop
+        self._spec: TrialSpec | None = None
+        self._epochs: Iterator[EpochResult | Probe] | None = None
+        self._until = 0.0
+
+    def start(self, spec: TrialSpec) -> None:
+        """Begin or go on with a trial."""
+        self._spec, self._until = spec, spec.until
+
+    def go_on(self, number: int, until: float) -> None:
+        """Let the held trial go on to epoch `until`."""
+        self._until = until
+
+    def pause(self, number: int) -> None:
+        """Leave the held trial."""
+        self._leave()
+
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Any:
+        """Call a function here, where nothing can hold it to a limit; `unwanted` is not asked."""
+        try:
+            return call.here()
+        except SystemExit as end:
+            raise PluginError(
+                f"{call.what} asked to end the program",
+                given=f"SystemExit: {end}",
+                remedy="correct the plugin, or leave it out",
+            ) from end
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Do one epoch of the trial; `timeout` cannot cut it short, `should_stop` can."""
+        if self._spec is None:
+            return []
+        number = self._spec.number
+        try:
+            if self._epochs is None:
+                self._epochs = self._make(self._spec, self._should_stop)
+            result = next(self._epochs, None)
+        except (Exception, SystemExit) as error:
+            self._leave()
+            return [report_failure(number, error)]
+        if result is None:
+            self._leave()
+            return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
+        told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
+        held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
+        return [told, *([Report(number, held=result.epoch)] if held else [])]
+
+    def close(self, grace: float = 0.0) -> list[Report]:
+        """Leave the trial; it is between two epochs here, so that there is nothing to wait for."""
+        self._leave()
+        return []
+
+    def _leave(self) -> None:
+        epochs, self._spec, self._epochs = self._epochs, None, None
+        if isinstance(epochs, Generator):
+            epochs.close()

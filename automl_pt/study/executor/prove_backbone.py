@@ -1,0 +1,50 @@
+"""A backbone's network tried once before any trial, where trials run: what it takes of memory, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from automl_pt.backbones.build import build_model
+from automl_pt.backbones.network_contract import require_trainable
+from automl_pt.config import TrainConfig
+from automl_pt.model.load import given_weights
+from automl_pt.plugins.manager import Plugins
+from automl_pt.runs.setup import choose_parameters
+from automl_pt.study.executor.trial_run import loaded_plugins
+from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.memory import step_memory
+from automl_pt.training.rehearsal import rehearse
+
+
+def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int) -> dict[str, Any]:
+    """Do what `prove_backbone` does, in a worker process and of plain values."""
+    settings = TrainConfig(**{**config, "device": device, "threads": threads})
+    torch.set_num_threads(threads)
+    return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size)
+
+
+def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int) -> dict[str, Any]:
+    """Return the bytes that a step of a trial takes: `fixed` whatever the batch, and `per_image`; and `notes`.
+
+    Raises WeightsError and ConfigError for weights and an image size that the network cannot take, PluginError where it
+    is not what a run needs.
+    """
+    backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    notes: list[str] = []
+    weights = given_weights(config.weights) if config.weights else None
+    pretrained = bool(config.pretrained)
+    model = build_model(
+        backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed, tell=notes.append
+    )
+    require_trainable(model, backbone.name)
+    choose_parameters(model, backbone, config)
+    fixed, per_image = step_memory(model, size, half=precision != "fp32")
+    model = arrange(model, device, precision)
+    last = has_channels_last(device, precision)
+    rehearse(model, backbone.name, classes, size, device=device, precision=precision, channels_last=last)
+    build_model(backbone, classes, size, seed=config.seed)  # which must be another network than the first
+    return {"fixed": fixed, "per_image": per_image, "notes": notes}

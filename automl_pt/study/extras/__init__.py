@@ -1,0 +1,1 @@
+"""What a study can make of its ended trials beside the best model."""

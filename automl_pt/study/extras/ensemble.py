@@ -1,0 +1,59 @@
+"""The best trials as one model: the average of their probabilities, its gain and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+from automl_pt.model.directory import save_model
+from automl_pt.model.ensemble import join_infos, join_states
+from automl_pt.model.load import Model
+from automl_pt.study.events import Event, Notice
+from automl_pt.study.extras.evaluator import Bench, gain
+from automl_pt.study.extras.extras import Ended
+
+
+def make_ensemble(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
+    """Write `model-ensemble` and measure it on the validation images, and on those of the test split once.
+
+    Members have the winner's preprocessing, so that one batch of images serves all. `model` is None where there is but
+    one such trial.
+    """
+    bench = Bench.of(ended.config, ended.directory, ended.plugins)
+    wanted = ended.trials[: ended.config.ensemble]
+    models = {trial.number: bench.load(ended.output(trial.number)) for trial in wanted}
+    best = models[wanted[0].number]
+    members = {number: model for number, model in models.items() if model.info.preprocessing == best.info.preprocessing}
+    for reason in _left_out(ended, len(models), len(members)):
+        yield Notice(f"ensemble: {reason}")
+    if len(members) < 2:
+        return {"model": None, "members": list(members), "test": None}
+    target = ended.directory / "model-ensemble"
+    titles = [f"trial {number}" for number in members]
+    info = join_infos([model.info for model in members.values()], titles)
+    save_model(target, join_states([model.network.state_dict() for model in members.values()]), info)
+    joined = bench.load(target)
+    found = {**gain(bench.score(joined), bench.score(best)), **_cost(bench, joined, best)}
+    metrics = {name: found[name] for name in ("val_loss", "val_accuracy", "loss_gain", "loss_standard_error")}
+    save_model(target, joined.network.state_dict(), replace(joined.info, metrics=metrics))
+    test = yield from bench.tested(joined, "ensemble")
+    return {"model": str(target), "members": list(members), **found, "test": test}
+
+
+def _left_out(ended: Ended, loaded: int, members: int) -> list[str]:
+    reasons = []
+    if loaded < (ended.config.ensemble or 0):
+        there = "1 trial are" if loaded == 1 else f"{loaded} trials are"
+        reasons.append(
+            f"the weights of {there} there, not of {ended.config.ensemble}: one dropped after a run in miniature has "
+            "none, and those not kept are gone; `--pruner none` runs every trial in full"
+        )
+    if members < loaded:
+        reasons.append(f"{loaded - members} trials want other images than the best one and are left out")
+    return reasons
+
+
+def _cost(bench: Bench, joined: Model, best: Model) -> dict[str, float]:
+    times = bench.milliseconds(joined), bench.milliseconds(best)
+    return {"ms_per_image": times[0], "best_ms_per_image": times[1], "times_slower": times[0] / times[1]}

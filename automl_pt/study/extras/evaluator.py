@@ -1,0 +1,132 @@
+"""Models on a study's own images: logits, figures, and how one differs from another image by image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import AutomlError
+from automl_pt.data.prepare import Data, prepare
+from automl_pt.dataset import Split
+from automl_pt.model.labelled import Scored
+from automl_pt.model.load import BATCH_SIZE, Model, load_model
+from automl_pt.model.paired import compare
+from automl_pt.model.scoring import losses_of
+from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.study.events import Event, Notice
+
+#: images that a model's speed is measured on, and how often; the fastest counts
+TIMED_IMAGES, REPEATS = 256, 3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A study's data and plugins, to measure models on."""
+
+    config: SearchConfig
+    data: Data
+    plugins: Plugins
+    #: is told where memory ran out, and how many images cannot be read
+    tell: Callable[[str], None] = lambda text: None
+
+    @classmethod
+    def of(
+        cls,
+        config: SearchConfig,
+        directory: Path,
+        plugins: Plugins | None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> Bench:
+        """Open the data of the study in `directory`; raise what `prepare` raises when they are not as they were."""
+        plugins = plugins or load_plugins(config.plugins)
+        return cls(config, prepare(config, plugins, manifest=directory / "manifest.json"), plugins, tell)
+
+    def load(self, folder: Path) -> Model:
+        """Load a model directory on the device of the search, without a temperature kept beside it."""
+        return load_model(folder, device=self.config.device, plugins=self.plugins, calibrated=False)
+
+    def score(self, model: Model, split: Split = "val") -> Scored:
+        """Run a model on a split's images."""
+        pixels = self.data.pixels(split, model.info.preprocessing.image_size)
+        listed = self.data.manifest.counts()[split]
+        if len(pixels.labels) < listed:
+            self.tell(f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured")
+        starts = range(0, len(pixels.labels), BATCH_SIZE)
+        parts = [model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])) for start in starts]
+        if model.portion.note is not None:
+            self.tell(model.portion.note)
+        return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
+
+    @property
+    def has_test(self) -> bool:
+        """Say whether there are images to test on."""
+        return bool(self.data.manifest.counts().get("test"))
+
+    def test(self, model: Model) -> dict[str, float] | None:
+        """Return a model's loss and accuracy on the test split; None where there is none."""
+        if not self.has_test:
+            return None
+        loss, accuracy = figures(self.score(model, "test"))
+        return {"loss": loss, "accuracy": accuracy}
+
+    def tested(self, model: Model, name: str) -> Generator[Event, None, dict[str, float] | None]:
+        """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more.
+
+        So is where memory ran out.
+        """
+        found = None
+        try:
+            found = self.test(model)
+        except AutomlError as error:
+            yield Notice(f"{name}: the test split was not measured: {error.in_a_line()}")
+        if model.portion.note is not None:
+            yield Notice(f"{name}: {model.portion.note}")
+        return found
+
+    def milliseconds(self, model: Model) -> float:
+        """Return the milliseconds that the network takes for an image, in validation's batches, the fastest of a few.
+
+        Reading and decoding an image is not part of it.
+        """
+        pixels = np.asarray(self.data.pixels("val", model.info.preprocessing.image_size).images[:TIMED_IMAGES])
+        found = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            for start in range(0, len(pixels), BATCH_SIZE):
+                model.forward(pixels[start : start + BATCH_SIZE])
+            found.append(time.perf_counter() - started)
+        return 1000 * min(found) / len(pixels)
+
+
+def figures(scored: Scored) -> tuple[float, float]:
+    """Return the mean loss per image and the share of images that are classified rightly."""
+    right = scored.logits.argmax(axis=1) == scored.labels
+    return float(losses_of(scored.logits, scored.labels).mean()), float(right.mean())
+
+
+def gain(new: Scored, best: Scored) -> dict[str, Any]:
+    """Compare a new model with the best trial's on the same images; a positive `loss_gain` is the new one's.
+
+    `inside_noise` holds where that is under two standard errors of the per-image differences.
+    """
+    paired = compare(new, best)
+    error = paired.loss_standard_error
+    (loss, accuracy), (best_loss, best_accuracy) = figures(new), figures(best)
+    return {
+        "images": paired.images,
+        "val_loss": loss,
+        "val_accuracy": accuracy,
+        "best_val_loss": best_loss,
+        "best_val_accuracy": best_accuracy,
+        "loss_gain": -paired.loss_difference,
+        "loss_standard_error": error,
+        "accuracy_gain": paired.accuracy_difference,
+        "p_value": paired.p_value,
+        "inside_noise": error is None or abs(paired.loss_difference) < 2 * error,
+    }

@@ -1,0 +1,135 @@
+"""One network from several trials: the average of weights that started from the same pretrained ones.
+
+The greedy recipe of Wortsman et al., "Model soups" (ICML 2022), by the validation loss: the best trial first, then each
+next one is averaged in and stays where the loss falls. It makes sense only where training began at the same weights:
+the mean of networks that began at different random ones is no network that anybody trained. The heads begin at zero.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from automl_pt.config import TrainConfig, as_made, make
+from automl_pt.data.loader import Loader
+from automl_pt.model.directory import save_model
+from automl_pt.model.labelled import Scored
+from automl_pt.model.load import BATCH_SIZE, Model
+from automl_pt.study.events import Event, Notice
+from automl_pt.study.extras.evaluator import Bench, figures, gain
+from automl_pt.study.extras.extras import Ended
+from automl_pt.training.moving_average import copied
+
+State = dict[str, Tensor]
+
+
+def average(states: Sequence[State]) -> State:
+    """Return the mean of each tensor, computed in float64; of whole numbers, which only count, the first's."""
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
+        if first.is_floating_point()
+        else first.clone()
+        for name, first in states[0].items()
+    }
+
+
+def make_average(ended: Ended) -> Generator[Event, None, dict[str, Any] | None]:
+    """Try the average, and write `model-average` where its validation loss is below the best trial's."""
+    bench, target = Bench.of(ended.config, ended.directory, ended.plugins), ended.directory / "model-average"
+    trials = ended.trials[: ended.config.average]
+    best = bench.load(ended.output(trials[0].number))
+    soup, start = _Soup(bench, best), bench.score(best)
+    taken, tried = [trials[0].number], []
+    loss, chosen = figures(start)[0], start
+    for trial in trials[1:]:
+        if ended.should_stop():
+            return None
+        model = bench.load(ended.output(trial.number))
+        if _kind(model) != _kind(best):
+            continue
+        tried.append(trial.number)
+        scored = soup.with_(model)
+        if (found := figures(scored)[0]) < loss:
+            soup.keep(model)
+            taken.append(trial.number)
+            loss, chosen = found, scored
+        yield Notice(f"average: with trial {trial.number} the validation loss is {found:.4f}, the lowest {loss:.4f}")
+    result = {"tried": tried, "members": taken, "kept": len(taken) > 1, **gain(chosen, start)}
+    if len(taken) == 1:
+        shutil.rmtree(target, ignore_errors=True)
+        return {**result, "batch_norm": soup.batch_norm, "model": None, "test": None}
+    metrics = {"val_loss": result["val_loss"], "val_accuracy": result["val_accuracy"], "average_of_trials": taken}
+    save_model(target, soup.state, replace(best.info, metrics=metrics, history=[]))
+    test = yield from bench.tested(bench.load(target), "average")
+    return {**result, "batch_norm": soup.batch_norm, "model": str(target), "test": test}
+
+
+def _kind(model: Model) -> tuple[Any, ...]:
+    """Return what must be the same for two networks to be averaged tensor by tensor."""
+    config = model.info.config
+    return model.info.backbone, config.get("backbone_options"), model.info.preprocessing
+
+
+class _Soup:
+    """The networks averaged so far, and one network to measure an average with."""
+
+    def __init__(self, bench: Bench, best: Model) -> None:
+        self.bench, self.best = bench, best
+        self.states: list[State] = [_state(best.network)]
+        self.network = copied(best.network)
+        self.batch_norm = self._rule()
+        #: the average of those taken in, as it was measured
+        self.state = self.states[0]
+
+    def _rule(self) -> str:
+        """Say what becomes of the running statistics of batch normalisation, which cannot be averaged."""
+        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules()):
+            return "none in the network"
+        if self.best.info.config.get("freeze") == "backbone":
+            return "frozen, the same in all"
+        if make(TrainConfig, as_made(self.best.info.config)).keeps_batch_norm:
+            return "kept, the same in all"
+        return "recomputed in one pass over the training images"
+
+    def with_(self, model: Model) -> Scored:
+        """Measure, on the validation images, the average with one network more."""
+        self._load(average([*self.states, _state(model.network)]))
+        return self.bench.score(replace(self.best, network=self.network))
+
+    def keep(self, model: Model) -> None:
+        """Take in for good a network that was the last to be measured."""
+        self.states.append(_state(model.network))
+        # computed again it may be another: a pass over training images draws random numbers where there is dropout
+        self.state = _state(self.network)
+
+    def _load(self, state: State) -> None:
+        self.network.load_state_dict(state)
+        if self.batch_norm.startswith("recomputed"):
+            update_bn(self._batches(), self.network, self.best.device)
+        self.network.eval()
+
+    def _batches(self) -> Any:
+        """Return one epoch of training batches, augmented as in the last ones of training, the same each time."""
+        rule, config = self.best.info.preprocessing, self.bench.config
+        loader = Loader(
+            self.bench.data.pixels("train", rule.image_size),
+            batch_size=BATCH_SIZE,
+            mean=rule.mean,
+            std=rule.std,
+            seed=config.seed,
+            device=self.best.device,
+            hints=self.bench.data.hints,
+            augmented_epochs=1 if config.augment == "always" else 0,
+            shuffle=True,
+        )
+        return loader.epoch(1)
+
+
+def _state(network: nn.Module) -> State:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

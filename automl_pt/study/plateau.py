@@ -1,0 +1,43 @@
+"""When further trials are not worth their time: the last ones have improved by less than the validation set's noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from automl_pt.study.model_store import ranked
+from automl_pt.study.pruning.base import Standing
+from automl_pt.study.records import TrialRecord
+
+#: as many trials as this must have brought nothing, after at least as many before them
+WINDOW = 8
+
+
+@dataclass
+class Flatness:
+    """Asks, before a trial is added, whether the study has become flat.
+
+    `noise(best, second)` measures the standard error of the difference of two trials' losses, image by image, on the
+    validation set; None where the weights are not there.
+    """
+
+    noise: Callable[[TrialRecord, TrialRecord], float | None]
+    _measured: dict[tuple[int, int], float | None] = field(default_factory=dict)
+
+    def is_flat(self, standings: Sequence[Standing], records: Sequence[TrialRecord], level: float) -> bool:
+        """Compare the last `WINDOW` trials with those before, all at epoch `level`."""
+        losses = [trial.rank(level) for trial in standings if trial.end != "lost" and trial.epoch >= level]
+        if len(losses) < 2 * WINDOW:
+            return False
+        gain = min(losses[:-WINDOW]) - min(losses[-WINDOW:])
+        noise = self._noise(records)
+        return noise is not None and max(0.0, gain) < noise
+
+    def _noise(self, records: Sequence[TrialRecord]) -> float | None:
+        best = ranked(records)[:2]
+        if len(best) < 2:
+            return None
+        pair = (best[0].number, best[1].number)
+        if pair not in self._measured:
+            self._measured[pair] = self.noise(*best)
+        return self._measured[pair]

@@ -1,0 +1,201 @@
+"""A study that is open: its trials are run by its coordinator, and concluded here, to one model and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.files import write_json
+from automl_pt.core.missing_model import of_trials
+from automl_pt.plugins.manager import Plugins
+from automl_pt.runs.tracking import Trackers
+from automl_pt.study.coordinator import Coordinator
+from automl_pt.study.events import Event, StudyStarted
+from automl_pt.study.executor.devices import devices_for
+from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.extras.extras import Ended, after_search, asked
+from automl_pt.study.model_store import ranked
+from automl_pt.study.objective import Material, Subject
+from automl_pt.study.records import Comparison, StudyResult, TrialRecord
+from automl_pt.study.tracking import StudyFollower
+
+#: seconds in which running trials may save when a search is interrupted
+GRACE = 5.0
+#: seconds that a report takes besides running the model on the validation images; shorter searches than ten times
+#: this have none unless time is left
+REPORT_SECONDS = 4.0
+
+
+@dataclass
+class OpenStudy:
+    """A study that is open and ready to run."""
+
+    config: SearchConfig
+    directory: Path
+    storage: str
+    subject: Subject
+    coordinator: Coordinator
+    material: Material
+    #: what the user should read before the first trial
+    said: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def started(self) -> StudyStarted:
+        """Tell what begins."""
+        records = self.coordinator.ledger.records()
+        ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
+        engine = self.coordinator.engine
+        return StudyStarted(
+            name=self.coordinator.ledger.name,
+            directory=str(self.directory),
+            storage=self.storage,
+            trials=self.config.trials,
+            finished=ended,
+            workers=0 if isinstance(engine, InlineEngine) else engine.slots,
+            epochs=self.config.epochs,
+            images=self.material.counts(),
+            classes=self.material.classes,
+            image_sizes=self.material.image_sizes,
+            device=", ".join(dict.fromkeys(devices_for(self.config))),
+            searched=self.coordinator.space.text(),
+        )
+
+    def follower(self, trackers: Trackers | None) -> StudyFollower | None:
+        """Return what turns this search's events into what its trackers are told; None without any."""
+        ledger = self.coordinator.ledger
+        if trackers is None:
+            return None
+        return StudyFollower(trackers, self.config, ledger.name, self.directory, ledger.records)
+
+    def grace(self, stop: Callable[[], int | None]) -> float:
+        """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
+        budget = self.coordinator.budget
+        return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
+
+    def conclude(self, plugins: Plugins | None, signal: int | None) -> StudyResult:
+        """Judge the best trial, remove what nobody needs any more, and sum up."""
+        coordinator, shelf = self.coordinator, self.coordinator.shelf
+        records = coordinator.ledger.records()
+        best, runner_up = [*ranked(records)[:2], None, None][:2]
+        comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
+        if not (self.directory / "study.json").exists():
+            self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
+        shelf.tidy(records, self.config.models_kept)
+        result = StudyResult(
+            name=coordinator.ledger.name,
+            directory=str(self.directory),
+            storage=self.storage,
+            model=str(shelf.model) if best is not None else None,
+            best=best,
+            runner_up=runner_up,
+            comparison=comparison,
+            test=figures,
+            trials=tuple(records),
+            stopped=coordinator.stopped,
+            seconds=coordinator.budget.seconds(),
+            estimate_error=coordinator.budget.estimate_error(),
+            signal=signal,
+            notes=tuple(self.notes),
+            slots=coordinator.engine.slots,
+            busy_seconds=coordinator.budget.busy,
+        )
+        write_json(self.directory / "result.json", result.to_dict())
+        _require_some_success(records, coordinator.ledger.name)
+        return result
+
+    def report(self, result: StudyResult, plugins: Plugins | None) -> StudyResult:
+        """Write the page, where there is time; whatever keeps it from being written is a note in the result.
+
+        The search is over and its model stands, so that nothing a page meets may end it with an error.
+        """
+        if self.subject.report is None or not self.config.report or result.signal is not None:
+            return result
+        budget = self.coordinator.budget
+        if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
+            note = f"no time was left for report.html; `automl-pt report {result.directory} --html FILE` writes it"
+            return replace(result, notes=(*result.notes, note))
+        try:
+            path = self.subject.report(self.config, self.directory, plugins)
+        except (Exception, SystemExit) as error:
+            reason = error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
+            return replace(result, notes=(*result.notes, f"report.html was not written: {reason}"))
+        return replace(result, report=str(path))
+
+    def make_more(
+        self, result: StudyResult, plugins: Plugins | None, stop: Callable[[], int | None]
+    ) -> Generator[Event, None, StudyResult]:
+        """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
+        shelf, budget = self.coordinator.shelf, self.coordinator.budget
+        if self.subject.makers is None or result.best is None or not asked(self.config):
+            return result
+        limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
+        held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
+
+        def done() -> bool:
+            return stop() is not None or budget.seconds() > limit
+
+        made = yield from after_search(Ended(self.config, self.directory, held, plugins, done), self.subject.makers())
+        result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
+        write_json(self.directory / "result.json", result.to_dict())
+        return result
+
+    def _test(self, plugins: Plugins | None) -> tuple[dict[str, float] | None, bool]:
+        """Measure the finished model on the test split; return its figures, and False where an error kept it from them.
+
+        Its images are looked at here for the first time: they may have changed or be unreadable, or find no room. The
+        search is over and its model stands, so that this is no reason to end with an error.
+        """
+        try:
+            model = self.coordinator.shelf.model
+            return self.subject.test(self.config, model, self.directory / "manifest.json", plugins, self._tell), True
+        except AutomlError as error:
+            self.notes.append(f"the test split was not measured: {error.in_a_line()}")
+            return None, False
+
+    def _tell(self, text: str) -> None:
+        """Note something once, however many models it befell."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _judge(
+        self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None
+    ) -> tuple[Comparison | None, dict[str, float] | None]:
+        """Compare and test the finished model, once: the same study opened again is told what was found then.
+
+        Only a test that an error kept from being made is tried again.
+        """
+        ledger = self.coordinator.ledger
+        pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
+        found = ledger.judgement()
+        if found and found["pair"] == pair:
+            comparison = Comparison(**found["comparison"]) if found["comparison"] else None
+            if found.get("tested", True):
+                return comparison, found["test"]
+        else:
+            comparison = self._compare(best, runner_up, plugins)
+        figures, is_tested = self._test(plugins)
+        plain = asdict(comparison) if comparison is not None else None
+        ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
+        return comparison, figures
+
+    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None, plugins: Plugins | None) -> Comparison | None:
+        """Compare the two best where both have come to their end and the second one's weights are still there."""
+        if runner_up is None or not runner_up.state == best.state == "COMPLETE":
+            return None
+        if not self.coordinator.shelf.holds(runner_up.number):
+            return None
+        try:
+            return self.subject.compare(self.config, best, runner_up, self.directory, plugins, self._tell)
+        except AutomlError as error:  # such as of a trial that ran before its plugin was changed
+            self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
+            return None
+
+
+def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
+    """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
+    if records and all(record.state == "FAIL" for record in records):
+        absence = of_trials([(record.state, record.reason) for record in records], "trials")
+        raise StudyError(f"no model: {absence.what}", given=f"study {name}", remedy=absence.remedy)

@@ -1,0 +1,228 @@
+"""Opens a study: what is there of it, with what it may go on, where its trials run and under which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from automl_pt import __version__
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import StudyError
+from automl_pt.core.files import write_json
+from automl_pt.core.locks import locked
+from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.runs.directory import Tidied
+from automl_pt.study import resume
+from automl_pt.study.budget import Budget
+from automl_pt.study.coordinator import Coordinator
+from automl_pt.study.executor.base import Engine
+from automl_pt.study.executor.devices import devices_for, memory_for, threads_for
+from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.executor.processes import LocalEngine
+from automl_pt.study.extras.extras import images_to_learn
+from automl_pt.study.model_store import Shelf
+from automl_pt.study.objective import Material, Proof, Subject
+from automl_pt.study.plateau import Flatness
+from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.session import REPORT_SECONDS, OpenStudy
+from automl_pt.study.space.batch_sizes import Offer, offer
+from automl_pt.study.space.points import few_images, settle
+from automl_pt.study.space.space import make_space, require_batch_sizes
+from automl_pt.study.store.backends import (
+    close_storage,
+    default_url,
+    files_of,
+    is_shared,
+    lock_file,
+    open_storage,
+    server_engine,
+    shown,
+    storage_note,
+)
+from automl_pt.study.store.coordination import Alone, Among
+from automl_pt.study.store.study_files import plugins_of
+from automl_pt.study.store.trials import OFFERED, Ledger, Presence
+
+#: what a search makes in its folder before it has begun
+PRELIMINARY = ("manifest.json", ".lock", "logs")
+
+
+def open_study(
+    config: SearchConfig,
+    directory: Path,
+    subject: Subject,
+    plugins: Plugins | None,
+    stop: Callable[[], int | None],
+    stack: ExitStack,
+    since: float | None = None,
+) -> OpenStudy:
+    """Open the study in `directory`, or begin it; what it holds on to, such as locks, is let go with `stack`.
+
+    Its time counts from `since`, a moment of `time.monotonic`, or from now.
+    Raises StudyError where it was made with other data or settings, or another process works on it.
+    """
+    url = storage_url(config, directory)
+    if not is_shared(url):
+        _be_alone(config, url, directory, stack)
+    budget = Budget(config.timeout, since=since)
+    before = _plugins_before(config, directory, plugins)
+    material = subject.prepare(config, directory / "manifest.json", plugins)
+    looks = 2 + (subject.report is not None and config.report)
+    budget.images = (material.train_images, looks * material.val_images + material.test_images)
+    if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
+        budget.report = REPORT_SECONDS
+    budget.later = images_to_learn(config, material.train_images, material.val_images)
+    engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
+    stack.callback(engine.close)
+    proof = material.prove(engine, lambda: stop() is not None) if material.prove is not None else Proof()
+    ledger = _open_ledger(config, url, directory, stack)
+    config, material, kept, has_grown = _agree(ledger, config, directory, material)
+    config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
+    budget.slots = engine.slots
+    offered = _offer(config, material, proof, ledger, engine, has_grown)
+    rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
+    first_rung = ledger.about().get("first_rung")
+    resume.require_same_rungs(
+        ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
+    )
+    coordinator = Coordinator(
+        config=config,
+        ledger=ledger,
+        shelf=Shelf(directory, subject.publish),
+        engine=engine,
+        rule=rule,
+        space=make_space(config, material.train_images, material.dimensions, offered.sizes),
+        budget=budget,
+        stop=stop,
+        flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
+    )
+    write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
+    notes = resume.other_versions(before, material.plugins)
+    few = few_images(config, material.train_images, offered.sizes)
+    notices = (offered.notice, few, repeats, storage_note(url))
+    said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
+    return OpenStudy(config, directory, shown(url), subject, coordinator, material, said, notes)
+
+
+def storage_url(config: SearchConfig, directory: Path) -> str:
+    """Return the URL of the study's storage."""
+    return config.storage or default_url(directory)
+
+
+def untouched(config: SearchConfig, directory: Path) -> Tidied:
+    """Return what leaves no trace of a search that is refused before it has begun.
+
+    Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
+    """
+    require_rule(config.pruner)
+    beside = files_of(storage_url(config, directory), config.name or directory.name)
+    return Tidied(directory, mark="study.json", names=PRELIMINARY, beside=beside)
+
+
+def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
+    """Lock the folder, and the study in its storage: that may be named from another folder, too."""
+    stack.enter_context(locked(directory / ".lock", wait=False))
+    beside = lock_file(url, config.name or directory.name)
+    if beside is not None:
+        stack.enter_context(locked(beside, wait=False))
+
+
+def _offer(
+    config: SearchConfig, material: Material, proof: Proof, ledger: Ledger, engine: Engine, has_grown: bool
+) -> Offer:
+    """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
+    free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
+    with ledger.turn():
+        known = ledger.about().get(OFFERED, ())
+        offered = offer(config, material.train_images, proof.steps, free, known, has_grown=has_grown)
+        if config.batch_sizes is None:
+            ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
+    return offered
+
+
+def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
+    """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
+    used = plugins_of(directory / "study.json")
+    if used:
+        resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
+    return used
+
+
+def _flatness(config: SearchConfig, directory: Path, subject: Subject, plugins: Plugins | None) -> Flatness:
+    def noise(best: TrialRecord, second: TrialRecord) -> float | None:
+        if not all((directory / "trials" / str(record.number) / "model.json").exists() for record in (best, second)):
+            return None
+        comparison = subject.compare(config, best, second, directory, plugins, lambda text: None)
+        return None if comparison is None else comparison.standard_error
+
+    return Flatness(noise)
+
+
+def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> Ledger:
+    name = config.name or directory.name
+    storage = open_storage(url)
+    stack.callback(close_storage, storage)
+    presence: Presence = Alone()
+    if is_shared(url):
+        presence = Among(server_engine(url), name)
+        stack.callback(presence.close)
+    return Ledger(storage, name, presence, shown(url))
+
+
+def _agree(
+    ledger: Ledger, config: SearchConfig, directory: Path, material: Material
+) -> tuple[SearchConfig, Material, dict[str, Any], bool]:
+    """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
+
+    Return settings and material with the backbones in the study's own order, and what its folder shall say of it.
+    """
+    require_batch_sizes(config, material.train_images)
+    with ledger.turn():
+        found = ledger.about()
+        config, dimensions = resume.in_order(found, config, material)
+        material = replace(material, dimensions=dimensions)
+        wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
+        if found:
+            resume.require_comparable(found, wanted, where=str(directory))
+            resume.require_folder(ledger.trials(), directory, where=ledger.shown_url)
+        else:
+            _require_free(ledger, directory)
+        ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
+    ledger.unnamed = resume.first_of_several(config.backbones)
+    where = ledger.shown_url if config.storage else "study.db"
+    asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
+    kept = {"name": ledger.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
+    return config, material, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
+
+
+def _require_free(ledger: Ledger, directory: Path) -> None:
+    """Raise StudyError where a study cannot begin in this storage and folder; it is then not left in the storage."""
+    try:
+        resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
+        resume.require_unused(directory, where=ledger.shown_url)
+    except StudyError:
+        ledger.withdraw()
+        raise
+
+
+def _make_engine(
+    config: SearchConfig,
+    directory: Path,
+    subject: Subject,
+    material: Material,
+    plugins: Plugins | None,
+    should_stop: Callable[[], bool],
+) -> Engine:
+    if config.workers == 0 or (plugins is not None and _registered_by_hand(plugins)):
+        return InlineEngine(material.make, should_stop)
+    devices = devices_for(config)
+    threads = threads_for(config, len(devices))
+    return LocalEngine(subject.make, devices, threads=threads, logs=directory / "logs", limit=config.trial_timeout)
+
+
+def _registered_by_hand(plugins: Plugins) -> bool:
+    return {name for name, _ in plugins.manager.list_name_plugin()} > {plugin.name for plugin in plugins.loaded}

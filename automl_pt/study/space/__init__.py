@@ -1,0 +1,1 @@
+"""The search space, and which point of it the next trial has."""

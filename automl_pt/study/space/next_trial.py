@@ -1,0 +1,45 @@
+"""What a trial is given: the point that a new one tries, and the settings of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.core.seeds import derive_seed
+from automl_pt.study.executor import failures
+from automl_pt.study.pruning.base import Rule
+from automl_pt.study.space.sampler import suggest
+from automl_pt.study.space.space import Space
+from automl_pt.study.store.attributes import outcome
+from automl_pt.study.store.trials import Ledger
+
+OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
+
+
+def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
+    """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again."""
+    trials, smaller = ledger.trials(), space
+    for trial in trials:
+        ended = outcome(trial)
+        if ended is not None and ended.reason == OUT_OF_MEMORY:
+            smaller = smaller.without(trial.params["batch_size"])
+    params = suggest(
+        smaller,
+        {trial.number: ledger.params(trial) for trial in trials},
+        rule.ranking(ledger.standings()),
+        seed=seed,
+        number=len(trials),
+    )
+    return ledger.add(params, space.distributions(params.get("backbone", space.backbones[0])))
+
+
+def trial_config(config: SearchConfig, space: Space, number: int, params: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a trial's run."""
+    return config.trial(
+        backbone=params.get("backbone", space.backbones[0]),
+        lr=params["lr"],
+        batch_size=params["batch_size"],
+        seed=derive_seed(config.seed, "trial", number),
+        backbone_options=space.options(params),
+    )

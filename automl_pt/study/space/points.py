@@ -1,0 +1,75 @@
+"""How many settings there are to search: where they are few, trials repeat each other, and that is said."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.config import SearchConfig
+from automl_pt.core.text import counted
+from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, OFFERED, STEPS, Space, allowed
+
+if TYPE_CHECKING:
+    from automl_pt.study.space.dimensions import Dimension
+
+
+def count_points(space: Space) -> int | None:
+    """Return how many settings a space holds, None where a range in it is continuous."""
+    if space.lr[0] < space.lr[1]:
+        return None
+    total = 0
+    for backbone in space.backbones:
+        sizes = [_size(dimension) for dimension in space.own(backbone)]
+        if None in sizes:
+            return None
+        total += len(space.batch_sizes) * math.prod(size for size in sizes if size is not None)
+    return total
+
+
+def settle(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None]:
+    """Return the settings of a search, one trial where there is one setting to try, and what is to be said of it.
+
+    An ensemble or an average needs several trials, which then differ in their seeds alone.
+    """
+    points = count_points(space)
+    if points is None or points >= config.trials:
+        return config, None
+    if points > 1:
+        what = f"there are {points} settings to search, and {config.trials} trials"
+        return config, f"{what}: some settings are tried more than once, with other seeds"
+    fixed = ", ".join(f"{name} {_shown(value)}" for name, value in space.default().items())
+    if config.ensemble or config.average:
+        return config, f"nothing to search: all {config.trials} trials have {fixed}, and differ in their seed alone"
+    trials = counted(config.trials, "trial")
+    note = f"nothing to search: {fixed} is the single setting, so that 1 trial is run instead of the {trials} asked for"
+    return config.model_copy(update={"trials": 1}), f"{note}; `automl-pt train` trains with fixed settings"
+
+
+def few_images(config: SearchConfig, train_images: int, sizes: tuple[int, ...]) -> str | None:
+    """Say which batch sizes are searched where the images are too few for all that are offered otherwise."""
+    most = allowed(train_images, config.epochs)[-1]
+    if config.batch_sizes is not None or most == OFFERED[-1]:
+        return None
+    default = min(sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
+    first = "" if default == DEFAULT_BATCH_SIZE else f"; trial 0 has {default} instead of {DEFAULT_BATCH_SIZE}"
+    what = f"batch sizes above {most} are not searched"
+    if len(sizes) == 1:
+        what = f"the batch size is not searched, all trials have {sizes[0]}"
+    why = f"larger ones leave a run under {STEPS} steps ({train_images} training images, {config.epochs} epochs)"
+    return f"{what}, because {why}{first}; --batch-size names others"
+
+
+def _size(dimension: Dimension) -> int | None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    spread = dimension.distribution
+    if isinstance(spread, CategoricalDistribution):
+        return len(spread.choices)
+    assert isinstance(spread, FloatDistribution | IntDistribution)
+    if spread.low == spread.high:
+        return 1
+    return None if spread.step is None else round((spread.high - spread.low) / spread.step) + 1
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

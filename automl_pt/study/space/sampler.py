@@ -1,0 +1,127 @@
+"""Which parameters the next trial has: a pure function of the study's seed, the trial's number and what is known.
+
+Trial 0 is the documented default. Then comes a space-filling start, then Optuna's TPE. It works on an in-memory copy in
+which only the order of the trials matters, so that trials of different length can be compared, and a restarted
+coordinator asks for the same parameters as the one that was killed.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from automl_pt.core.seeds import derive_seed
+from automl_pt.study.quiet import quiet
+from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, Space
+
+#: trials, the default one included, before TPE begins
+STARTUP = 10
+#: learning rates are searched as `lr / (batch_size / 16) ** EXPONENT`; docs/search.md has what the power does
+EXPONENT = 0.5
+CANDIDATES = 20
+
+
+def suggest(
+    space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], *, seed: int, number: int
+) -> dict[str, Any]:
+    """Return the parameters of trial `number`.
+
+    `params` holds those of all trials so far; `ranking` the numbers of those that can be compared, best first. The
+    others are under way, and TPE keeps away from them.
+    """
+    if number == 0:
+        return space.default()
+    if number < STARTUP or not ranking:
+        return space.at(_filling(seed, number, 3 + len(space.extra)))
+    return _ask_tpe(space, params, ranking, derive_seed(seed, "sampler", number))
+
+
+def _filling(seed: int, number: int, axes: int) -> list[float]:
+    """Return `axes` coordinates of point `number` of a randomly shifted Halton sequence (Cranley, Patterson, 1976)."""
+    shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(axes)
+    return [(_radical_inverse(number, base) + shift) % 1 for base, shift in zip(_primes(), shifts, strict=False)]
+
+
+def _primes() -> Iterator[int]:
+    return (n for n in count(2) if all(n % divisor for divisor in range(2, int(n**0.5) + 1)))
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """Mirror the digits of `number` in `base` at the point: van der Corput's sequence, in [0, 1)."""
+    value, weight = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        weight /= base
+        value += digit * weight
+    return value
+
+
+def _ask_tpe(
+    space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], seed: int
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed % 2**32,
+            n_startup_trials=0,
+            multivariate=True,
+            constant_liar=True,
+        )
+    with quiet():
+        study = optuna.create_study(sampler=sampler)
+    distributions = _coordinates(space)
+    places = {number: place for place, number in enumerate(ranking)}
+    for number, values in sorted(params.items()):
+        if values.get("backbone", space.backbones[0]) not in space.backbones:
+            continue  # of another coordinator, which was given more backbones than this one
+        study.add_trial(_told(space, values, distributions, places.get(number)))
+    for _ in range(CANDIDATES):
+        found = _plain(space, study.ask(distributions).params)
+        if space.lr[0] <= found["lr"] <= space.lr[1]:
+            break
+    return {**found, "lr": min(space.lr[1], max(space.lr[0], found["lr"]))}
+
+
+def _coordinates(space: Space) -> dict[str, BaseDistribution]:
+    scales = [(size / DEFAULT_BATCH_SIZE) ** EXPONENT for size in space.batch_sizes]
+    found: dict[str, BaseDistribution] = {
+        "rate": FloatDistribution(space.lr[0] / max(scales), space.lr[1] / min(scales), log=True),
+        "size": IntDistribution(0, len(space.batch_sizes) - 1),
+    }
+    if len(space.backbones) > 1:
+        found["backbone"] = CategoricalDistribution(space.backbones)
+    return found | {dimension.name: dimension.distribution for dimension in space.extra}
+
+
+def _told(
+    space: Space, values: Mapping[str, Any], distributions: dict[str, BaseDistribution], place: int | None
+) -> optuna.trial.FrozenTrial:
+    sizes = space.batch_sizes
+    size = min(range(len(sizes)), key=lambda index: abs(math.log(sizes[index] / values["batch_size"])))
+    rate = values["lr"] / (values["batch_size"] / DEFAULT_BATCH_SIZE) ** EXPONENT
+    bounds = distributions["rate"]
+    assert isinstance(bounds, FloatDistribution)
+    known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
+    if len(space.backbones) > 1:
+        known["backbone"] = values.get("backbone", space.backbones[0])
+    known |= {dimension.name: values[dimension.name] for dimension in space.extra if dimension.name in values}
+    own = {name: distributions[name] for name in known}
+    state = TrialState.RUNNING if place is None else TrialState.COMPLETE
+    return create_trial(state=state, value=place, params=known, distributions=own)
+
+
+def _plain(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
+    batch_size = space.batch_sizes[found["size"]]
+    lr = found["rate"] * (batch_size / DEFAULT_BATCH_SIZE) ** EXPONENT
+    plain = {"lr": lr, "batch_size": batch_size}
+    plain |= {"backbone": found["backbone"]} if "backbone" in found else {}
+    own = space.own(found.get("backbone", space.backbones[0]))
+    return plain | {dimension.name: found[dimension.name] for dimension in own}

@@ -1,0 +1,128 @@
+"""What is searched: learning rate, batch size, the backbone where several are given, and backbones' own options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from automl_pt.backbones.options import told
+from automl_pt.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from automl_pt.config import SearchConfig
+    from automl_pt.study.space.dimensions import Dimension
+
+DEFAULT_LR = 0.001
+DEFAULT_BATCH_SIZE = 16
+OFFERED = tuple(2**power for power in range(3, 9))
+#: of the optimiser, that a batch size must leave a run: with fewer the best of ten sets of trials were worse by 0 to
+#: 79 %, and once better by 4 % (docs/search.md)
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Space:
+    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given.
+
+    `extra` are options of the backbones; a trial has those of its own.
+    """
+
+    lr: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+    backbones: tuple[str, ...]
+    extra: tuple[Dimension, ...] = ()
+
+    def text(self) -> str:
+        """Say in words what is searched."""
+        low, high = self.lr
+        sizes = ", ".join(map(str, self.batch_sizes))
+        parts = [
+            f"learning rate {low:g} to {high:g}" if low < high else f"learning rate {low:g} alone",
+            f"batch size {sizes}" if len(self.batch_sizes) > 1 else f"batch size {sizes} alone",
+            *([f"backbone {', '.join(self.backbones)}"] if len(self.backbones) > 1 else []),
+            *(dimension.name for dimension in self.extra),
+        ]
+        return "; ".join(parts)
+
+    def default(self) -> dict[str, Any]:
+        """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
+        low, high = self.lr
+        batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
+        return self._params(
+            min(high, max(low, DEFAULT_LR)), batch_size, self.backbones[0], [d.default for d in self.extra]
+        )
+
+    def at(self, unit: Sequence[float]) -> dict[str, Any]:
+        """Map a point of the unit cube to parameters, evenly in log lr, batch sizes, backbones and options."""
+        low, high = (math.log(bound) for bound in self.lr)
+        lr = min(self.lr[1], max(self.lr[0], math.exp(low + unit[0] * (high - low))))
+        batch_size = self.batch_sizes[int(unit[1] * len(self.batch_sizes))]
+        backbone = self.backbones[int(unit[2] * len(self.backbones))]
+        options = [dimension.at(place) for dimension, place in zip(self.extra, unit[3:], strict=True)]
+        return self._params(lr, batch_size, backbone, options)
+
+    def without(self, batch_size: int) -> Space:
+        """Leave out batch sizes from `batch_size` up, which did not fit in memory; the smallest always stays."""
+        fitting = tuple(size for size in self.batch_sizes if size < batch_size)
+        return replace(self, batch_sizes=fitting or self.batch_sizes[:1])
+
+    def own(self, backbone: str) -> list[Dimension]:
+        """Return the dimensions of one backbone."""
+        return [dimension for dimension in self.extra if dimension.backbone == backbone]
+
+    def options(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a trial's options as the setting `backbone_options` holds them."""
+        return tuple(told(d.option, params[d.name]) for d in self.extra if d.name in params)
+
+    def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
+        """Describe the parameters, of a trial of one backbone or of all, to Optuna's storage.
+
+        Batch sizes are told as a range of integers: Optuna lets a range grow within a study, but not a set of choices.
+        """
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, BaseDistribution] = {
+            "lr": FloatDistribution(*self.lr, log=True),
+            "batch_size": IntDistribution(self.batch_sizes[0], self.batch_sizes[-1], log=True),
+        }
+        if len(self.backbones) > 1:
+            found["backbone"] = CategoricalDistribution(self.backbones)
+        asked = self.extra if backbone is None else self.own(backbone)
+        return found | {dimension.name: dimension.distribution for dimension in asked}
+
+    def _params(self, lr: float, batch_size: int, backbone: str, options: Sequence[Any]) -> dict[str, Any]:
+        plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
+        own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone == backbone}
+        return {**plain, **({"backbone": backbone} if len(self.backbones) > 1 else {}), **own}
+
+
+def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
+    """Return the batch sizes that may be offered unasked: those that leave a run `STEPS`, the smallest always."""
+    fitting = tuple(size for size in OFFERED if STEPS * size <= epochs * train_images)
+    return fitting or (max(1, min(OFFERED[0], train_images)),)
+
+
+def make_space(
+    config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = (), offered: Sequence[int] | None = None
+) -> Space:
+    """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
+
+    Raises ConfigError when a batch size asked for is above the number of training images.
+    """
+    if config.batch_sizes is None:
+        sizes = tuple(offered or allowed(train_images, config.epochs))
+    else:
+        require_batch_sizes(config, train_images)
+        sizes = tuple(sorted(set(config.batch_sizes)))
+    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)
+
+
+def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
+    """Raise ConfigError when a batch size asked for is above the number of training images."""
+    largest = max(config.batch_sizes or (0,))
+    if largest > train_images:
+        raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])

@@ -1,0 +1,1 @@
+"""The trials of a study on disk, in Optuna's storage."""

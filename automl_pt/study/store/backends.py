@@ -1,0 +1,331 @@
+"""Opens a study's storage so that a kill, a power cut or a dropped connection costs nothing that was acknowledged.
+
+SQLite (the default) runs in WAL mode with `synchronous=FULL` on every connection. `journal:PATH` is Optuna's journal
+file, repaired and with a lock of our own. PostgreSQL and MySQL are named by URL. Storages that unpickle what they read
+are refused: whoever can write there could run code here. A password never appears in a message.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from sqlalchemy.engine import make_url
+
+from automl_pt.core.errors import StorageError
+from automl_pt.core.file_systems import network_note
+from automl_pt.core.files import sync_folder
+from automl_pt.core.locks import locked, require_record_locks
+from automl_pt.core.text import printable
+from automl_pt.study.store.errors import translated
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Engine
+
+T = TypeVar("T")
+#: drivers used where the URL names none, and the extra that brings them
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+SCHEMA_LOCK = 20021116
+ATTEMPTS = 8
+#: what waiting does not mend
+HOPELESS = ("authentication failed", "does not exist", "Access denied", "Unknown database", "disk is full")
+
+
+def default_url(directory: Path) -> str:
+    """Return the URL of the SQLite file in a study's folder."""
+    return f"sqlite:///{(directory / 'study.db').absolute()}"
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open the storage, and make its tables once, whoever else starts at the same time.
+
+    Raises StorageError for a URL that cannot be used, a file that is no study's, or a server that does not answer.
+    """
+    if is_journal(url):
+        return _open_journal(url)
+    parsed = parse_url(url)
+    with translated(shown(url)):
+        return _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_server(parsed)
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close a storage's connections; journal files hold none open."""
+    storage.remove_session()
+    backend = getattr(storage, "_backend", None)
+    if isinstance(backend, RDBStorage):
+        backend.engine.dispose()
+
+
+def shown(url: str) -> str:
+    """Return the URL with its password hidden, in the user part and in the query alike."""
+    if url.startswith("journal:"):
+        return url
+    try:
+        parsed = _read(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return "a URL that cannot be read"
+    secret = {key: "***" for key in parsed.query if "pass" in key.lower() or "secret" in key.lower()}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def is_shared(url: str) -> bool:
+    """Say whether several coordinators can work on a storage of this kind."""
+    return urlsplit(url).scheme.partition("+")[0] in DRIVERS
+
+
+def files_of(url: str, study: str) -> tuple[Path, ...]:
+    """Return the files that opening a storage for `study` makes, besides folders; none where a server holds it.
+
+    Raises StorageError for a URL that cannot be used.
+    """
+    lock = lock_file(url, study) if not is_shared(url) else None
+    if lock is None:
+        parse_url(url)
+        return ()
+    path = lock.with_name(lock.name.removesuffix(f".{study}.lock"))
+    ends = ("", "-wal", "-shm", "-journal", ".lock")
+    return (*(path.with_name(path.name + end) for end in ends), path.with_name(f".{path.name}.tmp"), lock)
+
+
+def lock_file(url: str, study: str) -> Path | None:
+    """Return the file beside a file storage that the one coordinator of `study` locks; None where there is no file."""
+    if url.startswith("journal:"):
+        path = journal_path(url)
+    else:
+        database = parse_url(url).database if url.startswith("sqlite") else None
+        if not database or database == ":memory:":
+            return None
+        path = Path(database)
+    path = path.resolve()  # a link is another name of the same file
+    return path.with_name(f"{path.name}.{study}.lock")
+
+
+def storage_note(url: str) -> str | None:
+    """Return a warning where a file storage lies on a network file system."""
+    if url.startswith("journal:"):
+        return network_note(journal_path(url).absolute(), "the study's journal")
+    database = parse_url(url).database if url.startswith("sqlite") else None
+    if not database or database == ":memory:":
+        return None
+    return network_note(Path(database).absolute(), "the study's SQLite database")
+
+
+def server_engine(url: str) -> Engine:
+    """Return connections to the server of a shared storage, for locks."""
+    return _engine(parse_url(url))
+
+
+def _read(url: str) -> URL:
+    """Split a URL into its parts; raise ValueError where part of a password would be taken for host and database."""
+    parsed = make_url(url)
+    if parsed.host is not None and "@" in f"{parsed.host}{parsed.database}":
+        raise ValueError("the password holds an @")
+    return parsed
+
+
+def parse_url(url: str) -> URL:
+    """Return the URL of a database that is used here, with its driver; raise StorageError for any other."""
+    scheme = url.partition(":")[0].lower()
+    if "redis" in scheme or scheme in {"grpc", "http", "https"}:
+        raise StorageError(
+            "a storage must not run code that it holds",
+            given=f"a storage of kind {scheme!r}, whose snapshots are pickles or whose server asks for no password",
+            remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
+        )
+    try:
+        parsed = _read(url)
+        backend = parsed.get_backend_name()
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise StorageError(
+            "a storage is named by a URL",
+            given="a text that is none (it is not shown, for it may hold a password)",
+            remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., and "
+            "in a password %40 for @, %2F for / and %3A for :",
+        ) from None
+    if backend != "sqlite" and backend not in DRIVERS:
+        raise StorageError(
+            "a storage is SQLite, a journal file, PostgreSQL or MySQL",
+            given=f"{backend!r}",
+            remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
+        )
+    return parsed.set(drivername=DRIVERS[backend]) if parsed.drivername == backend and backend in DRIVERS else parsed
+
+
+class DurableConnection(sqlite3.Connection):
+    """A SQLite connection that keeps what it acknowledged through a power cut."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA busy_timeout=60000")
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=FULL")
+
+
+class HastyConnection(sqlite3.Connection):
+    """A SQLite connection that syncs nothing, for a file that nobody relies on yet."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA synchronous=OFF")
+
+
+def _open_sqlite(url: URL) -> BaseStorage:
+    if not url.database or url.database == ":memory:":
+        raise StorageError("a study is kept in a file", given=url.render_as_string(), remedy="write sqlite:///FILE")
+    path = Path(url.database).absolute()
+    # Two processes that make the tables, or turn WAL on, at the same time would both fail: the lock lets one go first.
+    with locked(path.with_name(path.name + ".lock")):
+        require_record_locks(path)
+        if path.exists() and path.stat().st_size:
+            require_ours(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), path)
+        if not path.exists():
+            _create_sqlite(path)
+        options = {"connect_args": {"factory": DurableConnection, "timeout": 60}}
+        return _CachedStorage(RDBStorage(f"sqlite:///{path}", engine_kwargs=options))
+
+
+def _create_sqlite(path: Path) -> None:
+    """Make an empty study database beside `path`, quickly, and move it there as a whole, durably."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.unlink(missing_ok=True)
+    storage = RDBStorage(f"sqlite:///{draft}", engine_kwargs={"connect_args": {"factory": HastyConnection}})
+    storage.remove_session()
+    storage.engine.dispose()
+    with open(draft, "rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def require_ours(connection: sqlite3.Connection, path: Path, *, without_code: bool = False) -> None:
+    """Raise StorageError when the database is another program's; it is not touched then. Close the connection.
+
+    With `without_code` views and triggers are refused, too: they are programs of whoever made the file.
+    """
+    with closing(connection):
+        kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
+    tables = {name for name, kind in kinds.items() if kind == "table"}
+    code = sorted(name for name, kind in kinds.items() if kind in ("view", "trigger"))
+    if code and without_code:
+        raise StorageError(
+            "The database holds views or triggers, which no study has",
+            given=printable(f"{path}: {', '.join(code[:5])}"),
+            remedy="put the file back from a copy that automl-pt has written",
+        )
+    if tables and "studies" not in tables:
+        raise StorageError(
+            "the storage must be a study's database",
+            given=printable(f"{path} holds the tables {', '.join(sorted(tables)[:5])}"),
+            remedy="name another file",
+        )
+
+
+SERVER_OPTIONS = {"pool_pre_ping": True, "pool_recycle": 1800}
+#: seconds within which a server must answer a connection, and, where it is only read, each question
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+
+
+def connect_limit(url: URL, *, answers: bool = True) -> dict[str, Any]:
+    """Return what a driver is told so that it does not wait for ever for a server; what the URL says goes first.
+
+    With `answers` the limit holds for each answer, too, where the driver knows one.
+    """
+    limits: dict[str, Any] = {}
+    if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        limits["connect_timeout"] = CONNECT_SECONDS
+    if url.get_driver_name() in ("pymysql", "mysqldb") and answers:
+        limits |= {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
+    return {name: value for name, value in limits.items() if name not in url.query}
+
+
+def _open_server(url: URL) -> BaseStorage:
+    text = url.render_as_string(hide_password=False)
+    engine = _engine(url)
+    try:
+        with retrying(engine.connect) as connection, _schema_lock(connection, url):
+            options = {**SERVER_OPTIONS, "connect_args": connect_limit(url, answers=False)}
+            return _CachedStorage(RDBStorage(text, engine_kwargs=options))
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        return sqlalchemy.create_engine(url, **SERVER_OPTIONS, connect_args=connect_limit(url, answers=False))
+    except ImportError as error:
+        raise driver_missing(url, error) from error
+
+
+def driver_missing(url: URL, error: ImportError) -> StorageError:
+    """Return the error that names the extra with which a storage's driver comes."""
+    extra = "mysql" if url.get_backend_name() in ("mysql", "mariadb") else "postgresql"
+    return StorageError(
+        "the storage's driver must be installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
+    )
+
+
+class _schema_lock:  # noqa: N801  # used as a function
+    """Hold the server's own lock while the tables are made; it goes with the connection."""
+
+    def __init__(self, connection: Connection, url: URL) -> None:
+        self._connection = connection
+        postgresql = url.get_backend_name() == "postgresql"
+        self._take = (
+            f"SELECT pg_advisory_lock({SCHEMA_LOCK})" if postgresql else f"SELECT GET_LOCK('{SCHEMA_LOCK}', 60)"
+        )
+        self._drop = (
+            f"SELECT pg_advisory_unlock({SCHEMA_LOCK})" if postgresql else f"SELECT RELEASE_LOCK('{SCHEMA_LOCK}')"
+        )
+
+    def __enter__(self) -> None:
+        self._connection.execute(sqlalchemy.text(self._take))
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.execute(sqlalchemy.text(self._drop))
+
+
+def _open_journal(url: str) -> BaseStorage:
+    from automl_pt.study.store.journal import RepairingJournal
+
+    path = journal_path(url)
+    try:
+        return JournalStorage(RepairingJournal(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            "a journal must be readable, line by line",
+            given=f"{path}: {error}",
+            remedy="restore it from a copy, or name another file: a damaged line in the middle cannot be mended",
+        ) from error
+
+
+def is_journal(url: str) -> bool:
+    """Say whether a storage is a journal file."""
+    return url.partition(":")[0].lower() == "journal"
+
+
+def journal_path(url: str) -> Path:
+    """Return the file of a journal storage."""
+    return Path(url.partition(":")[2].removeprefix("//"))
+
+
+def retrying(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
+    """Do `action`; when the database is locked or away, try again with growing, jittered pauses, for about a minute."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError) as error:
+            if attempt == ATTEMPTS - 1 or any(sign in str(error) for sign in HOPELESS):
+                raise
+            sleep(min(20.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.5))
+    raise AssertionError("the loop returns or raises")

@@ -1,0 +1,41 @@
+"""Reads the JSON files of a study's folder: an object, nothing where there is no file, or a StudyError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from automl_pt.core.errors import StudyError
+from automl_pt.core.json_reader import read_json
+from automl_pt.core.text import printable
+from automl_pt.plugins.provenance import recorded
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return a JSON object; empty where there is no such file; raise StudyError for anything else."""
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no object")
+    return value
+
+
+def plugins_of(path: Path) -> list[dict[str, Any]]:
+    """Return the plugins that a study.json names; raise StudyError where it is damaged."""
+    try:
+        return recorded(read_object(path))
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> StudyError:
+    """Return the error that says why a file of a study cannot be used."""
+    return StudyError(
+        "a study's files are read as they were written",
+        given=printable(f"{path}: {reason}"),
+        remedy="put the file back from a copy, or start a new study",
+    )

@@ -1,0 +1,290 @@
+"""The study's book: which trials there are, how far each is, who works on it, how it ended.
+
+It is Optuna's storage, written through its own interface, so that Optuna's tools read it. A trial is made in one
+transaction, with its parameters and its owner; one that bears none is of another program, and is left alone. A trial
+without an owner is paused; one whose owner is dead is an
+orphan, and whoever finds it takes it over. An ending is written before the state that makes it final, so whoever dies
+in between leaves a trial that is still running and is ended again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal, Protocol
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from automl_pt.study.pruning.base import Standing
+from automl_pt.study.quiet import quiet
+from automl_pt.study.records import TrialRecord
+from automl_pt.study.store.attributes import (
+    BACKBONE,
+    NOBODY,
+    OUTCOME,
+    OWNER,
+    PROBE_SECONDS,
+    RANKS,
+    Outcome,
+    is_ours,
+    params_of,
+    record,
+    standing,
+)
+from automl_pt.study.store.backends import retrying
+
+CRASHES, RANK_LOSS = "crashes", "rank_loss"
+#: in what a study was made with: the batch sizes it offers unasked
+OFFERED = "offered"
+STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
+
+EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+class Presence(Protocol):
+    """How coordinators of one study know of each other."""
+
+    owner: str
+    #: whether others may write to the same study
+    has_company: bool
+
+    def join(self, storage: BaseStorage, study_id: int) -> None:
+        """Take part in a study: what is written to it from here on is known to be ours."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Hold the right to hand out trials."""
+
+    def is_alive(self, owner: str) -> bool:
+        """Say whether the coordinator called `owner` is at work."""
+
+
+@dataclass
+class Ledger:
+    """The book of one study."""
+
+    storage: BaseStorage
+    name: str
+    presence: Presence
+    shown_url: str
+    #: the backbone of the trials that name none, where the study has several by now
+    unnamed: str | None = field(default=None, init=False)
+    study_id: int = field(init=False)
+    #: whether this process has made the study
+    is_new: bool = field(init=False)
+    #: how many trials other programs have added
+    strangers: int = field(default=0, init=False)
+    #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
+    _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
+    _in_turn: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.study_id, self.is_new = _open_study(self.storage, self.name)
+        self.presence.join(self.storage, self.study_id)
+        self.refresh()
+
+    def withdraw(self) -> None:
+        """Delete the study where this process has just made it and may not begin it."""
+        if self.is_new and not self.storage.get_all_trials(self.study_id, deepcopy=False):
+            self.storage.delete_study(self.study_id)
+
+    def refresh(self) -> None:
+        """Read the trials again; needed where others write, too."""
+        found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
+        self._trials = {trial.number: trial for trial in found if is_ours(trial)}
+        self.strangers = len(found) - len(self._trials)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the right to hand out trials and to publish, knowing what the others have written; once at a time."""
+        if self._in_turn:
+            yield
+            return
+        with self.presence.turn():
+            self._in_turn = True
+            try:
+                if self.presence.has_company:
+                    self.refresh()
+                yield
+            finally:
+                self._in_turn = False
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials of ours, in order of number; a number that another program has taken is not among them."""
+        return list(self._trials.values())
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one of them."""
+        return self._trials[number]
+
+    def standing(self, number: int) -> Standing:
+        """Return how far a trial is."""
+        return standing(self._trials[number])
+
+    def standings(self) -> list[Standing]:
+        """Return how far every trial is, for the pruning rule."""
+        return [standing(trial) for trial in self.trials()]
+
+    def records(self) -> list[TrialRecord]:
+        """Return all trials as plain values."""
+        return [record(trial, self.unnamed) for trial in self.trials()]
+
+    def params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return a trial's parameters, its backbone with them where the study has several."""
+        return params_of(trial, self.unnamed)
+
+    def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
+        """Make a trial that is ours; return its number."""
+        template = self._template(dict(params), dict(distributions))
+        before, attempts = {trial._trial_id for trial in self.trials()}, count()
+
+        def create() -> int:
+            # a first attempt may have been written, and only its answer lost with the connection
+            found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
+            ours = (one for one in found if one.user_attrs.get(OWNER) == self.presence.owner)
+            written = [one._trial_id for one in ours if one._trial_id not in before]
+            return written[0] if written else self.storage.create_new_trial(self.study_id, template_trial=template)
+
+        trial_id = retrying(create)
+        trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
+        self._trials[trial.number] = trial
+        # numbers have no gaps but those that others have taken
+        self.strangers = max(self.strangers, trial.number + 1 - len(self._trials))
+        return trial.number
+
+    def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+        """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
+        attributes: dict[str, Any] = {OWNER: self.presence.owner}
+        told = (trial.distributions[BACKBONE] for trial in self.trials() if BACKBONE in trial.distributions)
+        first = next(told, None)
+        if isinstance(first, CategoricalDistribution) and BACKBONE in params:
+            distributions[BACKBONE] = first
+            if params[BACKBONE] not in first.choices:
+                attributes[BACKBONE] = params.pop(BACKBONE)
+                del distributions[BACKBONE]
+        return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
+
+    def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
+        """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
+        trial = self._trials[number]
+        if rank_loss is not None:
+            self.rank(number, epoch, rank_loss)
+        retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
+        trial.intermediate_values[epoch] = loss
+
+    def rank(self, number: int, epoch: float, rank_loss: float) -> None:
+        """Write by what a trial is ranked at a point; the same again changes nothing.
+
+        For Optuna's tools it stands beside as a number, and, after a run in miniature, the last one's as the
+        intermediate value of step 0, so that a trial dropped there has a point in their plots.
+        """
+        trial = self._trials[number]
+        self._set(number, RANK_LOSS, rank_loss)
+        if epoch < 1:
+            retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
+            trial.intermediate_values[0] = rank_loss
+        self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
+
+    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
+        """Write by what a trial is ranked after a run in miniature of so many epochs, and what each of these took."""
+        self._set(number, PROBE_SECONDS, {str(length): took for length, took in seconds.items()})
+        self.rank(number, epoch, rank_loss)
+
+    def own(self, number: int, owner: str) -> None:
+        """Say who works on a trial; NOBODY pauses it."""
+        if self._trials[number].user_attrs[OWNER] != owner:
+            self._set(number, OWNER, owner)
+
+    def pause(self, number: int, paused: Outcome) -> None:
+        """Give a trial back, with what it gave so far."""
+        self._set(number, OUTCOME, paused.to_json())
+        self.own(number, NOBODY)
+
+    def paused(self) -> list[FrozenTrial]:
+        """Return the trials nobody works on that have not ended."""
+        return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] == NOBODY]
+
+    def orphans(self) -> list[FrozenTrial]:
+        """Return the trials that are ours, or whose owner is dead."""
+        ours, is_alive = self.presence.owner, self.presence.is_alive
+        owned = self.busy()
+        return [trial for trial in owned if trial.user_attrs[OWNER] == ours or not is_alive(trial.user_attrs[OWNER])]
+
+    def busy(self) -> list[FrozenTrial]:
+        """Return the trials somebody works on."""
+        return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        return [trial for trial in self.trials() if not trial.state.is_finished()]
+
+    def count_crash(self, number: int) -> int:
+        """Add one to the crashes of a trial's process, and return the sum."""
+        crashes = int(self._trials[number].user_attrs.get(CRASHES, 0)) + 1
+        self._set(number, CRASHES, crashes)
+        return crashes
+
+    def end(self, number: int, state: EndState, ended: Outcome) -> None:
+        """End a trial for good."""
+        self._set(number, OUTCOME, ended.to_json())
+        trial = self._trials[number]
+        values = None if state == "FAIL" or ended.value is None else [ended.value]
+        with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
+            retrying(lambda: self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values))
+        trial.state, trial.values = TrialState[state], values
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        trial = self._trials[number]
+        retrying(lambda: self.storage.set_trial_user_attr(trial._trial_id, key, value))
+        trial.user_attrs[key] = value
+
+    def about(self) -> dict[str, Any]:
+        """Return what the study was made with; empty for a new one."""
+        return dict(self._attribute(STUDY) or {})
+
+    def set_about(self, about: Mapping[str, Any]) -> None:
+        """Write what the study is made with."""
+        self._set_attribute(STUDY, dict(about))
+
+    def best(self) -> list[int] | None:
+        """Return which trial's model was published last, and after how many of its epochs."""
+        found = self._attribute(BEST)
+        return None if found is None else list(found)
+
+    def set_best(self, mark: list[int]) -> None:
+        """Write which model is published."""
+        self._set_attribute(BEST, mark)
+
+    def judgement(self) -> dict[str, Any] | None:
+        """Return what the end of an earlier search found of the best trial."""
+        found = self._attribute(JUDGEMENT)
+        return None if found is None else dict(found)
+
+    def set_judgement(self, judgement: Mapping[str, Any]) -> None:
+        """Write what was found of the best trial."""
+        self._set_attribute(JUDGEMENT, dict(judgement))
+
+    def _attribute(self, key: str) -> Any:
+        return retrying(lambda: self.storage.get_study_user_attrs(self.study_id)).get(key)
+
+    def _set_attribute(self, key: str, value: Any) -> None:
+        retrying(lambda: self.storage.set_study_user_attr(self.study_id, key, value))
+
+    def study(self) -> optuna.Study:
+        """Return Optuna's view of the study, which its pruners ask for."""
+        return optuna.load_study(study_name=self.name, storage=self.storage)
+
+
+def _open_study(storage: BaseStorage, name: str) -> tuple[int, bool]:
+    """Return the study's number, and whether it was made just now."""
+    try:
+        with quiet():
+            return storage.create_new_study([StudyDirection.MINIMIZE], name), True
+    except DuplicatedStudyError:
+        return storage.get_study_id_from_name(name), False

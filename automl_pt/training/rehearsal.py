@@ -1,0 +1,119 @@
+"""A rehearsal: a few images through a new network before the first epoch, on the run's device and in its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automl_pt.backbones.network_contract import fails, require_logits, require_trainable, take_logits
+from automl_pt.backbones.random_state import kept_random_state
+from automl_pt.core.errors import PluginError
+from automl_pt.core.out_of_memory import is_out_of_memory
+from automl_pt.training.device import NumberFormat
+from automl_pt.training.evaluation import autocast
+
+#: images in a rehearsal: more than one, and another number than the one that `build_model` tried
+IMAGES = 3
+
+
+def rehearse(
+    model: nn.Module,
+    name: str,
+    classes: int,
+    size: int,
+    *,
+    device: torch.device,
+    precision: NumberFormat,
+    channels_last: bool,
+) -> None:
+    """Pass a few random images through in eval and in training mode, and the gradients back; leave no trace.
+
+    Raises PluginError for what a run would meet later, or worse, would not notice. Where memory runs out nothing is
+    said: a run takes fewer images at once then.
+    """
+    require_trainable(model, name)
+    _require_scalable(model, name, precision)
+    drawn = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    images = drawn.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    was_training, before = model.training, [buffer.clone() for buffer in model.buffers()]
+    try:
+        with kept_random_state([device]), autocast(device, precision):
+            _try_eval(model, name, classes, images)
+            _try_training(model, name, classes, images)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        model.train(was_training)
+        _put_back(model.buffers(), before)
+        model.zero_grad()
+
+
+def _put_back(buffers: Iterable[Tensor], before: Iterable[Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(buffers, before, strict=False):
+            if buffer.shape == value.shape:
+                buffer.copy_(value)
+
+
+def _try_eval(model: nn.Module, name: str, classes: int, images: Tensor) -> None:
+    model.eval()
+    with torch.inference_mode():
+        logits = _forward(model, name, classes, images, "eval mode")
+    _require_finite(logits, name, "eval mode")
+
+
+def _try_training(model: nn.Module, name: str, classes: int, images: Tensor) -> None:
+    mode = "training mode"
+    model.train()
+    logits = _forward(model, name, classes, images, mode)
+    _require_finite(logits, name, mode)
+    if not logits.requires_grad:
+        raise PluginError(
+            "the logits of a backbone's network do not depend on its parameters",
+            given=f"{name}: no gradient comes from them, in training mode",
+            remedy="leave detach(), no_grad() and tensors made of numbers out of its forward()",
+        )
+    labels = torch.arange(len(images), device=images.device) % classes
+    try:
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise fails(name, "the backward pass", len(images), images.shape[-1], error) from error
+
+
+def _forward(model: nn.Module, name: str, classes: int, images: Tensor, mode: str) -> Tensor:
+    try:
+        output = model(images)
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise fails(name, mode, len(images), images.shape[-1], error) from error
+    logits = require_logits(output, name, len(images), classes, mode)
+    if logits is not output:  # in training mode alone: `build_model` has seen to the other
+        model.register_forward_hook(take_logits)
+    return logits
+
+
+def _require_finite(logits: Tensor, name: str, mode: str) -> None:
+    bad = int((~logits.isfinite()).sum())
+    if bad:
+        raise PluginError(
+            "a backbone's network gives logits that are not finite, before any training",
+            given=f"{name}: {bad} of {logits.numel()} are NaN or infinite for random images, in {mode}",
+            remedy="look for divisions by zero and logarithms in its forward(), and for NaN in its weights",
+        )
+
+
+def _require_scalable(model: nn.Module, name: str, precision: NumberFormat) -> None:
+    halves = [key for key, parameter in model.named_parameters() if parameter.dtype == torch.float16]
+    if precision == "fp16" and halves:
+        raise PluginError(
+            "parameters in 16 bits cannot be trained in fp16, whose gradients are scaled",
+            given=f"{name}: {', '.join(halves[:3])} is float16",
+            remedy="give --precision fp32 or bf16, or keep the parameters in float32",
+        )

@@ -1,0 +1,274 @@
+"""One run in memory: its model, optimiser and position, the way from one epoch to the next, and its whole state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
+from automl_pt.core.seeds import derive_seed
+from automl_pt.training.batch_norm import train_mode
+from automl_pt.training.device import NumberFormat, peak_memory
+from automl_pt.training.distributed import ALONE, Group
+from automl_pt.training.early_stopping import EarlyStopping, Reason
+from automl_pt.training.evaluation import Evaluation, evaluate
+from automl_pt.training.memory import images_that_fit, try_out
+from automl_pt.training.moving_average import MovingAverage
+from automl_pt.training.result import EpochResult
+from automl_pt.training.schedule import factor_in_miniature, lr_factor
+from automl_pt.training.step import Step
+from automl_pt.training.step_modes import step_taker
+
+if TYPE_CHECKING:
+    from automl_pt.config import TrainConfig
+    from automl_pt.data.loader import Loader
+    from automl_pt.training.checkpoint import Checkpoints
+
+#: called after every step with the epoch's batches done and their number; returns true to end the run there
+AfterStep = Callable[[int, int], bool]
+#: what a process wishes after a step; what one of several wishes most, all do
+GO_ON, SAVE, STOP = range(3)
+
+
+def go_on(batches_done: int, batches: int) -> bool:
+    """Let the run go on after each step."""
+    return False
+
+
+@dataclass
+class Progress:
+    """Where a run stands: plain values, saved beside the tensors."""
+
+    epochs_done: int = 0
+    #: batches done of the epoch that is under way
+    batches_done: int = 0
+    #: seconds spent on that epoch before this process took over
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Return why the run ended, or None while it has not."""
+        return self.history[-1]["reason"] if self.history else None
+
+
+class Training:
+    """One run's model, optimiser and position, and the steps from one epoch to the next."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_loader: Loader,
+        val_loader: Loader,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        precision: NumberFormat,
+        group: Group = ALONE,
+        lr_scales: Mapping[str, float] | None = None,
+    ) -> None:
+        self.model, self.config, self.device, self.precision = model, config, device, precision
+        self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
+        self.train_loader, self.val_loader = train_loader, val_loader
+        # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
+        self.validates = len(val_loader.labels) > 0
+        weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
+        self.step = Step(
+            model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
+        )
+        self.take_step, self.by_index = step_taker(self.step, train_loader, config, self.steps_left)
+        self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
+        self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
+        self.progress = Progress()
+        #: the steps of a run in miniature, which has learning rates of its own; 0 for a run
+        self.steps_in_miniature = 0
+        #: images that memory lasts for in validation; None for a whole batch
+        self.validated_at_once: int | None = None
+        # float64 holds a sum of millions of losses exactly enough; MPS has no such type
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sum = torch.zeros((), dtype=dtype, device=device)
+
+    def steps_left(self) -> int:
+        """Return how many steps the run has still to do, if nothing ends it early."""
+        done = self.progress.epochs_done
+        return (self.config.epochs - done) * len(self.train_loader.batch_sizes) - self.progress.batches_done
+
+    def fit_into(self, free: int) -> None:
+        """Cut the batch into micro-batches if it would not fit: asked of a GPU by trying, of `free` bytes by counting.
+
+        `free` is main memory, in bytes (0: unknown): a CPU that runs out of it is not told, but killed.
+        """
+        batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
+        if self.device.type == "cuda":
+            try_out(self.step, batch, self.train_loader.images.shape[-1])
+        if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
+            return
+        limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
+        if limit < batch:
+            self.step.micro_batch_size = limit
+            self.step.notes.append(f"{batch} images need more memory than is free: going on with {limit} at once")
+
+    def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
+        """Train from the current batch to the epoch's end; return False when `after_step` ended it on the way."""
+        epoch, progress = self.progress.epochs_done + 1, self.progress
+        train_mode(self.model, keep_statistics=self.config.keeps_batch_norm)
+        if progress.batches_done == 0:
+            # every epoch starts its own stream, so that no other run in this process can shift it
+            seed_all(derive_seed(self.config.seed, "epoch", epoch, *([self.group.rank] if self.group.rank else [])))
+            self.loss_sum.zero_()
+        saved, sizes = time.monotonic(), self.train_loader.batch_sizes
+        for batch in self._batches(epoch):
+            loss = self.take_step(*batch, lr=self.lr(progress.batches_done))
+            self.loss_sum += loss.to(self.loss_sum.dtype) * sizes[progress.batches_done]
+            if self.ema is not None:
+                self.ema.update(self.model)
+            progress.batches_done += 1
+            wish = STOP if after_step(progress.batches_done, len(sizes)) else GO_ON
+            if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                wish, saved = max(wish, SAVE), time.monotonic()
+            agreed = self.group.highest(wish)
+            if agreed == STOP:
+                return False
+            if agreed == SAVE:
+                save()
+        return True
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        start = self.progress.batches_done
+        return self.train_loader.indices(epoch, start) if self.by_index else self.train_loader.epoch(epoch, start)
+
+    def lr(self, batch: int) -> float:
+        """Return the learning rate of the epoch's step `batch`, counted from 0."""
+        if self.steps_in_miniature:
+            warmup = self.config.warmup_epochs / self.config.epochs
+            return self.base_lr * factor_in_miniature(batch, self.steps_in_miniature, warmup)
+        steps = len(self.train_loader.batch_sizes)
+        factor = lr_factor(
+            self.config.schedule,
+            self.progress.epochs_done * steps + batch,
+            steps_per_epoch=steps,
+            epochs=self.config.epochs,
+            warmup_epochs=self.config.warmup_epochs,
+        )
+        return self.base_lr * factor
+
+    def finish_epoch(self, train_seconds: float, wait_seconds: float) -> tuple[EpochResult, nn.Module]:
+        """Validate, decide whether to stop, and return the epoch's result with the module whose weights count."""
+        started = time.perf_counter()
+        raw = self._evaluate(self.model)
+        ema = self._evaluate(self.ema.module) if self.ema is not None else None
+        chosen, module = raw, self.model
+        if ema is not None and self.ema is not None and (ema.loss < raw.loss or not self.validates):
+            chosen, module = ema, self.ema.module
+        progress, images = self.progress, sum(self.train_loader.batch_sizes)
+        train_loss = self.loss_sum.item() / images
+        stop = self.early_stopping.update(raw.loss) if self.validates else _diverged(train_loss)
+        last_epoch = progress.epochs_done + 1 == self.config.epochs
+        result = EpochResult(
+            epoch=progress.epochs_done + 1,
+            train_loss=train_loss,
+            val_loss=raw.loss,
+            val_accuracy=raw.accuracy,
+            val_top5=raw.top5,
+            lr=self.lr(progress.batches_done - 1),
+            images_per_second=images / train_seconds,
+            data_wait=min(1.0, wait_seconds / train_seconds),
+            peak_memory=peak_memory(self.device),
+            seconds=train_seconds + time.perf_counter() - started,
+            is_best=chosen.loss < progress.best_loss or not self.validates,
+            ema_val_loss=None if ema is None else ema.loss,
+            ema_val_accuracy=None if ema is None else ema.accuracy,
+            reason=stop or ("completed" if last_epoch else None),
+            notes=tuple(self.step.notes),
+        )
+        self._advance(result, chosen.loss)
+        return result, module
+
+    def _advance(self, result: EpochResult, loss: float) -> None:
+        self.step.notes.clear()
+        if result.is_best:
+            self.progress.best_loss = loss
+        self.progress = Progress(
+            epochs_done=result.epoch,
+            best_loss=self.progress.best_loss,
+            history=[*self.progress.history, result.to_dict()],
+        )
+
+    def saved(self, result: EpochResult, seconds: float) -> EpochResult:
+        """Add to an epoch's record what saving it took, the longest of all processes; all must call it together."""
+        result = replace(result, save_seconds=self.group.highest(round(1000 * seconds)) / 1000)
+        self.progress.history[-1] = result.to_dict()
+        return result
+
+    def _evaluate(self, module: nn.Module) -> Evaluation:
+        found = evaluate(
+            module,
+            self.val_loader,
+            device=self.device,
+            precision=self.precision,
+            group=self.group,
+            at_once=self.validated_at_once,
+        )
+        if found.at_once != self.validated_at_once:
+            self.step.notes.append(f"out of memory in validation: going on with {found.at_once} images at once")
+            self.validated_at_once = found.at_once
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as tensors and plain values; all processes must call it together."""
+        on_cuda = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.step.optimizer.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "early_stopping": asdict(self.early_stopping),
+            "progress": asdict(self.progress),
+            "loss_sum": self.loss_sum,
+            "micro_batch_size": self.step.micro_batch_size,
+            "notes": list(self.step.notes),
+            "rng": self.group.gather(torch.get_rng_state()[None]),
+            "other_rng": self.group.gather(other_states()),
+            "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
+        }
+
+    def restore(self, checkpoints: Checkpoints) -> None:
+        """Go on from the newest intact checkpoint, if there is one; the next epoch's notes name damaged ones."""
+        state, notes = checkpoints.load()
+        if state is not None:
+            self.load_state_dict(state)
+        self.step.notes += notes
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` described."""
+        self.model.load_state_dict(state["model"])
+        self.step.optimizer.load_state_dict(state["optimizer"])
+        self.step.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.early_stopping = EarlyStopping(**state["early_stopping"])
+        self.progress = Progress(**state["progress"])
+        self.loss_sum.copy_(state["loss_sum"])
+        self.step.micro_batch_size = state["micro_batch_size"]
+        self.step.notes += state.get("notes", [])  # an earlier version kept none
+        torch.set_rng_state(state["rng"][self.group.rank])
+        if "other_rng" in state:  # an earlier version kept and seeded PyTorch's alone
+            set_other_states(state["other_rng"][self.group.rank])
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
+
+
+def _diverged(loss: float) -> Reason | None:
+    return None if math.isfinite(loss) else "diverged"
+
+
+def _balanced(loader: Loader, device: torch.device) -> Tensor:
+    counts = torch.bincount(torch.as_tensor(loader.labels)).float()
+    return (counts.sum() / (len(counts) * counts)).to(device)

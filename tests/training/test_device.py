@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from automl_pt.core.cores import available_cores, cgroup_quota
+from automl_pt.core.errors import DeviceError
+from automl_pt.training.device import choose_device, choose_precision, default_threads, has_fast_bf16
+
+
+def test_a_device_that_is_absent_is_an_error_that_lists_what_is_there() -> None:
+    with pytest.raises(DeviceError, match=r"'cuda:99'; present: cpu"):
+        choose_device("cuda:99")
+
+
+def test_auto_always_gives_a_device() -> None:
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_auto_precision_on_a_cpu_is_what_pays_there() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == ("bf16" if has_fast_bf16() else "fp32")
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("supported", "vendor", "pays"),
+    [
+        ({"_is_amx_tile_supported"}, "GenuineIntel", True),
+        ({"_is_avx512_bf16_supported"}, "GenuineIntel", False),
+        ({"_is_avx512_bf16_supported"}, "AuthenticAMD", True),
+        ({"_is_avx512_bf16_supported"}, "", False),
+        (set(), "AuthenticAMD", False),
+    ],
+)
+def test_where_bfloat16_pays(
+    supported: set[str], vendor: str, pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in supported, raising=False)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: any\n")
+    assert has_fast_bf16(cpuinfo) is pays
+
+
+def test_a_torch_that_does_not_tell_of_the_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize(("text", "quota"), [("max 100000", None), ("150000 100000", 1.5), ("400000 100000", 4.0)])
+def test_cgroup_version_2(tmp_path: Path, text: str, quota: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert cgroup_quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("text", "quota"), [("-1", None), ("200000", 2.0)])
+def test_cgroup_version_1(tmp_path: Path, text: str, quota: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert cgroup_quota(tmp_path) == quota
+
+
+def test_no_cgroup_means_no_quota(tmp_path: Path) -> None:
+    assert cgroup_quota(tmp_path) is None
+    assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(("told", "threads"), [("1", 1), ("junk", None), ("0", None), ("99999", None)])
+def test_omp_num_threads_bounds_the_threads(told: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert default_threads() == (threads or available_cores())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has no figure of this process alone")
+def test_the_peak_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = bytearray(b"1") * 2**30
+    code = "import torch; from automl_pt.training.device import peak_memory; print(peak_memory(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**25 < int(done.stdout) < len(held)
