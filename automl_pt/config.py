@@ -34,7 +34,7 @@ BatchNorm = Literal["auto", "keep", "train"]
 
 C = TypeVar("C", bound="Settings")
 
-#: most epochs at the end of a run that see the images as they are (docs/recipe.md)
+#: most epochs at the end of a run that see the images as they are (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
 

@@ -4,7 +4,7 @@ python docs/make_floor_plan.py          writes the file
 python docs/make_floor_plan.py --check  exits 1 when the file is not what the code says
 
 The rows are the layers that import-linter checks (pyproject.toml, the first contract). A row imports only from
-rows below it. An arrow that follows from two others is not drawn: where A imports B and B imports C, A may import C, too.
+rows below it. An arrow that follows from two others is not drawn: where A imports B and B imports C, A may import C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "automl_pt"
 TARGET = ROOT / "docs" / "pictures" / "floor-plan.svg"
-WIDTH, ROW, BOX, MARGIN = 900, 58, 28, 16
+WIDTH, ROW, BOX, MARGIN = 1000, 58, 28, 16
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #222; text-anchor: middle; dominant-baseline: central }
   rect { fill: #eef1f8; stroke: #7986cb } path { fill: none; stroke: #7986cb; opacity: .7 }
@@ -76,8 +76,9 @@ def draw() -> str:
     """Return the picture as SVG."""
     rows = layers()
     parts = [part for row in rows for part in row]
-    places = {part: place for level, row in enumerate(rows) for part, place in boxes(row, level)}
-    height = MARGIN * 2 + ROW * (len(rows) - 1) + BOX
+    lines_of_boxes = [line for row in rows for line in wrapped(row)]
+    places = {part: place for level, row in enumerate(lines_of_boxes) for part, place in boxes(row, level)}
+    height = MARGIN * 2 + ROW * (len(lines_of_boxes) - 1) + BOX
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         "<title>The parts of automl_pt in their layers; a line leads down to a part that is imported</title>",
@@ -91,9 +92,25 @@ def draw() -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
+def width_of(part: str) -> int:
+    """Return the width of a part's box."""
+    return 7 * len(part) + 20
+
+
+def wrapped(row: list[str]) -> Iterator[list[str]]:
+    """Split a row that is wider than the picture."""
+    line: list[str] = []
+    for part in row:
+        if line and sum(map(width_of, [*line, part])) + 12 * (len(line) + 2) > WIDTH:
+            yield line
+            line = []
+        line.append(part)
+    yield line
+
+
 def boxes(row: list[str], level: int) -> Iterator[tuple[str, tuple[int, int, int]]]:
     """Place a row's boxes: middle, top and width of each, spread over the picture."""
-    widths = [7 * len(part) + 20 for part in row]
+    widths = [width_of(part) for part in row]
     gap = (WIDTH - sum(widths)) / (len(row) + 1)
     # a box alone in its row stands left, middle or right in turn, so that long arrows seldom run through it
     left = gap if len(row) > 1 else gap * (0.6, 1.0, 1.4)[level % 3]

@@ -37,7 +37,7 @@ def draw() -> str:
     width, height = LEFT + COLUMN * len(stages) + 60, TOP + ROW * TRIALS + 46
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-        f"<title>Of {TRIALS} trials {', then '.join(str(count) for _, count in stages[1:])} reach the next rung</title>",
+        f"<title>Of {TRIALS} trials {', '.join(str(count) for _, count in stages[1:])} stay</title>",
         f"<style>{STYLE}</style>",
         text(LEFT, 22, f"{TRIALS} trials, {EPOCHS} epochs, {IMAGES:,} training images or more"),
     ]

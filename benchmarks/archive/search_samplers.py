@@ -1,7 +1,7 @@
 """Compare samplers, and coordinates for them, on smooth pictures of measured trials (`search_surrogate.py`).
 
-    python benchmarks/search_samplers.py        about six minutes of one core
-    python benchmarks/search_samplers.py gp     Optuna's GP sampler in place of TPE, more studies of 64 trials
+    python benchmarks/archive/search_samplers.py        about six minutes of one core
+    python benchmarks/archive/search_samplers.py gp     Optuna's GP sampler in place of TPE, more studies of 64 trials
 
 Told first, per set and number of epochs: how well the picture tells a trial left out, and how the best learning rate
 depends on the batch size. Then samplers search the pictures: 16 trials on all, 64 on those of 9 epochs. Every trial is

@@ -1,8 +1,8 @@
 """What is cached, and how it is augmented: shifts and flips of images cached at the training side, against random
 resized crops from images cached larger. The same budget for each, several seeds, validation at the training side.
 
-    python benchmarks/augmentation.py DATA        # a folder with {train,val}/CLASS/*
-    python benchmarks/augmentation.py DATA --arms 0 1 5 --side 32 --epochs 15     # is it worth it, and how long?
+    python benchmarks/archive/augmentation.py DATA        # a folder with {train,val}/CLASS/*
+    python benchmarks/archive/augmentation.py DATA --arms 0 1 5 --side 32 --epochs 15  # is it worth it, and how long?
 """
 
 from __future__ import annotations

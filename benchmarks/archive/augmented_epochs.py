@@ -1,7 +1,7 @@
 """For how many of its epochs a run should be augmented: the same settings and seeds, and a number of epochs at the end
 that see the images as they are.
 
-    python benchmarks/augmented_epochs.py FOLDER [--images 0] [--epochs 5] [--lr 0.0095] [--batch-size 16]
+    python benchmarks/archive/augmented_epochs.py FOLDER [--images 0] [--epochs 5] [--lr 0.0095] [--batch-size 16]
            [--clean 0 1 2 3 5] [--seeds 1 2 3]
 
 FOLDER holds {train,val}/CLASS/*, of which the first IMAGES training images of each class are taken (0: all), and a

@@ -4,8 +4,8 @@ Three seeds, the sides interleaved; all runs have the same number of epochs, ima
 with one thread, on a machine that others used too. Digits are also trained at twice their native side, which the
 dataset's hint of 8 px is measured against.
 
-    python benchmarks/small_stem.py DATA        # DATA holds fashion_mnist_small/ with {train,val}/CLASS/
-    python benchmarks/small_stem.py DATA --photos 32 48       # and trashnet/: photographs at the sides named
+    python benchmarks/archive/small_stem.py DATA        # DATA holds fashion_mnist_small/ with {train,val}/CLASS/
+    python benchmarks/archive/small_stem.py DATA --photos 32 48       # and trashnet/: photographs at the sides named
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import record
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
-CURVES = Path(__file__).parent / "results" / "search_curves.json"
+CURVES = record.RESULTS / "search_curves.json"
 SHEARS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 #: what the product offers for 320 images and more: an epoch has at least four steps
 SIZES = (8, 16, 32, 64)
@@ -74,6 +74,8 @@ class Surrogate:
 
 def measured() -> dict[str, Trials]:
     """Read the trials, by set and epochs; all have a finite loss."""
+    if not CURVES.exists():
+        raise SystemExit(f"no curves at {CURVES}: measure them with search_curves.py first")
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for key, study in sorted(json.loads(CURVES.read_text()).items()):
         name, _, epochs = key.split("-")

@@ -4,7 +4,7 @@ Every side gives uint8[3, S, S] from a file's bytes: short side S, antialiased, 
 time is this process's own CPU time an image, since other work on the machine then counts for nothing. Likeness is the
 mean absolute difference, in levels of 255, from Pillow's full decode with bilinear resize and centre crop.
 
-    python benchmarks/jpeg_decoders.py FOLDER        # any folder of JPEG files
+    python benchmarks/archive/jpeg_decoders.py FOLDER        # any folder of JPEG files
 """
 
 from __future__ import annotations
