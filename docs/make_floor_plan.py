@@ -31,7 +31,15 @@ def layers() -> list[list[str]]:
     """Return the rows of the picture, the highest first, as names without the package's own."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     rows = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    return [[name.strip().partition(".")[2] for name in row.split("|")] for row in rows]
+    named = [[name.strip(" ()").partition(".")[2] for name in row.split("|")] for row in rows]
+    found = [[part for part in row if exists(part)] for row in named]
+    return [row for row in found if row]
+
+
+def exists(part: str) -> bool:
+    """Say whether a part is there: import-linter takes a layer in parentheses that is not."""
+    place = PACKAGE.joinpath(*part.split("."))
+    return place.is_dir() or place.with_suffix(".py").exists()
 
 
 def imports(parts: list[str]) -> Imports:
@@ -84,7 +92,11 @@ def draw() -> str:
         "<title>The parts of automl_pt in their layers; a line leads down to a part that is imported</title>",
         f"<style>{STYLE}</style>",
     ]
-    for part, below in reduced(imports(parts)).items():
+    level_of = {part: level for level, row in enumerate(rows) for part in row}
+    down = {
+        part: {other for other in others if level_of[other] > level_of[part]} for part, others in imports(parts).items()
+    }
+    for part, below in reduced(down).items():
         lines += [arrow(places[part], places[other]) for other in sorted(below)]
     for part, (x, y, width) in places.items():
         lines.append(f'<rect x="{x - width // 2}" y="{y}" width="{width}" height="{BOX}" rx="5"/>')
