@@ -34,6 +34,8 @@ BatchNorm = Literal["auto", "keep", "train"]
 
 C = TypeVar("C", bound="Settings")
 
+#: learning rates of a search that trains a whole network from weights
+FINE_TUNING_LR = (3e-4, 3e-2)
 #: most epochs at the end of a run that see the images as they are (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
@@ -97,6 +99,16 @@ class Settings(BaseModel):
     freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
     freeze_groups: CountOrZero = Field(
         0, description="parameter groups, counted from the input, that do not train; the last group always trains"
+    )
+    head: Literal["new", "probe"] = Field(
+        "new",
+        description="what the head starts from: 'new' is the head as the network is built, which is zero on weights; "
+        "'probe' a logistic regression on the frozen network's features",
+    )
+    features: Literal["cached", "mirrored", "computed"] = Field(
+        "cached",
+        description="with a frozen backbone: 'cached' trains on features computed once, of the images as they are; "
+        "'mirrored' adds those of mirror images; 'computed' runs the network in every epoch, on augmented images",
     )
     layer_decay: Annotated[float, Strict(), Field(gt=0, le=1)] = Field(
         1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
@@ -180,9 +192,17 @@ class Settings(BaseModel):
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
             rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
+        if self.head == "probe" and self.pretrained is False and self.weights is None:
+            rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
+            yield {"head", "pretrained", "weights"}, rule
         if self.group_column and self.group_by:
             rule = "give group_column or group_by, not both: each says which images belong together"
             yield {"group_column", "group_by"}, rule
+
+    @property
+    def starts_from_weights(self) -> bool:
+        """Say whether training starts from weights that another training has left."""
+        return bool(self.pretrained) or self.weights is not None
 
     @field_validator("backbone_options")
     @classmethod
@@ -215,7 +235,11 @@ class SearchConfig(Settings):
     """Settings of a study."""
 
     backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
-    lr: tuple[Rate, Rate] = Field((1e-4, 1.0), description="lowest and highest learning rate, searched log-uniformly")
+    lr: tuple[Rate, Rate] = Field(
+        (1e-4, 1.0),
+        description="lowest and highest learning rate, searched log-uniformly; from weights, where the whole network "
+        "trains, the default is 0.0003:0.03",
+    )
     batch_sizes: tuple[Count, ...] | None = Field(
         None,
         min_length=1,
@@ -235,6 +259,17 @@ class SearchConfig(Settings):
     )
     trial_timeout: Rate | None = Field(None, description="seconds without an epoch after which a trial counts as hung")
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
+    probe: Flag = Field(
+        True,
+        description="where the search starts from weights: first fit a linear head to the frozen network's features: "
+        "it is the study's first finished model, and what the trials are held against",
+    )
+    max_params: Count | None = Field(
+        None, description="of several backbones only those with at most so many parameters: 10M, 500k, or a number"
+    )
+    max_ms: Rate | None = Field(
+        None, description="of several backbones only those that take at most so many milliseconds for one image here"
+    )
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
     refit: Flag = Field(
         False, description="at the end, train the winner's settings on training and validation images: model-refit"
@@ -251,9 +286,38 @@ class SearchConfig(Settings):
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
 
+    def for_start(self, *, pretrained: bool | None) -> Self:
+        """Return the settings with `pretrained` settled, and the range of learning rates that fits the start.
+
+        A range that was asked for stays. Where the whole network trains from weights, the default is another one.
+        """
+        update: dict[str, Any] = {"pretrained": pretrained if self.pretrained is None else self.pretrained}
+        from_weights = bool(update["pretrained"]) or self.weights is not None
+        if from_weights and "lr" not in self.model_fields_set and self.freeze == "none":
+            update["lr"] = FINE_TUNING_LR
+        asked = self.model_fields_set
+        settled = self.model_copy(update=update)
+        settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was
+        return settled
+
+    @field_validator("max_params", mode="before")
+    @classmethod
+    def _with_unit(cls, value: Any) -> Any:
+        """Read 10M as ten million, 500k as half a million, 1G as a thousand million."""
+        found = re.fullmatch(r"\s*([0-9.]+)\s*([kMG])\s*", value) if isinstance(value, str) else None
+        if found is None:
+            return value
+        return round(float(found[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+
     def contradictions(self) -> Iterator[tuple[set[str], str]]:
         """Yield the settings that do not fit together, and the rule that they break."""
         yield from super().contradictions()
+        is_from_scratch = self.pretrained is False and self.weights is None
+        if (self.max_params or self.max_ms) and (is_from_scratch or not self.probe):
+            rule = (
+                "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
+            )
+            yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         if self.average and self.pretrained is False and not self.weights:
@@ -266,11 +330,19 @@ class SearchConfig(Settings):
         return max(self.keep_models, self.ensemble or 1, self.average or 1)
 
     def trial(
-        self, *, backbone: str, lr: float, batch_size: int, seed: int, backbone_options: tuple[str, ...] = ()
+        self,
+        *,
+        backbone: str,
+        lr: float,
+        batch_size: int,
+        seed: int,
+        backbone_options: tuple[str, ...] = (),
+        head: str | None = None,
     ) -> TrainConfig:
         """Fix the searched settings and the seed: the run that one trial is; its options come after those given."""
         shared = {name: getattr(self, name) for name in Settings.model_fields}
         own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
+        own |= {} if head is None else {"head": head}
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
 
 

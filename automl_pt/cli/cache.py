@@ -24,10 +24,10 @@ def folder_option(function: F) -> F:
 
 @click.group("cache")
 def command() -> None:
-    """List or prune the decoded images on disk.
+    """List or prune the decoded images and the features on disk.
 
-    What is removed is decoded again when it is needed. AUTOML_PT_CACHE_LIMIT sets how many gigabytes the caches may
-    take together; without it, a fifth of the disk.
+    What is removed is decoded or computed again when it is needed. AUTOML_PT_CACHE_LIMIT sets how many gigabytes the
+    caches may take together; without it, a fifth of the disk.
     """
 
 
@@ -71,7 +71,7 @@ def prune_command(cache_dir: str | None, max_size: float | None, unused: float |
 @folder_option
 @json_option
 def clear_command(cache_dir: str | None, as_json: bool) -> None:
-    """Remove all caches of decoded images, the archives unpacked there, and the remembered hashes of files."""
+    """Remove all decoded images and features, the archives unpacked there, and the remembered hashes of files."""
     from automl_pt.data.cache.disk import clear_rest, pixels_folder, prune
 
     folder = pixels_folder(cache_dir)
@@ -95,17 +95,26 @@ def _print_table(caches: Sequence[CacheFile]) -> None:
     from automl_pt.data.cache.disk import gigabytes
 
     rows = [
-        (cache.path.stem, cache.count or "damaged", cache.image_size or "-", gigabytes(cache.size), _day(cache.used))
+        (
+            cache.path.stem,
+            cache.kind if cache.backbone is None else f"{cache.kind} of {cache.backbone}",
+            "damaged" if cache.count is None else cache.count,
+            cache.image_size or "-",
+            gigabytes(cache.size),
+            _day(cache.used),
+        )
         for cache in caches
     ]
     if rows:
-        print_columns(("cache", "images", "side", "size", "last used"), rows)
+        print_columns(("cache", "holds", "images", "side", "size", "last used"), rows)
 
 
 def _values(cache: CacheFile) -> dict[str, Any]:
     return {
         "name": cache.path.stem,
         "path": str(cache.path),
+        "kind": cache.kind,
+        "backbone": cache.backbone,
         "images": cache.count,
         "image_size": cache.image_size,
         "bytes": cache.size,

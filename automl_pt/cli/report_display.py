@@ -25,7 +25,7 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
     console = console or stdout()
     for line in _head(report):
         console.print(line)
-    if report.trials:
+    if report.trials or report.probes:
         console.print(_trial_table(report))
     for line in _answer(report):
         console.print(line)
@@ -88,8 +88,9 @@ def _head(report: StudyReport) -> Iterable[str]:
 def _trial_table(report: StudyReport) -> Table:
     from automl_pt.study.model_store import ranked
 
-    first = ranked(report.trials)
-    rest = [trial for trial in report.trials if trial not in first]
+    every = report.everything()
+    first = ranked(every)
+    rest = [trial for trial in every if trial not in first]
     names = sorted({name for trial in report.trials for name in trial.params})
     table = Table("trial", box=box.SIMPLE)
     for name in names:
@@ -100,15 +101,22 @@ def _trial_table(report: StudyReport) -> Table:
     table.add_column("reason", overflow="fold")
     for trial in [*first, *rest]:
         style = "bold" if trial == report.best else None
-        table.add_row(*_trial_cells(trial, names), style=style)
+        table.add_row(*_trial_cells(report, trial, names), style=style)
     return table
 
 
-def _trial_cells(trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
-    yield str(trial.number)
+def _trial_cells(report: StudyReport, trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
+    yield str(trial.number) if trial.number >= 0 else "probe"
     yield from (text(_param(trial.params.get(name, "-"))) for name in names)
     epochs = counted(trial.epochs_done, "epoch").split()[0]
-    yield from (_loss(trial.value), _rank(trial), epochs, f"{trial.seconds:.1f}", trial.state, text(trial.reason))
+    yield from (
+        _loss(trial.value),
+        _rank(trial),
+        epochs,
+        f"{trial.seconds:.1f}",
+        trial.state,
+        text(report.ended(trial)),
+    )
 
 
 def _rank(trial: TrialRecord) -> str:
@@ -117,16 +125,18 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
+    from automl_pt.study.records import title
+
     best = report.best
     if best is None:
         return
     params = ", ".join(f"{name} {_param(value)}" for name, value in best.params.items())
-    yield f"best: trial {best.number}, val loss {_loss(best.value)}; {text(params)}"
+    yield f"best: {best.title}, val loss {_loss(best.value)}; {text(params)}"
     if report.comparison is not None:
         lead = report.comparison
         verdict = "inside" if lead["inside_noise"] else "outside"
         yield (
-            f"lead over trial {lead['runner_up']}: {lead['difference']:.4f} a validation image, standard error "
+            f"lead over {title(lead['runner_up'])}: {lead['difference']:.4f} a validation image, standard error "
             f"{lead['standard_error']:.4f}: {verdict} the noise"
         )
     if report.test is not None:

@@ -19,6 +19,7 @@ from automl_pt.core.files import to_json
 from automl_pt.core.text import counted
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.records import ProbeRecord, title
 from automl_pt.training.result import EpochResult
 
 
@@ -76,6 +77,12 @@ def describe(event: events.Event) -> list[str]:
             where = f"{event.workers} at a time" if event.workers else "in this process"
             name = f"study {event.name} in {event.directory}: {counted(event.trials, 'trial')}{found}, {where}"
             return [escape(line) for line in (*first_lines(event), name)]
+        case events.ProbeStarted():
+            return [escape(f"probe of {event.backbone}: a linear head on the frozen network's features")]
+        case events.PassDone():
+            return [escape(f"probe of {event.backbone}: features of {event.done} of {event.total} images")]
+        case events.ProbeEnded():
+            return [escape(probe_line(event.probe))]
         case events.TrialStarted():
             verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
             if not event.epochs_done and event.until < 1:
@@ -94,7 +101,7 @@ def describe(event: events.Event) -> list[str]:
             epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
-            return [f"best so far: trial {event.number}, val loss {event.value:.4f}"]
+            return [f"best so far: {title(event.number)}, val loss {event.value:.4f}"]
         case events.Notice():
             return [escape(f"note: {event.text}")]
         case events.Finished():
@@ -119,20 +126,18 @@ def result_lines(event: events.Finished) -> list[str]:
     result = event.result
     lines = [f"{counted(len(result.trials), 'trial')} in {clock(result.seconds)}; ended by: {result.stopped}"]
     if result.best is not None and result.best.value is not None:
-        lines.append(
-            f"best: trial {result.best.number}, {params_text(result.best.params)}, val loss {result.best.value:.4f}"
-        )
+        lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, val loss {result.best.value:.4f}")
     if result.comparison is not None:
         found = result.comparison
         verdict = "inside" if found.inside_noise else "outside"
         lines.append(
-            f"its lead over trial {found.runner_up}: {found.difference:.4f} +- {found.standard_error:.4f}, "
+            f"its lead over {title(found.runner_up)}: {found.difference:.4f} +- {found.standard_error:.4f}, "
             f"{verdict} the noise of {found.images} validation images"
         )
     elif result.runner_up is not None and result.runner_up.value is not None:
         second = result.runner_up
         lines.append(
-            f"runner-up: trial {second.number}, {second.reason} after {counted(second.epochs, 'epoch')}, "
+            f"runner-up: {second.title}, {second.reason} after {counted(second.epochs, 'epoch')}, "
             f"val loss {second.value:.4f}; not compared image by image"
         )
     if result.test is not None:
@@ -145,6 +150,16 @@ def result_lines(event: events.Finished) -> list[str]:
     if result.report is not None:
         lines.append(f"report: {result.report}")
     return [escape(line) for line in lines]
+
+
+def probe_line(probe: ProbeRecord) -> str:
+    """Say what a linear probe found and cost."""
+    if probe.value is None or probe.accuracy is None or probe.c is None:
+        return f"probe of {probe.backbone}: none ({probe.failure})"
+    cost = f"{probe.seconds:.1f} s, {probe.computed} images through the network"
+    figures = f"val loss {probe.value:.4f}, val accuracy {probe.accuracy:.4f}, C {probe.c:.2g}"
+    left_out = "" if probe.failure is None else f"; left out: {probe.failure}"
+    return f"probe of {probe.backbone}: {figures}, {cost}{left_out}"
 
 
 def _wrong_by(error: float) -> str:
@@ -205,6 +220,19 @@ class LiveView:
         match event:
             case events.StudyStarted():
                 self.title, self.epochs, self.reading = f"study {event.name}", event.epochs, None
+            case events.ProbeStarted():
+                self.rows[event.number] = Row(f"probe of {event.backbone}", state="features")
+            case events.PassDone():
+                self.rows[event.number].state = f"features of {event.done} of {event.total} images"
+            case events.ProbeEnded():
+                found = event.probe
+                self.rows[found.number] = Row(
+                    f"probe of {found.backbone}",
+                    val_loss=found.value,
+                    val_accuracy=found.accuracy,
+                    state="probe",
+                    seconds=found.seconds,
+                )
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
                 row.epoch, row.state = event.epochs_done, "running"
@@ -242,6 +270,9 @@ class LiveView:
         for number, row in sorted(self.rows.items()):
             figures = (_figure(row.val_loss), _figure(row.val_accuracy), f"{row.seconds:.1f}")
             style = "bold green" if number == self.best else "dim" if row.state not in ("running", "waits") else ""
+            if number < 0:
+                table.add_row("probe", escape(row.params), "-", *figures, escape(row.state), style=style)
+                continue
             epoch = f"{row.epoch:.2g}/{self.epochs}" if row.epoch < 1 else f"{row.epoch:.0f}/{self.epochs}"
             table.add_row(str(number), escape(row.params), epoch, *figures, escape(row.state), style=style)
         return Group(table, *(escape(f"note: {note}") for note in self.notes[-3:]), *self._bar())

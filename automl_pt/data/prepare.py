@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,11 @@ class Data:
         images = decoded.view([entry.sha256 for entry in entries])
         labels = np.array([entry.label for entry in entries], np.int64)
         return Pixels(images, labels, tuple(entry.name for entry in entries))
+
+    def digests(self, split: Split, names: Sequence[str]) -> list[str]:
+        """Return the sha256 of the content of each of a split's images."""
+        known = {entry.name: entry.sha256 for entry in self.manifest.entries if entry.split == split}
+        return [known[name] for name in names]
 
     def decode(self, test: bool, image_size: int) -> Decoded:
         """Return the images of the test split, or of the two others, at side `image_size`."""

@@ -15,7 +15,8 @@ from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyE
 from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
 from automl_pt.study.extras.extras import MADE
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.floor import below_floor
+from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
 
 STUDIES = Path("studies")
@@ -51,15 +52,29 @@ class StudyReport:
     seconds: float | None
     #: what was made of the trials beside the best one's model: figures by `refit`, `ensemble`, `average`
     made: dict[str, Any] = field(default_factory=dict)
+    #: the linear probes that the search began with
+    probes: tuple[ProbeRecord, ...] = ()
+    #: number of classes; 0 where the study does not say
+    classes: int = 0
 
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
         return dict(sorted(Counter(trial.state for trial in self.trials).items()))
 
+    def everything(self) -> tuple[TrialRecord, ...]:
+        """Return the probes as trials, and the trials."""
+        return (*(probe.as_trial() for probe in self.probes), *self.trials)
+
+    def ended(self, trial: TrialRecord) -> str:
+        """Return why a trial ended, and the floor that it does not reach."""
+        found = below_floor(trial, self.classes, self.probes)
+        return trial.reason if found is None else f"{trial.reason}; {found}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON, trials in order of their numbers."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["backbones"] = list(self.backbones)
+        plain["probes"] = [probe.to_dict() for probe in self.probes]
         plain["trials"] = [trial.to_dict() for trial in self.trials]
         return {**plain, "best": self.best.to_dict() if self.best else None, "states": self.states()}
 
@@ -79,11 +94,11 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
     if not isinstance(found.get("name"), str) or not isinstance(found.get("storage"), str):
         raise damaged(directory / "study.json", "it names no study and storage")
     url = _url(directory, found, storage)
-    about, judgement, trials = _from_storage(url, found["name"])
+    about, judgement, trials, probes = _from_storage(url, found["name"])
     result, running = read_object(directory / "result.json"), not ours and is_in_use(directory)
     if not running:
         trials = tuple(replace(trial, reason="interrupted") if _cut_off(trial) else trial for trial in trials)
-    best = _best(trials)
+    best = _best((*(probe.as_trial() for probe in probes), *trials))
     is_current = bool(result) and not any(trial.reason in ("running", "interrupted") for trial in trials)
     return StudyReport(
         name=found["name"],
@@ -101,6 +116,8 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         stopped=result.get("stopped") if is_current else None,
         seconds=result.get("seconds") if is_current else None,
         made=read_object(directory / MADE),
+        probes=probes,
+        classes=about.get("classes", 0),
     )
 
 
@@ -151,14 +168,16 @@ def storage_url(study: str | Path, *, storage: str | None = None) -> str:
     return _url(directory, found, storage)
 
 
-def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...]]:
-    """Return what the study was made with, how its best was judged, and its trials; nothing is written."""
+def _from_storage(
+    url: str, name: str
+) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...], tuple[ProbeRecord, ...]]:
+    """Return what the study was made with, how its best was judged, its trials and probes; nothing is written."""
     from automl_pt.study.resume import first_of_several
     from automl_pt.study.store.attributes import is_ours, record
     from automl_pt.study.store.backends import shown
     from automl_pt.study.store.errors import translated
     from automl_pt.study.store.reading import reading
-    from automl_pt.study.store.trials import JUDGEMENT, STUDY
+    from automl_pt.study.store.trials import JUDGEMENT, PROBES, STUDY
 
     with reading(url) as storage, translated(shown(url)), _damage_named(shown(url)):
         try:
@@ -174,7 +193,8 @@ def _from_storage(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any], 
         unnamed = first_of_several(about.get("backbones", ()))
         found = storage.get_all_trials(study_id, deepcopy=False)
         trials = tuple(record(trial, unnamed) for trial in found if is_ours(trial))
-    return about, dict(attributes.get(JUDGEMENT) or {}), trials
+    probes = tuple(ProbeRecord.from_dict(entry) for entry in attributes.get(PROBES) or ())
+    return about, dict(attributes.get(JUDGEMENT) or {}), trials, probes
 
 
 def _about(found: dict[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,12 @@ def _finished(original: Path) -> dict[str, Any]:
             given=f"{original}: {'it ended with ' + repr(record.get('reason')) if record else 'it holds no run.json'}",
             remedy="name a run directory of `automl-pt train`, or let that run go on to its end first",
         )
+    if record.get("linear_probe"):
+        raise CheckpointError(
+            "a linear probe is fitted by a search, not trained by a run",
+            given=printable(f"{original}: the probe of {record['config'].get('backbone')}"),
+            remedy="search again under another --name: the same images and weights give the same probe",
+        )
     return record
 
 

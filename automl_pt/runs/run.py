@@ -23,6 +23,7 @@ from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
 from automl_pt.data.prepare import Progress as DataProgress
+from automl_pt.features.head_training import HeadTraining
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.directory import save_model
 from automl_pt.model.info import ModelInfo
@@ -171,12 +172,30 @@ class Run:
 
     def epochs(self, after_step: AfterStep) -> Iterator[EpochResult]:
         """Yield the epochs still to do; the model directory and the history are on disk before each is seen."""
+        if isinstance(self.training, HeadTraining):
+            yield from self._all_at_once(self.training, after_step)
+            return
         results = train_epochs(
             self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
         )
         for result in results:
             self.write_history()
             yield result
+
+    def _all_at_once(self, training: HeadTraining, after_step: AfterStep) -> Iterator[EpochResult]:
+        """Yield the epochs of a head on features, which take less than saving them: what is stopped begins again."""
+        kept: list[tuple[Mapping[str, Tensor], EpochResult, list[EpochResult]]] = []
+
+        def keep(state: Mapping[str, Tensor], result: EpochResult, past: list[EpochResult]) -> None:
+            kept[:] = [({name: tensor.clone() for name, tensor in state.items()}, result, past)]
+
+        results = list(train_epochs(training, save_model=keep, after_step=after_step))
+        if not results or results[-1].reason is None:
+            return
+        for state, result, past in kept:
+            self.save_model({**training.start.state, **state}, result, past)
+        self.write_history()
+        yield from results
 
     def write_history(self) -> None:
         """Write one line for each epoch that is done."""
@@ -223,13 +242,16 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     preprocessing = choose_preprocessing(config, data, backbone)
     with plugins_fault("a backbone's recipe(num_classes, image_size) failed", whose=backbone.name):
-        info = _info(record, data, preprocessing, backbone, device)
+        info = model_info(record, data, preprocessing, backbone, device)
+    if isinstance(training, HeadTraining):
+        info = replace(info, precision=training.start.splits.precision)
     return Run(config, output, info, training, checkpoints)
 
 
-def _info(
+def model_info(
     record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
 ) -> ModelInfo:
+    """Return what a run's model directory says of its model, figures and history aside."""
     classes, size = len(data.manifest.classes), preprocessing.image_size
     return ModelInfo(
         backbone=record["config"]["backbone"],

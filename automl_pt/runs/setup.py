@@ -16,6 +16,8 @@ from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
+from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
+from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights, require_given
 from automl_pt.plugins.manager import Plugins
@@ -68,6 +70,12 @@ def new_training(
     """
     config = settled(config, backbone, data.hints)
     preprocessing = choose_preprocessing(config, data, backbone)
+    why_not: str | None = None
+    if trains_on_features(config, group.size):
+        start = frozen_start(config, data, backbone, preprocessing)
+        if not isinstance(start, str):
+            return head_training(start, config, data, device, _head_scales(config, start.body.head))
+        why_not = start
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
     said: list[str] = []
     model = build_model(
@@ -80,20 +88,23 @@ def new_training(
         tell=said.append,
     )
     require_trainable(model, backbone.name)
+    if config.head == "probe":
+        start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
-    rehearse(
-        model,
-        backbone.name,
-        len(data.manifest.classes),
-        preprocessing.image_size,
-        device=device,
-        precision=precision,
-        channels_last=has_channels_last(device, precision),
-    )
+    channels_last = has_channels_last(device, precision)
+    side, classes = preprocessing.image_size, len(data.manifest.classes)
+    rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.step.notes += said
+    if why_not is not None:
+        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
     return training
+
+
+def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
+    factor = config.head_lr_factor
+    return None if factor == 1 else {f"{head}.{name}": factor for name in ("weight", "bias")}
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:

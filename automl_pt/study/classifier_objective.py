@@ -23,7 +23,7 @@ from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.provenance import used_plugins
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
-from automl_pt.study.executor.base import Call, Engine, Probe, TrialSpec
+from automl_pt.study.executor.base import Call, Engine, Step, TrialSpec
 from automl_pt.study.executor.prove_backbone import prove_backbone
 from automl_pt.study.executor.trial_run import epochs
 from automl_pt.study.extras.evaluator import Bench
@@ -33,7 +33,6 @@ from automl_pt.study.records import Comparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
 from automl_pt.study.space.dimensions import dimensions
 from automl_pt.training.device import choose_device
-from automl_pt.training.result import EpochResult
 
 
 def prepare_material(
@@ -55,7 +54,7 @@ def prepare_material(
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
         return _prove(config, nets, data, plugins, engine, unwanted)
 
-    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+    def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
         return epochs(spec, should_stop, data, plugins)
 
     counts = data.manifest.counts()
@@ -189,5 +188,13 @@ def makers() -> dict[str, Maker]:
 
 
 IMAGES = Subject(
-    prepare_material, "automl_pt.study.executor.trial_run:make_trial", publish, compare, test, report, makers, starts
+    prepare_material,
+    "automl_pt.study.executor.trial_run:make_trial",
+    publish,
+    compare,
+    test,
+    report,
+    makers,
+    starts,
+    probes=True,
 )

@@ -28,8 +28,10 @@ from automl_pt.study.events import (
     TrialStarted,
 )
 from automl_pt.study.executor.base import Engine, Probe, Report, TrialSpec
+from automl_pt.study.floor import floor_notices
 from automl_pt.study.model_store import Shelf
 from automl_pt.study.plateau import Flatness
+from automl_pt.study.probing import Probing
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.space.next_trial import add_trial, trial_config
@@ -57,6 +59,8 @@ class Coordinator:
     stop: Callable[[], int | None]
     #: None unless the search may end early on its own
     flatness: Flatness | None = None
+    #: None where the search does not start from weights, or no probe is wanted
+    probing: Probing | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
     _has_told: bool = False
@@ -68,8 +72,10 @@ class Coordinator:
 
     def run(self) -> Iterator[Event]:
         """Yield what happens until all trials have ended or the search has to stop."""
-        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
+        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
         yield from self.keep_best()
+        if self.probing is not None:
+            self.space = yield from self.probing.run(self._must_stop, self.keep_best, self.space)
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
@@ -170,7 +176,7 @@ class Coordinator:
         trial = self.ledger.trial(number)
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
-        config = trial_config(self.config, self.space, number, params)
+        config = trial_config(self.config, self.space, number, params, self.ledger.probes())
         # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
         ranked = (point for point in self.ledger.standing(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
@@ -278,8 +284,9 @@ class Coordinator:
         self._running.pop(number, None)
         self.ledger.end(number, state, ended)
         yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
+        yield from floor_notices(self.ledger, number)
         yield from self.keep_best()
-        self.shelf.tidy(self.ledger.records(), self.config.models_kept + 1)
+        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, and say so, unless it is published already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from automl_pt.study.records import StudyResult
+from automl_pt.study.records import ProbeRecord, StudyResult
 from automl_pt.training.result import EpochResult
 
 
@@ -17,7 +17,7 @@ class Event:
         """Return the event's name and fields as plain values for JSON."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {
-            name: value.to_dict() if isinstance(value, EpochResult | StudyResult) else value
+            name: value.to_dict() if isinstance(value, EpochResult | StudyResult | ProbeRecord) else value
             for name, value in values.items()
         }
         return {"event": type(self).__name__, **plain}
@@ -105,6 +105,31 @@ class TrialEnded(Event):
     value: float | None
     epochs: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeStarted(Event):
+    """The frozen features of a backbone are made, to fit a linear head to them; `number` is below 0."""
+
+    number: int
+    backbone: str
+
+
+@dataclass(frozen=True)
+class PassDone(Event):
+    """Of a split's images `done` of `total` have gone through the frozen network."""
+
+    number: int
+    backbone: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ProbeEnded(Event):
+    """A linear probe is fitted, and its model is finished."""
+
+    probe: ProbeRecord
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ class Shelf:
         Those still under way take nobody's place, however good they are: they may fail. What is gone stays gone.
         """
         ended = [record for record in records if record.state in ("COMPLETE", "PRUNED", "FAIL")]
-        kept = {record.number for record in ranked(ended)[:keep]}
+        order = ranked(ended)
+        trials = [record for record in order if record.number >= 0]  # a probe takes no trial's place
+        kept = {record.number for record in (*order[:keep], *trials[:keep])}
         for record in ended:
             discard(self.output(record.number), weights=record.number not in kept)
 
@@ -56,7 +58,7 @@ def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Order the trials that count by the loss of the weights they kept; the first made wins ties.
 
     Trials that failed or diverged do not count. Complete trials come before those still under way or pruned, whose
-    learning rate never came to rest.
+    learning rate never came to rest. A probe, whose number is below 0, comes before the first that has a higher loss.
     """
     counting = [
         record
@@ -66,7 +68,19 @@ def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
         and record.state in ("COMPLETE", "PRUNED", "RUNNING")
         and record.reason != "diverged"
     ]
-    return sorted(counting, key=lambda record: (record.state != "COMPLETE", record.value, record.number))
+    order = sorted(
+        (record for record in counting if record.number >= 0),
+        key=lambda record: (record.state != "COMPLETE", record.value, record.number),
+    )
+    probes = sorted((record for record in counting if record.number < 0), key=lambda record: -_loss(record))
+    for probe in probes:
+        place = next((at for at, record in enumerate(order) if _loss(record) >= _loss(probe)), len(order))
+        order.insert(place, probe)
+    return order
+
+
+def _loss(record: TrialRecord) -> float:
+    return math.inf if record.value is None else record.value
 
 
 def discard(output: Path, *, weights: bool) -> None:

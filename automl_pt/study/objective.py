@@ -82,3 +82,5 @@ class Subject:
     report: Callable[[SearchConfig, Path, Plugins | None], Path] | None = None
     makers: Callable[[], Mapping[str, Maker]] | None = None
     starts: Callable[[SearchConfig, Plugins | None], Iterator[Start]] | None = None
+    #: whether its `make` knows linear probes
+    probes: bool = False

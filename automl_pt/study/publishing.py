@@ -11,7 +11,7 @@ def publish_best(ledger: Ledger, shelf: Shelf) -> TrialRecord | None:
     """Publish the best model, and return its trial; None where it is published, or its trial is writing to it now."""
     with ledger.turn():  # others publish, too, and may have found a better one that we do not know of
         busy, published = {trial.number for trial in ledger.busy()}, ledger.best()
-        for record in ranked(ledger.records()):
+        for record in ranked(ledger.models()):
             if record.number not in busy and published != [record.number, record.epochs]:
                 shelf.put(record.number)
                 ledger.set_best([record.number, record.epochs])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def title(number: int) -> str:
+    """Return what a person calls a trial, or a probe, whose number is below 0."""
+    return f"trial {number}" if number >= 0 else "the probe" if number == -1 else f"probe {-number}"
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,56 @@ class TrialRecord:
         """Return how far it came, in epochs: a fraction where it ended within the first."""
         return max(self.epochs, self.ranked_at or 0)
 
+    @property
+    def title(self) -> str:
+        """Return what a person calls it."""
+        return title(self.number)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""
         plain = {name: {str(key): loss for key, loss in getattr(self, name).items()} for name in ("losses", "ranks")}
         return {**asdict(self), **plain, "rank_loss": self.rank_loss, "ranked_at": self.ranked_at}
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """A linear probe: a head fitted to the features of a frozen backbone before the first trial. `number` is below 0.
+
+    `c` is the inverse of the penalty, chosen by the validation loss `value`; `tried` lists (c, loss). `seconds` and
+    `cpu_seconds` are the whole of its cost, the pass over the images with it, of which `computed` went through the
+    network. `milliseconds` is what the network takes for one image alone. With a `failure` there is no probe.
+    """
+
+    number: int
+    backbone: str
+    value: float | None = None
+    accuracy: float | None = None
+    c: float | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    computed: int = 0
+    parameters: int | None = None
+    milliseconds: float | None = None
+    tried: tuple[tuple[float, float], ...] = ()
+    failure: str | None = None
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ProbeRecord:
+        """Make a record of what `probe.json` or the study says; unknown fields are of another version."""
+        renamed = {"value": values.get("val_loss"), "accuracy": values.get("val_accuracy"), **values}
+        known = {name: renamed[name] for name in ProbeRecord.__dataclass_fields__ if name in renamed}
+        return ProbeRecord(**{**known, "tried": tuple((c, loss) for c, loss in values.get("tried", ()))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return asdict(self)
+
+    def as_trial(self) -> TrialRecord:
+        """Return the probe as a trial, to be ranked among others."""
+        state = "FAIL" if self.failure is not None else "COMPLETE"
+        params = {"backbone": self.backbone, "C": self.c}
+        reason = "probe" if self.failure is None else f"failed: {self.failure}"
+        return TrialRecord(self.number, state, params, self.value, 1, self.seconds, reason, {})
 
 
 @dataclass(frozen=True)
@@ -97,6 +149,8 @@ class StudyResult:
     report: str | None = None
     #: what was made of the trials beside the best one's model, `refit`, `ensemble`, `average`: its `model` and figures
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: the linear probes that the search began with
+    probes: tuple[ProbeRecord, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig, as_made
+from automl_pt.config import SearchConfig, as_made, make
 from automl_pt.core.errors import StudyError
 from automl_pt.core.text import counted
 from automl_pt.plugins.provenance import how_to_get, missing_plugins, told
-from automl_pt.study.store.study_files import read_object
+from automl_pt.study.store.study_files import damaged, read_object
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -26,7 +26,7 @@ FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
     + ["refit", "ensemble", "average"]
-    + ["lr", "batch_sizes", "backbones", "report"]
+    + ["lr", "batch_sizes", "backbones", "report", "max_params", "max_ms"]
 )
 
 #: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
@@ -34,15 +34,23 @@ FIRST_RUNG = "miniature"
 
 
 def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
-    """Return the settings with pretrained weights or not as the study in `directory` was begun, where nobody says.
+    """Return the settings with the start, and the learning rates from weights, of the study in `directory`.
 
-    Earlier versions started from random weights unless they were told otherwise, and wrote that down.
+    Only what nobody asked for is taken from there. Earlier versions started from random weights unless they were told
+    otherwise, and wrote that down.
     """
     path = directory / "study.json"
-    if config.pretrained is not None or config.weights is not None or not path.exists():
+    found = read_object(path).get("asked", {})
+    if not isinstance(found, dict):
+        raise damaged(path, "`asked` is no object")
+    kept: dict[str, Any] = {}
+    if config.pretrained is None and config.weights is None and found.get("pretrained") is not None:
+        kept["pretrained"] = found["pretrained"]
+    if "lr" not in config.model_fields_set and found.get("lr") and (found.get("pretrained") or found.get("weights")):
+        kept["lr"] = found["lr"]
+    if not kept:
         return config
-    asked = read_object(path).get("asked", {}).get("pretrained")
-    return config if asked is None else config.model_copy(update={"pretrained": asked})
+    return make(SearchConfig, {**config.model_dump(exclude_unset=True), **kept}, source=str(path))
 
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
@@ -62,7 +70,8 @@ def describe_material(material: Material) -> dict[str, Any]:
     from optuna.distributions import distribution_to_json
 
     searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in material.dimensions}
-    return {"plugins": [dict(plugin) for plugin in material.plugins], "options": searched}
+    plugins = [dict(plugin) for plugin in material.plugins]
+    return {"plugins": plugins, "options": searched, "classes": material.classes}
 
 
 def in_order(

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,22 @@ def steps(
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
-    if subject.starts is not None:
-        for start in subject.starts(config, plugins):
-            yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
+    config = yield from _started(config, subject, plugins)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
         yield from follow_study(_events(study, plugins, stop), study.follower(trackers), notices)
+
+
+def _started(config: SearchConfig, subject: Subject, plugins: Plugins | None) -> Generator[Event, None, SearchConfig]:
+    """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
+    pretrained: set[bool] = set()
+    for start in subject.starts(config, plugins) if subject.starts is not None else ():
+        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
+        pretrained.add(start.pretrained)
+    if len(pretrained) > 1 and config.probe:
+        yield Notice("no linear probe, because only some of the backbones start from pretrained weights")
+    return config.for_start(pretrained=pretrained.pop() if len(pretrained) == 1 else None)
 
 
 def _events(study: OpenStudy, plugins: Plugins | None, stop: Callable[[], int | None]) -> Iterator[Event]:

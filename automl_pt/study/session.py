@@ -13,7 +13,7 @@ from automl_pt.core.missing_model import of_trials
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.coordinator import Coordinator
-from automl_pt.study.events import Event, StudyStarted
+from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.executor.devices import devices_for
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.extras.extras import Ended, after_search, asked
@@ -79,11 +79,12 @@ class OpenStudy:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
-        best, runner_up = [*ranked(records)[:2], None, None][:2]
+        models = coordinator.ledger.models()
+        best, runner_up = [*ranked(models)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up, plugins) if signal is None and best else (None, None)
         if not (self.directory / "study.json").exists():
             self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
-        shelf.tidy(records, self.config.models_kept)
+        shelf.tidy(models, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
             directory=str(self.directory),
@@ -94,6 +95,7 @@ class OpenStudy:
             comparison=comparison,
             test=figures,
             trials=tuple(records),
+            probes=tuple(coordinator.ledger.probes()),
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),
@@ -131,6 +133,9 @@ class OpenStudy:
         shelf, budget = self.coordinator.shelf, self.coordinator.budget
         if self.subject.makers is None or result.best is None or not asked(self.config):
             return result
+        if result.best.number < 0:
+            what = ", ".join(asked(self.config))
+            yield Notice(f"{what}: made of the trials, although the probe is the best model and is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
 

@@ -13,6 +13,7 @@ from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
+from automl_pt.features.head_training import trains_on_features
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.directory import Tidied
 from automl_pt.study import resume
@@ -26,6 +27,7 @@ from automl_pt.study.extras.extras import images_to_learn
 from automl_pt.study.model_store import Shelf
 from automl_pt.study.objective import Material, Proof, Subject
 from automl_pt.study.plateau import Flatness
+from automl_pt.study.probing import Probing, wants_probe
 from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
@@ -49,6 +51,12 @@ from automl_pt.study.store.trials import OFFERED, Ledger, Presence
 
 #: what a search makes in its folder before it has begun
 PRELIMINARY = ("manifest.json", ".lock", "logs")
+
+#: said of a search whose trials train a head alone
+ON_FEATURES = (
+    "trials train the head on features computed once, of the images as they are: no shifts, mirror images with "
+    "--features mirrored; an epoch takes milliseconds, so that no trial is pruned"
+)
 
 
 def open_study(
@@ -84,26 +92,29 @@ def open_study(
     config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
     budget.slots = engine.slots
     offered = _offer(config, material, proof, ledger, engine, has_grown)
-    rule = make_rule(config.pruner, config.epochs, material.train_images, ledger.study)
+    on_features = trains_on_features(config)
+    rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
     first_rung = ledger.about().get("first_rung")
     resume.require_same_rungs(
         ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
     )
+    shelf = Shelf(directory, subject.publish)
     coordinator = Coordinator(
         config=config,
         ledger=ledger,
-        shelf=Shelf(directory, subject.publish),
+        shelf=shelf,
         engine=engine,
         rule=rule,
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
+        probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(config, directory, subject, plugins) if config.stop_when_flat else None,
     )
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
-    notices = (offered.notice, few, repeats, storage_note(url))
+    notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
     said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), subject, coordinator, material, said, notes)
 

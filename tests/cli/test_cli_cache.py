@@ -47,12 +47,12 @@ def run(runner: CliRunner, *arguments: str) -> str:
 
 def test_list_shows_the_caches_used_last_first(runner: CliRunner, folder: Path) -> None:
     lines = run(runner, "list", "--cache-dir", str(folder)).splitlines()
-    assert lines[0].split() == ["cache", "images", "side", "size", "last", "used"]
-    assert [line.split()[:3] for line in lines[1:-1]] == [
-        ["4", "damaged", "-"],
-        ["1", "10", "4"],
-        ["2", "20", "4"],
-        ["3", "30", "4"],
+    assert lines[0].split() == ["cache", "holds", "images", "side", "size", "last", "used"]
+    assert [line.split()[:4] for line in lines[1:-1]] == [
+        ["4", "pixels", "damaged", "-"],
+        ["1", "pixels", "10", "4"],
+        ["2", "pixels", "20", "4"],
+        ["3", "pixels", "30", "4"],
     ]
     assert lines[-1] == f"4 caches, 0.0 MB in {folder / 'pixels'}"
     rows = json.loads(run(runner, "list", "--json", "--cache-dir", str(folder)))

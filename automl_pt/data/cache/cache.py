@@ -197,7 +197,7 @@ def _as_decoded(pool: Pool) -> Decoded:
 
 def _donors(folder: Path, image_size: int) -> Iterator[Pool]:
     for cache in list_caches(folder):
-        if cache.image_size == image_size and _mark(cache.path) == _identity(cache.path):
+        if cache.kind == "pixels" and cache.image_size == image_size and _mark(cache.path) == _identity(cache.path):
             pool = opened(cache.path, image_size)
             if pool is not None:
                 yield pool

@@ -14,6 +14,8 @@ from pathlib import Path
 from automl_pt.core.errors import ConfigError, OutputError
 from automl_pt.core.files import cache_folder, output_error
 from automl_pt.core.text import printable
+from automl_pt.data.cache.feature_file import SUFFIX as FEATURES
+from automl_pt.data.cache.feature_file import DamagedFeatures, count_rows, read_meta
 from automl_pt.data.cache.pool_file import DamagedPool, open_pool
 
 SUFFIX = ".pixels"
@@ -38,6 +40,9 @@ class CacheFile:
     used: float
     image_size: int | None
     count: int | None
+    #: what it holds: `pixels`, or `features` of a `backbone`
+    kind: str = "pixels"
+    backbone: str | None = None
 
 
 def pixels_folder(cache_dir: str | Path | None = None) -> Path:
@@ -65,6 +70,19 @@ def _found(folder: Path) -> Iterator[CacheFile]:
                 yield CacheFile(path, status.st_size, used, size, count)
             except DamagedPool:
                 yield CacheFile(path, status.st_size, used, None, None)
+    for path in sorted(folder.glob(f"*{FEATURES}")):
+        with suppress(FileNotFoundError):  # as above
+            yield _features(path)
+
+
+def _features(path: Path) -> CacheFile:
+    status = path.stat()
+    try:
+        meta, count = read_meta(path), count_rows(path)
+        size, backbone = int(meta["preprocessing"]["image_size"]), str(meta["backbone"])
+    except (DamagedFeatures, KeyError, TypeError, ValueError):
+        return CacheFile(path, status.st_size, status.st_mtime, None, None, "features")
+    return CacheFile(path, status.st_size, status.st_mtime, size, count, "features", backbone)
 
 
 def remove(cache: CacheFile) -> None:

@@ -13,7 +13,7 @@ from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.judged import Judged
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import made_lines
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.records import TrialRecord, title
 
 
 def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
@@ -28,13 +28,13 @@ def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
 
 def _which(report: StudyReport, best: TrialRecord) -> str:
     model = best.params.get("backbone", report.backbones[0] if report.backbones else "the model")
-    settings = _settings(best.params)
+    settings = "a linear head on its frozen features" if best.number < 0 else _settings(best.params)
     took = "" if report.seconds is None else f", in {duration(report.seconds)}"
     ahead = {"running": "So far the best model is", "interrupted": "Before it was interrupted, the search found"}
     opening = ahead.get(report.status, "The best model is")
     unfinished = "" if best.state == "COMPLETE" else ", which has not run all its epochs"
     return (
-        f"{opening} {model} with {settings or 'fixed settings'}: trial {best.number}{unfinished}, the best of "
+        f"{opening} {model} with {settings}: {best.title}{unfinished}, the best of "
         f"{counted(len(report.trials), 'trial')}{took}."
     )
 
@@ -72,7 +72,7 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
             return "Whether its lead is more than noise is measured when the search has ended."
         return "There was no second complete trial whose weights were kept, so that its lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
-    over = f"Its lead over trial {lead['runner_up']}"
+    over = f"Its lead over {title(lead['runner_up'])}"
     if lead["inside_noise"]:
         return f"{over} is inside the noise ({gap}): another seed could turn the order round."
     return f"{over} is more than noise ({gap}), on images that it was chosen by."

@@ -9,7 +9,7 @@ from typing import Any
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.model_store import ranked
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.records import ProbeRecord, TrialRecord
 
 _REASONS = {
     "completed": "completed all epochs",
@@ -19,20 +19,41 @@ _REASONS = {
     "interrupted": "interrupted, can go on",
     "paused": "waits to be compared",
     "running": "is running",
+    "probe": "linear probe: a head fitted to the frozen network's features",
 }
 
 
 def trials_section(report: StudyReport) -> Section:
     """List the trials, best first, each with what it cost and why it ended."""
-    if not report.trials:
+    every = report.everything()
+    if not every:
         return missing("No trial has been begun.")
-    rows = [_row(trial, report.best) for trial in in_order(report.trials)]
+    rows = [{**_row(trial, report.best), "reason": _ended(report, trial)} for trial in in_order(every)]
     note = (
         "A pruned trial has no final loss; under 'compared at' stands the loss by which it was ranked, after so many "
         "epochs. It is measured with each batch's own statistics, so that it is no validation loss."
     )
     compared = any(trial.ranks for trial in report.trials)
-    return {"params": _params(report.trials), "rows": rows, "ranked": compared, "note": note if compared else ""}
+    return {
+        "params": _params(report.trials or every),
+        "rows": rows,
+        "ranked": compared,
+        "note": note if compared else "",
+        "probes": [_probe(probe) for probe in sorted(report.probes, key=lambda probe: _finite(probe.value))],
+    }
+
+
+def _probe(probe: ProbeRecord) -> dict[str, Any]:
+    """Give what a probe found and cost, for the ranking of backbones."""
+    values = probe.to_dict()
+    names = ("backbone", "value", "accuracy", "c", "seconds", "cpu_seconds", "computed", "parameters", "milliseconds")
+    return {**{name: values[name] for name in names}, "failure": probe.failure}
+
+
+def _ended(report: StudyReport, trial: TrialRecord) -> str:
+    reason, _, floor = report.ended(trial).partition("; ")
+    said = _REASONS.get(reason, reason)
+    return f"{said}; {floor}" if floor else said
 
 
 def in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -44,7 +65,7 @@ def in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
     return {
-        "number": trial.number,
+        "number": trial.number if trial.number >= 0 else "probe",
         "best": best is not None and trial.number == best.number,
         "params": dict(trial.params),
         "state": trial.state,

@@ -25,6 +25,7 @@ class TrialSpec:
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
     a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
+    A `number` below 0 is no trial but a linear probe, which has one epoch.
     """
 
     number: int
@@ -47,15 +48,26 @@ class Probe:
     seconds: float
 
 
+@dataclass(frozen=True)
+class PassProgress:
+    """How many of the images of a pass have gone through a network: a linear probe tells it while features are made."""
+
+    done: int
+    total: int
+
+
+#: what a trial's iterator yields
+Step = EpochResult | Probe | PassProgress
 #: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
-MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[EpochResult | Probe]]
+MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 
 
 @dataclass(frozen=True)
 class Report:
     """What an engine has to say about trial `number`: exactly one of the other fields is set.
 
-    `epoch` and `probe` are results. `held` is the point, in epochs, at which the trial waits for `go_on` or `pause`.
+    `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
+    which the trial waits for `go_on` or `pause`.
     `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
     failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
     that every other trial would meet too.
@@ -64,6 +76,7 @@ class Report:
     number: int
     epoch: EpochResult | None = None
     probe: Probe | None = None
+    passed: PassProgress | None = None
     held: float | None = None
     ended: bool = False
     left: bool = False

@@ -6,9 +6,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from automl_pt.core.errors import PluginError
-from automl_pt.study.executor.base import Call, MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Call, MakeTrial, PassProgress, Probe, Report, Step, TrialSpec
 from automl_pt.study.executor.failures import report_failure
-from automl_pt.training.result import EpochResult
 
 
 class InlineEngine:
@@ -19,7 +18,7 @@ class InlineEngine:
     def __init__(self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._make, self._should_stop = make, should_stop
         self._spec: TrialSpec | None = None
-        self._epochs: Iterator[EpochResult | Probe] | None = None
+        self._epochs: Iterator[Step] | None = None
         self._until = 0.0
 
     def start(self, spec: TrialSpec) -> None:
@@ -60,6 +59,8 @@ class InlineEngine:
         if result is None:
             self._leave()
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
+        if isinstance(result, PassProgress):
+            return [Report(number, passed=result)]
         told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
         held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
         return [told, *([Report(number, held=result.epoch)] if held else [])]

@@ -17,7 +17,7 @@ from typing import IO, Any
 from automl_pt.core.errors import InstallationError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.safe_path import python_command, python_environment
-from automl_pt.study.executor.base import Call, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Call, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.executor.calls import STARTING, WorkerEnded, answer, from_plain, how_it_ended, plugin_ended
 from automl_pt.study.executor.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
@@ -207,6 +207,8 @@ class LocalEngine:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
             return [Report(number, probe=Probe(**message["probe"]))]
+        if "passed" in message:
+            return [Report(number, passed=PassProgress(**message["passed"]))]
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None

@@ -16,7 +16,8 @@ from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
 from automl_pt.runs.start import settled
-from automl_pt.study.executor.base import Probe, TrialSpec
+from automl_pt.study.executor.base import Step, TrialSpec
+from automl_pt.study.executor.linear_probe import linear_probe
 from automl_pt.study.proxy_run import probes
 from automl_pt.study.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
@@ -27,18 +28,19 @@ LEAVING = 10.0
 PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
 
 
-def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
     """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
     plugins = loaded_plugins(spec.config.plugins)
     return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
 
 
-def epochs(
-    spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins
-) -> Iterator[EpochResult | Probe]:
+def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
     """Yield what the run's history tells of, then what is still to do."""
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     spec = replace(spec, config=settled(spec.config, backbone, data.hints))
+    if spec.number < 0:
+        yield from linear_probe(spec, should_stop, data, plugins)
+        return
     if spec.output.exists():  # a run in miniature leaves none
         await_leaving(spec.output, should_stop)
     seen = 0

@@ -21,7 +21,7 @@ from typing import Any, cast
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError, PluginError
 from automl_pt.core.json_reader import parse_json
-from automl_pt.study.executor.base import MakeTrial, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import MakeTrial, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain
 from automl_pt.study.executor.failures import report_failure
 
@@ -102,6 +102,9 @@ def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
     epochs, until = make(spec, link.stopping), spec.until
     try:
         for result in epochs:
+            if isinstance(result, PassProgress):
+                link.send(number=spec.number, passed=asdict(result))
+                continue
             if isinstance(result, Probe):
                 link.send(number=spec.number, probe=asdict(result))
             else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.seeds import derive_seed
 from automl_pt.study.executor import failures
+from automl_pt.study.probing import starts_at_probe
 from automl_pt.study.pruning.base import Rule
+from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import outcome
@@ -34,12 +36,16 @@ def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
     return ledger.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
-def trial_config(config: SearchConfig, space: Space, number: int, params: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings of a trial's run."""
+def trial_config(
+    config: SearchConfig, space: Space, number: int, params: Mapping[str, Any], probes: Sequence[ProbeRecord] = ()
+) -> TrainConfig:
+    """Return the settings of a trial's run, which starts from its backbone's probe where there is one."""
+    backbone = params.get("backbone", space.backbones[0])
     return config.trial(
-        backbone=params.get("backbone", space.backbones[0]),
+        backbone=backbone,
         lr=params["lr"],
         batch_size=params["batch_size"],
         seed=derive_seed(config.seed, "trial", number),
         backbone_options=space.options(params),
+        head="probe" if starts_at_probe(config, backbone, probes) else "new",
     )

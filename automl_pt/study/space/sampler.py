@@ -96,7 +96,7 @@ def _coordinates(space: Space) -> dict[str, BaseDistribution]:
         "rate": FloatDistribution(space.lr[0] / max(scales), space.lr[1] / min(scales), log=True),
         "size": IntDistribution(0, len(space.batch_sizes) - 1),
     }
-    if len(space.backbones) > 1:
+    if space.names_backbone or len(space.backbones) > 1:
         found["backbone"] = CategoricalDistribution(space.backbones)
     return found | {dimension.name: dimension.distribution for dimension in space.extra}
 
@@ -110,7 +110,7 @@ def _told(
     bounds = distributions["rate"]
     assert isinstance(bounds, FloatDistribution)
     known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
-    if len(space.backbones) > 1:
+    if space.names_backbone or len(space.backbones) > 1:
         known["backbone"] = values.get("backbone", space.backbones[0])
     known |= {dimension.name: values[dimension.name] for dimension in space.extra if dimension.name in values}
     own = {name: distributions[name] for name in known}

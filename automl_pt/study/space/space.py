@@ -35,6 +35,14 @@ class Space:
     batch_sizes: tuple[int, ...]
     backbones: tuple[str, ...]
     extra: tuple[Dimension, ...] = ()
+    #: whether the study has other backbones, too, that are not searched: a trial then names its own
+    names_backbone: bool = False
+
+    def only(self, backbones: Sequence[str]) -> Space:
+        """Return the ranges with those of the backbones alone, of which trial 0 has the first."""
+        own = tuple(dimension for dimension in self.extra if dimension.backbone in backbones)
+        named = self.names_backbone or len(self.backbones) > 1
+        return replace(self, backbones=tuple(backbones), extra=own, names_backbone=named)
 
     def text(self) -> str:
         """Say in words what is searched."""
@@ -89,7 +97,7 @@ class Space:
             "lr": FloatDistribution(*self.lr, log=True),
             "batch_size": IntDistribution(self.batch_sizes[0], self.batch_sizes[-1], log=True),
         }
-        if len(self.backbones) > 1:
+        if self.names_backbone or len(self.backbones) > 1:
             found["backbone"] = CategoricalDistribution(self.backbones)
         asked = self.extra if backbone is None else self.own(backbone)
         return found | {dimension.name: dimension.distribution for dimension in asked}
@@ -97,7 +105,7 @@ class Space:
     def _params(self, lr: float, batch_size: int, backbone: str, options: Sequence[Any]) -> dict[str, Any]:
         plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
         own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone == backbone}
-        return {**plain, **({"backbone": backbone} if len(self.backbones) > 1 else {}), **own}
+        return {**plain, **({"backbone": backbone} if self.names_backbone or len(self.backbones) > 1 else {}), **own}
 
 
 def allowed(train_images: int, epochs: int) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_pt.study.pruning.base import Standing
 from automl_pt.study.quiet import quiet
-from automl_pt.study.records import TrialRecord
+from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.attributes import (
     BACKBONE,
     NOBODY,
@@ -44,7 +44,7 @@ from automl_pt.study.store.backends import retrying
 CRASHES, RANK_LOSS = "crashes", "rank_loss"
 #: in what a study was made with: the batch sizes it offers unasked
 OFFERED = "offered"
-STUDY, BEST, JUDGEMENT = "automl_pt", "best", "judgement"
+STUDY, BEST, JUDGEMENT, PROBES = "automl_pt", "best", "judgement", "probes"
 
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -269,6 +269,19 @@ class Ledger:
     def set_judgement(self, judgement: Mapping[str, Any]) -> None:
         """Write what was found of the best trial."""
         self._set_attribute(JUDGEMENT, dict(judgement))
+
+    def probes(self) -> list[ProbeRecord]:
+        """Return the linear probes of the study, those that failed among them."""
+        return [ProbeRecord.from_dict(entry) for entry in self._attribute(PROBES) or ()]
+
+    def add_probe(self, probe: ProbeRecord) -> None:
+        """Write what a probe found; that of the same number is replaced."""
+        others = [one.to_dict() for one in self.probes() if one.number != probe.number]
+        self._set_attribute(PROBES, [*others, probe.to_dict()])
+
+    def models(self) -> list[TrialRecord]:
+        """Return all that may have left a model, as trials: the probes, then the trials."""
+        return [*(probe.as_trial() for probe in self.probes()), *self.records()]
 
     def _attribute(self, key: str) -> Any:
         return retrying(lambda: self.storage.get_study_user_attrs(self.study_id)).get(key)

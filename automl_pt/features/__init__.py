@@ -1,0 +1,1 @@
+"""Features of a frozen network: computed once, kept on disk, and what is trained on them."""

@@ -1,0 +1,166 @@
+"""The linear probe as a job of an engine: features are made, the head is fitted, and a finished model is written.
+
+Its folder is a run directory, as a trial's is, with `probe.json` beside what a run has: what the probe found and cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from automl_pt.backbones.build import build_model
+from automl_pt.config import TrainConfig
+from automl_pt.core.files import atomic_write, make_folder, to_json, write_json
+from automl_pt.core.locks import locked
+from automl_pt.data.prepare import Data
+from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits, put_head
+from automl_pt.features.logistic import LinearHead
+from automl_pt.features.network import frozen_body
+from automl_pt.model.directory import save_model
+from automl_pt.model.load import given_weights
+from automl_pt.plugins.manager import Plugins
+from automl_pt.runs.directory import finish, new_record
+from automl_pt.runs.run import model_info
+from automl_pt.runs.setup import choose_preprocessing, set_up
+from automl_pt.study.executor.base import PassProgress, Step, TrialSpec
+from automl_pt.training.device import peak_memory
+from automl_pt.training.evaluation import autocast
+from automl_pt.training.result import EpochResult
+
+#: what the probe found and cost, in its folder
+FILE = "probe.json"
+#: forward passes of one image that its latency is the median of
+TIMED = 7
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of this process's CPUs, since a job began."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Cost:
+        """Return the clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, start: Cost) -> Cost:
+        """Return what was spent since."""
+        return Cost(self.wall - start.wall, self.cpu - start.cpu)
+
+
+def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
+    """Yield how far the features are, then the probe as one epoch; its model is on disk when that is seen.
+
+    Stopped on the way it yields no epoch; the features made so far stay on disk. Raises PluginError for a network
+    without a linear head.
+    """
+    config, started = spec.config, Cost.now()
+    make_folder(spec.output)
+    with locked(spec.output / ".lock"):
+        backbone = plugins.backbone(config.backbone, config.backbone_options)
+        device, _ = set_up(config)
+        preprocessing = choose_preprocessing(config, data, backbone)
+        network = build_model(
+            backbone,
+            len(data.manifest.classes),
+            preprocessing.image_size,
+            pretrained=bool(config.pretrained),
+            weights=given_weights(config.weights) if config.weights else None,
+            seed=config.seed,
+        )
+        body = frozen_body(network, backbone, preprocessing.image_size)
+        work = frozen_splits(config, data, body, preprocessing, mirrored=config.features == "mirrored")
+        while True:
+            try:
+                yield PassProgress(*next(work))
+            except StopIteration as end:
+                splits: FrozenSplits = end.value
+                break
+            if should_stop():
+                work.close()
+                return
+        head = fit_probe(splits, config, data)
+        put_head(body, head)
+        spent = Cost.now().since(started)
+        record = new_record(config, data, plugins, device, splits.precision)
+        result = _result(head, splits, spent, device)
+        info = replace(
+            model_info(record, data, preprocessing, backbone, device),
+            metrics={
+                "epoch": 1,
+                "val_loss": head.val_loss,
+                "val_accuracy": head.val_accuracy,
+                "head": f"logistic regression on frozen features, C {head.c:.3g}: no setting of the optimiser was used",
+            },
+            history=[result.to_dict()],
+        )
+        save_model(spec.output, network.state_dict(), info)
+        found = {
+            **_found(head, splits, spent),
+            "backbone": config.backbone,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "milliseconds": _latency(network, preprocessing.image_size, device, splits),
+        }
+        write_json(spec.output / FILE, found)
+        atomic_write(spec.output / "history.jsonl", to_json(result.to_dict()) + "\n")
+        write_json(spec.output / "run.json", {**record, "linear_probe": True})
+        finish(spec.output, "completed")
+    yield result
+
+
+def probe_config(config: TrainConfig) -> TrainConfig:
+    """Return the settings of the probe of a study: what the trials share, and no head but a new one."""
+    return config.model_copy(update={"head": "new", "freeze": "backbone", "freeze_groups": 0, "layer_decay": 1.0})
+
+
+def _result(head: LinearHead, splits: FrozenSplits, spent: Cost, device: torch.device) -> EpochResult:
+    return EpochResult(
+        epoch=1,
+        train_loss=head.train_loss,
+        val_loss=head.val_loss,
+        val_accuracy=head.val_accuracy,
+        val_top5=head.val_top5,
+        lr=0.0,
+        images_per_second=splits.computed / spent.wall,
+        data_wait=0.0,
+        peak_memory=peak_memory(device),
+        seconds=spent.wall,
+        is_best=True,
+        reason="completed",
+        notes=splits.notes,
+    )
+
+
+def _found(head: LinearHead, splits: FrozenSplits, spent: Cost) -> dict[str, Any]:
+    return {
+        "c": head.c,
+        "val_loss": head.val_loss,
+        "val_accuracy": head.val_accuracy,
+        "train_loss": head.train_loss,
+        "tried": [list(one) for one in head.tried],
+        "computed": splits.computed,
+        "dimensions": splits.key.dimensions,
+        "seconds": spent.wall,
+        "cpu_seconds": spent.cpu,
+        "notes": list(splits.notes),
+    }
+
+
+def _latency(network: nn.Module, image_size: int, device: torch.device, splits: FrozenSplits) -> float:
+    """Return the milliseconds that the network takes for one image alone, as it is run here."""
+    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    seconds = []
+    with torch.inference_mode(), autocast(device, splits.precision):
+        for _ in range(TIMED):
+            started = time.perf_counter()
+            network(image).cpu()
+            seconds.append(time.perf_counter() - started)
+    return 1000 * median(seconds)

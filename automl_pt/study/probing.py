@@ -1,0 +1,169 @@
+"""The linear probes of a search that starts from weights: one for each backbone, before the first trial.
+
+A probe costs about one pass over the images and is a finished model: it is published at once, and no search ends behind
+it. Its number is below 0: the first backbone's is -1. What is known of it is kept with the study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from automl_pt.config import SearchConfig
+from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.files import read_json
+from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
+from automl_pt.study.executor.base import Engine, Report, TrialSpec
+from automl_pt.study.executor.linear_probe import FILE, probe_config
+from automl_pt.study.model_store import Shelf
+from automl_pt.study.records import ProbeRecord
+from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
+from automl_pt.study.store.trials import Ledger
+
+#: times a probe's process may die before it is given up
+CRASHES_ALLOWED = 3
+#: how many times as high as the best probe's the second one's loss may be for its backbone to be fine-tuned, too
+CLOSE = 1.1
+#: shares of a pass between two events that tell of it
+TOLD = 0.1
+
+
+@dataclass
+class Probing:
+    """Runs the probes that a study still lacks, on the engine of its trials."""
+
+    config: SearchConfig
+    ledger: Ledger
+    shelf: Shelf
+    engine: Engine
+    _crashes: dict[int, int] = field(default_factory=dict)
+    _told: dict[int, float] = field(default_factory=dict)
+
+    def run(
+        self, must_stop: Callable[[], bool], keep_best: Callable[[], Iterator[Event]], space: Space
+    ) -> Generator[Event, None, Space]:
+        """Probe each backbone, and publish each probe that is the best model so far; return what is left to search.
+
+        Of several backbones those with the best probes are left.
+        """
+        for event in self._probes(must_stop):
+            yield event
+            if isinstance(event, ProbeEnded):
+                yield from keep_best()
+        bounded = self.config.max_params is not None or self.config.max_ms is not None
+        if (len(space.backbones) < 2 and not bounded) or must_stop():
+            return space
+        names, said = chosen(self.config, self.ledger.probes())
+        yield Notice(said)
+        return space.only(names)
+
+    def _probes(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
+        """Yield what happens until each backbone has its probe, or is known to have none, or the search has to stop."""
+        names = list(dict.fromkeys(self.config.backbones))
+        known = {record.backbone for record in self.ledger.probes()}
+        waiting = [(-1 - place, name) for place, name in enumerate(names) if name not in known]
+        running: dict[int, str] = {}
+        while (waiting or running) and not must_stop():
+            while waiting and len(running) < self.engine.slots:
+                number, name = waiting.pop(0)
+                running[number] = name
+                yield self._start(number, name)
+            for report in self.engine.wait(0.2):
+                yield from self._take(report, running, waiting)
+
+    def _start(self, number: int, name: str) -> Event:
+        trial = self.config.trial(backbone=name, lr=DEFAULT_LR, batch_size=DEFAULT_BATCH_SIZE, seed=self.config.seed)
+        manifest = self.shelf.directory / "manifest.json"
+        self.engine.start(TrialSpec(number, probe_config(trial), self.shelf.output(number), 1, manifest))
+        return ProbeStarted(number, name)
+
+    def _take(self, report: Report, running: dict[int, str], waiting: list[tuple[int, str]]) -> Iterator[Event]:
+        number = report.number
+        if number not in running:
+            return
+        if report.passed is not None:
+            done, total = report.passed.done, report.passed.total
+            if done == total or done >= self._told.get(number, 0.0):
+                self._told[number] = done + TOLD * total
+                yield PassDone(number, running[number], done, total)
+        elif report.epoch is not None:
+            yield self._keep(number, running[number])
+        elif report.crash is not None:
+            name = running.pop(number)
+            self._crashes[number] = self._crashes.get(number, 0) + 1
+            if self._crashes[number] < CRASHES_ALLOWED:
+                waiting.insert(0, (number, name))
+                yield Notice(f"probe of {name}: {report.crash}; it goes on from the features on disk")
+            else:
+                yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
+        elif report.failure is not None or report.fatal is not None:
+            yield self._give_up(number, running.pop(number), _reason(report))
+        elif report.ended or report.left:
+            running.pop(number)
+
+    def _keep(self, number: int, name: str) -> Event:
+        found = read_json(self.shelf.output(number) / FILE)
+        record = ProbeRecord.from_dict({**found, "number": number, "backbone": name})
+        record = replace(record, failure=over_limit(self.config, record))
+        with self.ledger.turn():
+            self.ledger.add_probe(record)
+        return ProbeEnded(record)
+
+    def _give_up(self, number: int, name: str, reason: str) -> Event:
+        """Go on without: its trials start from a new head, whatever is asked, and nothing holds them to a floor."""
+        with self.ledger.turn():
+            self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
+        return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
+
+
+def _reason(report: Report) -> str:
+    error = report.fatal
+    if error is None:
+        return str(report.failure)
+    return error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
+
+
+def wants_probe(config: SearchConfig) -> bool:
+    """Say whether a search begins with probes: asked for unless told otherwise, where it starts from weights."""
+    return config.probe and config.starts_from_weights
+
+
+def over_limit(config: SearchConfig, probe: ProbeRecord) -> str | None:
+    """Say which limit a backbone does not keep; None where it keeps all."""
+    if config.max_params is not None and (probe.parameters or 0) > config.max_params:
+        return f"{probe.parameters:,} parameters, over the limit of {config.max_params:,}"
+    if config.max_ms is not None and (probe.milliseconds or 0) > config.max_ms:
+        return f"{probe.milliseconds:.1f} ms an image, over the limit of {config.max_ms:g}"
+    return None
+
+
+def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[str, ...], str]:
+    """Return the backbones to fine-tune, best first, and a sentence that says why: by their probes' losses.
+
+    The best is taken, and the second where its loss is at most `CLOSE` times as high. Those whose head is no linear
+    layer have no probe, and are tuned only where no other is left. Raises StudyError where none keeps the limits.
+    """
+    names = [name for name in dict.fromkeys(config.backbones)]
+    by_name = {probe.backbone: probe for probe in probes}
+    ranking = sorted(
+        (probe for probe in by_name.values() if probe.failure is None and probe.backbone in names),
+        key=lambda probe: (probe.value if probe.value is not None else math.inf, names.index(probe.backbone)),
+    )
+    losses = ", ".join(f"{probe.backbone} {probe.value:.4f}" for probe in ranking)
+    taken = [probe.backbone for probe in ranking[:2] if (probe.value or 0) <= CLOSE * (ranking[0].value or 0)]
+    if ranking:
+        return tuple(taken), f"backbones by their probes' loss: {losses}; fine-tuned: {', '.join(taken)}"
+    if config.max_params or config.max_ms:
+        raise StudyError(
+            "a backbone must keep --max-params and --max-ms",
+            given="; ".join(f"{probe.backbone}: {probe.failure}" for probe in probes),
+            remedy="raise the limits, or name smaller backbones",
+        )
+    return tuple(names), "no backbone could be probed: all of them are searched"
+
+
+def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:
+    """Say whether a trial of `backbone` starts from its probe's head: where that is asked for, and there is one."""
+    failed = {record.backbone for record in probes if record.c is None}
+    return config.head == "probe" and backbone not in failed
