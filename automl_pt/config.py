@@ -36,7 +36,7 @@ C = TypeVar("C", bound="Settings")
 
 #: learning rates of a search that trains a whole network from weights
 FINE_TUNING_LR = (3e-4, 3e-2)
-#: most epochs at the end of a run that see the images as they are (docs/recipe.md)
+#: most epochs at the end of a run that see the images as they are (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
 

@@ -1,4 +1,4 @@
-"""Do what docs/plugins.md says, line by line, in a fresh environment and an empty home, and time it.
+"""Do what docs/how-to/write-a-plugin.md says, line by line, in a fresh environment and an empty home, and time it.
 
 python benchmarks/plugin_quickstart.py     writes benchmarks/results/plugin_quickstart.txt, the transcript
 
@@ -28,7 +28,7 @@ _STEPS = re.compile(r"<!-- run: quickstart -->\n```sh\n(.*?)^```", re.S | re.M)
 
 def steps() -> list[str]:
     """Return the page's lines."""
-    found = _STEPS.search((ROOT / "docs" / "plugins.md").read_text())
+    found = _STEPS.search((ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text())
     assert found is not None
     return found[1].splitlines()
 

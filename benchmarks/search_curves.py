@@ -230,6 +230,7 @@ def main() -> None:
                 same = (backbone, *parts, data.hints, params, seed, int(epochs))
                 trial["shared"] = {"1/8": _in_miniature(1 / 8, *same, augment=augment, images=SCORED)}
         found["seconds"] = round((found.get("seconds") or 0) + time.process_time() - began, 1)
+        RESULTS.parent.mkdir(exist_ok=True)
         with locked(RESULTS.with_name(".search_curves.lock")):
             keep(key, found)
         print(name, seed, epochs, f"{found['seconds']} CPU s", flush=True)

@@ -20,7 +20,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
@@ -31,7 +30,7 @@ from automl_pt.study.pruning.base import Standing
 from automl_pt.study.pruning.optuna_rules import PRUNERS
 from automl_pt.study.pruning.rungs import Rungs
 
-CURVES = Path(__file__).parent / "results" / "search_curves.json"
+CURVES = record.RESULTS / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
 EIGHTH, SIXTH, QUARTER, MORE, HALF = 1 / 8, 1 / 6, 1 / 4, 3 / 8, 1 / 2
@@ -278,6 +277,8 @@ def correlations(studies: list[list[dict]], epochs: int) -> dict[str, dict[str, 
 
 
 def main() -> None:
+    if not CURVES.exists():
+        raise SystemExit(f"no curves at {CURVES}: measure them with search_curves.py first")
     curves = json.loads(CURVES.read_text())
     results: dict[str, dict] = {}
     sizes = ("", "large", "resnet18", "large.resnet18")

@@ -1,4 +1,4 @@
-"""Write docs/hooks.md from the code: every hook with its signature, an example that is run, and who implements it.
+"""Write docs/reference/hooks.md from the code: every hook with its signature, a tested example, and who implements it.
 
 python docs/make_hooks.py          writes the file
 python docs/make_hooks.py --check  exits 1 when the file is not what the code says
@@ -14,8 +14,8 @@ from automl_pt.plugins import hookspecs
 from automl_pt.plugins.sources import BUILTIN, declared_hooks
 
 DOCS = Path(__file__).parent
-TARGET = DOCS / "hooks.md"
-EXAMPLES = DOCS / "hooks"
+TARGET = DOCS / "reference" / "hooks.md"
+EXAMPLES = DOCS / "reference" / "hooks"
 #: what an example is used with
 USES = {
     "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
@@ -23,12 +23,18 @@ USES = {
 }
 HEAD = """# Hooks
 
-Made from the code by `python docs/make_hooks.py`; a test says when it is out of date, and runs every example.
+`python docs/make_hooks.py` generates this page from the code. A test fails when it is out of date, and runs
+every example.
 
-A plugin is a module that implements any of these and marks them with `automl_pt.hookimpl`. A `register_` hook returns
-values, and is asked once in a process. The others are a tracker's: it is told one value, returns nothing, and is asked
-for by `--tracker NAME`. What the values hold is in [reference.md](reference.md#what-hooks-return-and-are-told);
-[plugins.md](plugins.md) says how a plugin is found and checked.
+A plugin is a module that implements any of these functions and marks them with `automl_pt.hookimpl`. There
+are two kinds:
+
+- A `register_` hook returns values. It is called once in a process.
+- The other hooks belong to trackers. Each receives one value and returns nothing. They are called only for
+  trackers that `--tracker NAME` names.
+
+[What hooks return and receive](plugin-values.md) lists the fields of the values.
+[Write a plugin](../how-to/write-a-plugin.md) explains how a plugin is found and checked.
 """
 
 
@@ -54,8 +60,8 @@ def implementers(name: str) -> list[str]:
     found = [f"`{module}`" for module in BUILTIN if name in declared_hooks(root / f"{module.replace('.', '/')}.py")]
     for path in sorted((root / "plugins").glob("*/*.py")):
         if name in declared_hooks(path):
-            found.append(f"[{path.parent.name}](../plugins/{path.parent.name})")
-    return found or ["nobody here"]
+            found.append(f"`plugins/{path.parent.name}`")
+    return found or ["no plugin in this repository"]
 
 
 if __name__ == "__main__":

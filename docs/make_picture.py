@@ -1,7 +1,7 @@
 """Draw the README's pictures: run its first search and keep what the terminal shows at its end, and its report.
 
-python docs/make_picture.py FOLDER            docs/search.svg; the study goes to FOLDER/digits
-python docs/make_picture.py --report FOLDER   docs/report.png, of the study in FOLDER; needs playwright and a Chromium
+python docs/make_picture.py FOLDER            docs/pictures/search.svg; the study goes to FOLDER/digits
+python docs/make_picture.py --report FOLDER   docs/pictures/report.png, of the study in FOLDER; needs a Chromium
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from automl_pt.reporting.sections.write import read_content, write_page
 from automl_pt.study.search import steps
 
 HERE = Path(__file__).parent
+PICTURES = HERE / "pictures"
 STUDY = HERE.parent / "studies" / "digits" / "study.toml"
 #: the two columns of the picture of a report: what is shown of it, in pixels of the page's width
 WIDTH = 880
@@ -46,7 +47,7 @@ def draw(folder: Path) -> None:
         console.print(line.replace(str(folder.absolute()), "studies"), highlight=False)
     picture = console.export_svg(title="automl-pt")
     # rich names fonts on a server; a picture in a README fetches nothing
-    (HERE / "search.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
+    (PICTURES / "search.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
 
 
 def draw_report(study: Path) -> None:
@@ -58,7 +59,7 @@ def draw_report(study: Path) -> None:
     for number, column in enumerate(columns):
         picture.paste(column, (number * WIDTH, 0))
     # 256 colours, spread so that the rare ones of the plots are among them, at a third of the bytes
-    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(HERE / "report.png", optimize=True)
+    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(PICTURES / "report.png", optimize=True)
 
 
 def _columns(page: Path) -> list[Image.Image]:

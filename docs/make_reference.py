@@ -1,13 +1,14 @@
-"""Write docs/reference.md from the code: every command, option, setting, hook and error.
+"""Write the generated pages of docs/reference/ from the code: commands, settings, plugin values and errors.
 
-python docs/make_reference.py          writes the file
-python docs/make_reference.py --check  exits 1 when the file is not what the code says
+python docs/make_reference.py          writes the files
+python docs/make_reference.py --check  names the files that are not what the code says, and exits 1 if there are any
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,72 @@ from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
-from automl_pt.plugins import hookspecs
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
-TARGET = Path(__file__).parent / "reference.md"
+FOLDER = Path(__file__).parent / "reference"
+GENERATED = "`python docs/make_reference.py` generates this page from the code. A test fails when it is out of date.\n"
 
 
-def reference() -> str:
-    """Return the whole page."""
+def pages() -> dict[str, str]:
+    """Return the text of each page by its file name."""
+    return {
+        "commands.md": commands_page(),
+        "settings.md": settings_page(),
+        "plugin-values.md": values_page(),
+        "errors.md": errors_page(),
+    }
+
+
+def commands_page() -> str:
+    """Return every command's own help."""
+    return "\n".join(["# Commands\n", GENERATED, *(command_text(name) for name in COMMANDS)])
+
+
+def settings_page() -> str:
+    """Return every setting with its default and meaning."""
     parts = [
-        "# Reference\n\nMade from the code by `python docs/make_reference.py`; a test says when it is out of date.\n",
-        "## Commands\n",
-        *(command_text(name) for name in COMMANDS),
-        "## Settings\n\nThe same names in a TOML file (`--config`), in Python (`train(...)`, `search(...)`) and, with "
-        "dashes, on the command line.\n",
+        "# Settings\n",
+        GENERATED,
+        "A setting has the same name in a TOML file (`--config`), in Python (`train(...)`, `search(...)`) and, with "
+        "dashes, on the command line. Measured effects of the settings of a run are in [evidence: the recipe]"
+        "(../evidence/recipe.md).\n",
         settings_text("Shared by `train` and `search`", Settings, ()),
         settings_text("`train` alone", TrainConfig, tuple(Settings.model_fields)),
         settings_text("`search` alone", SearchConfig, tuple(Settings.model_fields)),
-        "## Hooks\n\nA plugin implements any of these and marks them with `automl_pt.hookimpl`; [hooks.md](hooks.md) "
-        "has an example of each, and who implements it.\n",
-        *(hook_text(name) for name in (*hookspecs.REGISTERING, *hookspecs.TRACKING)),
-        "## What hooks return and are told\n",
+    ]
+    return "\n".join(parts)
+
+
+def values_page() -> str:
+    """Return the classes that hooks return and receive."""
+    parts = [
+        "# What hooks return and receive\n",
+        GENERATED,
+        "[hooks.md](hooks.md) has every hook with its signature and an example.\n",
+        "## Returned by a `register_` hook\n",
         *(
             class_text(kind)
             for kind in (Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)
         ),
+        "## Received by a tracker's hook\n",
         *(
             class_text(kind)
             for kind in (TrackedRun, RunStarted, EpochFinished, RunFinished, TrialFinished, StudyFinished)
         ),
-        "## Errors\n\nEach has three parts: the rule, what was given, what to do next.\n",
-        "```text\n" + inspect.cleandoc(errors.__doc__ or "").split("\n\n", 1)[1].rsplit("\n\n", 1)[0] + "\n```\n",
+    ]
+    return "\n".join(parts)
+
+
+def errors_page() -> str:
+    """Return the tree of exceptions."""
+    tree = textwrap.dedent(inspect.cleandoc(errors.__doc__ or "").split("\n\n", 1)[1].rsplit("\n\n", 1)[0])
+    parts = [
+        "# Errors\n",
+        GENERATED,
+        "Every error has three parts: what is wrong, what was given, and what to do next. `AutomlError` is the base "
+        "class; the attributes `given` and `remedy` hold the second and third part.\n",
+        f"```text\n{tree}\n```\n",
+        "[Exit codes](exit-codes.md) has the exit codes of the command line.\n",
     ]
     return "\n".join(parts)
 
@@ -78,18 +114,22 @@ def settings_text(title: str, kind: type[Settings], without: tuple[str, ...]) ->
     return "\n".join([f"### {title}\n", "| setting | default | meaning |", "|---|---|---|", *rows, ""])
 
 
-def hook_text(name: str) -> str:
-    """Show a hook's signature and its one sentence."""
-    hook = getattr(hookspecs, name)
-    return f"### `{name}{inspect.signature(hook)}`\n\n{inspect.cleandoc(hook.__doc__ or '')}\n"
-
-
 def class_text(kind: type) -> str:
     """Show a class's source: its fields with the comments that explain them."""
     return f"### `{kind.__name__}`\n\n```python\n{inspect.getsource(kind)}```\n"
 
 
+def main() -> int:
+    """Write the pages, or with `--check` compare them; return the exit code."""
+    if "--check" not in sys.argv:
+        for name, text in pages().items():
+            (FOLDER / name).write_text(text)
+        return 0
+    stale = [name for name, text in pages().items() if (FOLDER / name).read_text() != text]
+    if stale:
+        print(f"out of date: {', '.join(stale)}; run python docs/make_reference.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        sys.exit(0 if TARGET.read_text() == reference() else 1)
-    TARGET.write_text(reference())
+    sys.exit(main())

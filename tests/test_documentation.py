@@ -1,4 +1,4 @@
-"""What exists is documented, and what is documented runs."""
+"""What exists is documented, what is documented runs, and the site builds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from automl_pt.cli import COMMANDS
 from automl_pt.config import SearchConfig, TrainConfig
@@ -17,19 +18,25 @@ from automl_pt.core.errors import AutomlError
 from automl_pt.plugins import hookspecs
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
-DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
-REFERENCE = DOCS["reference.md"]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
+}
+#: a page outside these may have at most so many words
+LONG, MOST_WORDS = ("docs/reference/", "docs/evidence/"), 1500
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    # mended by: python docs/make_reference.py
-    run_in(ROOT, sys.executable, str(ROOT / "docs" / "make_reference.py"), "--check")
+@pytest.mark.parametrize("script", ["make_reference.py", "make_hooks.py", "make_rungs.py", "make_floor_plan.py"])
+def test_what_is_generated_is_what_the_code_says(script: str) -> None:
+    # mended by: python docs/SCRIPT
+    run_in(ROOT, sys.executable, str(DOCS / script), "--check")
 
 
 @pytest.mark.parametrize("name", sorted({*TrainConfig.model_fields, *SearchConfig.model_fields}))
 def test_every_setting_is_documented(name: str) -> None:
-    assert f"| `{name}` |" in REFERENCE
+    assert f"| `{name}` |" in PAGES["docs/reference/settings.md"]
 
 
 def test_every_command_hook_and_error_is_documented() -> None:
@@ -38,9 +45,9 @@ def test_every_command_hook_and_error_is_documented() -> None:
     assert len(COMMANDS) > 8
     assert len(hooks) >= 2
     assert len(kinds) > 10
-    assert [name for name in COMMANDS if f"### `automl-pt {name}`" not in REFERENCE] == []
-    assert [name for name in hooks if f"### `{name}(" not in REFERENCE] == []
-    assert [name for name in kinds if name not in REFERENCE] == []
+    assert [name for name in COMMANDS if f"### `automl-pt {name}`" not in PAGES["docs/reference/commands.md"]] == []
+    assert [name for name in hooks if f"## `{name}(" not in PAGES["docs/reference/hooks.md"]] == []
+    assert [name for name in kinds if name not in PAGES["docs/reference/errors.md"]] == []
 
 
 def test_start_has_two_commands_and_ci_runs_the_second() -> None:
@@ -50,18 +57,67 @@ def test_start_has_two_commands_and_ci_runs_the_second() -> None:
     assert "test-command" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", *DOCS])
-def test_links_to_files_lead_somewhere(name: str) -> None:
-    folder = ROOT if name == "README.md" else ROOT / "docs"
-    text = README if name == "README.md" else DOCS[name]
-    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
-    assert [link for link in links if not (folder / link).exists()] == []
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/") and not page.startswith(LONG)])
+def test_pages_to_be_read_from_top_to_bottom_are_short(page: str) -> None:
+    assert len(PAGES[page].split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    # anchors are checked by the build of the site
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page]) if "://" not in link]
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_the_repository_that_are_named_exist(page: str) -> None:
+    """A document that moved may be named in the changelog."""
+    named = re.findall(r"`((?:automl_pt|benchmarks|plugins|tests)/[\w./-]+)", PAGES[page])
+    assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
+
+
+def test_every_benchmark_has_its_line() -> None:
+    scripts = [str(path.relative_to(ROOT / "benchmarks")) for path in (ROOT / "benchmarks").rglob("*.py")]
+    assert len(scripts) > 20
+    assert [script for script in scripts if f"`{script}`" not in PAGES["benchmarks/README.md"]] == []
 
 
 def test_commands_named_in_the_documents_exist() -> None:
-    named = set(re.findall(r"(?:`|\$ )automl-pt ([a-z]+)\b", "\n".join([README, *DOCS.values()])))
+    named = set(re.findall(r"(?:`|\$ )automl-pt ([a-z]+)\b", "\n".join(PAGES.values())))
     assert len(named) > 5
     assert named - set(COMMANDS) == set()
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 30
+    for path in pages:
+        loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', path.read_text())
+        assert loaded == [], path.name
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    def pages(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        items = entry.values() if isinstance(entry, dict) else entry
+        return [page for item in items for page in pages(item)]  # type: ignore[attr-defined] # a list
+
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(pages(nav)) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_hooks_before_a_commit_fetch_nothing() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert {entry["repo"] for entry in config["repos"]} == {"local"}
+    assert {hook["language"] for entry in config["repos"] for hook in entry["hooks"]} == {"system"}
 
 
 EXAMPLES = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)^```", README, re.S | re.M))

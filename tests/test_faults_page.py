@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "faults.md").read_text()
-NAMED = sorted(set(re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", PAGE)))
+PAGE = (ROOT / "docs" / "reference" / "faults.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", PAGE)))
 ROWS = [line.split("|") for line in PAGE.splitlines() if re.match(r"\| [AB]\d", line)]
 
 

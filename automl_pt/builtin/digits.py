@@ -25,7 +25,7 @@ def register_datasets() -> list[Dataset]:
             "digits",
             load,
             # a mirrored digit is another sign, or none; and each fills its 8 px frame, so that a shift cuts it:
-            # shifting doubled the validation loss of 6 epochs (docs/recipe.md)
+            # shifting doubled the validation loss of 6 epochs (docs/evidence/recipe.md)
             hints=Hints(horizontal_flip=False, shift=False, image_size=8, pretrained=False),
             license="CC-BY-4.0",
             description="1797 scanned handwritten digits, 8 x 8 px, 10 classes; comes with scikit-learn",

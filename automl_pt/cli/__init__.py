@@ -71,7 +71,7 @@ def cli(traceback: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with one of the codes of docs/ends.md."""
+    """Run the command line and exit with one of the codes of docs/reference/exit-codes.md."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in arguments if word != "--traceback"]
     with lasting_streams() as output:

@@ -3,7 +3,7 @@
 A shift moves an image by up to an eighth of its side, the border filled by reflection; every second image is mirrored;
 each where the dataset's hints allow it. Unless told otherwise a run sees the images as they are in its last epochs: to
 refine on clean data what augmented data taught is the method of He et al., Data Augmentation Revisited (arXiv
-1909.09148, 2019). docs/recipe.md has what it brings.
+1909.09148, 2019). docs/evidence/recipe.md has its effect.
 
 Images are cached at the side they are trained at, and shifted, rather than cached larger and cropped at random: on
 1,768 photos at 64 pixels (`benchmarks/augmentation.py`: a small network, 8 epochs, two seeds) the validation loss was

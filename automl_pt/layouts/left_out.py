@@ -106,7 +106,8 @@ def summary(left_out: Sequence[tuple[str, str]]) -> str | None:
     """
     named = {_kind(name, why): name for name, why in left_out if not _is_told(name, why)}
     kinds = Counter(_kind(name, why) for name, why in left_out if not _is_told(name, why))
-    said = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in kinds.most_common())
+    counted = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    said = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in counted)
     return f"left out: {few(said, 8)}" if kinds else None
 
 

@@ -1,4 +1,4 @@
-"""What docs/plugins.md says, performed line by line in a fresh environment."""
+"""What docs/how-to/write-a-plugin.md says, performed line by line in a fresh environment."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from automl_pt.study.executor.base import Call, Report, TrialSpec
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.processes import LocalEngine
 
-FILE = str((Path(__file__).parents[1] / "strange_networks.py"))
+FILE = str(Path(__file__).parents[1] / "strange_networks.py")
 #: trials before the first that counts: libraries load what they need in these, and the allocator finds its size
 FIRST = 3
 

@@ -24,7 +24,7 @@ from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, Space
 
 #: trials, the default one included, before TPE begins
 STARTUP = 10
-#: learning rates are searched as `lr / (batch_size / 16) ** EXPONENT`; docs/search.md has what the power does
+#: learning rates are searched as `lr / (batch_size / 16) ** EXPONENT`; docs/evidence/search.md compares powers
 EXPONENT = 0.5
 CANDIDATES = 20
 

@@ -20,7 +20,7 @@ DEFAULT_LR = 0.001
 DEFAULT_BATCH_SIZE = 16
 OFFERED = tuple(2**power for power in range(3, 9))
 #: of the optimiser, that a batch size must leave a run: with fewer the best of ten sets of trials were worse by 0 to
-#: 79 %, and once better by 4 % (docs/search.md)
+#: 79 %, and once better by 4 % (docs/evidence/search.md)
 STEPS = 100
 
 
