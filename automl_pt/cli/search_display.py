@@ -194,6 +194,16 @@ class Row:
     seconds: float = 0.0
 
 
+def _probe_row(found: ProbeRecord) -> Row:
+    return Row(
+        f"probe of {found.backbone}",
+        val_loss=found.value,
+        val_accuracy=found.accuracy,
+        state="probe",
+        seconds=found.seconds,
+    )
+
+
 @dataclass
 class LiveView:
     """A table of trials with a bar below it, kept up to date by events."""
@@ -225,14 +235,7 @@ class LiveView:
             case events.PassDone():
                 self.rows[event.number].state = f"features of {event.done} of {event.total} images"
             case events.ProbeEnded():
-                found = event.probe
-                self.rows[found.number] = Row(
-                    f"probe of {found.backbone}",
-                    val_loss=found.value,
-                    val_accuracy=found.accuracy,
-                    state="probe",
-                    seconds=found.seconds,
-                )
+                self.rows[event.probe.number] = _probe_row(event.probe)
             case events.TrialStarted():
                 row = self.rows.setdefault(event.number, Row(params_text(event.params)))
                 row.epoch, row.state = event.epochs_done, "running"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,11 @@ from automl_pt.config import TrainConfig
 from automl_pt.core.errors import DivergedError
 from automl_pt.core.missing_model import diverged
 from automl_pt.core.text import printable
+
+if TYPE_CHECKING:
+    from automl_pt.cli.display import TrainDisplay
+    from automl_pt.data.prepare import Data
+    from automl_pt.plugins.manager import Plugins
 
 
 @click.command("train")
@@ -33,15 +38,13 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.directory import Tidied, default_output, history, require_plugins
     from automl_pt.runs.run import execute, open_data, start_of
-    from automl_pt.runs.setup import choose_image_size, require_possible
+    from automl_pt.runs.setup import require_possible
     from automl_pt.runs.tracking import Trackers, follow
-    from automl_pt.training.device import choose_device, describe
     from automl_pt.training.distributed import joined
 
     plugins, output = load_plugins(settings.plugins), output or default_output(settings)
     require_plugins(output, plugins)
     require_possible(settings, plugins)
-    backbone = plugins.backbone(settings.backbone, settings.backbone_options)
     trackers = Trackers(plugins, settings.trackers)
     with (
         joined() as group,
@@ -54,8 +57,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
-        size, device = choose_image_size(settings, data, backbone), choose_device(settings.device)
-        display.started(settings, data, size=size, device=describe(device), done=history(output))
+        _show_start(display, settings, data, plugins, output)
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
@@ -68,6 +70,16 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             display.ended(output, read_json(output / "run.json"), history(output))
             require_finite(output, settings)
     return stop.exit_code
+
+
+def _show_start(display: TrainDisplay, settings: TrainConfig, data: Data, plugins: Plugins, output: Path) -> None:
+    """Show what is trained on what: the side in pixels, the device, and the epochs that are done already."""
+    from automl_pt.runs.directory import history
+    from automl_pt.runs.setup import choose_image_size
+    from automl_pt.training.device import choose_device, describe
+
+    size = choose_image_size(settings, data, plugins.backbone(settings.backbone, settings.backbone_options))
+    display.started(settings, data, size=size, device=describe(choose_device(settings.device)), done=history(output))
 
 
 def require_finite(output: Path, settings: TrainConfig) -> None:

@@ -84,7 +84,10 @@ def _splits(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: 
     if layout.places:
         inner = sorted({f"{own[0]}/{own[1]}" for own in parts if own[0] in layout.places})
         said += f"; all of it is in the folders {few(inner)}"
-    return _by_folder(found, layout, parts, [*notes, f"splits as given{where}: {said}"])
+    renamed = any(own != [split] for split, own in folders.items())
+    if renamed or where or layout.places:  # folders that bear the splits' own names need no word
+        notes = [*notes, f"splits as given{where}: {said}"]
+    return _by_folder(found, layout, parts, notes)
 
 
 def _classes(found: Scan, parts: Sequence[Sequence[str]], notes: list[str]) -> LabeledImages:

@@ -76,14 +76,9 @@ def open_study(
     url = storage_url(config, directory)
     if not is_shared(url):
         _be_alone(config, url, directory, stack)
-    budget = Budget(config.timeout, since=since)
     before = _plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
-    looks = 2 + (subject.report is not None and config.report)
-    budget.images = (material.train_images, looks * material.val_images + material.test_images)
-    if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
-        budget.report = REPORT_SECONDS
-    budget.later = images_to_learn(config, material.train_images, material.val_images)
+    budget = _budget(config, subject, material, since)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
     stack.callback(engine.close)
     proof = material.prove(engine, lambda: stop() is not None) if material.prove is not None else Proof()
@@ -117,6 +112,17 @@ def open_study(
     notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
     said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), subject, coordinator, material, said, notes)
+
+
+def _budget(config: SearchConfig, subject: Subject, material: Material, since: float | None) -> Budget:
+    """Return the search's time, with what must be kept free of it for the end."""
+    budget = Budget(config.timeout, since=since)
+    looks = 2 + (subject.report is not None and config.report)
+    budget.images = (material.train_images, looks * material.val_images + material.test_images)
+    if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
+        budget.report = REPORT_SECONDS
+    budget.later = images_to_learn(config, material.train_images, material.val_images)
+    return budget
 
 
 def storage_url(config: SearchConfig, directory: Path) -> str:

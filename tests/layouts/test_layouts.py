@@ -48,7 +48,8 @@ def test_split_folders_in_any_case(tmp_path: Path, train: str, val: str, test: s
     given = dict(zip(data.names or (), data.splits or (), strict=True))
     assert given == {name: {train: "train", val: "val", test: "test"}[name.split("/")[0]] for name in names}
     assert data.classes == ("a", "b")
-    assert any("splits as given" in note and repr(val) in note for note in data.notes)
+    said = any("splits as given" in note and repr(val) in note for note in data.notes)
+    assert said == ((train, val, test) != ("train", "val", "test"))
 
 
 def test_a_train_folder_alone_is_a_split_to_be_divided_further(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def model(tmp_path: Path, plugins: Plugins) -> Model:
 
 @pytest.fixture
 def images(tiny_folder: Path) -> Images:
-    return Images(list_images([tiny_folder / "val"]), "drawn images")
+    return Images(list_images([tiny_folder / "val"]).paths, "drawn images")
 
 
 @pytest.fixture

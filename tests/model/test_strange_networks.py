@@ -88,7 +88,7 @@ def test_what_can_be_trained_resumes_predicts_and_is_exported(
     assert [result.epoch for result in train(str(tiny_folder), **settings(name, broken, plugins))] == [2]
     weights = [sorted(path.name for path in folder.glob("weights-*")) for folder in (whole, broken)]
     assert weights[0] == weights[1]
-    images = Images(list_images([tiny_folder / "val"])[:3], "drawn images")
+    images = Images(list_images([tiny_folder / "val"]).paths[:3], "drawn images")
     for kind in FORMATS if name in EXPORTED else FORMATS[-1:]:
         model = load_model(whole, device="cpu", plugins=plugins)
         assert model.predict(images.sources).shape == (3, 3)
@@ -207,7 +207,7 @@ def test_a_network_that_fails_in_predict_is_named(tmp_path: Path, tiny_folder: P
     plugins = load_plugins((str(tmp_path / "late.py"),))
     list(train(str(tiny_folder), **settings("late", tmp_path / "run", plugins, epochs=1)))
     (tmp_path / "late.py").write_text(text.replace("FAILS", "2"))
-    images = [str(path) for path in list_images([tiny_folder / "val"])[:2]]
+    images = [str(path) for path in list_images([tiny_folder / "val"]).paths[:2]]
     result = CliRunner().invoke(predict, [str(tmp_path / "run"), *images, "--plugin", str(tmp_path / "late.py")])
     assert isinstance(result.exception, PluginError)
     assert "the network of strange/late failed" in str(result.exception)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.core.files import atomic_write, make_folder, to_json, write_json
@@ -68,14 +69,7 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         backbone = plugins.backbone(config.backbone, config.backbone_options)
         device, _ = set_up(config)
         preprocessing = choose_preprocessing(config, data, backbone)
-        network = build_model(
-            backbone,
-            len(data.manifest.classes),
-            preprocessing.image_size,
-            pretrained=bool(config.pretrained),
-            weights=given_weights(config.weights) if config.weights else None,
-            seed=config.seed,
-        )
+        network = _network(config, backbone, len(data.manifest.classes), preprocessing.image_size)
         body = frozen_body(network, backbone, preprocessing.image_size)
         work = frozen_splits(config, data, body, preprocessing, mirrored=config.features == "mirrored")
         while True:
@@ -92,17 +86,8 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         spent = Cost.now().since(started)
         record = new_record(config, data, plugins, device, splits.precision)
         result = _result(head, splits, spent, device)
-        info = replace(
-            model_info(record, data, preprocessing, backbone, device),
-            metrics={
-                "epoch": 1,
-                "val_loss": head.val_loss,
-                "val_accuracy": head.val_accuracy,
-                "head": f"logistic regression on frozen features, C {head.c:.3g}: no setting of the optimiser was used",
-            },
-            history=[result.to_dict()],
-        )
-        save_model(spec.output, network.state_dict(), info)
+        info = model_info(record, data, preprocessing, backbone, device)
+        save_model(spec.output, network.state_dict(), replace(info, metrics=_metrics(head), history=[result.to_dict()]))
         found = {
             **_found(head, splits, spent),
             "backbone": config.backbone,
@@ -114,6 +99,22 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         write_json(spec.output / "run.json", {**record, "linear_probe": True})
         finish(spec.output, "completed")
     yield result
+
+
+def _network(config: TrainConfig, backbone: Backbone, classes: int, size: int) -> nn.Module:
+    weights = given_weights(config.weights) if config.weights else None
+    pretrained = bool(config.pretrained)
+    return build_model(backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed)
+
+
+def _metrics(head: LinearHead) -> dict[str, Any]:
+    """Return what the model's record says of the probe."""
+    return {
+        "epoch": 1,
+        "val_loss": head.val_loss,
+        "val_accuracy": head.val_accuracy,
+        "head": f"logistic regression on frozen features, C {head.c:.3g}: no setting of the optimiser was used",
+    }
 
 
 def probe_config(config: TrainConfig) -> TrainConfig:
