@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1] / "plugins" / "automl-pt-lite" / "tests"
 
 def test_its_own_tests_pass(tmp_path: Path) -> None:
     pytest.importorskip("automl_pt_lite", reason="the plugin automl-pt-lite is not installed")
-    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(TESTS)]
+    options = ["-W", "error", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(TESTS)]
     done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

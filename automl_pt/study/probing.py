@@ -120,7 +120,7 @@ class Probing:
 def _reason(report: Report) -> str:
     error = report.fatal
     if error is None:
-        return str(report.failure)
+        return str(report.failure).removeprefix("PluginError: ")
     return error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
 
 

@@ -25,7 +25,7 @@ from automl_pt.study.objective import Subject
 from automl_pt.study.records import StudyResult
 from automl_pt.study.resume import as_begun
 from automl_pt.study.session import OpenStudy
-from automl_pt.study.setup import open_study, untouched
+from automl_pt.study.setup import open_study, plugins_before, untouched
 from automl_pt.study.store.backends import default_url, shown
 from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
@@ -108,6 +108,7 @@ def steps(
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
+    plugins_before(config, directory, plugins)
     config = yield from _started(config, subject, plugins)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):

@@ -78,7 +78,7 @@ def open_study(
     url = storage_url(config, directory)
     if not is_shared(url):
         _be_alone(config, url, directory, stack)
-    before = _plugins_before(config, directory, plugins)
+    before = plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
     budget = _budget(config, subject, material, since)
     engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
@@ -164,7 +164,7 @@ def _offer(
     return offered
 
 
-def _plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
+def plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
     """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
     used = plugins_of(directory / "study.json")
     if used:

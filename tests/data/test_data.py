@@ -76,7 +76,13 @@ def test_deleting_the_test_split_changes_no_number(tmp_path: Path, plugins: Plug
     (folder / "test" / "red" / "broken.png").write_bytes(b"no image")
 
     def search(output: str) -> tuple[Any, ...]:
-        settings: dict[str, Any] = {"backbone": "timm/test_resnet", "epochs": 2, "image_size": 32, "batch_size": 6}
+        settings: dict[str, Any] = {
+            "backbone": "timm/test_resnet",
+            "pretrained": False,
+            "epochs": 2,
+            "image_size": 32,
+            "batch_size": 6,
+        }
         results = list(train(str(folder), output=tmp_path / output, plugins=plugins, **settings))
         return [(one.train_loss, one.val_loss, one.val_accuracy) for one in results], (
             Manifest.load(tmp_path / output / "manifest.json").fingerprint()
@@ -204,7 +210,7 @@ def test_classes_that_look_alike_are_refused(tmp_path: Path, plugins: Plugins) -
 def test_digits_are_arrays_and_go_the_same_way(tmp_path: Path, plugins: Plugins) -> None:
     config = TrainConfig(dataset="digits", cache_dir=str(tmp_path))
     data = prepare(config, plugins, manifest=tmp_path / "manifest.json")
-    assert data.hints == Hints(horizontal_flip=False, shift=False, image_size=8)
+    assert data.hints == Hints(horizontal_flip=False, shift=False, image_size=8, pretrained=False)
     assert (data.decoded, data.pixels("val", 8).images.shape) == (1437, (360, 3, 8, 8))
     again = prepare(config, plugins, manifest=tmp_path / "manifest.json")
     assert again.pixels("train", 8).images.shape == (1077, 3, 8, 8)

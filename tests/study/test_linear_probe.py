@@ -218,11 +218,13 @@ def test_what_ends_behind_a_floor_is_named(value: float, classes: int, expected:
     ],
 )
 def test_a_search_from_weights_has_ranges_of_its_own(given: dict[str, Any], lr: Any, params: int | None) -> None:
-    made = make(SearchConfig, {"dataset": "photos", **given})
+    made = make(SearchConfig, {"dataset": "photos", **given}).for_start(pretrained=False)
     assert (made.lr, made.max_params) == (lr, params)
 
 
-@pytest.mark.parametrize("given", [{"max_params": "10M"}, {"max_ms": 5.0, "pretrained": True, "probe": False}])
+@pytest.mark.parametrize(
+    "given", [{"max_params": "10M", "pretrained": False}, {"max_ms": 5.0, "pretrained": True, "probe": False}]
+)
 def test_limits_need_probes(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="bound the choice by probes"):
         make(SearchConfig, {"dataset": "photos", **given})
@@ -230,7 +232,7 @@ def test_limits_need_probes(given: dict[str, Any]) -> None:
 
 def test_a_probe_needs_trained_weights() -> None:
     with pytest.raises(ConfigError, match="is fitted to what trained weights give"):
-        make(TrainConfig, {"dataset": "photos", "head": "probe"})
+        make(TrainConfig, {"dataset": "photos", "head": "probe", "pretrained": False})
 
 
 def test_features_are_listed_and_pruned_with_the_decoded_images(photos: Path, tmp_path: Path, plugins: Plugins) -> None:

@@ -11,7 +11,6 @@ are computed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from automl_pt.core.files import to_json
+from automl_pt.core.json_reader import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,7 +143,7 @@ def _meta(stream: BinaryIO) -> dict[str, Any]:
     (length,) = _LENGTH.unpack(start[len(MAGIC) :])
     content = stream.read(min(length, _MAX_META))
     try:
-        meta = json.loads(content)
+        meta = parse_json(content)
     except ValueError as error:
         raise DamagedFeatures(f"its head is not JSON: {error}") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
