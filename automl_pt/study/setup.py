@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from automl_pt.study.model_store import Shelf
 from automl_pt.study.objective import Material, Proof, Subject
 from automl_pt.study.plateau import Flatness
 from automl_pt.study.probing import Probing, wants_probe
+from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
@@ -81,9 +83,10 @@ def open_study(
     before = plugins_before(config, directory, plugins)
     material = subject.prepare(config, directory / "manifest.json", plugins)
     budget = _budget(config, subject, material, since)
-    engine = _make_engine(config, directory, subject, material, plugins, lambda: stop() is not None or budget.is_over())
+    must_stop = partial(_must_stop, stop, budget)
+    engine = _make_engine(config, directory, subject, material, plugins, must_stop)
     stack.callback(engine.close)
-    proof = material.prove(engine, lambda: stop() is not None) if material.prove is not None else Proof()
+    proof = material.prove(engine, must_stop) if material.prove is not None else Proof()
     ledger = _open_ledger(config, url, directory, stack)
     config, material, kept, has_grown = _agree(ledger, config, directory, material)
     config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
@@ -91,10 +94,7 @@ def open_study(
     offered = _offer(config, material, proof, ledger, engine, has_grown)
     on_features = trains_on_features(config)
     rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
-    first_rung = ledger.about().get("first_rung")
-    resume.require_same_rungs(
-        ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first_rung
-    )
+    _require_same_rungs(config, ledger, rule, directory)
     steps = Steps(subject, config, directory, plugins, engine, lambda: stop() is not None)
     shelf = Shelf(directory, subject.publish)
     coordinator = Coordinator(
@@ -115,6 +115,15 @@ def open_study(
     notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
     said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), steps, coordinator, material, said, notes)
+
+
+def _require_same_rungs(config: SearchConfig, ledger: Ledger, rule: Rule, directory: Path) -> None:
+    first = ledger.about().get("first_rung")
+    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first)
+
+
+def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
+    return stop() is not None or budget.is_over()
 
 
 def _budget(config: SearchConfig, subject: Subject, material: Material, since: float | None) -> Budget:
