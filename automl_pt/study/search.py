@@ -79,6 +79,8 @@ def study_name(config: SearchConfig) -> str:
     if config.name is not None:
         return config.name
     name = unicodedata.normalize("NFC", Path(os.path.abspath(config.dataset)).name)
+    if not name:  # of the root folder, which has none
+        return "study"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
     if plain == name and len(plain) <= LONGEST_NAME and plain[0].isalnum():
         return plain

@@ -193,7 +193,7 @@ def test_idle_caches_make_room_for_a_new_one(
 
 def test_concurrent_builders_do_the_work_once(files: list[Path], tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+        "import sys; from pathlib import Path; sys.path[:0] = sys.argv[3:]\n"
         "from test_cache import *\n"
         "originals, digests = originals_of(sorted(Path(sys.argv[1]).iterdir()))\n"
         "cache = Cache(Path(sys.argv[2]))\n"
@@ -206,7 +206,8 @@ def test_concurrent_builders_do_the_work_once(files: list[Path], tmp_path: Path)
         code,
         str(files[0].parent),
         str(tmp_path / "cache"),
-        str(Path(__file__).parents[1]),
+        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),  # where conftest is
     ]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     decoded = [int(process.communicate(timeout=120)[0]) for process in processes]

@@ -190,6 +190,7 @@ def test_a_signal_while_images_are_read_ends_the_command_and_leaves_nothing(tmp_
     plugin = tmp_path / "drowsy.py"
     plugin.write_text(DROWSY)
     words = [sys.executable, "-m", "automl_pt", verb, "drowsy", "--plugin", str(plugin), "--threads", "1"]
+    words.append("--from-scratch")  # pretrained weights would be fetched before any image is read
     process = start(words, tmp_path / "cache", cwd=tmp_path)
     _until(process, "reading")
     process.send_signal(signal.SIGTERM)

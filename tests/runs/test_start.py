@@ -33,7 +33,7 @@ from torch import nn
 from automl_pt import Backbone, PublishedWeights, hookimpl
 from automl_pt.core.errors import WeightsError
 
-FILE = (Path(__file__).parents[1] / "weights.pt")
+FILE = Path(__file__).parent / "weights.pt"
 
 def net(num_classes):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, num_classes))
@@ -45,7 +45,7 @@ def build(num_classes, pretrained):
     return model
 
 def fetch():
-    if not (Path(__file__).parents[1] / "online").exists():
+    if not (Path(__file__).parent / "online").exists():
         raise WeightsError("the weights of shop cannot be fetched", given=str(FILE), remedy="go online")
     torch.save({name: tensor * 0 + 0.25 for name, tensor in net(2)[0].state_dict().items()}, FILE)
     return FILE

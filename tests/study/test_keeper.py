@@ -142,7 +142,8 @@ time.sleep(60)
 @LINUX
 def test_nothing_outlives_a_killed_coordinator_even_what_a_network_forked(tmp_path: Path) -> None:
     mark = f"automl-pt-orphan-{os.getpid()}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    folders = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     words = [sys.executable, "-c", SEARCH, str(tmp_path), mark]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
