@@ -25,10 +25,12 @@ QUIET = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def named_plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def named_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Name the plugin of the studies here: those that a study names itself are not loaded."""
-    monkeypatch.setenv("AUTOML_PT_PLUGINS", str(write_plugin(tmp_path_factory.mktemp("plugins")).parent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOML_PT_PLUGINS", str(write_plugin(tmp_path_factory.mktemp("plugins")).parent))
+        yield
 
 
 @pytest.fixture(scope="module")
