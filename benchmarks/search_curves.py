@@ -37,7 +37,7 @@ from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Pixels, prepare
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.proxy_run import due_after
-from automl_pt.study.pruning.rungs import MANY
+from automl_pt.study.pruning.rungs import SCHEDULES
 from automl_pt.study.space.sampler import _filling
 from automl_pt.study.space.space import Space
 from automl_pt.training.evaluation import evaluate
@@ -226,7 +226,7 @@ def main() -> None:
             trial = found["trials"][number]
             assert math.isclose(trial["lr"], params["lr"]), "the study was measured with another design"
             trial["miniatures"] = miniatures(trial.get("miniatures", {}), *settings, augment=augment)
-            if train_images >= MANY and "shared" not in trial:
+            if train_images >= SCHEDULES[0].images and "shared" not in trial:
                 same = (backbone, *parts, data.hints, params, seed, int(epochs))
                 trial["shared"] = {"1/8": _in_miniature(1 / 8, *same, augment=augment, images=SCORED)}
         found["seconds"] = round((found.get("seconds") or 0) + time.process_time() - began, 1)

@@ -63,9 +63,13 @@ TABLE = (
         emnist,
         UNMIRRORED(image_size=28),
     ),
-    KnownDataset("EuroSAT", "27 000 satellite images, 64 px, 10 classes", {"train": {}}, samples, Hints(image_size=64), "MIT"),
+    KnownDataset(
+        "EuroSAT", "27 000 satellite images, 64 px, 10 classes", {"train": {}}, samples, Hints(image_size=64), "MIT"
+    ),
     KnownDataset("FGVCAircraft", "10 000 photos of aircraft, 100 variants", IN_THREE, annotated_files),
-    KnownDataset("FashionMNIST", "70 000 photos of clothes, 28 px, 10 classes", BY_FLAG, arrays, Hints(image_size=28), "MIT"),
+    KnownDataset(
+        "FashionMNIST", "70 000 photos of clothes, 28 px, 10 classes", BY_FLAG, arrays, Hints(image_size=28), "MIT"
+    ),
     KnownDataset("Flowers102", "8189 photos of flowers, 102 classes", IN_THREE, annotated_files),
     KnownDataset("Food101", "101 000 photos of dishes, 101 classes", BY_NAME, annotated_files),
     KnownDataset("GTSRB", "51 839 photos of traffic signs, 43 classes", BY_NAME, gtsrb, UNMIRRORED(image_size=48)),

@@ -21,8 +21,7 @@ from automl_pt.core.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.core.locks import locked
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
-from automl_pt.data.prepare import Data, prepare, split_settings
-from automl_pt.data.prepare import OnProgress as OnProgress
+from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
 from automl_pt.features.head_training import HeadTraining
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.directory import save_model

@@ -209,7 +209,7 @@ def require_same_rungs(
     where: str,
     first_rung: str | None = FIRST_RUNG,
 ) -> None:
-    """Raise StudyError where trials were compared at other points than `rung_resources`, and there is something left to decide.
+    """Raise StudyError where trials were compared at other points than `rung_resources` and some are not decided.
 
     A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
     `first_rung` is how the study compares trials within the first epoch; None where it was not yet written.

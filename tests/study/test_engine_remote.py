@@ -43,8 +43,8 @@ class Actor:
             paths = {name: Path(command[name]) for name in ("output", "manifest")}
             spec = {**command["spec"], **paths, "config": TrainConfig(**command["config"])}
             self.inner.start(TrialSpec(**{**spec, "ranked_at": tuple(spec["ranked_at"])}))
-        elif command["do"] == "go_on":
-            self.inner.resume(command["number"], command["until"])
+        elif command["do"] == "resume":
+            self.inner.resume(command["number"], command["next_rung"])
         elif command["do"] == "call":
             return json.dumps(answer(command))
         elif command["do"] == "pause":
@@ -91,12 +91,12 @@ class ActorEngine:
 
     def start(self, spec: TrialSpec) -> None:
         self.actors[spec.number] = self.free.pop()
-        values = {"number": spec.number, "until": spec.next_rung, "ranked_at": spec.ranked_at}
+        values = {"number": spec.number, "next_rung": spec.next_rung, "ranked_at": spec.ranked_at}
         places = {"output": str(spec.output), "manifest": str(spec.manifest)}
         self.send(spec.number, do="start", spec=values, config=spec.config.model_dump(mode="json"), **places)
 
     def resume(self, number: int, next_rung: float) -> None:
-        self.send(number, do="go_on", next_rung=next_rung)
+        self.send(number, do="resume", next_rung=next_rung)
 
     def pause(self, number: int) -> None:
         actor = self.actors.pop(number)

@@ -2,9 +2,9 @@
 
 A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
 that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
-ends. An engine takes one step after another of it, says what came out, and holds after epoch `next_rung` for an answer: go
-on to a later epoch, or pause, which leaves the iterator. Nothing else crosses the border, and all of it is plain
-values, so that a remote actor can stand on the other side: a cluster is another engine.
+ends. An engine takes one step after another of it and reports each result. After epoch `next_rung` it waits for an
+answer: resume until a later epoch, or pause, which closes the iterator. Nothing else crosses the border, and all of it
+is plain values, so that a remote actor can stand on the other side: a cluster is another engine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class TrialSpec:
     """One trial to run: its settings, its run directory, and the point, in epochs, at which it holds for an answer.
 
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
-    trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
-    a run in miniature, before the first epoch, of which the trial gives a `ProxyRun`. None of them lies before `next_rung`.
+    trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there is the
+    length of a proxy run before the first epoch, which the trial yields as a `ProxyRun`. None lies before `next_rung`.
     A `number` below 0 is no trial but a linear probe, which has one epoch.
     """
 

@@ -113,7 +113,7 @@ class LocalEngine:
         """Let a held trial go on to epoch `next_rung`."""
         worker = self._of(number)
         worker.held, worker.heard = False, time.monotonic()
-        worker.send(do="go_on", next_rung=next_rung)
+        worker.send(do="resume", next_rung=next_rung)
 
     def pause(self, number: int) -> None:
         """Leave a held trial."""

@@ -46,7 +46,7 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     seen = 0
     past = history(spec.output)
     for result in past:
-        # only of the last epoch the weights are still there; what earlier ones were ranked by is in the ledger
+        # only of the last epoch the weights are still there; what earlier ones were ranked by is in the trial store
         yield _ranked(result, spec, data, plugins) if result is past[-1] else result
         seen = result.epoch
         if result.reason is not None:

@@ -86,7 +86,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
                 number=command["number"],
                 config=TrainConfig(**command["config"]),
                 output=Path(command["output"]),
-                next_rung=command["until"],
+                next_rung=command["next_rung"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
             )
@@ -133,9 +133,9 @@ def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
             if (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= next_rung:
                 link.send(number=spec.number, held=result.epoch)
                 answer = link.next_command()
-                if answer["do"] != "go_on":
+                if answer["do"] != "resume":
                     return
-                next_rung = answer["until"]
+                next_rung = answer["next_rung"]
         link.send(number=spec.number, **({"left": True} if link.stopping() else {"ended": True}))
     finally:
         if isinstance(epochs, Generator):

@@ -25,25 +25,43 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from automl_pt.study.pruning.base import TrialProgress, Verdict
 
 #: the documented default (`sampling.suggest`), dropped only when it is clearly behind
 DEFAULT_TRIAL = 0
-#: the parts of an epoch that runs in miniature take. From `MANY` training images on the shorter tells enough for a
-#: first cut, from `SOME` on the longer enough to decide. A few steps tell only of the weights that a trial began with,
-#: and against high learning rates that win in the end
-SHORTER, LONGER, LONGEST = 1 / 8, 1 / 2, 7 / 8
-MANY, SOME = 1600, 1000
-#: a run of so many epochs is worth the longest; one of so many, with few images, a rung in its middle besides
-WORTH_LONGEST, LONG = 5, 9
-#: what share of the trials goes on from a rung, as its reciprocal: from the first, from all after it
-REDUCTIONS_OF_MANY, REDUCTIONS_AT_ONCE, REDUCTIONS_OF_LONG = (2.6, 3.0), (7.8, 1.0), (5.0, 1.5)
+
+
+class Schedule(NamedTuple):
+    """Where the rungs lie for runs of at least `epochs` epochs on at least `images` training images.
+
+    `proxy_runs` are the lengths of the proxy runs, in epochs. `has_middle` adds a rung in the middle of the run. From
+    the first rung 1 / `reductions[0]` of the trials go on, from each later one 1 / `reductions[1]`.
+    """
+
+    images: int
+    epochs: int
+    proxy_runs: tuple[float, ...]
+    has_middle: bool
+    reductions: tuple[float, float]
+
+
+#: The first row that applies counts. The fewer images an epoch has, the longer the proxy run, because a few steps tell
+#: only of the weights that a trial began with and speak against high learning rates that win in the end. From 1,600
+#: images on an eighth of an epoch is enough for a first cut. Measured by `benchmarks/search_efficiency.py`.
+SCHEDULES = (
+    Schedule(1600, 2, (1 / 8, 1 / 2), False, (2.6, 3.0)),
+    Schedule(0, 9, (7 / 8,), True, (5.0, 1.5)),
+    Schedule(1000, 2, (1 / 2,), False, (7.8, 1.0)),
+    Schedule(0, 5, (7 / 8,), False, (7.8, 1.0)),
+    Schedule(0, 2, (1 / 2,), False, (7.8, 1.0)),
+)
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Rungs at the given `rung_resources` (epochs, rising; the last is the run's end; some may lie within the first)."""
+    """Rungs at `rung_resources`, rising numbers of epochs: some may lie within the first, the last is the run's end."""
 
     rung_resources: tuple[float, ...]
     #: of the first rung, and of those after it
@@ -55,16 +73,13 @@ class Rungs:
     def over(epochs: int, images: int) -> Rungs:
         """Place the rungs for runs of `epochs` on so many training `images`.
 
-        A run of one epoch has none: it is not worth stopping.
+        A run of one epoch has none, because it is not worth stopping.
         """
-        if epochs == 1:
-            return Rungs((1,))
-        if images >= MANY:
-            return Rungs((SHORTER, LONGER, epochs), REDUCTIONS_OF_MANY)
-        if epochs >= LONG:
-            return Rungs((LONGEST, epochs // 2, epochs), REDUCTIONS_OF_LONG)
-        is_long_look = images < SOME and epochs >= WORTH_LONGEST
-        return Rungs((LONGEST if is_long_look else LONGER, epochs), REDUCTIONS_AT_ONCE)
+        row = next((row for row in SCHEDULES if images >= row.images and epochs >= row.epochs), None)
+        if row is None:
+            return Rungs((epochs,))
+        middle = (epochs // 2,) if row.has_middle else ()
+        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions)
 
     def next_rung(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
