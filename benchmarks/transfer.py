@@ -7,7 +7,8 @@ FOLDER holds {train,val,test}/CLASS/*, FILE the backbone's weights. An arm is a 
 after a colon. `plain` is a loop as one writes it by hand: torchvision's images, decoded once; timm's network with a
 head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and mirror images in all but the last
 three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-pt train` from an empty cache.
-Each runs in a process of its own, with one thread, the arms in turns for each seed. CPU seconds count imports,
+`search` is `automl-pt search` with 16 trials, `search:pruner=none` the same trials all in full.
+Each runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports,
 decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
 class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
 """
@@ -159,8 +160,33 @@ def train(case: Case) -> Outcome:
     return loss, test
 
 
+def whole_search(case: Case) -> Outcome:
+    """Run `automl-pt search` with its defaults from an empty cache; any of its settings may be set.
+
+    `pruner=none` runs all trials in full. The extra figures are the probe's loss, the trials' losses and the winner.
+    """
+    from automl_pt import search
+    from automl_pt.model.evaluate import evaluate
+    from automl_pt.plugins.manager import load_plugins
+
+    folder = case.folder.resolve()
+    os.environ["AUTOML_PT_CACHE"] = f"{tempfile.mkdtemp(prefix='transfer-')}/cache"
+    os.chdir(tempfile.mkdtemp(prefix="transfer-"))  # the study's folder is made here
+    settings: dict[str, Any] = {"weights": str(case.weights.resolve()), "threads": 1, "device": "cpu", "report": False}
+    fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    result = search(str(folder), **fixed, **settings, **case.settings)
+    assert result.best is not None
+    assert result.model is not None
+    found = evaluate(Path(result.model), str(folder), load_plugins(), split="test", device="cpu")
+    trials = {trial.number: [trial.params["lr"], trial.params["batch_size"], trial.value] for trial in result.trials}
+    probes = [probe.value for probe in result.probes]
+    print(json.dumps({"best": result.best.number, "probes": probes, "trials": trials}), file=sys.stderr)
+    value = result.best.value
+    return float("nan") if value is None else value, lambda: found.scores.accuracy
+
+
 #: an arm's name, and what runs it in a process of its own
-ARMS: dict[str, Callable[[Case], Outcome]] = {"plain": plain, "train": train}
+ARMS: dict[str, Callable[[Case], Outcome]] = {"plain": plain, "train": train, "search": whole_search}
 
 
 def cell(arm: str, case: Case) -> dict[str, float]:
@@ -228,6 +254,8 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
                 continue
             seconds, load = round(time.monotonic() - began, 1), round(os.getloadavg()[0], 1)
             found = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
+            details = [line for line in done.stderr.splitlines() if line.startswith("{")]
+            found |= {name: value for line in details for name, value in json.loads(line).items()}
             record.write("transfer", cells={**known(), key: found})
             print(key, found, flush=True)
 
