@@ -8,9 +8,10 @@ after a colon. `plain` is a loop as one writes it by hand: torchvision's images,
 head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and mirror images in all but the last
 three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-pt train` from an empty cache.
 `search` is `automl-pt search` with 16 trials, `search:pruner=none` the same trials all in full.
-Each runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports,
-decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
-class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
+`logistic` is scikit-learn's logistic regression on the frozen features, C by the validation loss. Each arm runs in a
+process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports, decoding and
+the finished model, but not the measuring on the test split. `--images N` takes N training images, each class by its
+share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
 """
 
 from __future__ import annotations
@@ -160,6 +161,32 @@ def train(case: Case) -> Outcome:
     return loss, test
 
 
+def logistic(case: Case) -> Outcome:
+    """Fit scikit-learn's logistic regression to the features of the frozen network, with eleven values of C."""
+    import numpy as np
+    import timm
+    import torch
+    from safetensors.torch import load_file
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    torch.set_num_threads(1)
+    images, _, channels = _decoded(case, case.backbone.removeprefix("timm/"))
+    network = timm.create_model(case.backbone.removeprefix("timm/"))
+    network.load_state_dict(load_file(case.weights))
+    network.reset_classifier(0)
+    features = {split: _logits(network, channels, pixels).numpy() for split, (pixels, _) in images.items()}
+    mean, deviation = features["train"].mean(0), features["train"].std(0) + 1e-6
+    features = {split: (values - mean) / deviation for split, values in features.items()}
+    fits = [
+        LogisticRegression(C=c, max_iter=1000).fit(features["train"], images["train"][1])
+        for c in np.logspace(-5, 5, 11)
+    ]
+    losses = [log_loss(images["val"][1], fit.predict_proba(features["val"])) for fit in fits]
+    best = fits[int(np.argmin(losses))]
+    return min(losses), lambda: float(best.score(features["test"], images["test"][1]))
+
+
 def whole_search(case: Case) -> Outcome:
     """Run `automl-pt search` with its defaults from an empty cache; any of its settings may be set.
 
@@ -177,16 +204,25 @@ def whole_search(case: Case) -> Outcome:
     result = search(str(folder), **fixed, **settings, **case.settings)
     assert result.best is not None
     assert result.model is not None
-    found = evaluate(Path(result.model), str(folder), load_plugins(), split="test", device="cpu")
+    model = Path(result.model)
     trials = {trial.number: [trial.params["lr"], trial.params["batch_size"], trial.value] for trial in result.trials}
     probes = [probe.value for probe in result.probes]
     print(json.dumps({"best": result.best.number, "probes": probes, "trials": trials}), file=sys.stderr)
     value = result.best.value
-    return float("nan") if value is None else value, lambda: found.scores.accuracy
+
+    def test() -> float:
+        return evaluate(model, str(folder), load_plugins(), split="test", device="cpu").scores.accuracy
+
+    return float("nan") if value is None else value, test
 
 
 #: an arm's name, and what runs it in a process of its own
-ARMS: dict[str, Callable[[Case], Outcome]] = {"plain": plain, "train": train, "search": whole_search}
+ARMS: dict[str, Callable[[Case], Outcome]] = {
+    "plain": plain,
+    "train": train,
+    "search": whole_search,
+    "logistic": logistic,
+}
 
 
 def cell(arm: str, case: Case) -> dict[str, float]:
