@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, PublishedWeights
+from automl_pt.core import __version__ as __version__
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.plugins.hookspecs import hookimpl
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from automl_pt.model.load import load_model
     from automl_pt.runs.run import train
 
-__version__ = "0.1.0"
+
 __all__ = [
     "Backbone",
     "Dataset",

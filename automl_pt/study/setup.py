@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from automl_pt import __version__
 from automl_pt.config import SearchConfig
+from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
