@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "Dataset",
+    "ExecutorFactory",
     "Hints",
     "LabeledImages",
     "LazyImages",

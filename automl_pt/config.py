@@ -254,6 +254,11 @@ class SearchConfig(Settings):
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
+    engine: str | None = Field(
+        None,
+        min_length=1,
+        description="where trials run: processes (the default), inline for this process, or an executor of a plugin",
+    )
     workers: CountOrZero | None = Field(
         None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
     )
@@ -320,6 +325,9 @@ class SearchConfig(Settings):
                 "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
             )
             yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
+        if self.engine is not None and self.workers is not None and (self.engine == "inline") != (self.workers == 0):
+            rule = "engine 'inline' is the same as workers 0, and runs one trial at a time: give one of the two"
+            yield {"engine", "workers"}, f"{rule}, got engine {self.engine!r} and workers {self.workers}"
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         if self.average and self.pretrained is False and not self.weights:

@@ -76,7 +76,7 @@ def from_plain(told: dict[str, Any]) -> Report:
     return Report(**{**told, "epoch": epoch, "probe": None if told["probe"] is None else Probe(**told["probe"])})
 
 
-class ActorEngine:
+class ActorEngine(Engine):
     slots = 2
 
     def __init__(self) -> None:

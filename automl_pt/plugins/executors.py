@@ -1,0 +1,28 @@
+"""What a plugin registers as an executor: a name for `--engine`, and how the executor is made."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ExecutorFactory:
+    """An executor that `--engine NAME` chooses.
+
+    `make(job)` receives an `automl_pt.study.executor.base.ExecutorJob` and returns what meets the protocol there. A
+    text "package.module:function" names a function that is imported when the executor is chosen, and no earlier.
+    """
+
+    name: str
+    make: Callable[[Any], Any] | str
+    description: str = ""
+
+    def made(self, job: Any) -> Any:
+        """Return the executor for a search."""
+        if not isinstance(self.make, str):
+            return self.make(job)
+        module, _, function = self.make.partition(":")
+        return getattr(importlib.import_module(module), function)(job)
