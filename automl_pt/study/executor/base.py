@@ -72,6 +72,10 @@ class Place:
     memory: int = 0
     name: str = ""
 
+    def text(self) -> str:
+        """Return it as a person reads it."""
+        return " on ".join(part for part in (self.kind or self.device, self.name) if part)
+
 
 #: what a trial's iterator yields
 Step = EpochResult | Probe | PassProgress
@@ -132,7 +136,8 @@ class Call:
 
     There it is given `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns
     plain values, or a generator that yields sentences for the user and returns them. `what` says in messages what was
-    done. Once the call is unwanted, the function has `grace` seconds in which to save and return.
+    done. Once the call is unwanted, the function has `grace` seconds in which to save and return. `folder` is the one
+    whose files it reads and writes, by paths among the arguments: on another machine it has a copy of them.
     """
 
     function: str
@@ -140,6 +145,7 @@ class Call:
     here: Callable[[Contact], Any]
     what: str
     grace: float = 0.0
+    folder: Path | None = None
 
 
 #: the sentences of a called function, and then what it returned; None where it was ended because it is unwanted
