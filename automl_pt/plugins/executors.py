@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from automl_pt.core.errors import InstallationError
+
 
 @dataclass(frozen=True)
 class ExecutorFactory:
@@ -22,7 +24,15 @@ class ExecutorFactory:
 
     def made(self, job: Any) -> Any:
         """Return the executor for a search."""
-        if not isinstance(self.make, str):
-            return self.make(job)
-        module, _, function = self.make.partition(":")
-        return getattr(importlib.import_module(module), function)(job)
+        try:
+            if not isinstance(self.make, str):
+                return self.make(job)
+            module, _, function = self.make.partition(":")
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise InstallationError(
+                f"the executor {self.name!r} needs a package that is not installed",
+                given=str(error),
+                remedy=f'`pip install "automl-pt[{self.name}]"`, or leave out --engine',
+            ) from None
+        return getattr(found, function)(job)
