@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from thread_cluster import ThreadCluster
 from toy_trial import TOY
 
 from automl_pt.config import SearchConfig
+from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import search
 from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
@@ -134,3 +137,26 @@ def test_a_trial_that_waits_for_a_place_is_told_once_with_what_is_missing(
     assert engine._placed()[0].place is not None
     assert [text[:22] for text in engine.notices()] == ["a place was found on m"]
     engine.close(5)
+
+
+def test_a_machine_without_the_images_trains_on_decoded_ones_that_come_once(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
+    config = SearchConfig(dataset=str(tiny_folder), epochs=1, image_size=16, pretrained=False, device="cpu")
+    manifest = tmp_path / "manifest.json"
+    data = prepare(config, load_plugins(), manifest=manifest)
+    assert data.pixels("train", 16).labels.size
+    shutil.rmtree(tiny_folder)
+    engine = ThreadCluster(ExecutorJob(config, "automl_pt.study.executor.trial_run:make_trial", make, tmp_path), 1)
+    for number in (0, 1):
+        trial = config.trial(backbone="timm/test_resnet", lr=0.1, batch_size=8, seed=number)
+        engine.start(TrialSpec(number, trial, tmp_path / str(number), 1, manifest))
+        found: list[Report] = []
+        while not any(report.ended or report.failure or report.fatal for report in found):
+            found += engine.wait(10)
+        assert found[-1].ended, found
+        assert (tmp_path / str(number) / "model.json").exists()
+    [sent] = engine._pools
+    assert (engine.job.directory / "disks" / engine.machines[0].name / "cache" / "pixels" / sent).is_file()
+    engine.close()

@@ -54,8 +54,9 @@ class ThreadCluster(MirroredEngine):
         standing = [machine for machine in self.machines if machine.name not in avoid] or self.machines
         machine = self.random.choice(standing)
         self.opened_on.append(machine.name)
-        work = self.job.directory / "disks" / machine.name / str(next(COUNT))
-        return Handle(machine, RemotePlace(self.job.trial, str(work), plugin_files(self.job), "cpu", 1))
+        disk = self.job.directory / "disks" / machine.name
+        work, cache = str(disk / str(next(COUNT))), str(disk / "cache")
+        return Handle(machine, RemotePlace(self.job.trial, work, cache, plugin_files(self.job), "cpu", 1))
 
     def located(self, handle: Handle) -> Place | None:
         return Place("cpu", "thread", 2**30, handle.machine.name)

@@ -29,7 +29,8 @@ class TrialSpec:
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
     a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
-    A `number` below 0 is no trial but a linear probe, which has one epoch.
+    A `number` below 0 is no trial but a linear probe, which has one epoch. With `by_content` the image files are on
+    another machine, and the decoded images in this one's cache.
     """
 
     number: int
@@ -38,6 +39,7 @@ class TrialSpec:
     until: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
+    by_content: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automl_pt.data.by_content import read_pool
 from automl_pt.study.executor.base import Answer, Call, Engine, ExecutorJob, Place, Report, TrialSpec
 from automl_pt.study.executor.calls import did_not_return, failed, from_plain
 from automl_pt.study.executor.failures import OUT_OF_MEMORY
@@ -62,6 +63,7 @@ class MirroredEngine(Engine):
         self._free: list[OpenPlace] = []
         self._lost: set[str] = set()
         self._said: list[str] = []
+        self._pools: dict[str, Any] = {}
 
     # -- what a subclass gives ---------------------------------------------------------------------------------------
 
@@ -93,6 +95,10 @@ class MirroredEngine(Engine):
     def shortage(self) -> str:
         """Say what a place asks for, and what the cluster has."""
 
+    def share(self, content: bytes) -> Any:
+        """Return what stands for a large content in calls to several places."""
+        return content
+
     # -- the executor ------------------------------------------------------------------------------------------------
 
     def notices(self) -> Sequence[str]:
@@ -105,6 +111,9 @@ class MirroredEngine(Engine):
         where = self._take_free()
         where.spec, where.heard, where.reported = spec, time.monotonic(), False
         self._busy[spec.number] = where
+        self._ask_start(where, spec)
+
+    def _ask_start(self, where: OpenPlace, spec: TrialSpec) -> None:
         plain = {"number": spec.number, "until": spec.until, "ranked_at": list(spec.ranked_at)}
         plain["config"] = spec.config.model_dump(mode="json")
         files = FolderCopy(spec.output).changes() if spec.output.exists() else {}
@@ -191,6 +200,9 @@ class MirroredEngine(Engine):
         except PlaceCrashed as crash:
             self._forget(where)
             return [Report(spec.number, crash=str(crash))]
+        if answer.get("missing"):
+            self._send_pools(where, answer["missing"])
+            return []
         self.bytes_mirrored += write_files(spec.output, answer["files"])  # before anything is reported
         reports = [report_from_plain(spec.number, plain) for plain in answer["told"]]
         if any(report.ended or report.left or report.failure or report.fatal for report in reports):
@@ -201,6 +213,15 @@ class MirroredEngine(Engine):
         elif not any(report.held is not None for report in reports):
             where.pending = self.ask(where.handle, "step")
         return reports
+
+    def _send_pools(self, where: OpenPlace, names: Sequence[str]) -> None:
+        """Bring decoded images to a machine that has none, and start its trial again; each file is read here once."""
+        assert where.spec is not None
+        for name in names:
+            if name not in self._pools:
+                self._pools[name] = self.share(read_pool(name, self.job.config.cache_dir))
+            self.ask(where.handle, "keep_pool", name, self._pools[name])
+        self._ask_start(where, where.spec)
 
     def _await_call(self, where: OpenPlace, pending: Hashable, call: Call, unwanted: Callable[[], bool]) -> Any:
         """Return the answer of a called function; None where it is unwanted and has not come within the grace."""

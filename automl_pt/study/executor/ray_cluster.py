@@ -7,9 +7,9 @@ coordinator's machine needs no GPU, and no folder is shared. This module is impo
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from automl_pt.core.errors import DeviceError, InstallationError
+from automl_pt.core.files import cache_folder, is_running
 from automl_pt.core.text import counted
 from automl_pt.study.executor.base import Answer, Call, ExecutorJob, Place
 from automl_pt.study.executor.builtin import ray_address
@@ -44,8 +45,13 @@ class RayPlace(RemotePlace):
 
         torch.set_num_threads(threads)
         self._packages = packages
-        work = tempfile.mkdtemp(prefix="automl-pt-", dir=os.environ.get("RAY_TMPDIR"))
-        super().__init__(trial, work, files, "cuda:0" if has_gpu else "cpu", threads)
+        machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
+        for left in machine.glob("work-*"):  # of actors that were killed
+            if not is_running(int(left.name.removeprefix("work-"))):
+                shutil.rmtree(left, ignore_errors=True)
+        super().__init__(
+            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if has_gpu else "cpu", threads
+        )
 
     def where(self) -> dict[str, Any]:
         """Describe this place, in plain values."""
@@ -141,6 +147,10 @@ class RayEngine(MirroredEngine):
         self._described.pop(handle, None)
         with suppress(Exception):  # the cluster may be gone as a whole, and the actor with it
             ray.kill(handle, no_restart=True)
+
+    def share(self, content: bytes) -> Any:
+        """Put a content into Ray's object store, which brings it once to each machine."""
+        return ray.put(content)
 
     def shortage(self) -> str:
         """Say what a trial asks for, and what the cluster has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.core.files import atomic_write
+from automl_pt.data.by_content import write_pool
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import Contact, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain, from_plain, returned
@@ -30,13 +32,18 @@ class RemotePlace:
     """One trial at a time, as `executor/mirrored.py` asks for it; `stop` may be called while a step runs.
 
     `trial` names the function that makes a trial's iterator. `files` are the plugin files, by their paths on the
-    coordinator's machine.
+    coordinator's machine; `cache` is the folder for decoded images that the places of a machine share.
     """
 
-    def __init__(self, trial: str, work: str, files: Mapping[str, bytes], device: str, threads: int) -> None:
+    def __init__(
+        self, trial: str, work: str, cache: str, files: Mapping[str, bytes], device: str, threads: int
+    ) -> None:
         self._work, self._device, self._threads = Path(work), device, threads
         self._files = {path: self._keep(path, content) for path, content in files.items()}
         self._stopping = threading.Event()
+        self._cache = cache
+        # only trials of images need more than their own folder
+        self._missing = getattr(importlib.import_module(trial.partition(":")[0]), "missing_files", None)
         self._inner = InlineEngine(load(trial), self._stopping.is_set)
         self._number, self._copy = 0, FolderCopy(self._work)
 
@@ -50,8 +57,17 @@ class RemotePlace:
         self._copy.changes()
         config = TrainConfig(**self._at_home(spec["config"]))
         path = Path(self._keep("manifest.json", manifest))
-        self._inner.start(TrialSpec(self._number, config, output, spec["until"], path, tuple(spec["ranked_at"])))
+        ranked_at = tuple(spec["ranked_at"])
+        trial = TrialSpec(self._number, config, output, spec["until"], path, ranked_at, by_content=True)
+        missing = self._missing(trial) if self._missing is not None else []
+        if missing:
+            return {"told": [], "files": {}, "missing": missing}
+        self._inner.start(trial)
         return self.step()
+
+    def keep_pool(self, name: str, content: bytes) -> None:
+        """Keep a file of decoded images, for all places of this machine."""
+        write_pool(name, content, self._cache)
 
     def go_on(self, until: float) -> dict[str, Any]:
         """Let the held trial go on to `until`; return what the next step gave."""
@@ -98,7 +114,8 @@ class RemotePlace:
     def _at_home(self, values: Any) -> Any:
         """Return settings with the paths, device and threads of this place."""
         if isinstance(values, dict):
-            own = {"device": self._device, "threads": self._threads, "cache_dir": None} if "plugins" in values else {}
+            place = {"device": self._device, "threads": self._threads, "cache_dir": self._cache}
+            own = place if "plugins" in values else {}
             return {key: self._at_home(value) for key, value in {**values, **own}.items()}
         if isinstance(values, list | tuple):
             return [self._at_home(value) for value in values]
