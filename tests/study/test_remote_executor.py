@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from thread_cluster import ThreadCluster
 from toy_trial import TOY
 
+from automl_pt.api import search
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
-from automl_pt.study import search
 from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
 from automl_pt.study.executor.base import ExecutorJob, Report, TrialSpec
@@ -46,7 +46,7 @@ def run(
     with monkeypatch.context() as patch:
         if cluster:
             patch.setattr(opening, "_make_engine", engine)
-        events = list(search.steps(config, directory, subject=TOY))
+        events = list(search.steps(config, directory, objective=TOY))
     return events, events[-1].result, made[0] if made else None
 
 
