@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.core import __version__ as __version__
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "Dataset",
+    "ExecutorFactory",
     "Hints",
     "LabeledImages",
     "LazyImages",

@@ -254,6 +254,21 @@ class SearchConfig(Settings):
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
+    engine: str | None = Field(
+        None,
+        min_length=1,
+        description="where trials run: processes (the default), inline for this process, ray for a cluster, "
+        "or an executor of a plugin",
+    )
+    ray_address: str | None = Field(
+        None,
+        min_length=1,
+        description="with engine ray: the cluster's HOST:PORT; default: RAY_ADDRESS, or the cluster that runs here",
+    )
+    gpus_per_trial: Rate | None = Field(
+        None, description="with engine ray: GPUs of each trial, such as 1, or 0.5 for two trials on one; default: none"
+    )
+    cpus_per_trial: Count | None = Field(None, description="with engine ray: CPU cores of each trial; default: 1")
     workers: CountOrZero | None = Field(
         None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
     )
@@ -320,11 +335,26 @@ class SearchConfig(Settings):
                 "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
             )
             yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
+        if self.engine is not None and self.workers is not None and (self.engine == "inline") != (self.workers == 0):
+            rule = "engine 'inline' is the same as workers 0, and runs one trial at a time: give one of the two"
+            yield {"engine", "workers"}, f"{rule}, got engine {self.engine!r} and workers {self.workers}"
+        yield from self._of_ray()
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         if self.average and self.pretrained is False and not self.weights:
             rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
             yield {"average", "pretrained", "weights"}, rule
+
+    def _of_ray(self) -> Iterator[tuple[set[str], str]]:
+        given = [
+            name for name in ("ray_address", "gpus_per_trial", "cpus_per_trial") if getattr(self, name) is not None
+        ]
+        if given and self.engine != "ray":
+            rule = f"{', '.join(given)}: belongs to engine 'ray', got engine {self.engine!r}"
+            yield {"engine", *given}, rule
+        if self.engine == "ray" and self.device != "auto":
+            rule = "with engine 'ray' a trial's device follows from gpus_per_trial: leave out device"
+            yield {"engine", "device"}, f"{rule}, got {self.device!r}"
 
     @property
     def models_kept(self) -> int:

@@ -25,7 +25,7 @@ from automl_pt.study.objective import Objective
 from automl_pt.study.records import StudyResult
 from automl_pt.study.resume import as_begun
 from automl_pt.study.session import OpenStudy
-from automl_pt.study.setup import open_study, plugins_before, untouched
+from automl_pt.study.setup import open_study, plugins_before, require_executor, untouched
 from automl_pt.study.store.backends import default_url, shown
 from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
@@ -108,6 +108,7 @@ def steps(
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
+    require_executor(config, plugins)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
     plugins_before(config, directory, plugins)

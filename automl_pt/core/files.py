@@ -105,11 +105,12 @@ def remove_stale(folder: Path) -> None:
     """Remove temporary files in `folder` whose writer was killed."""
     for path in sorted(folder.glob(".*.tmp")):
         parts = path.name.split(".")
-        if len(parts) > 3 and parts[-3].isdigit() and not _is_running(int(parts[-3])):
+        if len(parts) > 3 and parts[-3].isdigit() and not is_running(int(parts[-3])):
             path.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Say whether a process of this number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

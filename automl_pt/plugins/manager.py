@@ -23,6 +23,7 @@ from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.installation import explain
 from automl_pt.dataset import Dataset
 from automl_pt.plugins import hookspecs
+from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.registry import Registry, V, collect
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
@@ -62,6 +63,15 @@ class Plugins:
     def datasets(self) -> Registry[Dataset]:
         """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_datasets", Dataset, (Dataset,))
+
+    def executors(self) -> Registry[ExecutorFactory]:
+        """Return all registered executors by name; raise PluginError for a required plugin that breaks the rules."""
+        return self._registry("register_executors", ExecutorFactory, (ExecutorFactory,))
+
+    def executor(self, name: str) -> ExecutorFactory:
+        """Return the executor called `name`, or raise UnknownNameError with near names."""
+        registry = self.executors()
+        return self._find("executor", name, registry, f"--engine takes one of {', '.join(registry)}")
 
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.

@@ -74,7 +74,7 @@ class Steps:
             return _STEPS[step](self.objective, self.config, self.plugins, caller, **given)
 
         shown = f"{what} (backbone {', '.join(self.config.backbones)})"
-        call = Call(f"{__name__}:run", {**plain, "arguments": given}, here, shown, grace)
+        call = Call(f"{__name__}:run", {**plain, "arguments": given}, here, shown, grace, self.directory)
         return (yield from self.engine.call(call, unwanted or self.unwanted))
 
 

@@ -78,6 +78,7 @@ class Coordinator:
             self.space = yield from self.linear_probes.run(self._must_stop, self.keep_best, self.space)
         self.budget.begin()
         while not self._must_stop():
+            self.budget.slots = self.engine.slots  # places of a cluster come and go
             yield from self._hand_out()
             yield from self._notify_of_foreign_trials()
             if not self._running:
@@ -86,6 +87,7 @@ class Coordinator:
                 time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
                 yield from self._take(report)
+            yield from map(Notice, self.engine.notices())
 
     def leave(self, grace: float) -> Iterator[Event]:
         """Let the running trials save and stop; take what they still send."""
@@ -206,6 +208,11 @@ class Coordinator:
             yield from self._pause(trial)
         elif report.crash is not None:
             yield from self._take_crash(trial, report.crash)
+        elif report.lost is not None:
+            yield Notice(f"trial {trial.number}: {report.lost}; it goes on elsewhere from its last epoch")
+            del self._running[trial.number]
+        elif report.place is not None:
+            self.trial_store.set_machine(trial.number, report.place.text())
         elif report.failure is not None:
             yield from self._end(trial.number, "FAIL", trial.outcome(f"failed: {report.failure}"))
         else:

@@ -71,6 +71,7 @@ class LinearProbes:
                 yield self._start(number, name)
             for report in self.engine.wait(0.2):
                 yield from self._take(report, running, waiting)
+            yield from map(Notice, self.engine.notices())
 
     def _start(self, number: int, name: str) -> Event:
         trial = self.config.trial(backbone=name, lr=DEFAULT_LR, batch_size=DEFAULT_BATCH_SIZE, seed=self.config.seed)
@@ -97,6 +98,9 @@ class LinearProbes:
                 yield Notice(f"probe of {name}: {report.crash}; it goes on from the features on disk")
             else:
                 yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
+        elif report.lost is not None:
+            waiting.insert(0, (number, running.pop(number)))
+            yield Notice(f"probe of {waiting[0][1]}: {report.lost}; it begins again elsewhere")
         elif report.failure is not None or report.fatal is not None:
             yield self._give_up(number, running.pop(number), _reason(report))
         elif report.ended or report.left:

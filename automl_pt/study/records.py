@@ -21,7 +21,7 @@ class TrialRecord:
     spent in them. `reason` says why the trial ended (`completed`, `patience`, `diverged`, `pruned`, or `failed: ...`),
     or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss. `ranks` maps the points,
     in epochs, at which the pruning rule compared it to the loss by which it did; a fraction lies within the first
-    epoch, and a trial dropped there has this figure alone.
+    epoch, and a trial dropped there has this figure alone. `machine` says where it ran, where an executor says so.
     """
 
     number: int
@@ -33,6 +33,7 @@ class TrialRecord:
     reason: str
     losses: dict[int, float]
     ranks: dict[float, float] = field(default_factory=dict)
+    machine: str | None = None
 
     @property
     def ranked_at(self) -> float | None:
@@ -62,7 +63,7 @@ class TrialRecord:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
         """Make a record again of what `to_dict` returned."""
-        given = {field.name: plain[field.name] for field in fields(cls)}
+        given = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
         losses = {int(epoch): loss for epoch, loss in plain["losses"].items()}
         return cls(**{**given, "losses": losses, "ranks": {float(at): loss for at, loss in plain["ranks"].items()}})
 

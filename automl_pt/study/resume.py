@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
-    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
+    + [
+        "trials",
+        "timeout",
+        "name",
+        "storage",
+        "workers",
+        "engine",
+        "ray_address",
+        "gpus_per_trial",
+        "cpus_per_trial",
+        "trial_timeout",
+        "keep_models",
+        "stop_when_flat",
+        "pruner",
+    ]
     + ["refit", "ensemble", "average"]
     + ["lr", "batch_sizes", "backbones", "report", "max_params", "max_ms"]
 )

@@ -16,7 +16,6 @@ from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.devices import devices_for
-from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.extras.extras import Ended, after_search, asked
 from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import SearchData
@@ -49,18 +48,19 @@ class OpenStudy:
         records = self.coordinator.trial_store.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
+        devices = [place.device for place in engine.places()] or devices_for(self.config)
         return StudyStarted(
             name=self.coordinator.trial_store.name,
             directory=str(self.directory),
             storage=self.storage,
             trials=self.config.trials,
             finished=ended,
-            workers=0 if isinstance(engine, InlineEngine) else engine.slots,
+            workers=0 if engine.in_process else engine.slots,
             epochs=self.config.epochs,
             images=self.search_data.counts(),
             classes=self.search_data.classes,
             image_sizes=self.search_data.image_sizes,
-            device=", ".join(dict.fromkeys(devices_for(self.config))),
+            device=", ".join(dict.fromkeys(devices)),
             searched=self.coordinator.space.text(),
         )
 

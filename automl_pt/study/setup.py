@@ -11,7 +11,7 @@ from typing import Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.core import __version__
-from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
@@ -21,11 +21,9 @@ from automl_pt.study import resume
 from automl_pt.study.budget import Budget
 from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
-from automl_pt.study.executor.base import Engine
+from automl_pt.study.executor.base import Engine, ExecutorJob
+from automl_pt.study.executor.builtin import DEFAULT, IN_PROCESS
 from automl_pt.study.executor.calls import returned
-from automl_pt.study.executor.devices import devices_for, memory_for, threads_for
-from automl_pt.study.executor.inline import InlineEngine
-from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.extras.extras import images_to_learn
 from automl_pt.study.linear_probes import LinearProbes, wants_probe
 from automl_pt.study.model_store import ModelStore
@@ -175,7 +173,7 @@ def _batch_size_candidates(
     has_grown: bool,
 ) -> BatchSizeCandidates:
     """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
-    free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
+    free = min((place.memory for place in engine.places()), default=0) if proof.steps else 0
     with trial_store.allocation_lock():
         known = trial_store.about().get(OFFERED, ())
         offered = batch_size_candidates(config, search_data.train_images, proof.steps, free, known, has_grown=has_grown)
@@ -258,6 +256,23 @@ def _require_free(trial_store: TrialStore, directory: Path) -> None:
         raise
 
 
+def executor_name(config: SearchConfig, plugins: Plugins | None) -> str:
+    """Return which executor a search uses: the one asked for, else this process where only that can run its trials."""
+    only_here = config.workers == 0 or (plugins is not None and _registered_by_hand(plugins))
+    return config.engine or (IN_PROCESS if only_here else DEFAULT)
+
+
+def require_executor(config: SearchConfig, plugins: Plugins | None) -> None:
+    """Raise UnknownNameError for an executor that nobody registers, ConfigError for one that lacks the plugins."""
+    name = executor_name(config, plugins)
+    if name in (DEFAULT, IN_PROCESS) and config.engine is None:
+        return
+    (plugins or load_plugins(config.plugins)).executor(name)
+    if name != IN_PROCESS and plugins is not None and _registered_by_hand(plugins):
+        rule = "engine: plugins that the program registers by hand are known to its own process only"
+        raise ConfigError([f"{rule}, got {name!r}; give 'inline', or give the plugins as files"])
+
+
 def _make_engine(
     config: SearchConfig,
     directory: Path,
@@ -266,11 +281,9 @@ def _make_engine(
     plugins: Plugins | None,
     should_stop: Callable[[], bool],
 ) -> Engine:
-    if config.workers == 0 or (plugins is not None and _registered_by_hand(plugins)):
-        return InlineEngine(search_data.make, should_stop)
-    devices = devices_for(config)
-    threads = threads_for(config, len(devices))
-    return LocalEngine(objective.make, devices, threads=threads, logs=directory / "logs", limit=config.trial_timeout)
+    chosen = (plugins or load_plugins(config.plugins)).executor(executor_name(config, plugins))
+    engine: Engine = chosen.made(ExecutorJob(config, objective.make, search_data.make, directory, should_stop))
+    return engine
 
 
 def _registered_by_hand(plugins: Plugins) -> bool:

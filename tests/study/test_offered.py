@@ -11,7 +11,7 @@ from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.data.memory import available_memory
 from automl_pt.study import events
-from automl_pt.study.executor.devices import memory_for
+from automl_pt.study.executor.devices import places_for
 from automl_pt.study.space.batch_sizes import CUT, BatchSizeCandidates, StepMemory, batch_size_candidates
 from automl_pt.training.memory import BACKWARD, SHARE, WEIGHTS, step_memory
 
@@ -89,9 +89,9 @@ def test_a_step_grows_with_its_images_from_what_the_weights_take(half: bool) -> 
 
 
 def test_workers_share_their_devices_memory() -> None:
-    one, four = memory_for(["cpu"]), memory_for(["cpu"] * 4)
+    one, four = places_for(["cpu"])[0].memory, places_for(["cpu"] * 4)[0].memory
     assert 4 * four == pytest.approx(one, rel=0.2)  # others use memory, too
-    assert memory_for(["mps"]) == 0
+    assert places_for(["mps"])[0].memory == 0
 
 
 PLUGIN = """

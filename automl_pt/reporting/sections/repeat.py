@@ -16,7 +16,8 @@ from automl_pt.reporting.study import StudyReport
 from automl_pt.study.store.study_files import read_object
 
 #: settings that say where something is computed and kept, not what
-_PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers"}
+_PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers", "engine"}
+_PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial"}
 
 
 def study_repeat(report: StudyReport) -> Section:

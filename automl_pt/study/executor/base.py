@@ -1,20 +1,24 @@
-"""Where trials run: one interface, met by this process (`inline`) and by local worker processes (`local`).
+"""Where trials run: one interface, met by this process (`inline`), by worker processes (`processes`) and by plugins.
 
 A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
 that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
 ends. An engine takes one step after another of it and reports each result. After epoch `next_rung` it waits for an
 answer: resume until a later epoch, or pause, which closes the iterator. Nothing else crosses the border, and all of it
 is plain values, so that a remote actor can stand on the other side: a cluster is another engine.
+
+What a remote place adds: a place that is lost is not a crash of the trial; what an epoch left in the trial's folder is
+on the coordinator's disk before the epoch is reported; each place says what memory and which device it has; a trial
+that waits for a place is told to the user; places come and go; what a lost place still sends is ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from automl_pt.config import TrainConfig
+from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.training.result import EpochResult
 
 
@@ -25,7 +29,8 @@ class TrialSpec:
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there is the
     length of a proxy run before the first epoch, which the trial yields as a `ProxyRun`. None lies before `next_rung`.
-    A `number` below 0 is no trial but a linear probe, which has one epoch.
+    A `number` below 0 is no trial but a linear probe, which has one epoch. With `by_content` the image files are on
+    another machine, and the decoded images are in this one's cache.
     """
 
     number: int
@@ -34,6 +39,7 @@ class TrialSpec:
     next_rung: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
+    by_content: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,23 @@ class PassProgress:
     total: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a trial runs: the device as torch names it, its kind in words, and the bytes of memory for one trial there.
+
+    `name` tells places of the same kind apart, such as by their machine. `memory` is 0 where it is unknown.
+    """
+
+    device: str
+    kind: str = ""
+    memory: int = 0
+    name: str = ""
+
+    def text(self) -> str:
+        """Return it as a person reads it."""
+        return " on ".join(part for part in (self.kind or self.device, self.name) if part)
+
+
 #: what a trial's iterator yields
 Step = EpochResult | ProxyRun | PassProgress
 #: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
@@ -69,8 +92,9 @@ class Report:
     `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
     which the trial waits for `resume` or `pause`.
     `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
-    failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
-    that every other trial would meet too.
+    failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `lost` says how its
+    place was lost, such as with a machine: that never counts against the trial, which goes on elsewhere. `place` says
+    where a trial was started. `fatal` is an error that every other trial would meet too.
     """
 
     number: int
@@ -82,6 +106,8 @@ class Report:
     left: bool = False
     failure: str | None = None
     crash: str | None = None
+    lost: str | None = None
+    place: Place | None = None
     fatal: Exception | None = None
 
 
@@ -112,7 +138,8 @@ class Call:
 
     There it is given `device`, `threads` and `caller` besides. `here` does the same in this process. Either returns
     plain values, or a generator that yields sentences for the user and returns them. `what` says in messages what was
-    done. Once the call is unwanted, the function has `grace` seconds in which to save and return.
+    done. Once the call is unwanted, the function has `grace` seconds in which to save and return. `folder` is the one
+    whose files it reads and writes, by paths among the arguments: on another machine it has a copy of them.
     """
 
     function: str
@@ -120,6 +147,7 @@ class Call:
     here: Callable[[Caller], Any]
     what: str
     grace: float = 0.0
+    folder: Path | None = None
 
 
 #: the sentences of a called function, and then what it returned; None where it was ended because it is unwanted
@@ -127,9 +155,25 @@ Answer = Generator[str, None, Any]
 
 
 class Engine(Protocol):
-    """Runs up to `slots` trials at once."""
+    """Runs up to `slots` trials at once; the methods with a body suit an executor that has no more to say.
 
-    slots: int
+    Inherit from it to have those.
+    """
+
+    #: whether trials run in this process, which is then busy for an epoch at a time
+    in_process: bool = False
+
+    @property
+    def slots(self) -> int:
+        """How many trials can run at once, at least 1. It may change while a search runs, as places come and go."""
+
+    def places(self) -> Sequence[Place]:
+        """Return where trials run now, one for each slot; empty where that is unknown."""
+        return ()
+
+    def notices(self) -> Sequence[str]:
+        """Return, once each, sentences for the user: such as that a trial waits for a place, and what is missing."""
+        return ()
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial, in a free slot."""
@@ -154,3 +198,19 @@ class Engine(Protocol):
 
     def close(self, grace: float = 0.0) -> list[Report]:
         """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""
+
+
+@dataclass(frozen=True)
+class ExecutorJob:
+    """The search for which an executor is made; its function `make` is given this and returns the executor.
+
+    `trial` names the function that makes a trial's iterator, "package.module:function", for other processes to import;
+    `trial_here` does the same in this process. `directory` is the study's folder: trials write to folders below it, and
+    logs go to `directory / "logs"`. `should_stop` says whether a trial in this process must save and end.
+    """
+
+    config: SearchConfig
+    trial: str
+    trial_here: MakeTrial
+    directory: Path
+    should_stop: Callable[[], bool] = lambda: False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from automl_pt.config import SearchConfig
+from automl_pt.study.executor.base import Place
 
 
 def devices_for(config: SearchConfig) -> list[str]:
@@ -33,18 +34,19 @@ def threads_for(config: SearchConfig, workers: int) -> int:
     return config.threads or max(1, available_cores() // max(1, workers))
 
 
-def memory_for(devices: Sequence[str]) -> int:
-    """Return the bytes of memory that each worker may take, its share of its device's; 0 where that is unknown."""
+def places_for(devices: Sequence[str]) -> list[Place]:
+    """Return a place for each worker of this machine: each takes its share of its device's memory."""
     import torch
 
     from automl_pt.data.memory import available_memory
 
-    shares = []
-    for name in sorted(set(devices)):
-        kind, whole = torch.device(name).type, 0
+    kinds, memory = dict[str, str](), dict[str, int]()
+    for name in dict.fromkeys(devices):
+        kind = torch.device(name).type
+        kinds[name], memory[name] = kind, 0
         if kind == "cuda":
-            whole = torch.cuda.get_device_properties(name).total_memory
+            found = torch.cuda.get_device_properties(name)
+            kinds[name], memory[name] = found.name, found.total_memory // devices.count(name)
         elif kind == "cpu":
-            whole = available_memory()
-        shares.append(whole // devices.count(name))
-    return min(shares)
+            memory[name] = available_memory() // devices.count(name)
+    return [Place(name, kinds[name], memory[name]) for name in devices]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
+from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import (
     Answer,
     Call,
     Caller,
+    Engine,
+    ExecutorJob,
     MakeTrial,
     PassProgress,
+    Place,
     ProxyRun,
     Report,
     Step,
@@ -21,16 +25,27 @@ from automl_pt.study.executor.calls import failed
 from automl_pt.study.executor.failures import report_failure
 
 
-class InlineEngine:
+class InlineEngine(Engine):
     """Runs trials in this process; `should_stop` is asked after every training step and ends the trial's epoch."""
 
     slots = 1
+    in_process = True
 
-    def __init__(self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False) -> None:
-        self._make, self._should_stop = make, should_stop
+    def __init__(
+        self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False, config: SearchConfig | None = None
+    ) -> None:
+        self._make, self._should_stop, self._config = make, should_stop, config
         self._spec: TrialSpec | None = None
         self._epochs: Iterator[Step] | None = None
         self._next_rung = 0.0
+
+    def places(self) -> Sequence[Place]:
+        """Return the device that the settings name; none where there are no settings."""
+        if self._config is None:
+            return ()
+        from automl_pt.study.executor.devices import devices_for, places_for
+
+        return places_for(devices_for(self._config)[:1])
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial."""
@@ -92,3 +107,8 @@ class InlineEngine:
         epochs, self._spec, self._epochs = self._epochs, None, None
         if isinstance(epochs, Generator):
             epochs.close()
+
+
+def make_executor(job: ExecutorJob) -> InlineEngine:
+    """Return the executor that is this process, with the plugins that are registered in it by hand."""
+    return InlineEngine(job.trial_here, job.should_stop, job.config)

@@ -18,7 +18,17 @@ from automl_pt.core.errors import InstallationError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.safe_path import python_command, python_environment
 from automl_pt.core.text import printable
-from automl_pt.study.executor.base import Answer, Call, PassProgress, ProxyRun, Report, TrialSpec
+from automl_pt.study.executor.base import (
+    Answer,
+    Call,
+    Engine,
+    ExecutorJob,
+    PassProgress,
+    Place,
+    ProxyRun,
+    Report,
+    TrialSpec,
+)
 from automl_pt.study.executor.calls import (
     STARTING,
     WorkerEnded,
@@ -80,7 +90,7 @@ class Worker:
             self.process.wait()
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Runs one trial per worker process. `devices` names each worker's device; `make` is "package.module:function".
 
     A trial that says nothing for `limit` seconds is taken to hang and fails.
@@ -89,11 +99,22 @@ class LocalEngine:
     def __init__(
         self, make: str, devices: Sequence[str], *, threads: int, logs: Path, limit: float | None = None
     ) -> None:
-        self.slots, self.limit = len(devices), limit
+        self.limit = limit
         self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
         self._halted = False
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
+
+    @property
+    def slots(self) -> int:
+        """Return the number of workers."""
+        return len(self._devices)
+
+    def places(self) -> Sequence[Place]:
+        """Return each worker's device, and its share of that device's memory."""
+        from automl_pt.study.executor.devices import places_for
+
+        return places_for(self._devices)
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial in a free worker; start a process where there is none yet."""
@@ -269,6 +290,15 @@ class LocalEngine:
         self._selector.unregister(worker.connection)
         worker.kill()
         self._workers.remove(worker)
+
+
+def make_executor(job: ExecutorJob) -> LocalEngine:
+    """Return worker processes: as many, and on the devices, as the settings say."""
+    from automl_pt.study.executor.devices import devices_for, threads_for
+
+    devices = devices_for(job.config)
+    threads, limit = threads_for(job.config, len(devices)), job.config.trial_timeout
+    return LocalEngine(job.trial, devices, threads=threads, logs=job.directory / "logs", limit=limit)
 
 
 def _returned(message: dict[str, Any], what: str) -> Any:

@@ -11,10 +11,12 @@ from pathlib import Path
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import NoLocksError, OutputError
 from automl_pt.core.locks import locked
+from automl_pt.data.by_content import data_by_content, has_pool, pool_of
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
+from automl_pt.runs.setup import choose_image_size
 from automl_pt.runs.start import settled
 from automl_pt.study.executor.base import Step, TrialSpec
 from automl_pt.study.executor.linear_probe import linear_probe
@@ -31,7 +33,16 @@ PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
     """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
     plugins = loaded_plugins(spec.config.plugins)
-    return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest), plugins)
+    return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest, spec.by_content), plugins)
+
+
+def missing_files(spec: TrialSpec) -> list[str]:
+    """Name the files of decoded images that a trial needs and that this machine lacks."""
+    plugins = loaded_plugins(spec.config.plugins)
+    data = data_by_content(_shared(spec.config), plugins, spec.manifest)
+    backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
+    name = pool_of(data.manifest, choose_image_size(spec.config, data, backbone))
+    return [] if has_pool(name, spec.config.cache_dir) else [name]
 
 
 def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
@@ -109,5 +120,7 @@ def loaded_plugins(files: tuple[str, ...]) -> Plugins:
 
 
 @lru_cache(maxsize=1)
-def _data(config: TrainConfig, manifest: Path) -> Data:
+def _data(config: TrainConfig, manifest: Path, by_content: bool) -> Data:
+    if by_content:
+        return data_by_content(config, loaded_plugins(config.plugins), manifest)
     return prepare(config, loaded_plugins(config.plugins), manifest=manifest)

@@ -18,6 +18,8 @@ OWNER, OUTCOME, RANKS = "owner", "outcome", "ranks"
 PROXY_SECONDS = "probe_seconds"
 #: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
 BACKBONE = "backbone"
+#: on what kind of machine it ran last, where an executor says so
+MACHINE = "machine"
 NOBODY = ""
 
 
@@ -97,4 +99,5 @@ def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
         reason="running" if under_way else ended.reason,
         losses=dict(sorted(losses(trial).items())),
         ranks=dict(sorted(ranks(trial).items())),
+        machine=trial.user_attrs.get(MACHINE),
     )

@@ -28,6 +28,7 @@ from automl_pt.study.quiet import quiet
 from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.attributes import (
     BACKBONE,
+    MACHINE,
     NOBODY,
     OUTCOME,
     OWNER,
@@ -229,6 +230,10 @@ class TrialStore:
         crashes = int(self._trials[number].user_attrs.get(CRASHES, 0)) + 1
         self._set(number, CRASHES, crashes)
         return crashes
+
+    def set_machine(self, number: int, machine: str) -> None:
+        """Record on what kind of machine a trial runs."""
+        self._set(number, MACHINE, machine)
 
     def end(self, number: int, state: EndState, ended: Outcome) -> None:
         """End a trial for good."""

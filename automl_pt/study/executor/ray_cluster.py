@@ -1,0 +1,267 @@
+"""The executor of a Ray cluster: one actor for each trial that runs, on whichever machine has what a trial asks for.
+
+It connects to a cluster that is there and starts none, because Ray's ports let whoever reaches them run code. The
+coordinator's machine needs no GPU, and no folder is shared. This module is imported when `--engine ray` chooses it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from automl_pt.core.errors import DeviceError, InstallationError
+from automl_pt.core.files import cache_folder, is_running
+from automl_pt.core.text import counted
+from automl_pt.study.executor.base import Answer, Call, ExecutorJob, Place
+from automl_pt.study.executor.builtin import ray_address
+from automl_pt.study.executor.mirrored import MirroredEngine, PlaceCrashed, PlaceLost, plugin_files
+from automl_pt.study.executor.processes import LocalEngine
+from automl_pt.study.executor.remote_place import RemotePlace
+from automl_pt.study.executor.versions import differences, versions_here
+
+#: seconds between two looks at which machines there are
+LOOK = 1.0
+#: seconds in which a machine must answer to count as alive, and in which the cluster is reached
+ANSWERS, REACHED = 2.0, 10.0
+
+
+class RayPlace(RemotePlace):
+    """A `RemotePlace` that also says on which machine of the cluster it is."""
+
+    def __init__(self, trial: str, files: dict[str, bytes], has_gpu: bool, threads: int, packages: list[str]) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._packages = packages
+        machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
+        for left in machine.glob("work-*"):  # of actors that were killed
+            if not is_running(int(left.name.removeprefix("work-"))):
+                shutil.rmtree(left, ignore_errors=True)
+        super().__init__(
+            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if has_gpu else "cpu", threads
+        )
+
+    def where(self) -> dict[str, Any]:
+        """Describe this place, in plain values."""
+        from automl_pt.study.executor.devices import places_for
+
+        found = places_for([self._device])[0]
+        node = ray.get_runtime_context().get_node_id()
+        plain = {"device": found.device, "kind": found.kind, "memory": found.memory, "node": node}
+        return {**plain, "host": socket.gethostname(), "versions": versions_here(self._packages)}
+
+
+class RayEngine(MirroredEngine):
+    """Runs trials as actors of the Ray cluster at `ray_address`."""
+
+    def __init__(self, job: ExecutorJob) -> None:
+        super().__init__(job)
+        config = job.config
+        self._gpus, self._cpus = config.gpus_per_trial or 0.0, config.cpus_per_trial or 1
+        self._files, self._packages = plugin_files(job), [*map(str, _packages(job))]
+        self._described: dict[Any, Any] = {}
+        self._places: dict[str, Place] = {}
+        self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
+        self._here: LocalEngine | None = None
+        self._connected = connect(config.ray_address)
+        options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
+        self._actor = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, **options)(RayPlace)
+
+    @property
+    def slots(self) -> int:
+        """Return for how many trials the machines that are alive have room, as far as `workers` allows, at least 1."""
+        room = sum(self._room(node["Resources"]) for node in self._alive())
+        return max(1, min(room, self.job.config.workers or room))
+
+    def places(self) -> Sequence[Place]:
+        """Return the places that trials have had, one for each kind of machine that is known."""
+        return list(self._places.values())
+
+    def open_place(self, avoid: frozenset[str]) -> Any:
+        """Ask Ray for an actor, on none of the machines that were lost."""
+        nodes = sorted(name.rpartition("/")[2] for name in avoid)
+        options: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
+        threads = self.job.config.threads or max(1, int(self._cpus))
+        actor = self._actor.options(**options).remote(
+            self.job.trial, self._files, bool(self._gpus), threads, self._packages
+        )
+        self._described[actor] = actor.where.remote()
+        return actor
+
+    def located(self, handle: Any) -> Place | None:
+        """Return where an actor is; raise InstallationError where the versions there are others."""
+        asked = self._described.get(handle)
+        if asked is None or not ray.wait([asked], timeout=0)[0]:
+            return None
+        try:
+            found = ray.get(asked)
+        except RayError:  # it has died: its trial's own answer says so
+            return None
+        name = f"{found['host']}/{found['node']}"
+        others = differences(versions_here(self._packages), found["versions"])
+        if others:
+            raise InstallationError(
+                "a machine of the cluster has other versions than this one, which changes results",
+                given=f"{found['host']}: {'; '.join(others)}",
+                remedy="install the same versions on all machines, such as by one container image",
+            )
+        place = Place(found["device"], found["kind"], found["memory"], name)
+        self._places[f"{place.kind} {found['host']}"] = place
+        return place
+
+    def ask(self, handle: Any, method: str, *values: Any) -> Any:
+        """Call a method of the actor; `stop` has a thread of its own there."""
+        remote = getattr(handle, method)
+        return (remote.options(concurrency_group="control") if method == "stop" else remote).remote(*values)
+
+    def answered(self, pending: Sequence[Any], timeout: float) -> Sequence[Any]:
+        """Return the calls that are answered, at least one where one comes within `timeout` seconds."""
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+        return list(done)
+
+    def answer(self, handle: Any, pending: Any) -> Any:
+        """Return an answer; tell a lost machine from a dead process."""
+        try:
+            return ray.get(pending)
+        except RayTaskError as error:
+            raise PlaceCrashed(f"its place failed: {str(error.cause)[:300]}") from None
+        except RayActorError as error:
+            raise self._ended(handle, error) from None
+        except RayError as error:  # an answer that lay on a machine that is gone
+            raise PlaceLost(f"its place was lost ({type(error).__name__})") from None
+
+    def close_place(self, handle: Any) -> None:
+        """Kill the actor."""
+        self._described.pop(handle, None)
+        with suppress(Exception):  # the cluster may be gone as a whole, and the actor with it
+            ray.kill(handle, no_restart=True)
+
+    def share(self, content: bytes) -> Any:
+        """Put a content into Ray's object store, which brings it once to each machine."""
+        return ray.put(content)
+
+    def shortage(self) -> str:
+        """Say what a trial asks for, and what the cluster has."""
+        alive = self._alive()
+        total = {key: sum(node["Resources"].get(key, 0.0) for node in alive) for key in ("CPU", "GPU")}
+        free = ray.available_resources()
+        has = ", ".join(f"{total[key]:g} {key} ({free.get(key, 0.0):g} free)" for key in total)
+        asks = f"{self._cpus:g} CPU" + (f" and {self._gpus:g} GPU" if self._gpus else "")
+        return f"a trial asks for {asks}; the cluster has {counted(len(alive), 'machine')} with {has}"
+
+    def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
+        """Call a function at a place; one that reads the study's folder or its images, in a process of this machine."""
+        if call.folder is None:
+            return (yield from super().call(call, unwanted))
+        if self._here is None:
+            logs, limit = self.job.directory / "logs", self.job.config.trial_timeout
+            self._here = LocalEngine(self.job.trial, [_device_here()], threads=_threads_here(), logs=logs, limit=limit)
+        return (yield from self._here.call(call, unwanted))
+
+    def close(self, grace: float = 0.0) -> list[Any]:
+        """End the actors, and leave the cluster."""
+        if not self._connected:
+            return []
+        reports = super().close(grace)
+        if self._here is not None:
+            self._here.close()
+        self._connected = False
+        ray.shutdown()
+        return reports
+
+    def _ended(self, handle: Any, error: RayActorError) -> Exception:
+        """Return whether an actor ended with its machine, or alone."""
+        where = next((one.place for one in (*self._busy.values(), *self._free) if one.handle is handle), None)
+        node = where.name.rpartition("/")[2] if where is not None else None
+        text = str(error)
+        if where is None or "node" in text.lower() and "died" in text.lower() and not _answers(node):
+            return PlaceLost(f"its machine was lost ({where.name if where else 'before it began'})")
+        if not _answers(node):
+            return PlaceLost(f"its machine was lost ({where.name})")
+        return PlaceCrashed(f"its process ended on {where.name}")
+
+    def _alive(self) -> list[dict[str, Any]]:
+        if time.monotonic() - self._nodes[0] > LOOK:
+            self._nodes = time.monotonic(), [node for node in ray.nodes() if node["Alive"]]
+        return self._nodes[1]
+
+    def _room(self, resources: dict[str, float]) -> int:
+        room = int(resources.get("CPU", 0.0) // self._cpus)
+        return min(room, int(resources.get("GPU", 0.0) / self._gpus + 1e-9)) if self._gpus else room
+
+
+def connect(address: str | None) -> bool:
+    """Connect to the cluster at `address`, else to the one that `RAY_ADDRESS` names or that runs on this machine.
+
+    Raises DeviceError where there is none. Ray's own handlers of signals are undone: a search saves at a signal.
+    """
+    wanted = ray_address(address)
+    try:
+        if wanted != "auto":  # Ray itself tries for minutes
+            host, _, port = wanted.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), REACHED).close()
+        with _own_signals():
+            ray.init(wanted, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    except (ConnectionError, RuntimeError, OSError, ValueError, RayError) as error:
+        raise DeviceError(
+            "no Ray cluster answers",
+            given=f"{wanted}: {str(error).strip().splitlines()[0][:300]}",
+            remedy="start one, such as by `ray start --head --node-ip-address=127.0.0.1`, or name it by --ray-address",
+        ) from None
+    return True
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _answers(node: str | None) -> bool:
+    """Say whether a machine's raylet still takes connections."""
+    found = next((one for one in ray.nodes() if one["NodeID"] == node), None)
+    if found is None or not found["Alive"]:
+        return False
+    try:
+        with socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), ANSWERS):
+            return True
+    except OSError:
+        return False
+
+
+def _device_here() -> str:
+    from automl_pt.training.device import choose_device
+
+    return str(choose_device("auto"))
+
+
+def _threads_here() -> int:
+    from automl_pt.training.device import available_cores
+
+    return available_cores()
+
+
+def _packages(job: ExecutorJob) -> Sequence[str]:
+    """Return the distributions whose versions must be the same everywhere: those of the plugins in use, too."""
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.plugins.sources import BUILTIN_ORIGIN
+
+    loaded = load_plugins(job.config.plugins).loaded
+    return sorted({plugin.origin for plugin in loaded if plugin.version and plugin.origin != BUILTIN_ORIGIN})

@@ -1,0 +1,80 @@
+"""Trials on a Ray cluster of three machines on the loopback; `.ci/run` runs these alone, before the other tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray_on_loopback
+from toy_trial import TOY
+
+from automl_pt.api import search
+from automl_pt.config import SearchConfig
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.study import setup as opening
+from automl_pt.study.events import EpochDone, Notice
+from automl_pt.testing import check_executor
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[tuple[Any, list[Any]]]:
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), before])
+    with ray_on_loopback.cluster(3) as found:
+        yield found
+    os.environ["PYTHONPATH"] = before
+
+
+def settings(machines: tuple[Any, list[Any]], **more: Any) -> SearchConfig:
+    given = {"dataset": "plain", "engine": "ray", "ray_address": machines[0].address, **more}
+    return SearchConfig(**given)
+
+
+def lose(machines: tuple[Any, list[Any]], engine: Any) -> None:
+    """Kill the machine of the trial that runs, with all that runs on it."""
+    place = next(iter(engine._busy.values())).place
+    node = next(one for one in machines[1] if one.node_id == place.name.rpartition("/")[2])
+    ray_on_loopback.kill(node)
+    machines[1].remove(node)
+
+
+def test_ray_keeps_the_contract(machines: tuple[Any, list[Any]]) -> None:
+    config = settings(machines)
+    check_executor(load_plugins().executor("ray"), lose=lambda engine: lose(machines, engine), config=config)
+    machines[1].append(ray_on_loopback.add(machines[0]))
+
+
+def test_a_search_loses_a_machine_and_no_epoch(
+    machines: tuple[Any, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"epochs": 9, "trials": 10}
+    here = list(search.steps(SearchConfig(dataset="plain", workers=0, **shared), tmp_path / "here", objective=TOY))
+    config = settings(machines, workers=1, **shared)
+    made: list[Any] = []
+    make = opening._make_engine
+    monkeypatch.setattr(opening, "_make_engine", lambda *given: made.append(make(*given)) or made[0])
+    monkeypatch.setenv("TOY_SECONDS", "0.1")
+    events, lost = [], False
+    for event in search.steps(config, tmp_path / "there", objective=TOY):
+        events.append(event)
+        runs = isinstance(event, EpochDone) and event.result.epoch >= 2 and made[0]._busy[event.trial].pending
+        if runs and not lost:
+            lose(machines, made[0])
+            lost = True
+    machines[1].append(ray_on_loopback.add(machines[0]))
+    trials, same = (
+        [{**one.to_dict(), "seconds": 0, "machine": None} for one in found[-1].result.trials]
+        for found in (events, here)
+    )
+    assert trials == same
+    done = [(event.trial, event.result.epoch) for event in events if isinstance(event, EpochDone)]
+    assert len(done) == len(set(done))
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert sum("its machine was lost" in text for text in said) == 1, said
+    assert not any("process ended" in text for text in said)
+    assert all("cpu on " in one.machine for one in events[-1].result.trials)
