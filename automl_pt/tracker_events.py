@@ -40,7 +40,8 @@ class EpochFinished:
     run: TrackedRun
     #: counted from 1
     epoch: int
-    #: `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds` and so on by name; what there is none of is left out
+    #: `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds` and so on by name, every metric as `val_NAME`; what
+    #: there is none of is left out
     figures: Mapping[str, float]
     #: whether the validation loss is the lowest so far
     is_best: bool = False

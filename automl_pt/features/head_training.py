@@ -8,7 +8,7 @@ image, as a run on images would.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model, head_parameters
+from automl_pt.builtin.validation_metrics import METRICS
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError, PluginError
 from automl_pt.data.augmentation import make_plan
@@ -28,6 +29,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.metric import Metric
 from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.loop import Training
@@ -169,7 +171,12 @@ class HeadTraining(Training):
 
 
 def head_training(
-    start: FrozenStart, config: TrainConfig, data: Data, device: torch.device, lr_scales: Mapping[str, float] | None
+    start: FrozenStart,
+    config: TrainConfig,
+    data: Data,
+    device: torch.device,
+    lr_scales: Mapping[str, float] | None,
+    metrics: Sequence[Metric] = METRICS,
 ) -> HeadTraining:
     """Return a training of the head that stands before its first step.
 
@@ -210,6 +217,7 @@ def head_training(
         device=device,
         precision=precision,
         lr_scales=lr_scales,
+        metrics=metrics,
     )
     training.start = start
     return training

@@ -19,9 +19,11 @@ import pluggy
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.backbones.options import with_options
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.installation import explain
 from automl_pt.dataset import Dataset
+from automl_pt.metric import Metric
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.registry import Registry, V, collect
@@ -62,6 +64,17 @@ class Plugins:
     def datasets(self) -> Registry[Dataset]:
         """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_datasets", Dataset, (Dataset,))
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return all metrics by name, the built-in ones first; raise PluginError as `backbones` does."""
+        return {**BY_NAME, **self._metrics()}
+
+    def owner_of_metric(self, name: str) -> str:
+        """Return the name of the plugin that registered a metric; raise KeyError when none did."""
+        return self._metrics().owner(name)
+
+    def _metrics(self) -> Registry[Metric]:
+        return self._registry("register_metrics", Metric, (Metric,))
 
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
+from automl_pt.metric import Metric
 
-V = TypeVar("V", Backbone, Dataset)
+V = TypeVar("V", Backbone, Dataset, Metric)
 
 
 @dataclass(frozen=True)

@@ -208,12 +208,8 @@ class Run:
         """Make this epoch's weights the model of the run directory."""
         ema = result.ema_val_loss if self.config.keep == "best" else None
         use_ema = ema is not None and ema < result.val_loss
-        metrics = {
-            "epoch": result.epoch,
-            "val_loss": result.ema_val_loss if use_ema else result.val_loss,
-            "val_accuracy": result.ema_val_accuracy if use_ema else result.val_accuracy,
-            "weights": "ema" if use_ema else "raw",
-        }
+        values = {f"val_{name}": value for name, value in result.values(ema=use_ema).items()}
+        metrics = {"epoch": result.epoch, **values, "weights": "ema" if use_ema else "raw"}
         info = replace(self.info, metrics=metrics, history=[entry.to_dict() for entry in past])
         save_model(self.output, state, info)
 
@@ -229,7 +225,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    training = new_training(config, data, backbone, device, precision, group)
+    training = new_training(config, data, backbone, device, precision, group, tuple(plugins.metrics().values()))
     if before:
         training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)

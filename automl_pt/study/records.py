@@ -21,7 +21,8 @@ class TrialRecord:
     spent in them. `reason` says why the trial ended (`completed`, `patience`, `diverged`, `pruned`, or `failed: ...`),
     or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss. `ranks` maps the points,
     in epochs, at which the pruning rule compared it to the loss by which it did; a fraction lies within the first
-    epoch, and a trial dropped there has this figure alone.
+    epoch, and a trial dropped there has this figure alone. `metrics` are those of the weights it kept, by name; a
+    record from before a metric existed lacks it.
     """
 
     number: int
@@ -33,6 +34,7 @@ class TrialRecord:
     reason: str
     losses: dict[int, float]
     ranks: dict[float, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def ranked_at(self) -> float | None:
@@ -62,7 +64,7 @@ class TrialRecord:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
         """Make a record again of what `to_dict` returned."""
-        given = {field.name: plain[field.name] for field in fields(cls)}
+        given = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
         losses = {int(epoch): loss for epoch, loss in plain["losses"].items()}
         return cls(**{**given, "losses": losses, "ranks": {float(at): loss for at, loss in plain["ranks"].items()}})
 
@@ -88,6 +90,8 @@ class ProbeRecord:
     milliseconds: float | None = None
     tried: tuple[tuple[float, float], ...] = ()
     failure: str | None = None
+    #: the other metrics of validation by name
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ProbeRecord:
@@ -105,7 +109,9 @@ class ProbeRecord:
         state = "FAIL" if self.failure is not None else "COMPLETE"
         params = {"backbone": self.backbone, "C": self.c}
         reason = "probe" if self.failure is None else f"failed: {self.failure}"
-        return TrialRecord(self.number, state, params, self.value, 1, self.seconds, reason, {})
+        own = {"loss": self.value, "accuracy": self.accuracy, **self.metrics}
+        metrics = {name: value for name, value in own.items() if value is not None}
+        return TrialRecord(self.number, state, params, self.value, 1, self.seconds, reason, {}, metrics=metrics)
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,28 @@ from automl_pt.plugins.registry import Registry
 from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
+from automl_pt.testing.metrics import check_metric
 from automl_pt.testing.trackers import check_tracker
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
-    """Check the backbone, the dataset, or all that the plugin of that name offers; yield each name that passed.
+    """Check the backbone, dataset or metric, or all that the plugin of that name offers; yield each name that passed.
 
     `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
     UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
     """
-    backbones, datasets = plugins.backbones(), plugins.datasets()
+    backbones, datasets, metrics = plugins.backbones(), plugins.datasets(), plugins.metrics()
     mine = name in {plugin.name for plugin in plugins.loaded}
     nets = [n for n in backbones.values_by_name if n == name or (mine and backbones.owners[n] == name)]
     sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
     if not nets and name in backbones:
         nets = [name]
+    measures = [n for n in metrics if n == name or (mine and plugins.owner_of_metric(n) == name)]
     tracks = name in tracker_names(plugins)
-    if not nets and not sets and not tracks:
-        known = [*backbones, *datasets, *(plugin.name for plugin in plugins.loaded)]
+    if not nets and not sets and not measures and not tracks:
+        known = [*backbones, *datasets, *metrics, *(plugin.name for plugin in plugins.loaded)]
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
-        raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
+        raise UnknownNameError("plugin, backbone, dataset or metric", name, known, remedy=remedy)
     for found in nets:
         with _named(plugins, backbones, found):
             check_backbone(backbones[found])
@@ -42,6 +44,9 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
         with _named(plugins, datasets, found):
             check_dataset(datasets[found], root=root)
         yield f"dataset {found}"
+    for found in measures:
+        check_metric(metrics[found])
+        yield f"metric {found}"
     if tracks:
         with TemporaryDirectory() as folder:
             check_tracker(name, Path(folder), plugins=plugins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
+from automl_pt.builtin.validation_metrics import METRICS
 from automl_pt.core.seeds import derive_seed
+from automl_pt.metric import Metric
 from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
@@ -20,7 +22,7 @@ from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import Evaluation, evaluate
 from automl_pt.training.memory import images_that_fit, try_out
 from automl_pt.training.moving_average import MovingAverage
-from automl_pt.training.result import EpochResult
+from automl_pt.training.result import FIELDS, EpochResult
 from automl_pt.training.schedule import factor_in_miniature, lr_factor
 from automl_pt.training.step import Step
 from automl_pt.training.step_modes import step_taker
@@ -73,10 +75,13 @@ class Training:
         precision: NumberFormat,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        metrics: Sequence[Metric] = METRICS,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
-        self.train_loader, self.val_loader = train_loader, val_loader
+        self.train_loader, self.val_loader, self.metrics = train_loader, val_loader, metrics
+        #: the metrics of which it is said that they failed
+        self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
@@ -187,6 +192,8 @@ class Training:
             ema_val_accuracy=None if ema is None else ema.accuracy,
             reason=stop or ("completed" if last_epoch else None),
             notes=tuple(self.step.notes),
+            metrics=_further(raw),
+            ema_metrics={} if ema is None else _further(ema),
         )
         self._advance(result, chosen.loss)
         return result, module
@@ -215,7 +222,11 @@ class Training:
             precision=self.precision,
             group=self.group,
             at_once=self.validated_at_once,
+            metrics=self.metrics,
         )
+        for name in sorted(found.failures.keys() - self._failed):
+            self._failed.add(name)
+            self.step.notes.append(f"the metric {name} is not recorded, because it failed: {found.failures[name]}")
         if found.at_once != self.validated_at_once:
             self.step.notes.append(f"out of memory in validation: going on with {found.at_once} images at once")
             self.validated_at_once = found.at_once
@@ -263,6 +274,11 @@ class Training:
             set_other_states(state["other_rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
+
+
+def _further(found: Evaluation) -> dict[str, float]:
+    """Return the metrics that have no field of their own in an epoch's result."""
+    return {name: value for name, value in found.metrics.items() if name not in FIELDS}
 
 
 def _diverged(loss: float) -> Reason | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -23,16 +23,17 @@ NOBODY = ""
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, and what it cost."""
+    """How a trial ended, and what it cost; `metrics` are those of the weights it kept, by name."""
 
     reason: str
     value: float | None
     epochs: int
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Write it as one text, for the storage."""
-        return json.dumps([self.reason, self.value, self.epochs, self.seconds])
+        return json.dumps([self.reason, self.value, self.epochs, self.seconds, self.metrics])
 
 
 def is_ours(trial: FrozenTrial) -> bool:
@@ -97,4 +98,5 @@ def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
         reason="running" if under_way else ended.reason,
         losses=dict(sorted(losses(trial).items())),
         ranks=dict(sorted(ranks(trial).items())),
+        metrics=ended.metrics,
     )
