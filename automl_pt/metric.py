@@ -93,9 +93,13 @@ class Metric:
             return "-"
         return f"{value:.3g}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4f}"
 
+    def cost(self, value: float) -> float:
+        """Return the value as something to minimise, so that epochs and trials are ordered alike by any metric."""
+        return -value if self.direction == "max" else value
+
     def is_better(self, value: float, than: float) -> bool:
         """Say whether `value` is strictly better."""
-        return value > than if self.direction == "max" else value < than
+        return self.cost(value) < self.cost(than)
 
 
 def _unknown(found: Predictions) -> float | None:

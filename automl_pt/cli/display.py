@@ -174,7 +174,10 @@ class LineDisplay(QuietDisplay):
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
         """Print how the run ended and where its model is."""
         reason = record["reason"]
-        self.console.print(f"ended: {reason} ({REASONS[reason]})")
+        objective, meaning = record["config"].get("objective", "val_loss"), REASONS[reason]
+        if reason == "patience" and objective != "val_loss":
+            meaning = f"{objective} did not improve any more"
+        self.console.print(escape(f"ended: {reason} ({meaning})"))
         if (output / INFO).exists():
             # as the model itself says: it may be the last epoch's, or the moving average's
             kept = read_info(output)[0].metrics

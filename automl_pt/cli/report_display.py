@@ -15,6 +15,7 @@ from automl_pt.cli.console import stdout, text
 from automl_pt.core.text import counted
 from automl_pt.metric import Metric, columns
 from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.training.result import epochs_disagree
 
 if TYPE_CHECKING:
     from automl_pt.reporting.run import RunReport
@@ -62,6 +63,9 @@ def print_run(report: RunReport, console: Console | None = None, metrics: Mappin
         values = best.values()
         figures = [f"val {text(metric.label)} {metric.text(values.get(metric.name))}" for metric in shown_metrics]
         console.print(", ".join([f"best: epoch {best.epoch}", *figures]))
+        other = epochs_disagree(report.history, str(config.get("objective", "val_loss")), str(config.get("keep")))
+        if other is not None:
+            console.print(text(other))
 
 
 def print_studies(reports: Sequence[StudyReport], root: Path, console: Console | None = None) -> None:
@@ -134,13 +138,16 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
-    from automl_pt.study.records import title
+    from automl_pt.study.records import chosen_by, disagreement, title
 
     best = report.best
     if best is None:
         return
     params = ", ".join(f"{name} {_param(value)}" for name, value in best.params.items())
-    yield f"best: {best.title}, val loss {_loss(best.value)}; {text(params)}"
+    objective = report.objective
+    by = chosen_by(objective, best.metrics)
+    yield text(f"best: {best.title}, val loss {_loss(best.value)}{', ' + by if by else ''}; {params}")
+    yield from map(text, disagreement(report.everything(), best, objective))
     if report.comparison is not None:
         lead = report.comparison
         verdict = "inside" if lead["inside_noise"] else "outside"

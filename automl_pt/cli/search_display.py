@@ -21,7 +21,7 @@ from automl_pt.core.text import counted
 from automl_pt.metric import Metric, columns
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import made_lines
-from automl_pt.study.records import ProbeRecord, title
+from automl_pt.study.records import ProbeRecord, chosen_by, disagreement, title
 from automl_pt.training.result import EpochResult
 
 
@@ -106,7 +106,8 @@ def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> li
             epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
-            return [f"best so far: {title(event.number)}, val loss {event.value:.4f}"]
+            by = f", {event.chosen_by}" if event.chosen_by else ""
+            return [escape(f"best so far: {title(event.number)}, val loss {event.value:.4f}{by}")]
         case events.Notice():
             return [escape(f"note: {event.text}")]
         case events.Finished():
@@ -131,7 +132,11 @@ def result_lines(event: events.Finished) -> list[str]:
     result = event.result
     lines = [f"{counted(len(result.trials), 'trial')} in {clock(result.seconds)}; ended by: {result.stopped}"]
     if result.best is not None and result.best.value is not None:
-        lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, val loss {result.best.value:.4f}")
+        by = chosen_by(result.objective, result.best.metrics)
+        figures = f"val loss {result.best.value:.4f}" + (f", {by}" if by else "")
+        lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, {figures}")
+        records = [*(probe.as_trial() for probe in result.probes), *result.trials]
+        lines += disagreement(records, result.best, result.objective)
     if result.comparison is not None:
         found = result.comparison
         verdict = "inside" if found.inside_noise else "outside"
@@ -297,5 +302,5 @@ class LiveView:
 
 
 def _kept(result: EpochResult) -> Mapping[str, float]:
-    """Return the metrics of the weights that an epoch would keep: the moving average's where its loss is lower."""
-    return result.values(ema=result.ema_val_loss is not None and result.ema_val_loss < result.val_loss)
+    """Return the metrics of the weights that an epoch would keep."""
+    return result.kept_values()

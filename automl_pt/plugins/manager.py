@@ -67,13 +67,18 @@ class Plugins:
 
     def metrics(self) -> dict[str, Metric]:
         """Return all metrics by name, the built-in ones first; raise PluginError as `backbones` does."""
-        return {**BY_NAME, **self._metrics()}
+        return {**BY_NAME, **self.registered_metrics()}
 
-    def owner_of_metric(self, name: str) -> str:
-        """Return the name of the plugin that registered a metric; raise KeyError when none did."""
-        return self._metrics().owner(name)
+    def objective(self, name: str) -> Metric:
+        """Return the metric that `objective` names; raise UnknownNameError with near names."""
+        known = self.metrics()
+        names = ["val_loss", *(metric for metric in known if metric != "loss")]
+        if name not in names:
+            raise UnknownNameError("objective", name, names, remedy=f"use one of {', '.join(names)}")
+        return known["loss" if name == "val_loss" else name]
 
-    def _metrics(self) -> Registry[Metric]:
+    def registered_metrics(self) -> Registry[Metric]:
+        """Return what `register_metrics` gave, with the plugin that each metric is of."""
         return self._registry("register_metrics", Metric, (Metric,))
 
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:

@@ -34,6 +34,7 @@ from automl_pt.study.plateau import Flatness
 from automl_pt.study.probing import Probing
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
+from automl_pt.study.records import chosen_by
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, probe_seconds
@@ -292,7 +293,8 @@ class Coordinator:
         """Publish the best model, and say so, unless it is published already."""
         best = publish_best(self.ledger, self.shelf)
         if best is not None:
-            yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.shelf.model))
+            value, objective = math.nan if best.value is None else best.value, self.config.objective
+            yield NewBest(best.number, value, str(self.shelf.model), chosen_by(objective, best.metrics))
 
 
 def _finite(loss: float | None) -> float | None:

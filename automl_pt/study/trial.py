@@ -36,14 +36,16 @@ class Running:
         seconds = sum(self.probe_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
         value, metrics = kept_loss(self.results, self.config.keep), kept_metrics(self.results, self.config.keep)
-        return Outcome(reason, value, epochs, seconds, metrics)
+        kept = kept_epoch(self.results, self.config.keep)
+        cost = kept.cost if kept is not None and kept.cost is not None and math.isfinite(kept.cost) else None
+        return Outcome(reason, value, epochs, seconds, metrics, cost)
 
 
 def weights_loss(result: EpochResult, keep: str) -> float:
-    """Return the validation loss of the weights an epoch would keep: the moving average's where that is lower."""
-    if keep == "last" or result.ema_val_loss is None:
-        return result.val_loss
-    return min(result.val_loss, result.ema_val_loss)
+    """Return the validation loss of the weights an epoch would keep, which may be the moving average's."""
+    if result.keeps_average(keep) and result.ema_val_loss is not None:
+        return result.ema_val_loss
+    return result.val_loss
 
 
 def kept_loss(results: Sequence[EpochResult], keep: str) -> float | None:
@@ -58,8 +60,7 @@ def kept_metrics(results: Sequence[EpochResult], keep: str) -> dict[str, float]:
     kept = kept_epoch(results, keep)
     if kept is None:
         return {}
-    values = kept.values(ema=weights_loss(kept, keep) != kept.val_loss)
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    return {name: value for name, value in kept.kept_values(keep).items() if math.isfinite(value)}
 
 
 def kept_epoch(results: Sequence[EpochResult], keep: str) -> EpochResult | None:

@@ -30,7 +30,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
     if not nets and name in backbones:
         nets = [name]
-    measures = [n for n in metrics if n == name or (mine and plugins.owner_of_metric(n) == name)]
+    measures = [n for n in metrics if n == name or (mine and plugins.registered_metrics().owner(n) == name)]
     tracks = name in tracker_names(plugins)
     if not nets and not sets and not measures and not tracks:
         known = [*backbones, *datasets, *metrics, *(plugin.name for plugin in plugins.loaded)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.builtin.validation_metrics import METRICS
+from automl_pt.core.errors import ConfigError
 from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.faults import described
 from automl_pt.training.distributed import ALONE, Group
@@ -105,6 +106,16 @@ def measure(metrics: Sequence[Metric], found: Predictions) -> tuple[dict[str, fl
         except (Exception, SystemExit) as error:
             failures[metric.name] = described(error)
     return values, failures
+
+
+def require_value(objective: Metric, classes: int) -> None:
+    """Raise ConfigError where a metric cannot be the objective, because so many classes have none, or it fails."""
+    labels = torch.arange(2 * classes) % classes
+    found = Predictions(labels, labels, torch.full((len(labels),), 0.1).double(), torch.zeros_like(labels), classes)
+    values, failures = measure([objective], found)
+    if not math.isfinite(values.get(objective.name, math.nan)):
+        why = failures.get(objective.name, f"there is none for {classes} classes")
+        raise ConfigError([f"objective: {objective.name} cannot be used: {why}"])
 
 
 def predictions(logits: Tensor, labels: Tensor) -> Predictions:

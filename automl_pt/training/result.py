@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -41,7 +41,7 @@ class EpochResult:
     peak_memory: int
     #: seconds of training and validation
     seconds: float
-    #: the lowest validation loss so far; the first wins ties
+    #: the objective, by default the validation loss, is the best so far; the first wins ties
     is_best: bool
     #: of the moving average of the weights, when there is one
     ema_val_loss: float | None = None
@@ -54,6 +54,10 @@ class EpochResult:
     rank_loss: float | None = None
     #: seconds of saving the model and the checkpoint after this epoch; None where that was not recorded
     save_seconds: float | None = None
+    #: what the objective makes of the weights that this epoch would keep, the lower the better; None: it is the loss
+    cost: float | None = None
+    #: whether these weights are the moving average's; None: where its loss is lower
+    averaged: bool | None = None
     #: the other metrics of validation by name, such as `macro_f1`, those of plugins among them. Records hold each as
     #: `val_NAME`; one from before a metric existed holds none
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -67,6 +71,16 @@ class EpochResult:
         else:
             own = {"loss": self.val_loss, "accuracy": self.val_accuracy, "top5": self.val_top5, **self.metrics}
         return {name: value for name, value in own.items() if value is not None}
+
+    def keeps_average(self, keep: str = "best") -> bool:
+        """Say whether the weights that this epoch would keep are the moving average's."""
+        if keep == "last" or self.ema_val_loss is None:
+            return False
+        return self.averaged if self.averaged is not None else self.ema_val_loss < self.val_loss
+
+    def kept_values(self, keep: str = "best") -> dict[str, float]:
+        """Return every metric of the weights that this epoch would keep."""
+        return self.values(ema=self.keeps_average(keep))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:
@@ -91,6 +105,21 @@ class EpochResult:
         own = asdict(self)
         named = ((_RAW, own.pop("metrics")), (_EMA, own.pop("ema_metrics")))
         return {**own, **{prefix + name: value for prefix, found in named for name, value in found.items()}}
+
+
+def epochs_disagree(history: Sequence[EpochResult], objective: str, keep: str = "best") -> str | None:
+    """Say which epoch the validation loss would have kept, where the objective kept another; None: the same."""
+    best = [result for result in history if result.is_best]
+    if objective == "val_loss" or keep == "last" or not best:
+        return None
+    kept, losses = best[-1], {result.epoch: result.kept_values()["loss"] for result in history}
+    epoch = min((epoch for epoch, loss in losses.items() if math.isfinite(loss)), key=losses.__getitem__)
+    if losses[epoch] >= losses[kept.epoch]:
+        return None
+    return (
+        f"The validation loss is lowest after epoch {epoch}, {losses[epoch]:.4f}; epoch {kept.epoch}, kept by "
+        f"{objective}, has {losses[kept.epoch]:.4f}."
+    )
 
 
 def _number(name: str, value: Any) -> float:

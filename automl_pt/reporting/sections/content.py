@@ -94,7 +94,7 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
             run.directory,
             f"ended: {run.status}" if run.status != "running" else "running",
         ),
-        "answer": run_answer(run, judged, best.to_dict() if best else None),
+        "answer": run_answer(run, judged, best.to_dict() if best else None, history),
         "trials": epochs,
         "curves": curve,
         **images,

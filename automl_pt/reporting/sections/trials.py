@@ -15,7 +15,7 @@ from automl_pt.study.records import ProbeRecord, TrialRecord
 
 _REASONS = {
     "completed": "completed all epochs",
-    "patience": "its loss stopped falling (patience)",
+    "patience": "it stopped improving (patience)",
     "pruned": "pruned: others were better",
     "diverged": "diverged: no finite loss",
     "interrupted": "interrupted, can go on",

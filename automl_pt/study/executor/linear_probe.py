@@ -5,6 +5,7 @@ Its folder is a run directory, as a trial's is, with `probe.json` beside what a 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits, put_head
 from automl_pt.features.logistic import LinearHead
 from automl_pt.features.network import frozen_body
+from automl_pt.metric import Metric
 from automl_pt.model.directory import save_model
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
@@ -94,6 +96,7 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         found = {
             **_found(head, splits, spent),
             "metrics": metrics,
+            "cost": _cost(head, metrics, plugins.objective(config.objective)),
             "backbone": config.backbone,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "milliseconds": _latency(network, preprocessing.image_size, device, splits),
@@ -116,6 +119,15 @@ def _further(head: LinearHead, splits: FrozenSplits, plugins: Plugins) -> dict[s
     features, labels = splits.val
     found = predictions(F.linear(features, head.weight, head.bias), labels)
     return measure([one for one in plugins.metrics().values() if one.name not in FIELDS], found)[0]
+
+
+def _cost(head: LinearHead, further: dict[str, float], objective: Metric) -> float | None:
+    """Return what the objective makes of the head, as of a trial; None: it is the loss."""
+    if objective.name == "loss":
+        return None
+    own = {"accuracy": head.val_accuracy, "top5": head.val_top5, **further}
+    value = own.get(objective.name)
+    return None if value is None or not math.isfinite(value) else objective.cost(value)
 
 
 def _metrics(head: LinearHead, further: dict[str, float]) -> dict[str, Any]:

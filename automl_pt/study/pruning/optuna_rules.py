@@ -66,7 +66,8 @@ class OptunaRule:
         ended = [standing for standing in standings if standing.end or standing.losses]
 
         def key(standing: Standing) -> tuple[float, int]:
-            return (math.inf if standing.end == "lost" else standing.best(standing.epoch), standing.number)
+            loss = math.inf if standing.end == "lost" else standing.best(standing.epoch)
+            return (standing.final(loss), standing.number)
 
         return [standing.number for standing in sorted(ended, key=key)]
 

@@ -162,7 +162,8 @@ class Rungs:
             reached = [level for level in self.levels if _reached(standing, level)]
             if standing.number == DEFAULT_TRIAL:
                 reached = self._earned(standing, reached, standings)
-            return (-len(reached), standing.rank(reached[-1] if reached else 0), standing.number)
+            loss = standing.rank(reached[-1] if reached else 0)
+            return (-len(reached), standing.final(loss), standing.number)
 
         known = [standing for standing in standings if standing.epoch >= self.levels[0] or standing.end]
         return [standing.number for standing in sorted(known, key=key)]

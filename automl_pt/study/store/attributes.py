@@ -23,17 +23,21 @@ NOBODY = ""
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, and what it cost; `metrics` are those of the weights it kept, by name."""
+    """How a trial ended, and what it took; `metrics` are those of the weights it kept, by name.
+
+    `value` is their validation loss. `cost` is what the objective makes of them, the lower the better; None: the loss.
+    """
 
     reason: str
     value: float | None
     epochs: int
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
 
     def to_json(self) -> str:
         """Write it as one text, for the storage."""
-        return json.dumps([self.reason, self.value, self.epochs, self.seconds, self.metrics])
+        return json.dumps([self.reason, self.value, self.epochs, self.seconds, self.metrics, self.cost])
 
 
 def is_ours(trial: FrozenTrial) -> bool:
@@ -57,7 +61,8 @@ def standing(trial: FrozenTrial) -> Standing:
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return Standing(trial.number, losses(trial), end, ranks(trial))
+    cost = outcome(trial).cost if end == "finished" else None
+    return Standing(trial.number, losses(trial), end, ranks(trial), cost)
 
 
 def losses(trial: FrozenTrial) -> dict[int, float]:
@@ -99,4 +104,5 @@ def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
         losses=dict(sorted(losses(trial).items())),
         ranks=dict(sorted(ranks(trial).items())),
         metrics=ended.metrics,
+        cost=ended.cost if ended.cost is not None else ended.value,
     )
