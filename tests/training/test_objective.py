@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_runs import PLUGIN, record, write_plugin
 
+from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import CheckpointError, ConfigError, StudyError, UnknownNameError
@@ -18,7 +19,6 @@ from automl_pt.runs import run
 from automl_pt.runs.directory import history
 from automl_pt.study.events import Finished, NewBest
 from automl_pt.study.records import TrialRecord, disagreement
-from automl_pt.study.search import steps
 from automl_pt.training.result import EpochResult, epochs_disagree
 
 PLAIN: dict[str, Any] = {"backbone": "plain", "epochs": 6, "batch_size": 4, "lr": 0.03, "threads": 1, "device": "cpu"}
