@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.core import __version__ as __version__
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
 
@@ -31,6 +32,8 @@ __all__ = [
     "Hints",
     "LabeledImages",
     "LazyImages",
+    "Metric",
+    "Predictions",
     "PublishedWeights",
     "hookimpl",
     "load_model",

@@ -6,12 +6,23 @@ files and Python all come through these classes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from automl_pt.core.config_files import toml_mistake
 from automl_pt.core.errors import ConfigError
@@ -31,6 +42,44 @@ Schedule = Literal["constant", "step", "polynomial", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["early", "always", "none"]
 BatchNorm = Literal["auto", "keep", "train"]
+
+
+def _class_weights(given: Any) -> str | tuple[tuple[str, float], ...]:
+    """Read 'none', 'balanced', 'cat=2,dog=1', a table of weights by name, or the pairs that records hold."""
+    if given in ("none", "balanced"):
+        return str(given)
+    rule = "must be none, balanced, or NAME=WEIGHT,... with weights above 0 and each class once"
+    if isinstance(given, str):
+        given = _written_weights(given)
+    try:
+        pairs = [(name, weight) for name, weight in (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError):
+        raise ValueError(rule) from None
+    names = [name for name, _ in pairs]
+    if not pairs or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(rule)
+    if not all(type(weight) in (int, float) and 0 < weight < math.inf for _, weight in pairs):
+        raise ValueError(rule)
+    return tuple(sorted((name, float(weight)) for name, weight in pairs))
+
+
+def _written_weights(text: str) -> list[tuple[str, float]]:
+    """Read NAME=WEIGHT,... ; a name may hold the sign of equality, and one with a comma is given in a TOML file."""
+    parts = [part.rpartition("=") for part in text.split(",")]
+    try:
+        return [(name.strip(), float(weight)) for name, _, weight in parts]
+    except ValueError:
+        return []
+
+
+def _plain_weights(weights: str | tuple[tuple[str, float], ...]) -> Any:
+    """Return class weights as JSON holds them, which is how records are compared."""
+    return weights if isinstance(weights, str) else [list(pair) for pair in weights]
+
+
+ClassWeights = Annotated[
+    str | tuple[tuple[str, float], ...], PlainValidator(_class_weights), PlainSerializer(_plain_weights)
+]
 
 C = TypeVar("C", bound="Settings")
 
@@ -73,7 +122,14 @@ class Settings(BaseModel):
     )
 
     epochs: Count = Field(5, description="passes over the whole training split")
-    patience: Count = Field(3, description="epochs without a lower validation loss, in a row, after which a run stops")
+    objective: str = Field(
+        "val_loss",
+        description="what chooses the epoch that is kept, ends a run early and ranks ended trials: val_loss, accuracy, "
+        "macro_f1, balanced_accuracy, or another registered metric",
+    )
+    patience: Count = Field(
+        3, description="epochs in a row whose objective is not better, after which a run stops; by default the loss"
+    )
     stop_rule: StopRule = Field("consecutive", description="compare with the epoch before, or with the best so far")
     min_delta: NotNegative = Field(0.0, description="with stop rule 'best': by how much a loss must be lower to count")
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights the model holds")
@@ -129,7 +185,16 @@ class Settings(BaseModel):
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
     label_smoothing: Fraction = Field(0.0, description="share of the target spread over the other classes")
     clip_grad_norm: Rate | None = Field(None, description="largest norm of a step's gradient")
-    class_weights: Literal["none", "balanced"] = Field("none", description="'balanced' weights a class by its rarity")
+    class_weights: ClassWeights = Field(
+        "none",
+        description="weight of each class in the training loss: none, 'balanced' by its rarity, or by name, such as "
+        "cat=2,dog=1; a class that is not named weighs 1",
+    )
+    sampling: Literal["each", "balanced"] = Field(
+        "each",
+        description="'each' trains on every image once an epoch; 'balanced' draws every class equally often: images of "
+        "rare classes several times, of frequent ones not all",
+    )
     micro_batch_size: Count | None = Field(
         None, description="images per forward pass; gradients are accumulated up to the batch size"
     )
@@ -195,6 +260,8 @@ class Settings(BaseModel):
         if self.head == "probe" and self.pretrained is False and self.weights is None:
             rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
             yield {"head", "pretrained", "weights"}, rule
+        if self.class_weights == self.sampling == "balanced":
+            yield {"class_weights", "sampling"}, "give class_weights or sampling 'balanced', not both: each balances"
         if self.group_column and self.group_by:
             rule = "give group_column or group_by, not both: each says which images belong together"
             yield {"group_column", "group_by"}, rule

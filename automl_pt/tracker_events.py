@@ -40,9 +40,10 @@ class EpochFinished:
     run: TrackedRun
     #: counted from 1
     epoch: int
-    #: `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds` and so on by name; what there is none of is left out
+    #: `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds` and so on by name, every metric as `val_NAME`; what
+    #: there is none of is left out
     figures: Mapping[str, float]
-    #: whether the validation loss is the lowest so far
+    #: whether the objective, by default the validation loss, is the best so far
     is_best: bool = False
 
 
@@ -55,7 +56,7 @@ class RunFinished:
     reason: str
     #: epochs done in all
     epochs: int
-    #: figures of the epoch with the lowest validation loss that was told; empty where none was
+    #: figures of the best epoch that was told, by the objective; empty where none was
     best: Mapping[str, float] = field(default_factory=dict)
 
 

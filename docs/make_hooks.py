@@ -21,6 +21,7 @@ USES = {
     "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
     "register_executors": "automl-pt search digits --plugin register_executors.py --engine acme/thread",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
+    "register_metrics": "automl-pt train digits --plugin register_metrics.py",
 }
 HEAD = """# Hooks
 

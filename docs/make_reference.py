@@ -19,6 +19,7 @@ from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
@@ -77,6 +78,8 @@ def values_page() -> str:
                 ExecutorFactory,
             )
         ),
+        class_text(Metric),
+        class_text(Predictions),
         "## Received by a tracker's hook\n",
         *(
             class_text(kind)

@@ -33,7 +33,9 @@ from automl_pt.study.objective import Objective, Proof, SearchData
 from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
 from automl_pt.study.space.dimensions import dimensions
+from automl_pt.training.class_weights import require_classes
 from automl_pt.training.device import choose_device
+from automl_pt.training.evaluation import require_value
 
 
 def prepare_search_data(
@@ -46,10 +48,13 @@ def prepare_search_data(
     plugins = plugins or load_plugins(config.plugins)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
     require_files(config)
+    plugins.objective(config.objective)
     choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
+    require_classes(config, data.manifest.classes)
+    require_value(plugins.objective(config.objective), len(data.manifest.classes))
     extra = dimensions(nets, config.backbone_options)
 
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
@@ -65,7 +70,7 @@ def prepare_search_data(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(plugins, config.backbones, config.dataset),
+        plugins=used_plugins(plugins, config.backbones, config.dataset, config.objective),
         dimensions=extra,
         prove=prove,
         notes=data.notes,

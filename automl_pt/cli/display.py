@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.files import to_json
 from automl_pt.core.text import counted
+from automl_pt.metric import Metric, columns
 from automl_pt.model.directory import INFO, read_info
 
 if TYPE_CHECKING:
@@ -56,10 +59,12 @@ class TrainDisplay(Protocol):
 
 
 @contextmanager
-def train_display(*, quiet: bool, as_json: bool, mute: int = 0) -> Iterator[TrainDisplay]:
+def train_display(
+    *, quiet: bool, as_json: bool, mute: int = 0, metrics: Mapping[str, Metric] = BY_NAME
+) -> Iterator[TrainDisplay]:
     """Choose the display for this terminal and these options, and put the terminal back in order afterwards.
 
-    `mute` is this process's number among several: the first one talks.
+    `mute` is this process's number among several: the first one talks. `metrics` are the metrics known here.
     """
     if mute or (quiet and not as_json):
         yield QuietDisplay()
@@ -67,9 +72,9 @@ def train_display(*, quiet: bool, as_json: bool, mute: int = 0) -> Iterator[Trai
         yield JsonDisplay()
     elif sys.stdout.isatty():
         with Progress(*bar_columns(), transient=True) as progress:
-            yield TerminalDisplay(progress)
+            yield TerminalDisplay(progress, metrics)
     else:
-        yield LineDisplay()
+        yield LineDisplay(metrics=metrics)
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:
@@ -130,8 +135,8 @@ class JsonDisplay(QuietDisplay):
 class LineDisplay(QuietDisplay):
     """Prints plain lines, for logs and pipes."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
+        self.console, self.metrics = console or Console(highlight=False, soft_wrap=True), metrics
         self._has_notified = False
 
     def network(self, start: Start) -> None:
@@ -157,10 +162,11 @@ class LineDisplay(QuietDisplay):
         """Print an epoch's figures."""
         star = " *" if result.is_best else ""
         average = "" if result.ema_val_loss is None else f" (moving average {result.ema_val_loss:.4f})"
+        loss, *others = metric_texts(result.values(), self.metrics)
         self.console.print(
-            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, val loss {result.val_loss:.4f}{average}, "
-            f"val accuracy {result.val_accuracy:.4f}, {result.images_per_second:.0f} images/s, "
-            f"data wait {100 * result.data_wait:.1f} %, {result.seconds:.1f} s{star}"
+            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, {loss}{average}, {', '.join(others)}, "
+            f"{result.images_per_second:.0f} images/s, data wait {100 * result.data_wait:.1f} %, "
+            f"{result.seconds:.1f} s{star}"
         )
         for note in result.notes:
             self.console.print(escape(f"note: {note}"))
@@ -168,22 +174,24 @@ class LineDisplay(QuietDisplay):
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
         """Print how the run ended and where its model is."""
         reason = record["reason"]
-        self.console.print(f"ended: {reason} ({REASONS[reason]})")
+        objective, meaning = record["config"].get("objective", "val_loss"), REASONS[reason]
+        if reason == "patience" and objective != "val_loss":
+            meaning = f"{objective} did not improve any more"
+        self.console.print(escape(f"ended: {reason} ({meaning})"))
         if (output / INFO).exists():
             # as the model itself says: it may be the last epoch's, or the moving average's
             kept = read_info(output)[0].metrics
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
-            self.console.print(
-                f"model: {escape(str(output))}, epoch {kept['epoch']}, val loss {_figure(kept['val_loss'])}, "
-                f"val accuracy {_figure(kept['val_accuracy'])}{weights}"
-            )
+            values = {name[4:]: value for name, value in kept.items() if name.startswith("val_")}
+            figures = ", ".join(metric_texts({**values, "loss": values.get("loss")}, self.metrics))
+            self.console.print(f"model: {escape(str(output))}, epoch {kept['epoch']}, {figures}{weights}")
 
 
 class TerminalDisplay(LineDisplay):
     """Prints the same lines above a bar that moves with every step."""
 
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(progress.console)
+    def __init__(self, progress: Progress, metrics: Mapping[str, Metric] = BY_NAME) -> None:
+        super().__init__(progress.console, metrics)
         self.progress = progress
         self.bar = progress.add_task("reading images", total=None)
         self.epochs = self.done = 0
@@ -213,6 +221,7 @@ def best_epoch(history: list[EpochResult]) -> EpochResult | None:
     return next((result for result in reversed(history) if result.is_best), None)
 
 
-def _figure(value: float | None) -> str:
-    """Write a figure of a model, in whose file null stands for what is not finite."""
-    return "nan" if value is None else f"{value:.4f}"
+def metric_texts(values: Mapping[str, float | None], metrics: Mapping[str, Metric]) -> list[str]:
+    """Write an epoch's metrics, the loss first; None is null in a model's file, which stands for what is not finite."""
+    shown = ((metric, values[metric.name]) for metric in columns(values, metrics))
+    return [escape(f"val {one.label} {one.text(math.nan if value is None else value)}") for one, value in shown]

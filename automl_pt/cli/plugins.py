@@ -43,7 +43,7 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of a dataset's files.")
 @plugin_option
 def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
-    """Check a backbone, a dataset, an executor, a tracker, or all that a plugin offers, against the contract.
+    """Check what a plugin offers against the contract: a backbone, dataset, executor, metric, tracker, or all of them.
 
     The same checks as automl_pt.testing gives a plugin's own tests. Needs no network and no GPU.
     """

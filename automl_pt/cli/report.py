@@ -30,6 +30,7 @@ def command(
     validation images, so that mistakes, confusions and calibration are told, too.
     """
     from automl_pt.cli.report_display import print_run, print_study
+    from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.html.marked import require_own_page
     from automl_pt.reporting.run import is_run, read_run
     from automl_pt.reporting.study import read_study
@@ -39,9 +40,9 @@ def command(
     if html is not None or as_json:
         _whole(study, html, storage, device, plugins, as_json)
     elif is_run(Path(study)):
-        print_run(read_run(Path(study)))
+        print_run(read_run(Path(study)), metrics=load_plugins(plugins).metrics())
     else:
-        print_study(read_study(study, storage=storage))
+        print_study(read_study(study, storage=storage), metrics=load_plugins(plugins).metrics())
 
 
 def _whole(

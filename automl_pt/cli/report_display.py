@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.console import stdout, text
 from automl_pt.core.text import counted
+from automl_pt.metric import Metric, columns
 from automl_pt.study.extras.descriptions import extras_lines
+from automl_pt.training.result import epochs_disagree
 
 if TYPE_CHECKING:
     from automl_pt.reporting.run import RunReport
@@ -20,20 +23,20 @@ if TYPE_CHECKING:
     from automl_pt.study.records import TrialRecord
 
 
-def print_study(report: StudyReport, console: Console | None = None) -> None:
+def print_study(report: StudyReport, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
     """Print the study's head, its trials, best first, and what is known of the best."""
     console = console or stdout()
     for line in _head(report):
         console.print(line)
     if report.trials or report.probes:
-        console.print(_trial_table(report))
+        console.print(_trial_table(report, metrics))
     for line in _answer(report):
         console.print(line)
     for line in extras_lines(report.made):
         console.print(text(line))
 
 
-def print_run(report: RunReport, console: Console | None = None) -> None:
+def print_run(report: RunReport, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
     """Print a run's head, its epochs, and the epoch whose weights the model holds."""
     console = console or stdout()
     config = report.record.get("config", {})
@@ -45,19 +48,24 @@ def print_run(report: RunReport, console: Console | None = None) -> None:
     if report.record.get("error"):
         console.print(text(report.record["error"]))
     table = Table("epoch", box=box.SIMPLE)
-    for name in ("train loss", "val loss", "val accuracy", "lr", "images/s", "seconds"):
+    shown_metrics = columns({name for result in report.history for name in result.values()}, metrics)
+    for name in ("train loss", *(f"val {text(metric.label)}" for metric in shown_metrics), "lr", "images/s", "seconds"):
         table.add_column(name, justify="right")
     best = report.best
     for result in report.history:
-        figures = (_loss(result.train_loss), _loss(result.val_loss), f"{result.val_accuracy:.4f}", f"{result.lr:.3g}")
-        cells = (str(result.epoch), *figures, f"{result.images_per_second:.0f}", f"{result.seconds:.1f}")
+        figures = [metric.text(result.values().get(metric.name)) for metric in shown_metrics]
+        speed = (f"{result.lr:.3g}", f"{result.images_per_second:.0f}", f"{result.seconds:.1f}")
+        cells = (str(result.epoch), _loss(result.train_loss), *figures, *speed)
         table.add_row(*cells, style="bold" if result == best else None)
     if report.history:
         console.print(table)
     if best is not None:
-        console.print(
-            f"best: epoch {best.epoch}, val loss {_loss(best.val_loss)}, val accuracy {best.val_accuracy:.4f}"
-        )
+        values = best.values()
+        figures = [f"val {text(metric.label)} {metric.text(values.get(metric.name))}" for metric in shown_metrics]
+        console.print(", ".join([f"best: epoch {best.epoch}", *figures]))
+        other = epochs_disagree(report.history, str(config.get("objective", "val_loss")), str(config.get("keep")))
+        if other is not None:
+            console.print(text(other))
 
 
 def print_studies(reports: Sequence[StudyReport], root: Path, console: Console | None = None) -> None:
@@ -85,7 +93,7 @@ def _head(report: StudyReport) -> Iterable[str]:
     yield counted(len(report.trials), "trial") + (f": {states}" if states else "")
 
 
-def _trial_table(report: StudyReport) -> Table:
+def _trial_table(report: StudyReport, metrics: Mapping[str, Metric]) -> Table:
     from automl_pt.study.model_store import ranked
 
     every = report.everything()
@@ -95,22 +103,27 @@ def _trial_table(report: StudyReport) -> Table:
     table = Table("trial", box=box.SIMPLE)
     for name in names:
         table.add_column(text(name), justify="right")
-    for name in ("val loss", "rank loss", "epochs", "seconds"):
+    further = columns({name for trial in every for name in trial.metrics} - {"loss"}, metrics)
+    labels = (f"val {text(metric.label)}" for metric in further)
+    for name in ("val loss", *labels, "rank loss", "epochs", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("state")
     table.add_column("reason", overflow="fold")
     for trial in [*first, *rest]:
         style = "bold" if trial == report.best else None
-        table.add_row(*_trial_cells(report, trial, names), style=style)
+        table.add_row(*_trial_cells(report, trial, names, further), style=style)
     return table
 
 
-def _trial_cells(report: StudyReport, trial: TrialRecord, names: Sequence[str]) -> Iterable[str]:
+def _trial_cells(
+    report: StudyReport, trial: TrialRecord, names: Sequence[str], metrics: Sequence[Metric]
+) -> Iterable[str]:
     yield str(trial.number) if trial.number >= 0 else "probe"
     yield from (text(_param(trial.params.get(name, "-"))) for name in names)
     epochs = counted(trial.epochs_done, "epoch").split()[0]
     yield from (
         _loss(trial.value),
+        *(metric.text(trial.metrics.get(metric.name)) for metric in metrics),
         _rank(trial),
         epochs,
         f"{trial.seconds:.1f}",
@@ -125,13 +138,16 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
-    from automl_pt.study.records import title
+    from automl_pt.study.records import chosen_by, disagreement, title
 
     best = report.best
     if best is None:
         return
     params = ", ".join(f"{name} {_param(value)}" for name, value in best.params.items())
-    yield f"best: {best.title}, val loss {_loss(best.value)}; {text(params)}"
+    objective = report.objective
+    by = chosen_by(objective, best.metrics)
+    yield text(f"best: {best.title}, val loss {_loss(best.value)}{', ' + by if by else ''}; {params}")
+    yield from map(text, disagreement(report.everything(), best, objective))
     if report.comparison is not None:
         lead = report.comparison
         verdict = "inside" if lead["inside_noise"] else "outside"

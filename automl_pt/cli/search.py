@@ -38,9 +38,11 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     from automl_pt.api.search import steps, study_name
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
+    from automl_pt.plugins.manager import load_plugins
     from automl_pt.study.events import Finished, StudyStarted
 
-    with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json) as display:
+    metrics = load_plugins(settings.plugins).metrics()
+    with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json, metrics=metrics) as display:
         objective = in_time(settings, since, until_told(stop, display.preparing))
         directory = Path("studies") / study_name(settings)
         for event in steps(settings, directory, objective=objective, stop=lambda: stop.signal, since=since):

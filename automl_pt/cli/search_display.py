@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from automl_pt.cli.display import bar_columns, images_line
+from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.cli.display import bar_columns, images_line, metric_texts
 from automl_pt.core.files import to_json
 from automl_pt.core.text import counted
+from automl_pt.metric import Metric, columns
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import ProbeRecord, title
+from automl_pt.study.records import ProbeRecord, chosen_by, disagreement, title
 from automl_pt.training.result import EpochResult
 
 
@@ -32,15 +34,18 @@ class SearchDisplay:
 
 
 @contextmanager
-def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
-    """Choose how events are shown: a live table on a terminal, plain lines elsewhere, JSON lines on request."""
+def search_display(*, quiet: bool, as_json: bool, metrics: Mapping[str, Metric] = BY_NAME) -> Iterator[SearchDisplay]:
+    """Choose how events are shown: a live table on a terminal, plain lines elsewhere, JSON lines on request.
+
+    `metrics` are the metrics known here.
+    """
     if quiet:
         yield SearchDisplay(lambda event: None)
     elif as_json:
         yield SearchDisplay(lambda event: print(to_json(event.to_dict()), flush=True))
     elif sys.stdout.isatty():
         console = Console()
-        view = LiveView()
+        view = LiveView(metrics=metrics)
         with Live(view.render(), console=console, refresh_per_second=4) as live:
 
             def show(event: events.Event) -> None:
@@ -61,13 +66,13 @@ def search_display(*, quiet: bool, as_json: bool) -> Iterator[SearchDisplay]:
         console = Console(highlight=False, soft_wrap=True)
 
         def show_lines(event: events.Event) -> None:
-            for line in describe(event):
+            for line in describe(event, metrics):
                 console.print(line)
 
         yield SearchDisplay(show_lines)
 
 
-def describe(event: events.Event) -> list[str]:
+def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> list[str]:
     """Say an event in plain lines, safe for a terminal."""
     match event:
         case events.NetworkChosen():
@@ -92,7 +97,7 @@ def describe(event: events.Event) -> list[str]:
             return [f"trial {event.trial} in miniature, {event.epoch:.2g} of an epoch: rank loss {event.rank_loss:.4f}"]
         case events.EpochDone():
             result = event.result
-            figures = f"val loss {result.val_loss:.4f}, val accuracy {result.val_accuracy:.4f}"
+            figures = ", ".join(metric_texts(result.values(), metrics))
             return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
         case events.TrialPaused():
             return [f"trial {event.number} waits" + (f" after epoch {event.epoch:g}" if event.epoch >= 1 else "")]
@@ -101,7 +106,8 @@ def describe(event: events.Event) -> list[str]:
             epochs = counted(event.epochs, "epoch") if event.epochs else "after its run in miniature"
             return [escape(f"trial {event.number} ended: {event.reason}{value}, {epochs}, {event.seconds:.1f} s")]
         case events.NewBest():
-            return [f"best so far: {title(event.number)}, val loss {event.value:.4f}"]
+            by = f", {event.chosen_by}" if event.chosen_by else ""
+            return [escape(f"best so far: {title(event.number)}, val loss {event.value:.4f}{by}")]
         case events.Notice():
             return [escape(f"note: {event.text}")]
         case events.Finished():
@@ -126,7 +132,11 @@ def result_lines(event: events.Finished) -> list[str]:
     result = event.result
     lines = [f"{counted(len(result.trials), 'trial')} in {clock(result.seconds)}; ended by: {result.stopped}"]
     if result.best is not None and result.best.value is not None:
-        lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, val loss {result.best.value:.4f}")
+        by = chosen_by(result.objective, result.best.metrics)
+        figures = f"val loss {result.best.value:.4f}" + (f", {by}" if by else "")
+        lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, {figures}")
+        records = [*(probe.as_trial() for probe in result.probes), *result.trials]
+        lines += disagreement(records, result.best, result.objective)
     if result.comparison is not None:
         found = result.comparison
         verdict = "inside" if found.inside_noise else "outside"
@@ -186,22 +196,17 @@ class Row:
 
     params: str
     epoch: float = 0
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-    #: loss and accuracy of the epoch whose weights are kept: what a trial that has ended is judged by
-    kept: tuple[float, float | None] | None = None
+    #: the metrics of validation by name
+    values: Mapping[str, float] = field(default_factory=dict)
+    #: those of the epoch whose weights are kept: what a trial that has ended is judged by
+    kept: Mapping[str, float] | None = None
     state: str = "running"
     seconds: float = 0.0
 
 
 def _probe_row(found: ProbeRecord) -> Row:
-    return Row(
-        f"probe of {found.backbone}",
-        val_loss=found.value,
-        val_accuracy=found.accuracy,
-        state="probe",
-        seconds=found.seconds,
-    )
+    values = found.as_trial().metrics
+    return Row(f"probe of {found.backbone}", values=values, state="probe", seconds=found.seconds)
 
 
 @dataclass
@@ -212,6 +217,7 @@ class LiveView:
     best: int | None = None
     title: str = "search"
     epochs: int = 0
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: BY_NAME)
     notes: list[str] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     progress: events.Progress | None = None
@@ -241,7 +247,7 @@ class LiveView:
                 row.epoch, row.state = event.epochs_done, "running"
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result
-                row.epoch, row.val_loss, row.val_accuracy = result.epoch, result.val_loss, result.val_accuracy
+                row.epoch, row.values = result.epoch, result.values()
                 row.kept = _kept(result) if result.is_best else row.kept
                 row.seconds += result.seconds
             case events.TrialRanked():
@@ -252,8 +258,8 @@ class LiveView:
                 row = self.rows.setdefault(event.number, Row(""))
                 row.state, row.seconds = event.reason, event.seconds
                 row.epoch = event.epochs or row.epoch
-                if row.kept is not None and row.kept[0] == event.value:
-                    row.val_loss, row.val_accuracy = row.kept
+                if row.kept is not None and row.kept.get("loss") == event.value:
+                    row.values = row.kept
             case events.NewBest():
                 self.best = event.number
             case events.Progress():
@@ -268,10 +274,14 @@ class LiveView:
         if self.reading is not None:
             return Group(self.reading)
         table = Table(title=escape(self.title), expand=False)
-        for heading in ("trial", "parameters", "epoch", "val loss", "val accuracy", "seconds", "state"):
+        shown = columns({"loss", "accuracy"}.union(*(row.values for row in self.rows.values())), self.metrics)
+        labels = (escape(f"val {metric.label}") for metric in shown)
+        for heading in ("trial", "parameters", "epoch", *labels, "seconds", "state"):
             table.add_column(heading, justify="left" if heading in ("parameters", "state") else "right")
         for number, row in sorted(self.rows.items()):
-            figures = (_figure(row.val_loss), _figure(row.val_accuracy), f"{row.seconds:.1f}")
+            found = ((metric, row.values.get(metric.name)) for metric in shown)
+            texts = ("" if value is None else metric.text(value) for metric, value in found)
+            figures = (*texts, f"{row.seconds:.1f}")
             style = "bold green" if number == self.best else "dim" if row.state not in ("running", "waits") else ""
             if number < 0:
                 table.add_row("probe", escape(row.params), "-", *figures, escape(row.state), style=style)
@@ -291,15 +301,6 @@ class LiveView:
         return [bar]
 
 
-def _kept(result: EpochResult) -> tuple[float, float | None]:
-    """Return loss and accuracy of the weights that an epoch would keep: the moving average's where that is lower."""
-    if result.ema_val_loss is not None and result.ema_val_loss < result.val_loss:
-        return result.ema_val_loss, result.ema_val_accuracy
-    return result.val_loss, result.val_accuracy
-
-
-def _figure(value: float | None) -> str:
-    """Write a loss or an accuracy with four decimals; an exploded loss in few digits, so that it fits its column."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+def _kept(result: EpochResult) -> Mapping[str, float]:
+    """Return the metrics of the weights that an epoch would keep."""
+    return result.kept_values()

@@ -50,7 +50,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         joined() as group,
         Cleanup(output) if group.leads else nullcontext(),
         stopping(READING) as stop,
-        train_display(quiet=quiet, as_json=as_json, mute=group.rank) as display,
+        train_display(quiet=quiet, as_json=as_json, mute=group.rank, metrics=plugins.metrics()) as display,
     ):
         with group.leader_first():
             start_of(settings, output, plugins, tell=display.network)

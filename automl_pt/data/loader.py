@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from automl_pt.data.augmentation import SHIFT, Plan, gather, make_batch, make_plan
+from automl_pt.data.balanced import balanced_order
 from automl_pt.data.device_split import DeviceSplit
 from automl_pt.data.parallel import in_order
 from automl_pt.data.pixels import Undecoded
@@ -48,7 +50,8 @@ def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
 
 
 class Loader:
-    """Yields batches of `pixels` as float32[B, 3, S, S] and int64[B] on `device`; every image once an epoch.
+    """Yields batches of `pixels` as float32[B, 3, S, S] and int64[B] on `device`; every image once an epoch,
+    or with `balanced` every class equally often.
 
     `wait_seconds` adds up the time that the consumer waited for batches. `share` is (number, count) of the processes
     that divide the images: shuffled batches are divided each, others come as one block of the split. The first
@@ -69,8 +72,9 @@ class Loader:
         shuffle: bool,
         channels_last: bool = False,
         share: tuple[int, int] = (0, 1),
+        balanced: bool = False,
     ) -> None:
-        self.share = share
+        self.share, self.balanced = share, balanced
         self.images, self.labels = pixels.images, pixels.labels
         self.batch_sizes = batch_sizes(len(self.labels), batch_size, share[1])
         self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
@@ -87,7 +91,7 @@ class Loader:
     def plan(self, epoch: int) -> Plan:
         """Return the order and the augmentation of `epoch`."""
         augmented = max(1, epoch) <= self.augmented_epochs  # evaluation reads an epoch 0
-        return make_plan(
+        plan = make_plan(
             len(self.labels),
             seed=self.seed,
             epoch=epoch,
@@ -95,6 +99,9 @@ class Loader:
             flip=self.flip and augmented,
             shuffle=self.shuffle,
         )
+        if self.balanced:
+            return replace(plan, order=balanced_order(self.labels, seed=self.seed, epoch=epoch))
+        return plan
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of `epoch`, leaving out the first `start` of them."""

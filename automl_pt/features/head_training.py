@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from automl_pt.backbones.build import build_model, head_parameters
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError, PluginError
 from automl_pt.data.augmentation import make_plan
+from automl_pt.data.balanced import balanced_order
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
@@ -137,6 +139,7 @@ class FeatureLoader:
         shuffle: bool,
         images: int,
         mirrored_epochs: int = 0,
+        balanced: bool = False,
     ) -> None:
         features, labels = split
         #: rows of mirror images, where there are any, follow those of the `images`
@@ -144,13 +147,15 @@ class FeatureLoader:
         self._labels = labels[:images].to(device)
         self.batch_sizes = batch_sizes(images, batch_size)
         self.seed, self.device, self.shuffle, self.mirrored_epochs = seed, device, shuffle, mirrored_epochs
-        self.wait_seconds = 0.0
+        self.balanced, self.wait_seconds = balanced, 0.0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of `epoch`, leaving out the first `start` of them."""
         began, count = time.perf_counter(), len(self.labels)
         flip = 0 < epoch <= self.mirrored_epochs
         plan = make_plan(count, seed=self.seed, epoch=epoch, max_shift=0, flip=flip, shuffle=self.shuffle)
+        if self.balanced:
+            plan = replace(plan, order=balanced_order(self.labels, seed=self.seed, epoch=epoch))
         order = torch.from_numpy(plan.order).to(self.device)
         rows = order + count * torch.from_numpy(plan.flips[plan.order].astype(np.int64)).to(self.device)
         edges = np.cumsum([0, *self.batch_sizes]).tolist()
@@ -169,9 +174,14 @@ class HeadTraining(Training):
 
 
 def head_training(
-    start: FrozenStart, config: TrainConfig, data: Data, device: torch.device, lr_scales: Mapping[str, float] | None
+    start: FrozenStart,
+    config: TrainConfig,
+    data: Data,
+    device: torch.device,
+    lr_scales: Mapping[str, float] | None,
+    **judged: Any,
 ) -> HeadTraining:
-    """Return a training of the head that stands before its first step.
+    """Return a training of the head that stands before its first step; `judged` goes to `Training` as it is.
 
     Raises ConfigError when the batch is larger than the training split.
     """
@@ -193,6 +203,7 @@ def head_training(
             shuffle=True,
             images=images,
             mirrored_epochs=mirrored,
+            balanced=config.sampling == "balanced",
         ),
         FeatureLoader(
             start.splits.val,
@@ -210,6 +221,7 @@ def head_training(
         device=device,
         precision=precision,
         lr_scales=lr_scales,
+        **judged,
     )
     training.start = start
     return training

@@ -15,6 +15,7 @@ from automl_pt.features.logistic import LinearHead, fit_head
 from automl_pt.features.network import Extractor, FrozenBody, frozen_body
 from automl_pt.features.store import FeatureKey, FeatureStore, Pass, T
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.training.class_weights import class_weights
 from automl_pt.training.device import NumberFormat, choose_device
 
 #: heads fitted by this process, by what they depend on: all trials of a study start from the same
@@ -94,10 +95,7 @@ def fit_probe(splits: FrozenSplits, config: TrainConfig, data: Data) -> LinearHe
     known = (splits.key.file, data.manifest.fingerprint(), f"{config.class_weights} {len(splits.train[1])}")
     if known not in _FITTED:
         classes = len(data.manifest.classes)
-        weights = None
-        if config.class_weights == "balanced":
-            counts = torch.bincount(splits.train[1], minlength=classes).float()
-            weights = counts.sum() / (classes * counts)
+        weights = class_weights(config, splits.train[1], data.manifest.classes)
         _FITTED[known] = fit_head(splits.train, splits.val, classes, weights)
     return _FITTED[known]
 

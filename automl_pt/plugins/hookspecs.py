@@ -12,13 +12,14 @@ import pluggy
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
+from automl_pt.metric import Metric
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
 #: the entry-point group, and the name plugins mark their hooks for
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
-REGISTERING = ("register_backbones", "register_datasets", "register_executors")
+REGISTERING = ("register_backbones", "register_datasets", "register_executors", "register_metrics")
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -40,6 +41,12 @@ def register_datasets() -> Iterable[Dataset]:
 @hookspec
 def register_executors() -> Iterable[ExecutorFactory]:
     """Return the executors this plugin offers: where the trials of a search run, chosen by `--engine NAME`."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_metrics() -> Iterable[Metric]:
+    """Return the metrics of validation this plugin offers; each is computed after every epoch."""
     raise AssertionError("a specification is not called")
 
 

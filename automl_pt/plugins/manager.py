@@ -19,9 +19,11 @@ import pluggy
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.backbones.options import with_options
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.installation import explain
 from automl_pt.dataset import Dataset
+from automl_pt.metric import Metric
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.isolation import guarded
@@ -72,6 +74,22 @@ class Plugins:
         """Return the executor called `name`, or raise UnknownNameError with near names."""
         registry = self.executors()
         return self._find("executor", name, registry, f"--engine takes one of {', '.join(registry)}")
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return all metrics by name, the built-in ones first; raise PluginError as `backbones` does."""
+        return {**BY_NAME, **self.registered_metrics()}
+
+    def objective(self, name: str) -> Metric:
+        """Return the metric that `objective` names; raise UnknownNameError with near names."""
+        known = self.metrics()
+        names = ["val_loss", *(metric for metric in known if metric != "loss")]
+        if name not in names:
+            raise UnknownNameError("objective", name, names, remedy=f"use one of {', '.join(names)}")
+        return known["loss" if name == "val_loss" else name]
+
+    def registered_metrics(self) -> Registry[Metric]:
+        """Return what `register_metrics` gave, with the plugin that each metric is of."""
+        return self._registry("register_metrics", Metric, (Metric,))
 
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.

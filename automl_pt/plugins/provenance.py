@@ -16,16 +16,19 @@ from automl_pt.plugins.registry import Registry
 BUILT_IN = "built in"
 
 
-def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> list[dict[str, Any]]:
+def used_plugins(
+    plugins: Plugins, backbones: Iterable[str], dataset: str, objective: str = "val_loss"
+) -> list[dict[str, Any]]:
     """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
 
     A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
     nobody's.
     """
     found: dict[str, dict[str, Any]] = {}
-    datasets, nets = plugins.datasets(), plugins.backbones()
+    datasets, nets, metrics = plugins.datasets(), plugins.backbones(), plugins.registered_metrics()
     asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
     asked += [(datasets, dataset)] if dataset in datasets else []
+    asked += [(metrics, objective)] if objective in metrics else []
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:

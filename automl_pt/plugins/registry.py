@@ -9,9 +9,10 @@ from typing import Generic, TypeVar
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
+from automl_pt.metric import Metric
 from automl_pt.plugins.executors import ExecutorFactory
 
-V = TypeVar("V", Backbone, Dataset, ExecutorFactory)
+V = TypeVar("V", Backbone, Dataset, ExecutorFactory, Metric)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ class StudyReport:
     #: number of classes; 0 where the study does not say
     classes: int = 0
 
+    @property
+    def objective(self) -> str:
+        """Return what chose the best; studies from before it was a setting were judged by the loss."""
+        return str(self.settings.get("objective", "val_loss"))
+
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
         return dict(sorted(Counter(trial.state for trial in self.trials).items()))

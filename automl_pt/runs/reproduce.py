@@ -23,7 +23,7 @@ from automl_pt.runs.run import execute
 from automl_pt.training.device import choose_device, choose_precision, describe
 from automl_pt.training.result import EpochResult
 
-#: what of an epoch must be equal; times and memory are not
+#: what of an epoch must be equal, with every metric that both records hold; times and memory are not
 FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "lr", "is_best", "reason")
 
 
@@ -167,8 +167,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _differing(before: EpochResult, now: EpochResult) -> list[str]:
+    were, are = before.to_dict(), now.to_dict()
+    # a metric that only one of the two versions computed tells of no difference
+    metrics = [name for name in were if name in are and name.startswith(("val_", "ema_val_")) and name not in FIGURES]
     return [
-        f"epoch {before.epoch}: {name} was {getattr(before, name)} and is {getattr(now, name)}"
-        for name in FIGURES
-        if repr(getattr(before, name)) != repr(getattr(now, name))
+        f"epoch {before.epoch}: {name} was {were[name]} and is {are[name]}"
+        for name in (*FIGURES, *metrics)
+        if repr(were[name]) != repr(are[name])
     ]

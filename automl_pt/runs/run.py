@@ -45,8 +45,10 @@ from automl_pt.runs.setup import choose_preprocessing, new_training, require_pos
 from automl_pt.runs.start import Start, choose_start, fetch_weights, starts_pretrained
 from automl_pt.runs.tracking import Trackers, follow
 from automl_pt.training.checkpoint import Checkpoints
+from automl_pt.training.class_weights import require_classes
 from automl_pt.training.distributed import ALONE, Group, processes_here
 from automl_pt.training.early_stopping import Reason
+from automl_pt.training.evaluation import require_value
 from automl_pt.training.loop import AfterStep, Training, go_on
 from automl_pt.training.loop import train as train_epochs
 from automl_pt.training.result import EpochResult
@@ -115,6 +117,8 @@ def open_data(
     make_folder(output)
     manifest = output / "manifest.json"
     data = prepare(config, plugins, manifest=manifest, progress=progress)
+    require_classes(config, data.manifest.classes)
+    require_value(plugins.objective(config.objective), len(data.manifest.classes))
     if not earlier(output, config, data, processes=processes):
         require_asked(data.manifest, split_settings(config), manifest)
     return data
@@ -205,14 +209,9 @@ class Run:
 
     def save_model(self, state: Mapping[str, Tensor], result: EpochResult, past: list[EpochResult]) -> None:
         """Make this epoch's weights the model of the run directory."""
-        ema = result.ema_val_loss if self.config.keep == "best" else None
-        use_ema = ema is not None and ema < result.val_loss
-        metrics = {
-            "epoch": result.epoch,
-            "val_loss": result.ema_val_loss if use_ema else result.val_loss,
-            "val_accuracy": result.ema_val_accuracy if use_ema else result.val_accuracy,
-            "weights": "ema" if use_ema else "raw",
-        }
+        use_ema = result.keeps_average(self.config.keep)
+        values = {f"val_{name}": value for name, value in result.kept_values(self.config.keep).items()}
+        metrics = {"epoch": result.epoch, **values, "weights": "ema" if use_ema else "raw"}
         info = replace(self.info, metrics=metrics, history=[entry.to_dict() for entry in past])
         save_model(self.output, state, info)
 
@@ -228,7 +227,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    training = new_training(config, data, backbone, device, precision, group)
+    objective, metrics = plugins.objective(config.objective), tuple(plugins.metrics().values())
+    training = new_training(config, data, backbone, device, precision, group, metrics, objective)
     if before:
         training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model, head_parameters
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.backbones.parameter_groups import freeze, lr_scales
+from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
@@ -19,6 +21,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
+from automl_pt.metric import Metric
 from automl_pt.model.load import given_weights, require_given
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.start import settled
@@ -41,6 +44,7 @@ def require_files(config: Settings) -> None:
 def require_possible(config: TrainConfig, plugins: Plugins) -> None:
     """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
     plugins.backbone(config.backbone, config.backbone_options)
+    plugins.objective(config.objective)
     choose_device(local_device(config.device))
     require_files(config)
 
@@ -63,6 +67,8 @@ def new_training(
     device: torch.device,
     precision: NumberFormat,
     group: Group = ALONE,
+    metrics: Sequence[Metric] = METRICS,
+    objective: Metric = BY_NAME["loss"],
 ) -> Training:
     """Return a training that stands before its first step.
 
@@ -70,13 +76,17 @@ def new_training(
     """
     config = settled(config, backbone, data.hints)
     preprocessing = choose_preprocessing(config, data, backbone)
+    judged: dict[str, Any] = {"metrics": metrics, "objective": objective, "classes": data.manifest.classes}
     why_not: str | None = None
     if trains_on_features(config, group.size):
         start = frozen_start(config, data, backbone, preprocessing)
         if not isinstance(start, str):
-            return head_training(start, config, data, device, _head_scales(config, start.body.head))
+            scales = _head_scales(config, start.body.head)
+            return head_training(start, config, data, device, scales, **judged)
         why_not = start
-    loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
+    train_loader, val_loader = _loaders(
+        config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision)
+    )
     said: list[str] = []
     model = build_model(
         backbone,
@@ -95,7 +105,8 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    place: dict[str, Any] = {"device": device, "precision": precision, "group": group}
+    training = Training(model, train_loader, val_loader, config, lr_scales=scales, **place, **judged)
     training.step.notes += said
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
@@ -155,7 +166,14 @@ def _loaders(
     }
     augmented = config.augmented_epochs
     return (
-        Loader(train_pixels, batch_size=batch_size, augmented_epochs=augmented, shuffle=True, **shared),
+        Loader(
+            train_pixels,
+            batch_size=batch_size,
+            augmented_epochs=augmented,
+            shuffle=True,
+            balanced=config.sampling == "balanced",
+            **shared,
+        ),
         Loader(val_pixels, batch_size=EVALUATION_BATCH, augmented_epochs=0, shuffle=False, **shared),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ HOOK_OF: dict[type, str] = dict(
 )
 #: seconds one call may take; a tracker that takes longer is not called again
 LIMIT = 30.0
-#: the figures of an epoch that trackers are told, in this order
+#: the figures of an epoch that trackers are told, in this order; the other metrics come after them
 FIGURES = (
     *("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "ema_val_accuracy", "rank_loss"),
     *("lr", "seconds", "images_per_second", "data_wait", "peak_memory"),
@@ -95,7 +95,9 @@ def tracker_names(plugins: Plugins) -> list[str]:
 
 def figures_of(result: EpochResult) -> dict[str, float]:
     """Return an epoch's figures by name, without those there are none of."""
-    found = ((name, getattr(result, name)) for name in FIGURES)
+    recorded = result.to_dict()
+    further = sorted(recorded.keys() - {one.name for one in fields(EpochResult)})
+    found = ((name, recorded[name]) for name in (*FIGURES, *further))
     return {name: float(value) for name, value in found if value is not None}
 
 

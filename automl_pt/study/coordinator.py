@@ -34,6 +34,7 @@ from automl_pt.study.model_store import ModelStore
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.publishing import publish_best
+from automl_pt.study.records import chosen_by
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, proxy_seconds
@@ -301,7 +302,8 @@ class Coordinator:
         """Publish the best model, and say so, unless it is published already."""
         best = publish_best(self.trial_store, self.model_store)
         if best is not None:
-            yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.model_store.model))
+            value, objective = math.nan if best.value is None else best.value, self.config.objective
+            yield NewBest(best.number, value, str(self.model_store.model), chosen_by(objective, best.metrics))
 
 
 def _finite(loss: float | None) -> float | None:

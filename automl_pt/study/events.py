@@ -134,11 +134,15 @@ class ProbeEnded(Event):
 
 @dataclass(frozen=True)
 class NewBest(Event):
-    """Of all weights kept so far a trial's are the best, and `model` is now a finished model made of them."""
+    """Of all weights kept so far a trial's are the best, and `model` is now a finished model made of them.
+
+    `value` is their validation loss; `chosen_by` the objective's value as text, where that is not the loss.
+    """
 
     number: int
     value: float
     model: str
+    chosen_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,14 @@ def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord])
     """
     if trial.number < 0 or trial.value is None or trial.state not in ("COMPLETE", "PRUNED"):
         return None
-    if classes > 1 and trial.value >= math.log(classes):
+    by_loss = trial.cost == trial.value
+    if by_loss and classes > 1 and trial.value >= math.log(classes):
         return f"no better than guessing (ln {classes} = {math.log(classes):.4f})"
-    losses = [probe.value for probe in probes if probe.value is not None and probe.failure is None]
-    if losses and trial.value > min(losses):
-        return f"behind the probe ({min(losses):.4f})"
-    return None
+    costs = [probe.as_trial().cost for probe in probes if probe.value is not None and probe.failure is None]
+    best = min((cost for cost in costs if cost is not None), default=math.inf)
+    if trial.cost is None or trial.cost <= best:
+        return None
+    return f"behind the probe ({best:.4f})" if by_loss else "behind the probe by the objective"
 
 
 def floor_notices(trial_store: TrialStore, number: int) -> Iterator[Event]:

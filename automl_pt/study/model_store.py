@@ -55,32 +55,33 @@ class ModelStore:
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Order the trials that count by the loss of the weights they kept; the first made wins ties.
+    """Order the trials that count by the cost of the weights they kept, by default their loss; the first wins ties.
 
     Trials that failed or diverged do not count. Complete trials come before those still under way or pruned, whose
-    learning rate never came to rest. A probe, whose number is below 0, comes before the first that has a higher loss.
+    learning rate never came to rest. A probe, whose number is below 0, comes before the first that has a higher cost.
     """
     counting = [
         record
         for record in records
         if record.value is not None
         and math.isfinite(record.value)
+        and math.isfinite(_cost(record))
         and record.state in ("COMPLETE", "PRUNED", "RUNNING")
         and record.reason != "diverged"
     ]
     order = sorted(
         (record for record in counting if record.number >= 0),
-        key=lambda record: (record.state != "COMPLETE", record.value, record.number),
+        key=lambda record: (record.state != "COMPLETE", record.cost, record.number),
     )
-    probes = sorted((record for record in counting if record.number < 0), key=lambda record: -_loss(record))
+    probes = sorted((record for record in counting if record.number < 0), key=lambda record: -_cost(record))
     for probe in probes:
-        place = next((at for at, record in enumerate(order) if _loss(record) >= _loss(probe)), len(order))
+        place = next((at for at, record in enumerate(order) if _cost(record) >= _cost(probe)), len(order))
         order.insert(place, probe)
     return order
 
 
-def _loss(record: TrialRecord) -> float:
-    return math.inf if record.value is None else record.value
+def _cost(record: TrialRecord) -> float:
+    return math.inf if record.cost is None else record.cost
 
 
 def discard(output: Path, *, weights: bool) -> None:

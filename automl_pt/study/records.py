@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -10,6 +10,12 @@ from typing import Any
 def title(number: int) -> str:
     """Return what a person calls a trial, or a probe, whose number is below 0."""
     return f"trial {number}" if number >= 0 else "the probe" if number == -1 else f"probe {-number}"
+
+
+def chosen_by(objective: str, metrics: Mapping[str, float]) -> str:
+    """Return the value of an objective other than the loss as text, such as "macro_f1 0.8312"; else nothing."""
+    value = metrics.get(objective)
+    return "" if objective == "val_loss" or value is None else f"{objective} {value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class TrialRecord:
     or what it is doing (`running`, `paused`). `losses` maps an epoch to its validation loss. `ranks` maps the points,
     in epochs, at which the pruning rule compared it to the loss by which it did; a fraction lies within the first
     epoch, and a trial dropped there has this figure alone. `machine` says where it ran, where an executor says so.
+    `metrics` are those of the weights it kept, by name; a
+    record from before a metric existed lacks it. `cost` orders trials, the lower the better: the value of the study's
+    objective, negative where a higher value is better, and by default the validation loss.
     """
 
     number: int
@@ -34,6 +43,12 @@ class TrialRecord:
     losses: dict[int, float]
     ranks: dict[float, float] = field(default_factory=dict)
     machine: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cost is None:
+            object.__setattr__(self, "cost", self.value)
 
     @property
     def ranked_at(self) -> float | None:
@@ -68,6 +83,28 @@ class TrialRecord:
         return cls(**{**given, "losses": losses, "ranks": {float(at): loss for at, loss in plain["ranks"].items()}})
 
 
+def disagreement(records: Sequence[TrialRecord], best: TrialRecord, objective: str) -> list[str]:
+    """Say where the objective and the validation loss choose differently: another trial, or another epoch."""
+    if objective == "val_loss" or best.value is None:
+        return []
+    said = []
+    others = [one for one in records if one.value is not None and one.state == best.state and one.reason != "diverged"]
+    lowest = min(others, key=lambda one: (one.value or 0.0, one.number), default=best)
+    if lowest.value is not None and lowest.value < best.value:
+        said.append(
+            f"The validation loss would have chosen {lowest.title}: its loss is {lowest.value:.4f}, and "
+            f"{chosen_by(objective, lowest.metrics) or 'its ' + objective + ' is not known'}; {best.title}, chosen by "
+            f"{objective}, has a loss of {best.value:.4f}, and {chosen_by(objective, best.metrics)}."
+        )
+    epoch = min(best.losses, key=lambda one: best.losses[one], default=None)
+    if epoch is not None and best.losses[epoch] < best.value:
+        said.append(
+            f"Of {best.title}'s epochs the loss is lowest after epoch {epoch}, {best.losses[epoch]:.4f}; the weights "
+            f"chosen by {objective} have {best.value:.4f}."
+        )
+    return said
+
+
 @dataclass(frozen=True)
 class ProbeRecord:
     """A linear probe: a head fitted to the features of a frozen backbone before the first trial. `number` is below 0.
@@ -89,6 +126,10 @@ class ProbeRecord:
     milliseconds: float | None = None
     tried: tuple[tuple[float, float], ...] = ()
     failure: str | None = None
+    #: the other metrics of validation by name
+    metrics: dict[str, float] = field(default_factory=dict)
+    #: as a trial's
+    cost: float | None = None
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ProbeRecord:
@@ -106,7 +147,10 @@ class ProbeRecord:
         state = "FAIL" if self.failure is not None else "COMPLETE"
         params = {"backbone": self.backbone, "C": self.c}
         reason = "probe" if self.failure is None else f"failed: {self.failure}"
-        return TrialRecord(self.number, state, params, self.value, 1, self.seconds, reason, {})
+        own = {"loss": self.value, "accuracy": self.accuracy, **self.metrics}
+        metrics = {name: value for name, value in own.items() if value is not None}
+        kept: dict[str, Any] = {"metrics": metrics, "cost": self.cost}
+        return TrialRecord(self.number, state, params, self.value, 1, self.seconds, reason, {}, **kept)
 
 
 @dataclass(frozen=True)
@@ -159,6 +203,8 @@ class StudyResult:
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: the linear probes that the search began with
     probes: tuple[ProbeRecord, ...] = ()
+    #: the setting `objective`: what chose the best
+    objective: str = "val_loss"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

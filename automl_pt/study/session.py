@@ -99,6 +99,7 @@ class OpenStudy:
             test=figures,
             trials=tuple(records),
             probes=tuple(coordinator.trial_store.probes()),
+            objective=self.config.objective,
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),

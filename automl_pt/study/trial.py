@@ -35,18 +35,35 @@ class RunningTrial:
         """Sum up what the trial gave and cost."""
         seconds = sum(self.proxy_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
-        return Outcome(reason, kept_loss(self.results, self.config.keep), epochs, seconds)
+        value, metrics = kept_loss(self.results, self.config.keep), kept_metrics(self.results, self.config.keep)
+        kept = kept_epoch(self.results, self.config.keep)
+        cost = kept.cost if kept is not None and kept.cost is not None and math.isfinite(kept.cost) else None
+        return Outcome(reason, value, epochs, seconds, metrics, cost)
 
 
 def weights_loss(result: EpochResult, keep: str) -> float:
-    """Return the validation loss of the weights an epoch would keep: the moving average's where that is lower."""
-    if keep == "last" or result.ema_val_loss is None:
-        return result.val_loss
-    return min(result.val_loss, result.ema_val_loss)
+    """Return the validation loss of the weights an epoch would keep, which may be the moving average's."""
+    if result.keeps_average(keep) and result.ema_val_loss is not None:
+        return result.ema_val_loss
+    return result.val_loss
 
 
 def kept_loss(results: Sequence[EpochResult], keep: str) -> float | None:
     """Return the validation loss of the weights a run kept, its best epoch's or its last's; None without any."""
-    kept = results[-1:] if keep == "last" else [result for result in results if result.is_best][-1:]
-    loss = weights_loss(kept[0], keep) if kept else math.nan
+    kept = kept_epoch(results, keep)
+    loss = weights_loss(kept, keep) if kept is not None else math.nan
     return loss if math.isfinite(loss) else None
+
+
+def kept_metrics(results: Sequence[EpochResult], keep: str) -> dict[str, float]:
+    """Return the metrics of the weights a run kept, by name; those that are not finite are left out."""
+    kept = kept_epoch(results, keep)
+    if kept is None:
+        return {}
+    return {name: value for name, value in kept.kept_values(keep).items() if math.isfinite(value)}
+
+
+def kept_epoch(results: Sequence[EpochResult], keep: str) -> EpochResult | None:
+    """Return the epoch whose weights a run kept, its best or its last; None without any."""
+    kept = results if keep == "last" else [result for result in results if result.is_best]
+    return kept[-1] if kept else None

@@ -1,9 +1,10 @@
-"""Checks what is registered under a name, or by a plugin."""
+"""The contract checks of everything that a plugin registers, by the name of the plugin or of what it registers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,44 +16,43 @@ from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.executors import check_executor
+from automl_pt.testing.metrics import check_metric
 from automl_pt.testing.trackers import check_tracker
+
+#: what a plugin can register: its name in messages, its registry, its check
+KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., None]], ...] = (
+    ("backbone", Plugins.backbones, check_backbone),
+    ("dataset", Plugins.datasets, check_dataset),
+    ("executor", Plugins.executors, check_executor),
+    ("metric", Plugins.registered_metrics, check_metric),
+)
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
-    """Check the backbone, the dataset, the executor, or all that the plugin of that name offers.
+    """Check what is registered as `name`, or all that the plugin of that name registers; yield each that passed.
 
-    Yields each name that passed. `root` is the folder of a dataset's files. Raises PluginError for the first that
-    breaks the contract, and UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its
-    plugin's name.
+    `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
+    UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
     """
-    backbones, datasets, executors = plugins.backbones(), plugins.datasets(), plugins.executors()
-    mine = name in {plugin.name for plugin in plugins.loaded}
-    nets = [n for n in backbones.values_by_name if n == name or (mine and backbones.owners[n] == name)]
-    sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
-    places = [n for n in executors.values_by_name if n == name or (mine and executors.owners[n] == name)]
-    if not nets and name in backbones:
-        nets = [name]
-    tracks = name in tracker_names(plugins)
-    if not (nets or sets or places or tracks):
-        known = [*backbones, *datasets, *executors, *(plugin.name for plugin in plugins.loaded)]
-        remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
-        raise UnknownNameError("plugin, backbone, dataset or executor", name, known, remedy=remedy)
-    for found in nets:
-        with _named(plugins, backbones, found):
-            check_backbone(backbones[found])
-        yield f"backbone {found}"
-    for found in sets:
-        with _named(plugins, datasets, found):
-            check_dataset(datasets[found], root=root)
-        yield f"dataset {found}"
-    for found in places:
-        with _named(plugins, executors, found):
-            check_executor(executors[found])
-        yield f"executor {found}"
-    if tracks:
+    is_plugin = name in {plugin.name for plugin in plugins.loaded}
+    known, passed = list[str](), 0
+    for word, registry_of, check in KINDS:
+        registry = registry_of(plugins)
+        known += registry
+        listed = [n for n in registry.values_by_name if n == name or (is_plugin and registry.owners[n] == name)]
+        for found in listed or ([name] if name in registry else []):
+            with _named(plugins, registry, found):
+                (partial(check, root=root) if word == "dataset" else check)(registry[found])
+            yield f"{word} {found}"
+            passed += 1
+    if name in tracker_names(plugins):
         with TemporaryDirectory() as folder:
             check_tracker(name, Path(folder), plugins=plugins)
         yield f"tracker {name}"
+    elif not passed:
+        known += [plugin.name for plugin in plugins.loaded]
+        remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
+        raise UnknownNameError(f"plugin, {', '.join(word for word, *_ in KINDS)}", name, known, remedy=remedy)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ Reason = Literal["completed", "patience", "diverged", "pruned", "interrupted", "
 
 @dataclass
 class EarlyStopping:
-    """Count epochs whose validation loss is not lower, in a row.
+    """Count epochs whose validation loss is not lower, in a row; another objective gives a cost in its place.
 
     With rule "consecutive" an epoch is compared with the one before it; with "best", with the lowest so far, by more
     than `min_delta`. Equal counts as not lower; the first epoch only records, so the earliest stop is after epoch

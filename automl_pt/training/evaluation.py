@@ -1,14 +1,20 @@
-"""The loss and accuracy of a model over a split: sums over images divided once, never a mean of batch means."""
+"""The metrics of a model over a split: computed once over all images, never as a mean of batch means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automl_pt.builtin.validation_metrics import METRICS
+from automl_pt.core.errors import ConfigError
+from automl_pt.metric import Metric, Predictions
+from automl_pt.plugins.faults import described
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.micro_batch import MicroBatch
 
@@ -21,16 +27,30 @@ DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Means per image; `top5` is None where there are five classes or fewer. `losses` are float64[N], on the CPU.
+    """The metrics by name, without those that do not exist here. `losses` are float64[N], on the CPU.
 
-    `at_once` is how many images memory lasted for; None for all that came.
+    `at_once` is how many images memory lasted for; None for all that came. `failures` say which metrics failed.
     """
 
-    loss: float
-    accuracy: float
-    top5: float | None
+    metrics: Mapping[str, float]
     losses: Tensor
     at_once: int | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """Return the mean cross-entropy of an image."""
+        return self.metrics.get("loss", math.nan)
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of the images that are classified correctly."""
+        return self.metrics.get("accuracy", math.nan)
+
+    @property
+    def top5(self) -> float | None:
+        """Return the share of images whose class is among the first five; None for five classes or fewer."""
+        return self.metrics.get("top5")
 
 
 def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
@@ -47,6 +67,7 @@ def evaluate(
     precision: NumberFormat = "fp32",
     group: Group = ALONE,
     at_once: int | None = None,
+    metrics: Sequence[Metric] = METRICS,
 ) -> ValidationResult:
     """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
 
@@ -56,25 +77,62 @@ def evaluate(
     """
     was_training, micro_batch = model.training, MicroBatch(at_once)
     model.eval()
-    losses, ranks, classes = [torch.empty(0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)], 0
+    losses, placed, classes = [torch.empty(0, device=device)], [torch.empty(0, 3, dtype=torch.int64, device=device)], 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
             logits = micro_batch(model, images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
-            ranks.append(_ranks(logits, labels))
+            placed.append(_placed(logits, labels))
             classes = logits.shape[1]
     model.train(was_training)
-    per_image, rank = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(ranks).cpu())
-    classes = group.highest(classes)
-    top5 = (rank < 5).double().mean().item() if classes > 5 else None
-    return ValidationResult(
-        per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image, micro_batch.at_once
-    )
+    per_image, rows = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(placed).cpu())
+    found = Predictions(rows[:, 0].contiguous(), rows[:, 1].contiguous(), per_image, rows[:, 2], group.highest(classes))
+    values, failures = measure(metrics, found)
+    return ValidationResult(values, per_image, micro_batch.at_once, failures)
 
 
-def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the classes scored above the true one, int64[B]; on equal scores the lower index comes first, as argmax."""
-    own = logits.gather(1, labels[:, None])
-    columns = torch.arange(logits.shape[1], device=logits.device)
+def measure(metrics: Sequence[Metric], found: Predictions) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the value of each metric that exists, and what went wrong in those that failed; both by name.
+
+    The metric of a plugin that fails is not a reason to lose an epoch.
+    """
+    values: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            value = metric.compute(found)
+            if value is not None:
+                values[metric.name] = float(value)
+        except (Exception, SystemExit) as error:
+            failures[metric.name] = described(error)
+    return values, failures
+
+
+def require_value(objective: Metric, classes: int) -> None:
+    """Raise ConfigError where a metric cannot be the objective, because so many classes have none, or it fails."""
+    labels = torch.arange(2 * classes) % classes
+    found = Predictions(labels, labels, torch.full((len(labels),), 0.1).double(), torch.zeros_like(labels), classes)
+    values, failures = measure([objective], found)
+    if not math.isfinite(values.get(objective.name, math.nan)):
+        why = failures.get(objective.name, f"there is none for {classes} classes")
+        raise ConfigError([f"objective: {objective.name} cannot be used: {why}"])
+
+
+def predictions(logits: Tensor, labels: Tensor) -> Predictions:
+    """Return what logits float32[N, C] predict for labels int64[N]."""
+    rows = _placed(logits, labels).cpu()
+    losses = F.cross_entropy(logits, labels, reduction="none").cpu().double()
+    return Predictions(rows[:, 0].contiguous(), rows[:, 1].contiguous(), losses, rows[:, 2], logits.shape[1])
+
+
+def _placed(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the true class, the predicted one and the true one's rank of each image, int64[B, 3].
+
+    The rank counts the classes scored above the true one; on equal scores the lower index comes first, as in argmax.
+    """
+    own, classes = logits.gather(1, labels[:, None]), logits.shape[1]
+    columns = torch.arange(classes, device=logits.device)
     before = (logits > own) | ((logits == own) & (columns < labels[:, None])) | ~torch.isfinite(own)
-    return before.sum(1)
+    rank = before.sum(1)
+    predicted = torch.where(rank == 0, labels, logits.argmax(1))
+    return torch.stack([labels, predicted.where(torch.isfinite(own[:, 0]), classes), rank], 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from automl_pt.training.early_stopping import Reason
@@ -11,6 +12,10 @@ from automl_pt.training.early_stopping import Reason
 #: JSON has no word for it, so that null stands for it there
 _MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
 _NUMBERS = ("epoch", "lr", "images_per_second", "data_wait", "peak_memory", "seconds")
+#: the metrics that have a field of their own
+FIELDS = ("loss", "accuracy", "top5")
+#: how records name the metrics that have no field here: of the weights, and of their moving average
+_RAW, _EMA = "val_", "ema_val_"
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class EpochResult:
     peak_memory: int
     #: seconds of training and validation
     seconds: float
-    #: the lowest validation loss so far; the first wins ties
+    #: the objective, by default the validation loss, is the best so far; the first wins ties
     is_best: bool
     #: of the moving average of the weights, when there is one
     ema_val_loss: float | None = None
@@ -49,6 +54,33 @@ class EpochResult:
     rank_loss: float | None = None
     #: seconds of saving the model and the checkpoint after this epoch; None where that was not recorded
     save_seconds: float | None = None
+    #: what the objective makes of the weights that this epoch would keep, the lower the better; None: it is the loss
+    cost: float | None = None
+    #: whether these weights are the moving average's; None: where its loss is lower
+    averaged: bool | None = None
+    #: the other metrics of validation by name, such as `macro_f1`, those of plugins among them. Records hold each as
+    #: `val_NAME`; one from before a metric existed holds none
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    #: the same of the moving average; records hold each as `ema_val_NAME`
+    ema_metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def values(self, *, ema: bool = False) -> dict[str, float]:
+        """Return every metric by name, `loss` and `accuracy` among them; of the moving average where `ema` is set."""
+        if ema:
+            own = {"loss": self.ema_val_loss, "accuracy": self.ema_val_accuracy, **self.ema_metrics}
+        else:
+            own = {"loss": self.val_loss, "accuracy": self.val_accuracy, "top5": self.val_top5, **self.metrics}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def keeps_average(self, keep: str = "best") -> bool:
+        """Say whether the weights that this epoch would keep are the moving average's."""
+        if keep == "last" or self.ema_val_loss is None:
+            return False
+        return self.averaged if self.averaged is not None else self.ema_val_loss < self.val_loss
+
+    def kept_values(self, keep: str = "best") -> dict[str, float]:
+        """Return every metric of the weights that this epoch would keep."""
+        return self.values(ema=self.keeps_average(keep))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:
@@ -60,8 +92,40 @@ class EpochResult:
             if type(values[name]) not in (int, float) and not (values[name] is None and name in _MAY_BE_NAN):
                 raise ValueError(f"{name} is {str(values[name])[:40]!r}, not a number")
         losses = {key: math.nan if values[key] is None else values[key] for key in _MAY_BE_NAN}
-        return EpochResult(**{**values, **losses, "notes": tuple(values["notes"])})
+        known = {one.name for one in fields(EpochResult)}
+        more = {name: _number(name, value) for name, value in values.items() if name not in known}
+        raw, ema = ({n.removeprefix(p): v for n, v in more.items() if n.startswith(p)} for p in (_RAW, _EMA))
+        if len(raw) + len(ema) < len(more):
+            raise ValueError(f"{', '.join(sorted(more))[:100]}: not what an epoch's record holds")
+        own = {name: value for name, value in values.items() if name in known}
+        return EpochResult(**{**own, **losses, "notes": tuple(values["notes"]), "metrics": raw, "ema_metrics": ema})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON."""
-        return asdict(self)
+        """Return the fields as plain values for JSON, each further metric as an entry of its own."""
+        own = asdict(self)
+        named = ((_RAW, own.pop("metrics")), (_EMA, own.pop("ema_metrics")))
+        return {**own, **{prefix + name: value for prefix, found in named for name, value in found.items()}}
+
+
+def epochs_disagree(history: Sequence[EpochResult], objective: str, keep: str = "best") -> str | None:
+    """Say which epoch the validation loss would have kept, where the objective kept another; None: the same."""
+    best = [result for result in history if result.is_best]
+    if objective == "val_loss" or keep == "last" or not best:
+        return None
+    kept, losses = best[-1], {result.epoch: result.kept_values()["loss"] for result in history}
+    epoch = min((epoch for epoch, loss in losses.items() if math.isfinite(loss)), key=losses.__getitem__)
+    if losses[epoch] >= losses[kept.epoch]:
+        return None
+    return (
+        f"The validation loss is lowest after epoch {epoch}, {losses[epoch]:.4f}; epoch {kept.epoch}, kept by "
+        f"{objective}, has {losses[kept.epoch]:.4f}."
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a recorded metric's value; null stands for NaN."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float):
+        raise ValueError(f"{name[:40]} is {str(value)[:40]!r}, not a number")
+    return float(value)

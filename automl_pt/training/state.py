@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
+from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
+from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
+from automl_pt.metric import Metric
 from automl_pt.training.batch_norm import train_mode
+from automl_pt.training.class_weights import class_weights
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import ValidationResult, evaluate
 from automl_pt.training.memory import images_that_fit, try_out
 from automl_pt.training.moving_average import MovingAverage
-from automl_pt.training.result import EpochResult
+from automl_pt.training.result import FIELDS, EpochResult
 from automl_pt.training.schedule import lr_factor, proxy_lr_factor
 from automl_pt.training.step import Step
 from automl_pt.training.step_modes import make_step_fn
@@ -50,6 +54,7 @@ class TrainingProgress:
     batches_done: int = 0
     #: seconds spent on that epoch before this process took over
     seconds: float = 0.0
+    #: the lowest cost of an epoch so far: by default its validation loss, of which earlier versions named it
     best_loss: float = math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -73,13 +78,19 @@ class Training:
         precision: NumberFormat,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        metrics: Sequence[Metric] = METRICS,
+        objective: Metric = BY_NAME["loss"],
+        classes: Sequence[str] = (),
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
+        self.metrics, self.objective = metrics, objective
+        #: the metrics of which it is said that they failed
+        self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
-        weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
+        weights = class_weights(config, torch.as_tensor(train_loader.labels).to(device), classes)
         self.step = Step(
             model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
         )
@@ -164,12 +175,12 @@ class Training:
         started = time.perf_counter()
         raw = self._evaluate(self.model)
         ema = self._evaluate(self.ema.module) if self.ema is not None else None
-        chosen, module = raw, self.model
-        if ema is not None and self.ema is not None and (ema.loss < raw.loss or not self.validates):
-            chosen, module = ema, self.ema.module
+        cost, module, averaged = self._cost(raw), self.model, False
+        if ema is not None and self.ema is not None and (self._cost(ema) < cost or not self.validates):
+            cost, module, averaged = self._cost(ema), self.ema.module, True
         progress, images = self.progress, sum(self.train_loader.batch_sizes)
         train_loss = self.loss_sum.item() / images
-        stop = self.early_stopping.update(raw.loss) if self.validates else _diverged(train_loss)
+        stop = self.early_stopping.update(self._cost(raw)) if self.validates else _diverged(train_loss)
         last_epoch = progress.epochs_done + 1 == self.config.epochs
         result = EpochResult(
             epoch=progress.epochs_done + 1,
@@ -182,19 +193,40 @@ class Training:
             data_wait=min(1.0, wait_seconds / train_seconds),
             peak_memory=peak_memory(self.device),
             seconds=train_seconds + time.perf_counter() - started,
-            is_best=chosen.loss < progress.best_loss or not self.validates,
+            is_best=cost < progress.best_loss or not self.validates,
             ema_val_loss=None if ema is None else ema.loss,
             ema_val_accuracy=None if ema is None else ema.accuracy,
             reason=stop or ("completed" if last_epoch else None),
             notes=tuple(self.step.notes),
+            cost=None if self.by_loss else cost,
+            averaged=None if self.by_loss else averaged,
+            metrics=_further(raw),
+            ema_metrics={} if ema is None else _further(ema),
         )
-        self._advance(result, chosen.loss)
+        self._advance(result, cost)
         return result, module
 
-    def _advance(self, result: EpochResult, loss: float) -> None:
+    @property
+    def by_loss(self) -> bool:
+        """Say whether epochs are compared by the validation loss."""
+        return self.objective.name == "loss" or not self.validates
+
+    def _cost(self, found: ValidationResult) -> float:
+        """Return what the objective makes of an evaluation, the lower the better; NaN where the loss is not finite."""
+        if self.by_loss or not math.isfinite(found.loss):
+            return found.loss if self.by_loss else math.nan
+        if self.objective.name in found.failures:
+            raise PluginError(
+                f"the objective {self.objective.name} failed",
+                given=found.failures[self.objective.name],
+                remedy="correct the plugin that registers it, or take another objective",
+            )
+        return self.objective.cost(found.metrics.get(self.objective.name, math.nan))
+
+    def _advance(self, result: EpochResult, cost: float) -> None:
         self.step.notes.clear()
         if result.is_best:
-            self.progress.best_loss = loss
+            self.progress.best_loss = cost
         self.progress = TrainingProgress(
             epochs_done=result.epoch,
             best_loss=self.progress.best_loss,
@@ -215,7 +247,11 @@ class Training:
             precision=self.precision,
             group=self.group,
             at_once=self.validated_at_once,
+            metrics=self.metrics,
         )
+        for name in sorted(found.failures.keys() - self._failed):
+            self._failed.add(name)
+            self.step.notes.append(f"the metric {name} is not recorded, because it failed: {found.failures[name]}")
         if found.at_once != self.validated_at_once:
             self.step.notes.append(f"out of memory in validation: going on with {found.at_once} images at once")
             self.validated_at_once = found.at_once
@@ -265,10 +301,10 @@ class Training:
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
 
 
+def _further(found: ValidationResult) -> dict[str, float]:
+    """Return the metrics that have no field of their own in an epoch's result."""
+    return {name: value for name, value in found.metrics.items() if name not in FIELDS}
+
+
 def _diverged(loss: float) -> Reason | None:
     return None if math.isfinite(loss) else "diverged"
-
-
-def _balanced(loader: Loader, device: torch.device) -> Tensor:
-    counts = torch.bincount(torch.as_tensor(loader.labels)).float()
-    return (counts.sum() / (len(counts) * counts)).to(device)

@@ -173,5 +173,5 @@ def test_checking_names_what_is_wrong(runner, file):
     assert "must return a torch.nn.Module" in str(error)
     error = runner.invoke(plugins, ["check", "mine/ne", "--plugin", file]).exception
     assert isinstance(error, UnknownNameError)
-    assert "unknown plugin, backbone, dataset or executor" in str(error)
+    assert "unknown plugin, backbone, dataset, executor, metric" in str(error)
     assert "'mine/net'" in str(error)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from tiny_runs import record, write_plugin
 
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.display import LineDisplay, best_epoch
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs import run
@@ -35,5 +36,6 @@ def test_the_figures_told_at_the_end_are_those_of_the_weights_kept(
     console = Console(file=io.StringIO(), soft_wrap=True)
     LineDisplay(console).ended(output, record(output), history(output))
     told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"epoch {kept['epoch']}, val loss {kept['val_loss']:.4f}, val accuracy {kept['val_accuracy']:.4f}" in told
+    loss = BY_NAME["loss"].text(kept["val_loss"])
+    assert f"epoch {kept['epoch']}, val loss {loss}, val accuracy {kept['val_accuracy']:.4f}" in told
     assert ("moving average" in told) == (kept["weights"] == "ema") == ("ema_decay" in settings)

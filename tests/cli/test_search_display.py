@@ -43,7 +43,7 @@ def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_o
     assert result is not None
     ended = [trial for trial in result.trials if trial.state == "COMPLETE"]
     assert any(trial.value != trial.losses[max(trial.losses)] for trial in ended)
-    assert [view.rows[trial.number].val_loss for trial in ended] == [trial.value for trial in ended]
+    assert [view.rows[trial.number].values["loss"] for trial in ended] == [trial.value for trial in ended]
 
 
 def test_where_the_moving_average_was_kept_its_figures_are_shown() -> None:
@@ -52,4 +52,4 @@ def test_where_the_moving_average_was_kept_its_figures_are_shown() -> None:
         figures = (epoch, loss, loss, 0.7, None, 0.1, 1.0, 0.0, 0, 1.0, epoch == 1)
         view.take(EpochDone(0, EpochResult(*figures, ema_val_loss=average, ema_val_accuracy=0.75)))
     view.take(TrialEnded(0, "COMPLETE", "completed", 0.5, 2, 2.0))
-    assert (view.rows[0].val_loss, view.rows[0].val_accuracy) == (0.5, 0.75)
+    assert (view.rows[0].values["loss"], view.rows[0].values["accuracy"]) == (0.5, 0.75)

@@ -26,7 +26,12 @@ def loss(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Write a share as per cent with one decimal."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def metric(value: float | None, kind: str) -> str:
+    """Write a metric's value, a `share` as per cent and a `number` as losses are written."""
+    return percent(value) if kind == "share" else loss(value)
 
 
 def spread(interval: list[float] | tuple[float, float] | None) -> str:
@@ -62,6 +67,7 @@ def tag(part: str) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "loss": loss,
+    "metric": metric,
     "percent": percent,
     "spread": spread,
     "number": number,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_pt.core.text import counted, printable
@@ -13,7 +13,8 @@ from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import TrialRecord, title
+from automl_pt.study.records import TrialRecord, chosen_by, disagreement, title
+from automl_pt.training.result import EpochResult, epochs_disagree
 
 
 def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Section:
@@ -23,7 +24,18 @@ def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Se
         return {"sentences": _nothing(report), "inside_noise": None, "more": []}
     inside = report.comparison["inside_noise"] if report.comparison else None
     sentences = [_which(report, best), _good(report, best, judged), _lead(report, best)]
-    return {"sentences": sentences, "inside_noise": inside, "more": extras_lines(report.made)}
+    more = [*_by_objective(report, best), *extras_lines(report.made)]
+    return {"sentences": sentences, "inside_noise": inside, "more": more}
+
+
+def _by_objective(report: StudyReport, best: TrialRecord) -> list[str]:
+    """Say what chose the best, and where the loss disagrees; nothing where the loss did."""
+    objective = report.objective
+    if objective == "val_loss":
+        return []
+    other = disagreement(report.everything(), best, objective)
+    agreed = f"The validation loss would have chosen the same trial and epoch as {objective}."
+    return [f"Chosen by {chosen_by(objective, best.metrics) or objective}.", *(other or [agreed])]
 
 
 def _which(report: StudyReport, best: TrialRecord) -> str:
@@ -73,6 +85,9 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
         return "There was no second complete trial whose weights were kept, so that its lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
     over = f"Its lead over {title(lead['runner_up'])}"
+    if lead["difference"] < 0 and report.objective != "val_loss":
+        noise = "inside the noise" if lead["inside_noise"] else "more than noise"
+        return f"By the loss {title(lead['runner_up'])} is ahead of it, which is {noise} ({gap})."
     if lead["inside_noise"]:
         return f"{over} is inside the noise ({gap}): another seed could turn the order round."
     return f"{over} is more than noise ({gap}), on images that it was chosen by."
@@ -98,7 +113,12 @@ def _nothing(report: StudyReport) -> list[str]:
     ]
 
 
-def run_answer(run: RunReport, judged: ValidationResults | Section, best: dict[str, Any] | None) -> Section:
+def run_answer(
+    run: RunReport,
+    judged: ValidationResults | Section,
+    best: dict[str, Any] | None,
+    history: Sequence[EpochResult] = (),
+) -> Section:
     """Say what a run trained, how good it is, and how it ended."""
     config = run.record.get("config")
     config = config if isinstance(config, dict) else {}
@@ -108,9 +128,13 @@ def run_answer(run: RunReport, judged: ValidationResults | Section, best: dict[s
     if isinstance(judged, ValidationResults):
         sentences.append(f"{_seen(judged)}; the epoch was chosen by these images.")
     elif best is not None:
-        sentences.append(f"Its lowest validation loss is {loss(best['val_loss'])}, after epoch {best['epoch']}.")
+        what = (
+            "lowest validation loss is" if config.get("objective", "val_loss") == "val_loss" else "kept epoch's loss is"
+        )
+        sentences.append(f"Its {what} {loss(best['val_loss'])}, after epoch {best['epoch']}.")
     else:
         sentences.append("It has kept no model.")
     error = f": {run.record['error']}" if run.record.get("error") else ""
     sentences.append(f"It ended: {run.status}{error}." if run.status != "running" else "It is running.")
-    return {"sentences": sentences, "inside_noise": None, "more": []}
+    other = epochs_disagree(history, str(config.get("objective", "val_loss")), str(config.get("keep")))
+    return {"sentences": sentences, "inside_noise": None, "more": [other] if other is not None else []}

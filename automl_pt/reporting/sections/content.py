@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
+from automl_pt.metric import Metric
 from automl_pt.plugins.manager import Plugins
 from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
@@ -19,7 +21,7 @@ from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, sa
 from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
 from automl_pt.reporting.sections.space import space_section
 from automl_pt.reporting.sections.timing import run_time, study_time
-from automl_pt.reporting.sections.trials import curves_section, trials_section
+from automl_pt.reporting.sections.trials import curves_section, metric_columns, trials_section
 from automl_pt.reporting.sections.validation_results import (
     ValidationResults,
     calibration_section,
@@ -63,7 +65,7 @@ def study_content(
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
-        "trials": trials_section(report),
+        "trials": trials_section(report, plugins.metrics() if plugins is not None else BY_NAME),
         "curves": curves_section(report),
         "space": space_section(report),
         **images,
@@ -82,7 +84,8 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
     images, shown = _of_images(judged)
     history, damage = _history(directory)
     best = next((one for one in reversed(history) if one.is_best), None)
-    epochs = damage or (_epochs(history, best) if history else missing("No epoch has been done."))
+    known = plugins.metrics() if plugins is not None else BY_NAME
+    epochs = damage or (_epochs(history, best, known) if history else missing("No epoch has been done."))
     curve = epochs if "missing" in epochs else {**epochs, "note": "The ring marks the epoch whose weights were kept."}
     values = {
         **_head(
@@ -91,7 +94,7 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
             run.directory,
             f"ended: {run.status}" if run.status != "running" else "running",
         ),
-        "answer": run_answer(run, judged, best.to_dict() if best else None),
+        "answer": run_answer(run, judged, best.to_dict() if best else None, history),
         "trials": epochs,
         "curves": curve,
         **images,
@@ -109,9 +112,10 @@ def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:
         return [], missing(f"The run's history cannot be read. {why(error)}")
 
 
-def _epochs(history: list[EpochResult], best: EpochResult | None) -> Section:
+def _epochs(history: list[EpochResult], best: EpochResult | None, known: Mapping[str, Metric]) -> Section:
     rows = [{**one.to_dict(), "best": one is best} for one in history]
-    return {"rows": rows, "epochs": rows, "best": best.to_dict() if best else None}
+    metrics = metric_columns({name for one in history for name in one.values()}, known)
+    return {"rows": rows, "epochs": rows, "metrics": metrics, "best": best.to_dict() if best else None}
 
 
 def _head(kind: str, name: str, path: str, state: str) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.metric import Metric, columns
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.model_store import ranked
@@ -13,7 +15,7 @@ from automl_pt.study.records import ProbeRecord, TrialRecord
 
 _REASONS = {
     "completed": "completed all epochs",
-    "patience": "its loss stopped falling (patience)",
+    "patience": "it stopped improving (patience)",
     "pruned": "pruned: others were better",
     "diverged": "diverged: no finite loss",
     "interrupted": "interrupted, can go on",
@@ -23,7 +25,13 @@ _REASONS = {
 }
 
 
-def trials_section(report: StudyReport) -> Section:
+def metric_columns(recorded: Iterable[str], known: Mapping[str, Metric]) -> list[dict[str, str]]:
+    """Return the columns of the metrics besides the loss."""
+    found = columns(set(recorded) - {"loss"}, known)
+    return [{"name": metric.name, "label": metric.label, "format": metric.format} for metric in found]
+
+
+def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME) -> Section:
     """List the trials, best first, each with what it cost and why it ended."""
     every = report.everything()
     if not every:
@@ -37,6 +45,7 @@ def trials_section(report: StudyReport) -> Section:
     return {
         "params": _params(report.trials or every),
         "rows": rows,
+        "metrics": metric_columns({name for trial in every for name in trial.metrics}, metrics),
         "ranked": compared,
         "note": note if compared else "",
         "probes": [_probe(probe) for probe in sorted(report.probes, key=lambda probe: _finite(probe.value))],
@@ -70,6 +79,7 @@ def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
         "params": dict(trial.params),
         "state": trial.state,
         "loss": trial.value,
+        "metrics": dict(trial.metrics),
         "rank_loss": trial.rank_loss,
         "ranked_at": trial.ranked_at,
         "epochs": float(trial.epochs_done),

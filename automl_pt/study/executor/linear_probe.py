@@ -5,6 +5,7 @@ Its folder is a run directory, as a trial's is, with `probe.json` beside what a 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
@@ -23,6 +25,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits, put_head
 from automl_pt.features.logistic import LinearHead
 from automl_pt.features.network import frozen_body
+from automl_pt.metric import Metric
 from automl_pt.model.directory import save_model
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
@@ -31,8 +34,8 @@ from automl_pt.runs.run import model_info
 from automl_pt.runs.setup import choose_preprocessing, set_up
 from automl_pt.study.executor.base import PassProgress, Step, TrialSpec
 from automl_pt.training.device import peak_memory
-from automl_pt.training.evaluation import autocast
-from automl_pt.training.result import EpochResult
+from automl_pt.training.evaluation import autocast, measure, predictions
+from automl_pt.training.result import FIELDS, EpochResult
 
 #: what the probe found and cost, in its folder
 FILE = "probe.json"
@@ -85,11 +88,15 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         put_head(body, head)
         spent = Cost.now().since(started)
         record = new_record(config, data, plugins, device, splits.precision)
-        result = _result(head, splits, spent, device)
+        metrics = _further(head, splits, plugins)
+        result = _result(head, splits, spent, device, metrics)
         info = model_info(record, data, preprocessing, backbone, device)
-        save_model(spec.output, network.state_dict(), replace(info, metrics=_metrics(head), history=[result.to_dict()]))
+        info = replace(info, metrics=_metrics(head, metrics), history=[result.to_dict()])
+        save_model(spec.output, network.state_dict(), info)
         found = {
             **_found(head, splits, spent),
+            "metrics": metrics,
+            "cost": _cost(head, metrics, plugins.objective(config.objective)),
             "backbone": config.backbone,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "milliseconds": _latency(network, preprocessing.image_size, device, splits),
@@ -107,12 +114,29 @@ def _network(config: TrainConfig, backbone: Backbone, classes: int, size: int) -
     return build_model(backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed)
 
 
-def _metrics(head: LinearHead) -> dict[str, Any]:
+def _further(head: LinearHead, splits: FrozenSplits, plugins: Plugins) -> dict[str, float]:
+    """Return the metrics of the head besides its loss and accuracy; one that fails is not recorded."""
+    features, labels = splits.val
+    found = predictions(F.linear(features, head.weight, head.bias), labels)
+    return measure([one for one in plugins.metrics().values() if one.name not in FIELDS], found)[0]
+
+
+def _cost(head: LinearHead, further: dict[str, float], objective: Metric) -> float | None:
+    """Return what the objective makes of the head, as of a trial; None: it is the loss."""
+    if objective.name == "loss":
+        return None
+    own = {"accuracy": head.val_accuracy, "top5": head.val_top5, **further}
+    value = own.get(objective.name)
+    return None if value is None or not math.isfinite(value) else objective.cost(value)
+
+
+def _metrics(head: LinearHead, further: dict[str, float]) -> dict[str, Any]:
     """Return what the model's record says of the probe."""
     return {
         "epoch": 1,
         "val_loss": head.val_loss,
         "val_accuracy": head.val_accuracy,
+        **{f"val_{name}": value for name, value in further.items()},
         "head": f"logistic regression on frozen features, C {head.c:.3g}: no setting of the optimiser was used",
     }
 
@@ -122,7 +146,9 @@ def probe_config(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"head": "new", "freeze": "backbone", "freeze_groups": 0, "layer_decay": 1.0})
 
 
-def _result(head: LinearHead, splits: FrozenSplits, spent: Cost, device: torch.device) -> EpochResult:
+def _result(
+    head: LinearHead, splits: FrozenSplits, spent: Cost, device: torch.device, metrics: dict[str, float]
+) -> EpochResult:
     return EpochResult(
         epoch=1,
         train_loss=head.train_loss,
@@ -137,6 +163,7 @@ def _result(head: LinearHead, splits: FrozenSplits, spent: Cost, device: torch.d
         is_best=True,
         reason="completed",
         notes=splits.notes,
+        metrics=metrics,
     )
 
 

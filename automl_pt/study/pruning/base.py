@@ -16,6 +16,7 @@ class TrialProgress:
     """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
     maps an epoch, or a fraction of the first, to the loss by which trials are compared there.
 
+    `cost` is what the objective makes of a finished trial; None where that is the loss.
     `end` is None while it runs or waits; `finished` when it ended by itself (all epochs, patience), `pruned`, or `lost`
     when it failed or diverged.
     """
@@ -24,6 +25,7 @@ class TrialProgress:
     losses: Mapping[int, float]
     end: Literal["finished", "pruned", "lost"] | None = None
     ranks: Mapping[float, float] = field(default_factory=dict)
+    cost: float | None = None
 
     @cached_property  # asked millions of times in a study of hundreds of trials
     def epoch(self) -> float:
@@ -39,6 +41,10 @@ class TrialProgress:
         """Return the loss by which the trial is compared after `epoch`; without one, the best so far."""
         loss = self.ranks.get(epoch)
         return self.best(epoch) if loss is None or not math.isfinite(loss) else loss
+
+    def final(self, loss: float) -> float:
+        """Return what ranks the trial among finished ones: its cost, where the objective is not the loss."""
+        return self.cost if self.end == "finished" and self.cost is not None else loss
 
 
 class Rule(Protocol):

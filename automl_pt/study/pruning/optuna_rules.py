@@ -66,10 +66,8 @@ class OptunaRule:
         ended = [trial_progress for trial_progress in progress_list if trial_progress.end or trial_progress.losses]
 
         def key(trial_progress: TrialProgress) -> tuple[float, int]:
-            return (
-                math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch),
-                trial_progress.number,
-            )
+            loss = math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch)
+            return (trial_progress.final(loss), trial_progress.number)
 
         return [trial_progress.number for trial_progress in sorted(ended, key=key)]
 

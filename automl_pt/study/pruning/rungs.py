@@ -181,7 +181,8 @@ class Rungs:
             reached = [level for level in self.rung_resources if _reached(trial_progress, level)]
             if trial_progress.number == DEFAULT_TRIAL:
                 reached = self._earned(trial_progress, reached, progress_list)
-            return (-len(reached), trial_progress.rank(reached[-1] if reached else 0), trial_progress.number)
+            loss = trial_progress.rank(reached[-1] if reached else 0)
+            return (-len(reached), trial_progress.final(loss), trial_progress.number)
 
         known = [
             trial_progress

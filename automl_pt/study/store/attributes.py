@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -25,16 +25,21 @@ NOBODY = ""
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended, and what it cost."""
+    """How a trial ended, and what it took; `metrics` are those of the weights it kept, by name.
+
+    `value` is their validation loss. `cost` is what the objective makes of them, the lower the better; None: the loss.
+    """
 
     reason: str
     value: float | None
     epochs: int
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    cost: float | None = None
 
     def to_json(self) -> str:
         """Write it as one text, for the storage."""
-        return json.dumps([self.reason, self.value, self.epochs, self.seconds])
+        return json.dumps([self.reason, self.value, self.epochs, self.seconds, self.metrics, self.cost])
 
 
 def is_ours(trial: FrozenTrial) -> bool:
@@ -58,7 +63,8 @@ def trial_progress(trial: FrozenTrial) -> TrialProgress:
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return TrialProgress(trial.number, losses(trial), end, ranks(trial))
+    cost = outcome(trial).cost if end == "finished" else None
+    return TrialProgress(trial.number, losses(trial), end, ranks(trial), cost)
 
 
 def losses(trial: FrozenTrial) -> dict[int, float]:
@@ -100,4 +106,6 @@ def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
         losses=dict(sorted(losses(trial).items())),
         ranks=dict(sorted(ranks(trial).items())),
         machine=trial.user_attrs.get(MACHINE),
+        metrics=ended.metrics,
+        cost=ended.cost if ended.cost is not None else ended.value,
     )

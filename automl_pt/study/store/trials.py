@@ -239,7 +239,8 @@ class TrialStore:
         """End a trial for good."""
         self._set(number, OUTCOME, ended.to_json())
         trial = self._trials[number]
-        values = None if state == "FAIL" or ended.value is None else [ended.value]
+        cost = ended.value if ended.cost is None else ended.cost
+        values = None if state == "FAIL" or ended.value is None or cost is None else [cost]
         with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
             retrying(lambda: self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values))
         trial.state, trial.values = TrialState[state], values

@@ -1,0 +1,54 @@
+"""The weight of each class in the training loss, as the settings say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from automl_pt.config import Settings
+from automl_pt.core.errors import ConfigError
+from automl_pt.core.text import printable
+
+#: classes that a message lists
+LISTED = 20
+
+
+def class_weights(config: Settings, labels: Tensor, classes: Sequence[str] | int) -> Tensor | None:
+    """Return float32[classes] for training labels int64[N], on their device; None where all classes weigh alike.
+
+    A class that the settings do not name weighs 1. `classes` are their names, or their number where none is named.
+    Raises ConfigError for a name that is no class.
+    """
+    asked = config.class_weights
+    if asked == "none":
+        return None
+    if isinstance(asked, str):
+        count = classes if isinstance(classes, int) else len(classes)
+        counts = torch.bincount(labels, minlength=count).float()
+        return counts.sum() / (len(counts) * counts)
+    names = [] if isinstance(classes, int) else list(classes)
+    require_classes(config, names)
+    weights = torch.ones(len(names), device=labels.device)
+    for name, weight in asked:
+        weights[names.index(name)] = weight
+    return weights
+
+
+def require_classes(config: Settings, classes: Sequence[str]) -> None:
+    """Raise ConfigError, with near names, where `class_weights` names what is no class of the data."""
+    if isinstance(config.class_weights, str):
+        return
+    unknown = [name for name, _ in config.class_weights if name not in classes]
+    if unknown:
+        raise ConfigError([f"class_weights: {_no_class(name, classes)}" for name in unknown])
+
+
+def _no_class(name: str, classes: Sequence[str]) -> str:
+    near = get_close_matches(name, classes, n=1)
+    more = ", ..." if len(classes) > LISTED else ""
+    known = ", ".join(map(printable, classes[:LISTED])) + more
+    hint = f"did you mean {printable(near[0])!r}? " if near else ""
+    return f"no class is called {printable(name)!r}; {hint}The classes are {known}"
