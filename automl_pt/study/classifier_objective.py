@@ -50,7 +50,7 @@ def prepare_material(
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    extra = dimensions(nets, config.backbone_options)
+    extra = dimensions(nets, config.backbone_options, [entry.name for entry in config.entries])
 
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
         return _prove(config, nets, data, plugins, engine, unwanted)

@@ -48,4 +48,5 @@ def trial_config(
         seed=derive_seed(config.seed, "trial", number),
         backbone_options=space.options(params),
         head="probe" if starts_at_probe(config, backbone, probes) else "new",
+        searched=space.settings(params),
     )

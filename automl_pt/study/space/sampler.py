@@ -40,7 +40,7 @@ def suggest(
     if number == 0:
         return space.default()
     if number < STARTUP or not ranking:
-        return space.at(_filling(seed, number, 3 + len(space.extra)))
+        return space.at(_filling(seed, number, space.axes))
     return _ask_tpe(space, params, ranking, derive_seed(seed, "sampler", number))
 
 
