@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.plugins.hookspecs import hookimpl
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 
 if TYPE_CHECKING:
     from automl_pt.model.load import load_model
     from automl_pt.runs.run import train
+    from automl_pt.study.pruning.base import PruningRule
     from automl_pt.study.search import search
 
 __version__ = "0.1.0"
@@ -28,14 +31,20 @@ __all__ = [
     "Hints",
     "LabeledImages",
     "LazyImages",
+    "Pruner",
+    "PruningRule",
     "PublishedWeights",
+    "Sampler",
     "hookimpl",
     "load_model",
     "search",
     "train",
 ]
 
-_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.runs.run"}
+_LAZY = {
+    **{"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.runs.run"},
+    "PruningRule": "automl_pt.study.pruning.base",
+}
 
 
 def __getattr__(name: str) -> Any:

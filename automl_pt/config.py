@@ -286,7 +286,10 @@ class SearchConfig(Settings):
         description="the study's name; default: made from the dataset's",
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
-    pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
+    sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
+    pruner: str = Field(
+        "rungs", description="which trials go on: rungs, an Optuna pruner's name, a plugin's, or none for all"
+    )
     workers: CountOrZero | None = Field(
         None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
     )
@@ -373,10 +376,13 @@ class SearchConfig(Settings):
     def _search_mistakes(self) -> Iterator[tuple[set[str], str]]:
         """Yield what is wrong with the searched settings: each for itself, or beside the others."""
         given = [(text.partition("=")[0].strip(), text) for text in as_texts(self.search) if isinstance(text, str)]
+        own = SearchConfig.model_fields.keys() - TrainConfig.model_fields.keys()
         for name, _ in given:
             if name in OWN_SETTINGS:
                 yield {"search"}, f"search: {OWN_SETTINGS[name][1]}"
-        rest = [text for name, text in given if name not in OWN_SETTINGS]
+            elif name in own:
+                yield {"search"}, f"search: {name} is a setting of the search, not of a run; give it outside of search"
+        rest = [text for name, text in given if name not in {*OWN_SETTINGS, *own}]
         entries, mistakes = parse_entries(rest, TrainConfig, SHARED)
         for mistake in mistakes:
             yield {"search"}, mistake

@@ -12,12 +12,14 @@ import pluggy
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
 #: the entry-point group, and the name plugins mark their hooks for
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
-REGISTERING = ("register_backbones", "register_datasets")
+REGISTERING = ("register_backbones", "register_datasets", "register_samplers", "register_pruners")
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -33,6 +35,18 @@ def register_backbones() -> Iterable[Backbone | Catalogue]:
 @hookspec
 def register_datasets() -> Iterable[Dataset]:
     """Return the datasets this plugin offers."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_samplers() -> Iterable[Sampler]:
+    """Return the samplers this plugin offers: what chooses the point of the next trial, by `--sampler NAME`."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_pruners() -> Iterable[Pruner]:
+    """Return the pruners this plugin offers: what says which trials go on, by `--pruner NAME`."""
     raise AssertionError("a specification is not called")
 
 

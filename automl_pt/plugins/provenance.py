@@ -16,7 +16,9 @@ from automl_pt.plugins.registry import Registry
 BUILT_IN = "built in"
 
 
-def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> list[dict[str, Any]]:
+def used_plugins(
+    plugins: Plugins, backbones: Iterable[str], dataset: str, sampler: str = "", pruner: str = ""
+) -> list[dict[str, Any]]:
     """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
 
     A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
@@ -25,7 +27,9 @@ def used_plugins(plugins: Plugins, backbones: Iterable[str], dataset: str) -> li
     found: dict[str, dict[str, Any]] = {}
     datasets, nets = plugins.datasets(), plugins.backbones()
     asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
-    asked += [(datasets, dataset)] if dataset in datasets else []
+    others: list[tuple[Registry[Any], str]] = [(datasets, dataset)]
+    others += [(plugins.samplers(), sampler), (plugins.pruners(), pruner)]
+    asked += [(registry, name) for registry, name in others if name in registry]
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:

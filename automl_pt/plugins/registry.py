@@ -9,8 +9,10 @@ from typing import Generic, TypeVar
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 
-V = TypeVar("V", Backbone, Dataset)
+V = TypeVar("V", Backbone, Dataset, Sampler, Pruner)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ BUILTIN = (
     "automl_pt.builtin.timm_backbones",
     "automl_pt.builtin.digits",
     "automl_pt.builtin.torchvision_datasets",
+    "automl_pt.study.space.builtin",
+    "automl_pt.study.pruning.builtin",
 )
 BUILTIN_ORIGIN = "built in"
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"
@@ -87,8 +89,8 @@ def _marks_hook(decorator: ast.expr) -> bool:
 
 
 def _builtin(name: str) -> Source:
-    short = name.removeprefix("automl_pt.builtin.")
-    path = Path(__file__).parents[1] / "builtin" / f"{short}.py"
+    short = name.removeprefix("automl_pt.").removeprefix("builtin.")
+    path = Path(__file__).parents[2].joinpath(*name.split(".")).with_suffix(".py")
     remedy = "install automl-pt anew; a part of it is missing"
     return Source(short, "", BUILTIN_ORIGIN, True, lambda: import_module(name), path, remedy)
 

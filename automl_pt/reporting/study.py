@@ -56,6 +56,8 @@ class StudyReport:
     probes: tuple[ProbeRecord, ...] = ()
     #: number of classes; 0 where the study does not say
     classes: int = 0
+    #: what is searched, in words; None where the study does not say
+    searched: str | None = None
 
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
@@ -118,6 +120,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         made=read_object(directory / MADE),
         probes=probes,
         classes=about.get("classes", 0),
+        searched=str(about["searched"]) if "searched" in about else None,
     )
 
 

@@ -65,7 +65,7 @@ def prepare_material(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(plugins, config.backbones, config.dataset),
+        plugins=used_plugins(plugins, config.backbones, config.dataset, config.sampler, config.pruner),
         dimensions=extra,
         prove=prove,
         notes=data.notes,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from automl_pt.config import SearchConfig
 from automl_pt.core.text import counted
+from automl_pt.plugins.samplers import Suggest
 from automl_pt.study.budget import Budget
 from automl_pt.study.events import (
     EpochDone,
@@ -35,6 +36,7 @@ from automl_pt.study.probing import Probing
 from automl_pt.study.pruning.base import Rule, Standing
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.space.next_trial import add_trial, trial_config
+from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, probe_seconds
 from automl_pt.study.store.trials import EndState, Ledger
@@ -57,6 +59,7 @@ class Coordinator:
     space: Space
     budget: Budget
     stop: Callable[[], int | None]
+    suggest: Suggest = suggest
     #: None unless the search may end early on its own
     flatness: Flatness | None = None
     #: None where the search does not start from weights, or no probe is wanted
@@ -152,7 +155,7 @@ class Coordinator:
         if len(trials) >= self._total:
             return None
         if self._wants_another(standings):
-            number = add_trial(self.ledger, self.space, self.rule, self.config.seed)
+            number = add_trial(self.ledger, self.space, self.rule, self.config.seed, self.suggest)
             return self._start(number, 0, self.rule.until(0))
         return self._next_start()  # the study is smaller now, and some that waited may climb
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
-    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat", "pruner"]
-    + ["refit", "ensemble", "average"]
+    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
+    + ["sampler", "pruner", "refit", "ensemble", "average"]
     + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
 )
 

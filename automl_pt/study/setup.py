@@ -32,10 +32,11 @@ from automl_pt.study.objective import Material, Proof, Subject
 from automl_pt.study.plateau import Flatness
 from automl_pt.study.probing import Probing, wants_probe
 from automl_pt.study.pruning.base import Rule
-from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
+from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import Offer, offer
+from automl_pt.study.space.next_trial import chosen_sampler
 from automl_pt.study.space.points import few_images, settle
 from automl_pt.study.space.space import make_space, require_batch_sizes
 from automl_pt.study.store.backends import (
@@ -93,7 +94,9 @@ def open_study(
     budget.slots = engine.slots
     offered = _offer(config, material, proof, ledger, engine, has_grown)
     on_features = trains_on_features(config)
-    rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
+    registered = plugins if plugins is not None else load_plugins(config.plugins)
+    pruner = "none" if on_features else config.pruner
+    rule = make_rule(pruner, config.epochs, material.train_images, ledger.study, registered)
     _require_same_rungs(config, ledger, rule, directory)
     steps = Steps(subject, config, directory, plugins, engine, lambda: stop() is not None)
     shelf = Shelf(directory, subject.publish)
@@ -106,9 +109,12 @@ def open_study(
         space=make_space(config, material.train_images, material.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
+        suggest=chosen_sampler(config.sampler, registered),
         probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(steps) if config.stop_when_flat else None,
     )
+    with ledger.turn():
+        ledger.set_about({**ledger.about(), "searched": coordinator.space.text()})
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
@@ -142,12 +148,13 @@ def storage_url(config: SearchConfig, directory: Path) -> str:
     return config.storage or default_url(directory)
 
 
-def untouched(config: SearchConfig, directory: Path) -> Tidied:
+def untouched(config: SearchConfig, directory: Path, plugins: Plugins) -> Tidied:
     """Return what leaves no trace of a search that is refused before it has begun.
 
-    Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
+    Raises StorageError for a storage that cannot be named, UnknownNameError for a sampler or pruner.
     """
-    require_rule(config.pruner)
+    plugins.sampler(config.sampler)
+    plugins.pruner(config.pruner)
     beside = files_of(storage_url(config, directory), config.name or directory.name)
     return Tidied(directory, mark="study.json", names=PRELIMINARY, beside=beside)
 

@@ -14,11 +14,13 @@ from automl_pt.plugins.registry import Registry
 from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
+from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
-    """Check the backbone, the dataset, or all that the plugin of that name offers; yield each name that passed.
+    """Check what is registered under that name, or all that the plugin of that name offers; yield each that passed.
 
     `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
     UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
@@ -27,11 +29,14 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     mine = name in {plugin.name for plugin in plugins.loaded}
     nets = [n for n in backbones.values_by_name if n == name or (mine and backbones.owners[n] == name)]
     sets = [n for n in datasets.values_by_name if n == name or (mine and datasets.owners[n] == name)]
+    samplers, pruners = plugins.samplers(), plugins.pruners()
+    choosing = [n for n in samplers if n == name or (mine and samplers.owners[n] == name)]
+    pruning = [n for n in pruners if n == name or (mine and pruners.owners[n] == name)]
     if not nets and name in backbones:
         nets = [name]
     tracks = name in tracker_names(plugins)
-    if not nets and not sets and not tracks:
-        known = [*backbones, *datasets, *(plugin.name for plugin in plugins.loaded)]
+    if not (nets or sets or choosing or pruning or tracks):
+        known = [*backbones, *datasets, *samplers, *pruners, *(plugin.name for plugin in plugins.loaded)]
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
         raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
     for found in nets:
@@ -42,6 +47,14 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
         with _named(plugins, datasets, found):
             check_dataset(datasets[found], root=root)
         yield f"dataset {found}"
+    for found in choosing:
+        with _named(plugins, samplers, found):
+            check_sampler(samplers[found])
+        yield f"sampler {found}"
+    for found in pruning:
+        with _named(plugins, pruners, found):
+            check_pruner(found, plugins=plugins)
+        yield f"pruner {found}"
     if tracks:
         with TemporaryDirectory() as folder:
             check_tracker(name, Path(folder), plugins=plugins)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl_pt.core.text import counted, printable
-from automl_pt.reporting.html.formats import duration, loss, number, percent, spread
+from automl_pt.reporting.html.formats import duration, loss, number, percent, setting, spread
 from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.judged import Judged
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import made_lines
-from automl_pt.study.records import TrialRecord, title
+from automl_pt.study.records import TrialRecord, in_order, title
 
 
 def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
@@ -40,10 +40,8 @@ def _which(report: StudyReport, best: TrialRecord) -> str:
 
 
 def _settings(params: Mapping[str, Any]) -> str:
-    """Name every setting that was searched, learning rate and batch size first; the backbone is named before them."""
-    names = {"lr": "learning rate", "batch_size": "batch size"}
-    order = [*(key for key in names if key in params), *sorted(set(params) - {*names, "backbone"})]
-    shown = [printable(f"{names.get(key, key)} {number(params[key])}") for key in order]
+    """Name every setting that was searched; the backbone is named before them."""
+    shown = [printable(f"{setting(key)} {number(params[key])}") for key in in_order(params) if key != "backbone"]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 

@@ -59,3 +59,42 @@ class Rule(Protocol):
 
     def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
         """Estimate how many epochs all trials together still have to do."""
+
+
+@dataclass
+class PruningRule:
+    """A base for rules: trials are compared after every one of the run's `epochs`, and none is ever ended.
+
+    A rule that inherits from it overrides at least `verdict`.
+    """
+
+    epochs: int
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Return no levels: trials are compared by their validation loss alone."""
+        return ()
+
+    def until(self, epoch: float) -> float:
+        """Return the next epoch."""
+        return math.floor(epoch) + 1
+
+    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+        """Let every trial go on."""
+        return "promote"
+
+    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+        """Rank by the loss of the weights kept; trials that failed or diverged come last."""
+        ended = [standing for standing in standings if standing.end or standing.losses]
+
+        def key(standing: Standing) -> tuple[float, int]:
+            return (math.inf if standing.end == "lost" else standing.best(standing.epoch), standing.number)
+
+        return [standing.number for standing in sorted(ended, key=key)]
+
+    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+        """Count with what ended trials took on average; before the first has ended, with all epochs."""
+        ended = [standing.epoch for standing in standings if standing.end is not None]
+        mean = sum(ended) / len(ended) if ended else self.epochs
+        under_way = sum(max(0.0, mean - standing.epoch) for standing in standings if standing.end is None)
+        return under_way + mean * max(0, total - len(standings))

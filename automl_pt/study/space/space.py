@@ -111,6 +111,24 @@ class Space:
         asked = self.extra if backbone is None else self.own(backbone)
         return found | {dimension.name: dimension.distribution for dimension in asked}
 
+    def fault(self, params: Any) -> str | None:
+        """Say what is wrong with a point that a plugin chose; None where it can be tried."""
+        if not isinstance(params, Mapping):
+            return f"{params!r}, which is no mapping"
+        backbone = params.get("backbone", self.backbones[0])
+        if backbone not in self.backbones:
+            return f"backbone {backbone!r}, which is not searched"
+        wanted = {"lr", "batch_size", *(d.name for d in self.own(backbone))}
+        wanted |= {"backbone"} if self.names_backbone or len(self.backbones) > 1 else set()
+        if params.keys() != wanted:
+            return f"the settings {sorted(params.keys())}, which have to be {sorted(wanted)}"
+        if not isinstance(params["lr"], float) or not self.lr[0] <= params["lr"] <= self.lr[1]:
+            return f"lr {params['lr']!r}, which is not from {self.lr[0]:g} to {self.lr[1]:g}"
+        if params["batch_size"] not in self.batch_sizes:
+            return f"batch_size {params['batch_size']!r}, which is not one of {', '.join(map(str, self.batch_sizes))}"
+        wrong = [d for d in self.own(backbone) if not d.holds(params[d.name])]
+        return f"{wrong[0].name} {params[wrong[0].name]!r}, but searched is {wrong[0].words()}" if wrong else None
+
     def _params(self, lr: float, batch_size: int, backbone: str, options: Sequence[Any]) -> dict[str, Any]:
         plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
         own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone in (None, backbone)}
