@@ -20,6 +20,8 @@ EXAMPLES = DOCS / "reference" / "hooks"
 USES = {
     "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
+    "register_samplers": "automl-pt search digits --plugin register_samplers.py --sampler acme/grid",
+    "register_pruners": "automl-pt search digits --plugin register_pruners.py --pruner acme/twice",
 }
 HEAD = """# Hooks
 

@@ -6,12 +6,10 @@ import math
 from collections.abc import Callable
 from typing import get_args
 
-import optuna
-
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.study.pruning.base import Rule, Standing, Verdict
-from automl_pt.study.pruning.optuna_rules import OptunaRule, make_rule
+from automl_pt.study.pruning.optuna_rules import OptunaRule, make_rule, study_in_memory
 from automl_pt.testing.contract import expect, no_network
 
 TRIALS = 8
@@ -55,12 +53,7 @@ class _Study:
     """Trials with made-up losses, which go on from point to point as a rule says."""
 
     def __init__(self, epochs: int) -> None:
-        before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            self.optuna = optuna.create_study()
-        finally:
-            optuna.logging.set_verbosity(before)
+        self.optuna = study_in_memory()
         self.trials = [self.optuna.ask() for _ in range(TRIALS)]
         self.epochs = epochs
         self.losses: list[dict[int, float]] = [{} for _ in range(TRIALS)]

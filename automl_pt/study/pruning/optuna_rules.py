@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner
 from automl_pt.core.errors import PluginError
 from automl_pt.plugins.manager import Plugins
 from automl_pt.study.pruning.base import PruningRule, Rule, Standing, Verdict
+from automl_pt.study.quiet import quiet
 
 T = TypeVar("T")
 METHODS = ("until", "verdict", "ranking", "expected_epochs")
@@ -39,6 +40,12 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
         )
     rule: Rule = made
     return rule if plugins.is_own(plugins.pruners(), name) else WatchedRule(name, rule, plugins)
+
+
+def study_in_memory() -> optuna.Study:
+    """Return an empty study that nothing keeps."""
+    with quiet():
+        return optuna.create_study()
 
 
 @dataclass
