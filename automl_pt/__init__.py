@@ -18,11 +18,14 @@ from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 
 if TYPE_CHECKING:
     from automl_pt.api.search import search
     from automl_pt.model.load import load_model
     from automl_pt.runs.run import train
+    from automl_pt.study.pruning.base import PruningRule
 
 
 __all__ = [
@@ -34,14 +37,20 @@ __all__ = [
     "LazyImages",
     "Metric",
     "Predictions",
+    "Pruner",
+    "PruningRule",
     "PublishedWeights",
+    "Sampler",
     "hookimpl",
     "load_model",
     "search",
     "train",
 ]
 
-_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.api.search", "train": "automl_pt.runs.run"}
+_LAZY = {
+    **{"load_model": "automl_pt.model.load", "search": "automl_pt.api.search", "train": "automl_pt.runs.run"},
+    "PruningRule": "automl_pt.study.pruning.base",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ from pydantic import (
 
 from automl_pt.core.config_files import toml_mistake
 from automl_pt.core.errors import ConfigError
+from automl_pt.core.search_entries import Entry, as_texts, corners, parse_entries
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
@@ -298,6 +299,32 @@ class TrainConfig(Settings):
     lr: Rate = Field(0.001, description="initial learning rate of SGD")
 
 
+def _shared(why: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), why)
+
+
+#: fields of a run in which the trials of a study cannot differ, and why; they may differ in any other
+SHARED = {
+    **_shared("all trials of a study train and validate on the same images", "dataset root download val_fraction"),
+    **_shared("all trials of a study train and validate on the same images", "test_fraction max_bad follow_links"),
+    **_shared("all trials of a study train and validate on the same images", "image_column label_column split_column"),
+    **_shared("all trials of a study train and validate on the same images", "group_column group_by"),
+    **_shared("trials of other lengths cannot be compared", "epochs patience stop_rule min_delta keep"),
+    **_shared("the probe and the range of learning rates suit one start", "pretrained weights freeze head features"),
+    **_shared("each trial has a seed of its own, made from the study's", "seed"),
+    **_shared("memory and speed of a trial are measured once for all", "image_size micro_batch_size precision"),
+    **_shared("it says how or where a run is computed, not what", "device threads deterministic cuda_graph compile"),
+    **_shared("it says how or where a run is computed, not what", "checkpoint_minutes cache_dir plugins trackers"),
+    **_shared("it says how or where a run is computed, not what", "scale_lr"),
+}
+#: searched by a setting of its own; what an entry for it has to look like
+OWN_SETTINGS = {
+    "lr": ("lr", "lr is searched on a log scale, LOW:HIGH such as 1e-4:1.0, and is given once, here or by --lr"),
+    "batch_size": ("batch_sizes", "batch_size takes sizes such as 8,16,32, given once, here or by --batch-size"),
+    "backbone": ("backbones", "backbone takes names separated by commas, given once, here or by --backbone"),
+}
+
+
 class SearchConfig(Settings):
     """Settings of a study."""
 
@@ -312,6 +339,12 @@ class SearchConfig(Settings):
         min_length=1,
         description="batch sizes to choose from; default: powers of two from 8 to 256 that data and device allow",
     )
+    search: tuple[str, ...] = Field(
+        (),
+        description="a further setting of a run to search: NAME=LOW:HIGH, on a log scale where HIGH is at least 100 "
+        "times LOW (or LOW:HIGH:log, LOW:HIGH:linear); NAME=VALUE,VALUE,...; or NAME alone for all values of a choice. "
+        "Trial 0 has the value that the setting has otherwise, or the nearest",
+    )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="seconds after which the search ends with what it has")
     name: str | None = Field(
@@ -320,7 +353,10 @@ class SearchConfig(Settings):
         description="the study's name; default: made from the dataset's",
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
-    pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
+    sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
+    pruner: str = Field(
+        "rungs", description="which trials go on: rungs, an Optuna pruner's name, a plugin's, or none for all"
+    )
     engine: str | None = Field(
         None,
         min_length=1,
@@ -384,6 +420,16 @@ class SearchConfig(Settings):
         settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was
         return settled
 
+    @model_validator(mode="before")
+    @classmethod
+    def _entries_with_own_settings(cls, settings: Any) -> Any:
+        return with_own_settings(settings) if isinstance(settings, dict) and "search" in settings else settings
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return what is searched besides learning rate, batch size and backbone."""
+        return parse_entries(self.search, TrainConfig, SHARED)[0]
+
     @field_validator("max_params", mode="before")
     @classmethod
     def _with_unit(cls, value: Any) -> Any:
@@ -408,6 +454,7 @@ class SearchConfig(Settings):
         yield from self._of_ray()
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
+        yield from self._search_mistakes()
         if self.average and self.pretrained is False and not self.weights:
             rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
             yield {"average", "pretrained", "weights"}, rule
@@ -423,6 +470,26 @@ class SearchConfig(Settings):
             rule = "with engine 'ray' a trial's device follows from gpus_per_trial: leave out device"
             yield {"engine", "device"}, f"{rule}, got {self.device!r}"
 
+    def _search_mistakes(self) -> Iterator[tuple[set[str], str]]:
+        """Yield what is wrong with the searched settings: each for itself, or beside the others."""
+        given = [(text.partition("=")[0].strip(), text) for text in as_texts(self.search) if isinstance(text, str)]
+        own = SearchConfig.model_fields.keys() - TrainConfig.model_fields.keys()
+        for name, _ in given:
+            if name in OWN_SETTINGS:
+                yield {"search"}, f"search: {OWN_SETTINGS[name][1]}"
+            elif name in own:
+                yield {"search"}, f"search: {name} is a setting of the search, not of a run; give it outside of search"
+        rest = [text for name, text in given if name not in {*OWN_SETTINGS, *own}]
+        entries, mistakes = parse_entries(rest, TrainConfig, SHARED)
+        for mistake in mistakes:
+            yield {"search"}, mistake
+        broken = dict[str, set[str]]()
+        for values in corners(entries):
+            for names, rule in Settings.contradictions(self.model_copy(update=values)):
+                if names & values.keys() and rule not in broken:
+                    broken[rule] = names
+                    yield {"search", *names}, f"search: {rule}"
+
     @property
     def models_kept(self) -> int:
         """Return how many of the best trials keep their weights, those that are to be joined among them."""
@@ -437,12 +504,47 @@ class SearchConfig(Settings):
         seed: int,
         backbone_options: tuple[str, ...] = (),
         head: str | None = None,
+        searched: Mapping[str, Any] | None = None,
     ) -> TrainConfig:
         """Fix the searched settings and the seed: the run that one trial is; its options come after those given."""
         shared = {name: getattr(self, name) for name in Settings.model_fields}
         own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
-        own |= {} if head is None else {"head": head}
+        own |= {**({} if head is None else {"head": head}), **(searched or {})}
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
+
+
+def with_own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose `search` no longer has the entries of lr, batch_size and backbone: they set lr and so on.
+
+    One that is set already, or cannot be read, stays: the check of the entries says why.
+    """
+    texts = as_texts(settings["search"])
+    moved, rest = dict[str, Any](), list[Any]()
+    for text in texts if isinstance(texts, list | tuple) else ():
+        name, _, values = (part.strip() for part in str(text).partition("="))
+        target = OWN_SETTINGS[name][0] if name in OWN_SETTINGS else None
+        found = _own_values(name, values) if target is not None and target not in {*settings, *moved} else None
+        if target is None or found is None:
+            rest.append(text)
+        else:
+            moved[target] = found
+    return {**settings, **moved, "search": tuple(rest) if isinstance(texts, list | tuple) else texts}
+
+
+def _own_values(name: str, text: str) -> tuple[Any, ...] | None:
+    """Read the values of one of `OWN_SETTINGS`; None where they cannot be read. A range of batch sizes is doubled."""
+    try:
+        if name == "backbone":
+            return tuple(part.strip() for part in text.split(",") if part.strip()) or None
+        if name == "lr":
+            low, _, high = text.removesuffix(":log").partition(":")
+            return float(low), float(high or low)
+        if ":" not in text:
+            return tuple(int(part) for part in text.split(","))
+        first, last = (int(part) for part in text.removesuffix(":log").split(":"))
+        return tuple(first * 2**power for power in range(32) if first * 2**power <= last) if first > 0 else None
+    except ValueError:
+        return None
 
 
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from automl_pt.data.prepare import Pixels, prepare
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.proxy_run import due_after
 from automl_pt.study.pruning.rungs import SCHEDULES
-from automl_pt.study.space.sampler import _filling
+from automl_pt.study.space.sampler import filling
 from automl_pt.study.space.space import Space
 from automl_pt.training.evaluation import evaluate
 from automl_pt.training.layout import arrange
@@ -219,7 +219,7 @@ def main() -> None:
         key = f"{name}-{seed}-{epochs}"
         found = kept().get(key, {"images": [len(part.labels) for part in parts], "trials": []})
         for number in range(TRIALS):
-            params = space.default() if number == 0 else space.at(_filling(seed, number, 3))
+            params = space.default() if number == 0 else space.at(filling(seed, number, 3))
             settings = (backbone, *parts, data.hints, params, derive_seed(seed, "trial", number), int(epochs))
             if number == len(found["trials"]):
                 found["trials"].append(curve(*settings, augment=augment))

@@ -27,9 +27,10 @@ import optuna
 import record
 
 from automl_pt.study.pruning.base import TrialProgress
-from automl_pt.study.pruning.optuna_rules import PRUNERS
+from automl_pt.study.pruning.builtin import register_pruners
 from automl_pt.study.pruning.rungs import Rungs
 
+PRUNERS = {pruner.name: pruner for pruner in register_pruners() if pruner.name != "rungs"}
 CURVES = record.RESULTS / "search_curves.json"
 #: a look at a fifth as many images as an epoch learns from, at a third of the price of learning from one
 LOOK = 0.2 / 3.2
@@ -103,7 +104,7 @@ def of_optuna(name: str, trials: list[dict]) -> GivenWeights:
     epochs = max(len(trial["raw"]) for trial in trials)
     # Hyperband draws a trial's bracket from the study's name: a fixed one makes the replay repeatable
     study = optuna.create_study(
-        pruner=PRUNERS[name](epochs), sampler=optuna.samplers.RandomSampler(seed=1), study_name="replay"
+        pruner=PRUNERS[name].make(epochs, 0), sampler=optuna.samplers.RandomSampler(seed=1), study_name="replay"
     )
     return [float(_one(study, trial)) for trial in trials], 0
 

@@ -22,6 +22,8 @@ USES = {
     "register_executors": "automl-pt search digits --plugin register_executors.py --engine acme/thread",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
     "register_metrics": "automl-pt train digits --plugin register_metrics.py",
+    "register_samplers": "automl-pt search digits --plugin register_samplers.py --sampler acme/grid",
+    "register_pruners": "automl-pt search digits --plugin register_pruners.py --pruner acme/twice",
 }
 HEAD = """# Hooks
 

@@ -21,6 +21,9 @@ from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler, SearchSpace, Suggest
+from automl_pt.study.pruning.base import PruningRule
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
 FOLDER = Path(__file__).parent / "reference"
@@ -76,6 +79,11 @@ def values_page() -> str:
                 LabeledImages,
                 LazyImages,
                 ExecutorFactory,
+                Sampler,
+                Suggest,
+                SearchSpace,
+                Pruner,
+                PruningRule,
             )
         ),
         class_text(Metric),

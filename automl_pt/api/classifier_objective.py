@@ -55,7 +55,7 @@ def prepare_search_data(
         require_asked(data.manifest, split_settings(config), manifest)
     require_classes(config, data.manifest.classes)
     require_value(plugins.objective(config.objective), len(data.manifest.classes))
-    extra = dimensions(nets, config.backbone_options)
+    extra = dimensions(nets, config.backbone_options, [entry.name for entry in config.entries])
 
     def prove(engine: Engine, unwanted: Callable[[], bool]) -> Proof:
         return _prove(config, nets, data, plugins, engine, unwanted)
@@ -70,7 +70,14 @@ def prepare_search_data(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(plugins, config.backbones, config.dataset, config.objective),
+        plugins=used_plugins(
+            plugins,
+            config.backbones,
+            config.dataset,
+            objective=config.objective,
+            sampler=config.sampler,
+            pruner=config.pruner,
+        ),
         dimensions=extra,
         prove=prove,
         notes=data.notes,

@@ -107,10 +107,11 @@ def steps(
     objective = objective or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
+    plugins = plugins if plugins is not None else load_plugins(config.plugins)
     trackers = _trackers(config, plugins, notices)
     require_executor(config, plugins)
     directory = Path(directory).absolute()
-    begun = untouched(config, directory)
+    begun = untouched(config, directory, plugins)
     plugins_before(config, directory, plugins)
     config = yield from _started(config, objective, plugins)
     with ExitStack() as stack:

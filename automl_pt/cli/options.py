@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
 from automl_pt.core.config_files import read_toml
+from automl_pt.core.search_entries import plain_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
@@ -68,7 +69,7 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
     text = f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}"
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
-    plain = _plain(field.annotation)
+    plain = plain_type(field.annotation)
     if name == "pretrained":  # the other way has a name of its own; --no-pretrained is what it was called before
         return click.option("--pretrained/--from-scratch", " /--no-pretrained", name, default=None, help=help_text)
     if plain is bool:
@@ -93,16 +94,6 @@ def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any])
     settings = read_toml(config) if config is not None else {}
     source = str(config) if config is not None else "settings"
     return make(kind, {**settings, **given}, source=source, toml=config is not None)
-
-
-def _plain(annotation: Any) -> Any:
-    """Strip `Annotated` and `| None` from a type."""
-    if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
-    arguments = get_args(annotation)
-    if type(None) in arguments:
-        return _plain(next(argument for argument in arguments if argument is not type(None)))
-    return annotation
 
 
 def _shown(default: Any) -> str:

@@ -32,6 +32,8 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
         console.print(_trial_table(report, metrics))
     for line in _answer(report):
         console.print(line)
+    for line in _mattered(report):
+        console.print(text(line))
     for line in extras_lines(report.made):
         console.print(text(line))
 
@@ -89,6 +91,8 @@ def _head(report: StudyReport) -> Iterable[str]:
     what = f"{text(', '.join(report.backbones))} on {text(report.dataset or '?')}"
     why = f" ({report.stopped})" if report.stopped else ""
     yield f"study {text(report.name)}: {what}, {report.status}{why}"
+    if report.searched is not None:
+        yield f"searched: {text(report.searched)}"
     states = ", ".join(f"{count} {state}" for state, count in report.states().items())
     yield counted(len(report.trials), "trial") + (f": {states}" if states else "")
 
@@ -159,6 +163,19 @@ def _answer(report: StudyReport) -> Iterable[str]:
         yield "test split: " + ", ".join(f"{text(name)} {_number(value)}" for name, value in report.test.items())
     if report.model is not None:
         yield f"model: {text(report.model)}"
+
+
+def _mattered(report: StudyReport) -> Iterable[str]:
+    """Say which settings the order of the trials depended on, where there are trials enough to tell."""
+    from automl_pt.reporting.sections.space import space_section
+
+    found = space_section(report).get("importance", {})
+    if "shares" in found:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found["shares"].items())
+        yield f"what mattered, by fANOVA of {found['trials']} trials: {shares}"
+    if found.get("interactions"):
+        pairs = ", ".join(f"{one} with {other} {100 * share:.0f} %" for one, other, share in found["interactions"])
+        yield f"together, beyond each alone: {pairs}"
 
 
 def _param(value: Any) -> str:

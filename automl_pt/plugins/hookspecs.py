@@ -14,12 +14,21 @@ from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.metric import Metric
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
 #: the entry-point group, and the name plugins mark their hooks for
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
-REGISTERING = ("register_backbones", "register_datasets", "register_executors", "register_metrics")
+REGISTERING = (
+    "register_backbones",
+    "register_datasets",
+    "register_samplers",
+    "register_pruners",
+    "register_executors",
+    "register_metrics",
+)
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -45,8 +54,20 @@ def register_executors() -> Iterable[ExecutorFactory]:
 
 
 @hookspec
+def register_samplers() -> Iterable[Sampler]:
+    """Return the samplers this plugin offers: what chooses the point of the next trial, by `--sampler NAME`."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def register_metrics() -> Iterable[Metric]:
     """Return the metrics of validation this plugin offers; each is computed after every epoch."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_pruners() -> Iterable[Pruner]:
+    """Return the pruners this plugin offers: what says which trials go on, by `--pruner NAME`."""
     raise AssertionError("a specification is not called")
 
 

@@ -26,8 +26,11 @@ from automl_pt.dataset import Dataset
 from automl_pt.metric import Metric
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.faults import plugins_fault
 from automl_pt.plugins.isolation import guarded
+from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.registry import Registry, V, collect
+from automl_pt.plugins.samplers import Sampler
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
 HOOKS = hookspecs.REGISTERING + hookspecs.TRACKING
@@ -91,6 +94,24 @@ class Plugins:
         """Return what `register_metrics` gave, with the plugin that each metric is of."""
         return self._registry("register_metrics", Metric, (Metric,))
 
+    def samplers(self) -> Registry[Sampler]:
+        """Return all registered samplers by name; raise PluginError for a required plugin that breaks the rules."""
+        return self._registry("register_samplers", Sampler, (Sampler,))
+
+    def pruners(self) -> Registry[Pruner]:
+        """Return all registered pruners by name; raise PluginError for a required plugin that breaks the rules."""
+        return self._registry("register_pruners", Pruner, (Pruner,))
+
+    def sampler(self, name: str) -> Sampler:
+        """Return the sampler called `name`, or raise UnknownNameError with near names."""
+        registry = self.samplers()
+        return self._find("sampler", name, registry, f"--sampler takes one of {', '.join(registry)}")
+
+    def pruner(self, name: str) -> Pruner:
+        """Return the pruner called `name`, or raise UnknownNameError with near names."""
+        registry = self.pruners()
+        return self._find("pruner", name, registry, f"--pruner takes one of {', '.join(registry)}")
+
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.
 
@@ -113,6 +134,26 @@ class Plugins:
     def is_builtin(self, backbone: str) -> bool:
         """Say whether a backbone of ours is registered under this name."""
         return self.provider(self.backbones(), backbone).origin == BUILTIN_ORIGIN
+
+    def is_own(self, registry: Registry[Any], name: str) -> bool:
+        """Say whether `name` is registered by this package itself."""
+        return self.provider(registry, name).origin == BUILTIN_ORIGIN
+
+    def owner_label(self, registry: Registry[Any], name: str) -> str:
+        """Return how the plugin that registered `name` is named in messages."""
+        return self.label(registry.owner(name))
+
+    @contextmanager
+    def running(self, registry: Registry[Any], name: str) -> Iterator[None]:
+        """Run code of a registered value in the block: errors name its plugin, and what it changed is put back."""
+        source = self._source(registry.owner(name))
+        remedy = f"correct the plugin, or search without it; {source.remedy}"
+        kind = registry.kind.__name__.lower()
+        with (
+            plugins_fault(f"the {kind} {name} failed", whose=str(source), remedy=remedy),
+            self._watched(source, f"its {kind} {name} was called"),
+        ):
+            yield
 
     def label(self, name: str) -> str:
         """Return how a plugin is named in messages: with its distribution, or file, and version."""

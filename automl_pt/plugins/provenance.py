@@ -17,7 +17,13 @@ BUILT_IN = "built in"
 
 
 def used_plugins(
-    plugins: Plugins, backbones: Iterable[str], dataset: str, objective: str = "val_loss"
+    plugins: Plugins,
+    backbones: Iterable[str],
+    dataset: str,
+    *,
+    objective: str = "",
+    sampler: str = "",
+    pruner: str = "",
 ) -> list[dict[str, Any]]:
     """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
 
@@ -27,8 +33,9 @@ def used_plugins(
     found: dict[str, dict[str, Any]] = {}
     datasets, nets, metrics = plugins.datasets(), plugins.backbones(), plugins.registered_metrics()
     asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
-    asked += [(datasets, dataset)] if dataset in datasets else []
-    asked += [(metrics, objective)] if objective in metrics else []
+    others: list[tuple[Registry[Any], str]] = [(datasets, dataset), (metrics, objective)]
+    others += [(plugins.samplers(), sampler), (plugins.pruners(), pruner)]
+    asked += [(registry, name) for registry, name in others if name in registry]
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:

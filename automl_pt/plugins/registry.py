@@ -11,8 +11,10 @@ from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
 from automl_pt.metric import Metric
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 
-V = TypeVar("V", Backbone, Dataset, ExecutorFactory, Metric)
+V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric)
 
 
 @dataclass(frozen=True)

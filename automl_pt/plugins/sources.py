@@ -24,6 +24,8 @@ BUILTIN = (
     "automl_pt.builtin.torchvision_datasets",
     "automl_pt.study.executor.builtin",
     "automl_pt.builtin.validation_metrics",
+    "automl_pt.study.space.builtin",
+    "automl_pt.study.pruning.builtin",
 )
 BUILTIN_ORIGIN = "built in"
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"

@@ -18,7 +18,7 @@ from automl_pt.study.resume import FREE
 from automl_pt.study.store.study_files import read_object
 
 #: what is searched, and for how long: shown for both
-SPACE = ("backbones", "lr", "batch_sizes", "epochs", "trials", "pruner")
+SPACE = ("backbones", "lr", "batch_sizes", "search", "epochs", "trials", "sampler", "pruner")
 
 
 @dataclass(frozen=True)

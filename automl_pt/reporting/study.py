@@ -56,6 +56,8 @@ class StudyReport:
     probes: tuple[ProbeRecord, ...] = ()
     #: number of classes; 0 where the study does not say
     classes: int = 0
+    #: what is searched, in words; None where the study does not say
+    searched: str | None = None
 
     @property
     def objective(self) -> str:
@@ -123,6 +125,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         made=read_object(directory / EXTRAS),
         probes=probes,
         classes=about.get("classes", 0),
+        searched=str(about["searched"]) if "searched" in about else None,
     )
 
 

@@ -236,7 +236,7 @@ def new_record(
             "counts": data.manifest.counts(),
             "left_out": len(data.manifest.left_out),
         },
-        "plugins": used_plugins(plugins, [config.backbone], config.dataset, config.objective),
+        "plugins": used_plugins(plugins, [config.backbone], config.dataset, objective=config.objective),
         # a search in this process, and its refit, were told the storage's URL
         "command": shlex.join(map(without_password, sys.argv)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

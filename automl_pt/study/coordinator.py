@@ -15,6 +15,7 @@ from typing import Literal
 
 from automl_pt.config import SearchConfig
 from automl_pt.core.text import counted
+from automl_pt.plugins.samplers import Suggest
 from automl_pt.study.budget import Budget
 from automl_pt.study.events import (
     EpochDone,
@@ -36,6 +37,7 @@ from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.records import chosen_by
 from automl_pt.study.space.next_trial import add_trial, trial_config
+from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, proxy_seconds
 from automl_pt.study.store.trials import EndState, TrialStore
@@ -58,6 +60,7 @@ class Coordinator:
     space: Space
     budget: Budget
     stop: Callable[[], int | None]
+    suggest: Suggest = suggest
     #: None unless the search may end early on its own
     plateau: Plateau | None = None
     #: None where the search does not start from weights, or no probe is wanted
@@ -157,7 +160,7 @@ class Coordinator:
         if len(trials) >= self._total:
             return None
         if self._wants_another(progress_list):
-            number = add_trial(self.trial_store, self.space, self.rule, self.config.seed)
+            number = add_trial(self.trial_store, self.space, self.rule, self.config.seed, self.suggest)
             return self._start(number, 0, self.rule.next_rung(0))
         return self._next_start()  # the study is smaller now, and some that waited may climb
 

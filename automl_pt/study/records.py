@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from automl_pt.config import OWN_SETTINGS
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return searched settings in the order in which a person reads them: those that every search has come first."""
+    first = list(OWN_SETTINGS)
+    return sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
 def title(number: int) -> str:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig, as_made, make
+from automl_pt.config import SHARED, SearchConfig, TrainConfig, as_made, make
 from automl_pt.core.errors import StudyError
+from automl_pt.core.search_entries import Entry, parse_entries
 from automl_pt.core.text import counted
 from automl_pt.plugins.provenance import how_to_get, missing_plugins, told
 from automl_pt.study.store.study_files import damaged, read_object
@@ -24,23 +25,10 @@ if TYPE_CHECKING:
 #: settings that say where, with what or how long a study is computed, not what is computed
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
-    + [
-        "trials",
-        "timeout",
-        "name",
-        "storage",
-        "workers",
-        "engine",
-        "ray_address",
-        "gpus_per_trial",
-        "cpus_per_trial",
-        "trial_timeout",
-        "keep_models",
-        "stop_when_flat",
-        "pruner",
-    ]
-    + ["refit", "ensemble", "average"]
-    + ["lr", "batch_sizes", "backbones", "report", "max_params", "max_ms"]
+    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
+    + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial"]
+    + ["sampler", "pruner", "refit", "ensemble", "average"]
+    + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
 )
 
 #: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
@@ -75,6 +63,7 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
         "settings": config.model_dump(mode="json", exclude=set(FREE)),
         "backbones": list(config.backbones),
         "lr": list(config.lr),
+        "search": [entry.text() for entry in config.entries],
         "first_rung": FIRST_RUNG,
     }
 
@@ -151,12 +140,28 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
         differences.append(
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
         )
+    differences += _searched(found.get("search", ()), wanted["search"])
     if differences:
         raise StudyError(
             "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow",
             given=f"{where}: {'; '.join(differences)}",
             remedy="give the same settings again, or another --name to begin a new study",
         )
+
+
+def _searched(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Say how the searched settings differ: each stays one, with its scale or choices, in a range that may grow."""
+    (before, _), (now, _) = (parse_entries(texts, TrainConfig, SHARED) for texts in (found, wanted))
+    were, are = {entry.name: entry for entry in before}, {entry.name: entry for entry in now}
+    return [
+        f"{name} was {_range(were.get(name))} and is {_range(are.get(name))}: a range may grow, not shrink"
+        for name in sorted(were.keys() | are.keys())
+        if name not in were or name not in are or not are[name].holds(were[name])
+    ]
+
+
+def _range(entry: Entry | None) -> str:
+    return "not searched" if entry is None else f"searched as {entry.text().partition('=')[2]}"
 
 
 def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

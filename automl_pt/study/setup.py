@@ -30,10 +30,11 @@ from automl_pt.study.model_store import ModelStore
 from automl_pt.study.objective import Objective, Proof, SearchData
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
-from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
+from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
+from automl_pt.study.space.next_trial import chosen_sampler
 from automl_pt.study.space.points import few_images, settle
 from automl_pt.study.space.space import make_space, require_batch_sizes
 from automl_pt.study.store.backends import (
@@ -91,9 +92,9 @@ def open_study(
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     on_features = trains_on_features(config)
-    rule = make_rule(
-        "none" if on_features else config.pruner, config.epochs, search_data.train_images, trial_store.study
-    )
+    registered = plugins if plugins is not None else load_plugins(config.plugins)
+    pruner = "none" if on_features else config.pruner
+    rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, registered)
     _require_same_rungs(config, trial_store, rule, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
@@ -106,11 +107,14 @@ def open_study(
         space=make_space(config, search_data.train_images, search_data.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
+        suggest=chosen_sampler(config.sampler, registered),
         linear_probes=LinearProbes(config, trial_store, model_store, engine)
         if wants_probe(config) and objective.probes
         else None,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
+    with trial_store.allocation_lock():
+        trial_store.set_about({**trial_store.about(), "searched": coordinator.space.text()})
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, search_data.plugins)
     few = few_images(config, search_data.train_images, offered.sizes)
@@ -146,12 +150,13 @@ def storage_url(config: SearchConfig, directory: Path) -> str:
     return config.storage or default_url(directory)
 
 
-def untouched(config: SearchConfig, directory: Path) -> Cleanup:
+def untouched(config: SearchConfig, directory: Path, plugins: Plugins) -> Cleanup:
     """Return what leaves no trace of a search that is refused before it has begun.
 
-    Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
+    Raises StorageError for a storage that cannot be named, UnknownNameError for a sampler or pruner.
     """
-    require_rule(config.pruner)
+    plugins.sampler(config.sampler)
+    plugins.pruner(config.pruner)
     beside = files_of(storage_url(config, directory), config.name or directory.name)
     return Cleanup(directory, mark="study.json", names=PRELIMINARY, beside=beside)
 

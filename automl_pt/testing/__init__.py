@@ -1,6 +1,6 @@
 """The contract of a plugin, as checks for its author's tests: one line each.
 
-    from automl_pt.testing import check_backbone, check_dataset, check_executor, check_metric, check_tracker
+    from automl_pt.testing import check_backbone, check_dataset, check_tracker
 
     def test_contract():
         check_backbone("acme/tiny")
@@ -13,6 +13,16 @@ from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
+from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
-__all__ = ["check_backbone", "check_dataset", "check_executor", "check_metric", "check_tracker"]
+__all__ = [
+    "check_backbone",
+    "check_dataset",
+    "check_executor",
+    "check_metric",
+    "check_pruner",
+    "check_sampler",
+    "check_tracker",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +16,16 @@ from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
+from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
 #: what a plugin can register: its name in messages, its registry, its check
-KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., None]], ...] = (
+KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., object]], ...] = (
     ("backbone", Plugins.backbones, check_backbone),
     ("dataset", Plugins.datasets, check_dataset),
+    ("sampler", Plugins.samplers, check_sampler),
+    ("pruner", Plugins.pruners, check_pruner),
     ("executor", Plugins.executors, check_executor),
     ("metric", Plugins.registered_metrics, check_metric),
 )
@@ -42,7 +45,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
         listed = [n for n in registry.values_by_name if n == name or (is_plugin and registry.owners[n] == name)]
         for found in listed or ([name] if name in registry else []):
             with _named(plugins, registry, found):
-                (partial(check, root=root) if word == "dataset" else check)(registry[found])
+                check(registry[found], **({"root": root} if word == "dataset" else {}))
             yield f"{word} {found}"
             passed += 1
     if name in tracker_names(plugins):

@@ -26,12 +26,12 @@ MINIMIZE = [StudyDirection.MINIMIZE]
 
 
 def close(storage: Any) -> None:
-    storage._backend.engine.dispose()
+    storage.engine.dispose()
 
 
 def test_sqlite_keeps_what_it_acknowledged_on_every_connection(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/study.db")
-    engine = storage._backend.engine  # type: ignore[attr-defined]
+    engine = storage.engine  # type: ignore[attr-defined]
     with engine.connect() as first, engine.connect() as second:
         for connection in (first, second):
             assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"

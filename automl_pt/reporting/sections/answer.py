@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_pt.core.text import counted, printable
-from automl_pt.reporting.html.formats import duration, loss, number, percent, spread
+from automl_pt.reporting.html.formats import duration, loss, number, percent, setting, spread
 from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import TrialRecord, chosen_by, disagreement, title
+from automl_pt.study.records import TrialRecord, chosen_by, disagreement, in_order, title
 from automl_pt.training.result import EpochResult, epochs_disagree
 
 
@@ -52,10 +52,8 @@ def _which(report: StudyReport, best: TrialRecord) -> str:
 
 
 def _settings(params: Mapping[str, Any]) -> str:
-    """Name every setting that was searched, learning rate and batch size first; the backbone is named before them."""
-    names = {"lr": "learning rate", "batch_size": "batch size"}
-    order = [*(key for key in names if key in params), *sorted(set(params) - {*names, "backbone"})]
-    shown = [printable(f"{names.get(key, key)} {number(params[key])}") for key in order]
+    """Name every setting that was searched; the backbone is named before them."""
+    shown = [printable(f"{setting(key)} {number(params[key])}") for key in in_order(params) if key != "backbone"]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 

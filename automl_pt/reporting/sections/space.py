@@ -1,4 +1,4 @@
-"""What was tried where, with which loss, and which setting the order of the trials depended on."""
+"""What was tried where, with which loss, and which settings the order of the trials depended on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_pt.reporting.sections import Section, missing
+from automl_pt.reporting.sections.interactions import interactions
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.quiet import quiet
 from automl_pt.study.records import TrialRecord
@@ -30,8 +31,9 @@ def space_section(report: StudyReport) -> Section:
         }
         for trial in trials
     ]
-    note = f"Colour: {measure}. The ring is the best trial" + (
-        "; crosses have no finite loss." if len(losses) < len(trials) else "."
+    note = (
+        f"{f'Searched: {report.searched}. ' if report.searched else ''}Colour: {measure}. The ring is the best trial"
+        + ("; crosses have no finite loss." if len(losses) < len(trials) else ".")
     )
     return {"measure": measure, "points": points, "note": note, "importance": importance(trials, losses)}
 
@@ -72,7 +74,10 @@ def importance(trials: Sequence[TrialRecord], losses: Mapping[int, float]) -> Se
         f"fANOVA of the order of {len(counting)} trials by that loss: how much of it each setting explains, "
         "interactions shared out. From so few trials it is a hint, not a measurement."
     )
-    return {"shares": shares, "trials": len(counting), "method": "fANOVA", "note": note}
+    pairs = interactions(counting, losses, varied)
+    if pairs:
+        note += " An interaction is what two settings explain together beyond what each does, by a random forest."
+    return {"shares": shares, "interactions": pairs, "trials": len(counting), "method": "fANOVA", "note": note}
 
 
 def _varies(trials: Sequence[TrialRecord], name: str) -> bool:

@@ -12,6 +12,7 @@ from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.model_store import ranked
 from automl_pt.study.records import ProbeRecord, TrialRecord
+from automl_pt.study.records import in_order as searched_in_order
 
 _REASONS = {
     "completed": "completed all epochs",
@@ -90,7 +91,7 @@ def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
 
 def _params(trials: Sequence[TrialRecord]) -> list[str]:
     """Name what was searched over; a parameter that never varied (one backbone) only takes room."""
-    names = sorted({name for trial in trials for name in trial.params}, key=lambda name: (name != "lr", name))
+    names = searched_in_order({name for trial in trials for name in trial.params})
     varied = [name for name in names if len({str(trial.params.get(name)) for trial in trials}) > 1]
     return varied or names
 

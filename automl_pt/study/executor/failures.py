@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from automl_pt.config import SHARED, TrainConfig
 from automl_pt.core.errors import AutomlError, CheckpointError, ConfigError, PluginError
 from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.study.executor.base import Report
@@ -12,8 +15,8 @@ OUT_OF_MEMORY = "out of memory"
 def report_failure(number: int, error: Exception | SystemExit) -> Report:
     """Turn what a trial raised into a report.
 
-    An error of ours about settings, data, weights, devices or the disk does not depend on learning rate and batch size:
-    it is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged checkpoint, a
+    An error of ours about shared settings, data, weights, devices or the disk does not depend on what is searched: it
+    is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged checkpoint, a
     plugin's fault (other trials may have another backbone) and everything unforeseen belong to the trial alone.
     """
     if isinstance(error, AutomlError) and not _belongs_to_the_trial(error):
@@ -26,5 +29,11 @@ def report_failure(number: int, error: Exception | SystemExit) -> Report:
 
 def _belongs_to_the_trial(error: AutomlError) -> bool:
     if isinstance(error, ConfigError):
-        return all(mistake.startswith(("batch_size", "lr")) for mistake in error.mistakes)
+        return all(_setting(mistake) in TrainConfig.model_fields.keys() - SHARED for mistake in error.mistakes)
     return isinstance(error, CheckpointError | PluginError)
+
+
+def _setting(mistake: str) -> str:
+    """Return the setting that a mistake begins with."""
+    found = re.match(r"\w+", mistake)
+    return found[0] if found else ""

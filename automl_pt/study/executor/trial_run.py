@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from automl_pt.config import TrainConfig
+from automl_pt.config import SHARED, TrainConfig
 from automl_pt.core.errors import NoLocksError, OutputError
 from automl_pt.core.locks import locked
 from automl_pt.data.by_content import data_by_content, has_pool, pool_of
@@ -26,8 +26,8 @@ from automl_pt.training.result import EpochResult
 
 #: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
 LEAVING = 10.0
-#: settings that differ between the trials of a study, and say nothing of its data
-PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
+#: settings that may differ between the trials of a study, and say nothing of its data
+PER_TRIAL = ("seed", *(name for name in TrainConfig.model_fields if name not in SHARED))
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:

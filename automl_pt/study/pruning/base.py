@@ -65,3 +65,45 @@ class Rule(Protocol):
 
     def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Estimate how many epochs all trials together still have to do."""
+
+
+@dataclass
+class PruningRule:
+    """A base for rules: trials are compared after every one of the run's `epochs`, and none is ever ended.
+
+    A rule that inherits from it overrides at least `verdict`.
+    """
+
+    epochs: int
+
+    @property
+    def rung_resources(self) -> tuple[float, ...]:
+        """Return no levels: trials are compared by their validation loss alone."""
+        return ()
+
+    def next_rung(self, epoch: float) -> float:
+        """Return the next epoch."""
+        return math.floor(epoch) + 1
+
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
+        """Let every trial go on."""
+        return "promote"
+
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
+        """Rank by the loss of the weights kept; trials that failed or diverged come last."""
+        ended = [trial_progress for trial_progress in progress_list if trial_progress.end or trial_progress.losses]
+
+        def key(trial_progress: TrialProgress) -> tuple[float, int]:
+            loss = math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch)
+            return (trial_progress.final(loss), trial_progress.number)
+
+        return [trial_progress.number for trial_progress in sorted(ended, key=key)]
+
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
+        """Count with what ended trials took on average; before the first has ended, with all epochs."""
+        ended = [trial_progress.epoch for trial_progress in progress_list if trial_progress.end is not None]
+        mean = sum(ended) / len(ended) if ended else self.epochs
+        under_way = sum(
+            max(0.0, mean - trial_progress.epoch) for trial_progress in progress_list if trial_progress.end is None
+        )
+        return under_way + mean * max(0, total - len(progress_list))

@@ -1,59 +1,65 @@
-"""Optuna's own pruners, and none at all, as rules."""
+"""From a registered pruner to the rule of a search: Optuna's pruners as rules, and other plugins' rules watched."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args
 
 import optuna
 from optuna.pruners import BasePruner
 
-from automl_pt.core.errors import UnknownNameError
-from automl_pt.study.pruning.base import Rule, TrialProgress, Verdict
-from automl_pt.study.pruning.rungs import Rungs
+from automl_pt.core.errors import PluginError
+from automl_pt.plugins.manager import Plugins
+from automl_pt.study.pruning.base import PruningRule, Rule, TrialProgress, Verdict
+from automl_pt.study.quiet import quiet
 
-#: name -> makes the pruner for runs of so many epochs
-PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(max_resource=epochs),
-    "median": lambda epochs: optuna.pruners.MedianPruner(),
-    "none": lambda epochs: optuna.pruners.NopPruner(),
-    "percentile": lambda epochs: optuna.pruners.PercentilePruner(25.0),
-    "successive-halving": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(),
-}
-NAMES = ("rungs", *sorted(PRUNERS))
+T = TypeVar("T")
+METHODS = ("until", "verdict", "ranking", "expected_epochs")
 
 
-def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study]) -> Rule:
-    """Return the rule called `name` for runs of `epochs` on so many training `images`.
+def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study], plugins: Plugins) -> Rule:
+    """Return the rule of the pruner called `name` for runs of `epochs` on so many training `images`.
 
-    Raises UnknownNameError with near names.
+    Raises UnknownNameError with near names, PluginError for a pruner that makes no rule.
     """
-    require_rule(name)
-    if name == "rungs":
-        return Rungs.over(epochs, images)
-    return OptunaRule(PRUNERS[name](epochs), epochs, study)
+    pruner = plugins.pruner(name)
+    with plugins.running(plugins.pruners(), name):
+        made: Any = pruner.make(epochs, images)
+    if isinstance(made, BasePruner):
+        made = OptunaRule(epochs, pruner=made, study=study)
+    missing = [method for method in METHODS if not callable(getattr(made, method, None))]
+    if missing or not isinstance(getattr(made, "levels", None), tuple):
+        owner = plugins.owner_label(plugins.pruners(), name)
+        raise PluginError(
+            f"the pruner {name} makes no rule",
+            given=f"{owner}: {made!r} without {', '.join(missing or ['levels'])}",
+            remedy="return a pruner of Optuna's, or a rule that inherits from automl_pt.PruningRule",
+        )
+    rule: Rule = made
+    return rule if plugins.is_own(plugins.pruners(), name) else WatchedRule(name, rule, plugins)
 
 
-def require_rule(name: str) -> None:
-    """Raise UnknownNameError, with near names, where no rule is called `name`."""
-    if name not in NAMES:
-        raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
+def study_in_memory() -> optuna.Study:
+    """Return an empty study that nothing keeps."""
+    with quiet():
+        return optuna.create_study()
 
 
 @dataclass
-class OptunaRule:
+class OptunaRule(PruningRule):
     """Asks an Optuna pruner after every epoch; trials are never paused."""
 
-    pruner: BasePruner
     epochs: int
-    study: Callable[[], optuna.Study]
-    rung_resources: tuple[float, ...] = ()
+    pruner: BasePruner = field(kw_only=True)
+    study: Callable[[], optuna.Study] = field(kw_only=True)
     _study: optuna.Study | None = field(default=None, repr=False)
 
     def next_rung(self, epoch: float) -> float:
         """Return the next epoch, or the end where nothing is ever pruned."""
-        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else math.floor(epoch) + 1
+        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else super().next_rung(epoch)
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the pruner about the trial as it stands in the storage."""
@@ -61,21 +67,56 @@ class OptunaRule:
         trial = self._study.get_trials(deepcopy=False)[number]
         return "prune" if self.pruner.prune(self._study, trial) else "promote"
 
+
+@dataclass
+class WatchedRule:
+    """A plugin's rule: what it raises names the plugin, what it changes is put back, and its answers are checked."""
+
+    name: str
+    rule: Rule
+    plugins: Plugins
+
+    @property
+    def rung_resources(self) -> tuple[float, ...]:
+        """Return the rule's levels."""
+        return self.rule.rung_resources
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with self.plugins.running(self.plugins.pruners(), self.name):
+            yield
+
+    def next_rung(self, epoch: float) -> float:
+        """Ask the rule; the next point must lie above `epoch`."""
+        with self._running():
+            found = self.rule.next_rung(epoch)
+        return self._checked(found, "until", isinstance(found, int | float) and math.isfinite(found) and found > epoch)
+
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
+        """Ask the rule; its answer must be one of the three."""
+        with self._running():
+            found = self.rule.verdict(number, progress_list, total)
+        return self._checked(found, "verdict", found in get_args(Verdict))
+
     def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
-        """Rank by the loss of the weights kept; trials that failed or diverged come last."""
-        ended = [trial_progress for trial_progress in progress_list if trial_progress.end or trial_progress.losses]
-
-        def key(trial_progress: TrialProgress) -> tuple[float, int]:
-            loss = math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch)
-            return (trial_progress.final(loss), trial_progress.number)
-
-        return [trial_progress.number for trial_progress in sorted(ended, key=key)]
+        """Ask the rule; it must rank trials that exist, each once."""
+        with self._running():
+            found = list(self.rule.ranking(progress_list))
+        known = {trial_progress.number for trial_progress in progress_list}
+        return self._checked(found, "ranking", len(set(found)) == len(found) and set(found) <= known)
 
     def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
-        """Count with what ended trials took on average; before the first has ended, with all epochs."""
-        ended = [trial_progress.epoch for trial_progress in progress_list if trial_progress.end is not None]
-        mean = sum(ended) / len(ended) if ended else self.epochs
-        under_way = sum(
-            max(0.0, mean - trial_progress.epoch) for trial_progress in progress_list if trial_progress.end is None
+        """Ask the rule; it must be a number of at least 0."""
+        with self._running():
+            found = self.rule.expected_epochs(progress_list, total)
+        return self._checked(found, "expected_epochs", isinstance(found, int | float) and 0 <= found < math.inf)
+
+    def _checked(self, found: T, method: str, is_right: bool) -> T:
+        if is_right:
+            return found
+        raise PluginError(
+            f"the pruner {self.name} gave no answer that a search can use",
+            given=f"{self.plugins.owner_label(self.plugins.pruners(), self.name)}: {method} returned {found!r}"[:500],
+            remedy="correct the plugin, or resume the study with --pruner none; "
+            "`automl_pt.testing.check_pruner` finds the fault",
         )
-        return under_way + mean * max(0, total - len(progress_list))

@@ -1,4 +1,7 @@
-"""What a backbone adds to the search: the options of its builder that its `search_space` asks for."""
+"""What is searched besides learning rate, batch size and backbone: settings of a run, and options of a backbone.
+
+A setting comes from an entry of `search`; an option from the backbone's `search_space`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.options import defaults, parse
 from automl_pt.core.errors import PluginError
+from automl_pt.core.search_entries import Entry
 from automl_pt.plugins.isolation import TIME_LIMIT, time_limit
 
 RESERVED = ("lr", "batch_size", "backbone")
@@ -19,13 +23,28 @@ RESERVED = ("lr", "batch_size", "backbone")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One option of one backbone; `name` is the parameter's in the study, `default` what trial 0 has."""
+    """One setting of all trials, whose `backbone` is None, or one option of one backbone.
+
+    `name` is the parameter's in the study, `option` the setting's or the option's, `default` what trial 0 has.
+    """
 
     name: str
-    backbone: str
+    backbone: str | None
     option: str
     distribution: BaseDistribution
     default: Any
+
+    def words(self) -> str:
+        """Say for a person what is searched."""
+        spread = self.distribution
+        if isinstance(spread, CategoricalDistribution):
+            return f"{self.name} {', '.join(map(_shown, spread.choices))}"
+        assert isinstance(spread, FloatDistribution | IntDistribution)
+        return f"{self.name} {spread.low:g} to {spread.high:g} ({'log' if spread.log else 'linear'} scale)"
+
+    def holds(self, value: Any) -> bool:
+        """Say whether a value is one that can be tried."""
+        return contains(self.distribution, value)
 
     def at(self, unit: float) -> Any:
         """Map a number in [0, 1) to a value, evenly, or evenly in its logarithm."""
@@ -67,20 +86,46 @@ class Recorder:
         return self.known.get(name, otherwise)
 
 
-def dimensions(backbones: Iterable[Backbone], fixed: Sequence[str]) -> tuple[Dimension, ...]:
+def setting_dimensions(entries: Iterable[Entry], settings: object) -> tuple[Dimension, ...]:
+    """Return the searched settings; trial 0 has the value in `settings`, or the nearest that is searched."""
+    return tuple(_of_setting(entry, getattr(settings, entry.name)) for entry in entries)
+
+
+def _of_setting(entry: Entry, value: Any) -> Dimension:
+    if entry.choices:
+        default = value if value in entry.choices else _nearest(entry.choices, value)
+        return Dimension(entry.name, None, entry.name, CategoricalDistribution(entry.choices), default)
+    kind = IntDistribution if entry.is_whole else FloatDistribution
+    spread = kind(entry.low, entry.high, log=entry.is_log)  # type: ignore[arg-type]  # whole where the kind wants it
+    default = entry.low if value is None else min(entry.high, max(entry.low, value))
+    return Dimension(entry.name, None, entry.name, spread, default)
+
+
+def _nearest(choices: Sequence[Any], value: Any) -> Any:
+    """Return the choice nearest to a number, and the first where that means nothing."""
+    if isinstance(value, bool) or not all(isinstance(one, int | float) for one in (*choices, value)):
+        return choices[0]
+    return min(choices, key=lambda one: abs(one - value))
+
+
+def dimensions(backbones: Iterable[Backbone], fixed: Sequence[str], taken: Iterable[str] = ()) -> tuple[Dimension, ...]:
     """Return what the backbones add, but for the options in `fixed` (NAME=VALUE).
 
-    A parameter is called as its option where one backbone is searched, else BACKBONE.OPTION. Raises PluginError for a
-    `search_space` that fails, or asks for what `build` does not take.
+    A parameter is called as its option where one backbone is searched and no setting in `taken` has the name, else
+    BACKBONE.OPTION. Raises PluginError for a `search_space` that fails, or asks for what `build` does not take.
     """
     nets = list(backbones)
-    given = {parse(option)[0] for option in fixed}
+    given, settings = {parse(option)[0] for option in fixed}, set(taken)
     return tuple(
-        Dimension(option if len(nets) == 1 else f"{net.name}.{option}", net.name, option, distribution, default)
+        Dimension(_name(net, option, len(nets), settings), net.name, option, distribution, default)
         for net in nets
         for option, (distribution, default) in _asked(net).items()
         if option not in given
     )
+
+
+def _name(net: Backbone, option: str, nets: int, settings: set[str]) -> str:
+    return option if nets == 1 and option not in settings else f"{net.name}.{option}"
 
 
 def _asked(backbone: Backbone) -> dict[str, tuple[BaseDistribution, Any]]:
@@ -96,16 +141,25 @@ def _asked(backbone: Backbone) -> dict[str, tuple[BaseDistribution, Any]]:
     for name, distribution in recorder.asked.items():
         if name not in known or name in RESERVED:
             raise _wrong(backbone, f"{name!r}; build's options are {', '.join(sorted(known)) or 'none'}")
-        if not _contains(distribution, known[name]):
+        if not contains(distribution, known[name]):
             raise _wrong(backbone, f"{name!r}, whose default {known[name]!r} is not in {distribution}")
     return {name: (distribution, known[name]) for name, distribution in recorder.asked.items()}
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Say whether a value lies in a range, on its steps, or is one of the choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(type(choice) is type(value) and choice == value for choice in distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kinds = (int,) if isinstance(distribution, IntDistribution) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not distribution.low <= value <= distribution.high:
         return False
+    steps = 0.0 if distribution.step is None else (value - distribution.low) / distribution.step
+    return abs(steps - round(steps)) < 1e-8
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 def _wrong(backbone: Backbone, given: str) -> PluginError:

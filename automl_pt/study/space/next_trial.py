@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
+from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.samplers import Suggest
 from automl_pt.study.executor import failures
 from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
@@ -19,20 +22,45 @@ from automl_pt.study.store.trials import TrialStore
 OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
-def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int) -> int:
-    """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again."""
+def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
+    """Return the function of the sampler called `name`; a plugin's is watched, and its points are checked.
+
+    Raises UnknownNameError with near names.
+    """
+    sampler = plugins.sampler(name)
+    if plugins.is_own(plugins.samplers(), name):
+        return sampler.suggest
+
+    def watched(
+        space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], *, seed: int, number: int
+    ) -> Mapping[str, Any]:
+        with plugins.running(plugins.samplers(), name):
+            found = sampler.suggest(space, params, ranking, seed=seed, number=number)
+        if fault := space.fault(found):
+            raise PluginError(
+                f"the sampler {name} chose no point of the search space",
+                given=f"{plugins.owner_label(plugins.samplers(), name)}: for trial {number}, {fault}",
+                remedy="correct the plugin, or resume the study with --sampler tpe; "
+                "`automl_pt.testing.check_sampler` finds the fault",
+            )
+        return found
+
+    return watched
+
+
+def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int, suggest: Suggest = suggest) -> int:
+    """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again.
+
+    Trial 0 is the documented default, whatever the sampler.
+    """
     trials, smaller = trial_store.trials(), space
     for trial in trials:
         ended = outcome(trial)
         if ended is not None and ended.reason == OUT_OF_MEMORY:
             smaller = smaller.without(trial.params["batch_size"])
-    params = suggest(
-        smaller,
-        {trial.number: trial_store.params(trial) for trial in trials},
-        rule.ranking(trial_store.progress_list()),
-        seed=seed,
-        number=len(trials),
-    )
+    known = {trial.number: trial_store.params(trial) for trial in trials}
+    ranking = rule.ranking(trial_store.progress_list())
+    params = suggest(smaller, known, ranking, seed=seed, number=len(trials)) if trials else smaller.default()
     return trial_store.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
@@ -48,4 +76,5 @@ def trial_config(
         seed=derive_seed(config.seed, "trial", number),
         backbone_options=space.options(params),
         head="probe" if starts_at_probe(config, backbone, probes) else "new",
+        searched=space.settings(params),
     )

@@ -40,11 +40,11 @@ def suggest(
     if number == 0:
         return space.default()
     if number < STARTUP or not ranking:
-        return space.at(_filling(seed, number, 3 + len(space.extra)))
+        return space.at(filling(seed, number, space.axes))
     return _ask_tpe(space, params, ranking, derive_seed(seed, "sampler", number))
 
 
-def _filling(seed: int, number: int, axes: int) -> list[float]:
+def filling(seed: int, number: int, axes: int) -> list[float]:
     """Return `axes` coordinates of point `number` of a randomly shifted Halton sequence (Cranley, Patterson, 1976)."""
     shifts = np.random.default_rng(derive_seed(seed, "space filling")).random(axes)
     return [(_radical_inverse(number, base) + shift) % 1 for base, shift in zip(_primes(), shifts, strict=False)]

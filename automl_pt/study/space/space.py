@@ -1,4 +1,4 @@
-"""What is searched: learning rate, batch size, the backbone where several are given, and backbones' own options."""
+"""What is searched: learning rate, batch size, the backbone where several are given, further settings and options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 100
 class Space:
     """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given.
 
-    `extra` are options of the backbones; a trial has those of its own.
+    `extra` are options of the backbones, of which a trial has those of its own, and settings that every trial has.
     """
 
     lr: tuple[float, float]
@@ -40,7 +40,7 @@ class Space:
 
     def only(self, backbones: Sequence[str]) -> Space:
         """Return the ranges with those of the backbones alone, of which trial 0 has the first."""
-        own = tuple(dimension for dimension in self.extra if dimension.backbone in backbones)
+        own = tuple(dimension for dimension in self.extra if dimension.backbone in (None, *backbones))
         named = self.names_backbone or len(self.backbones) > 1
         return replace(self, backbones=tuple(backbones), extra=own, names_backbone=named)
 
@@ -52,7 +52,7 @@ class Space:
             f"learning rate {low:g} to {high:g}" if low < high else f"learning rate {low:g} alone",
             f"batch size {sizes}" if len(self.batch_sizes) > 1 else f"batch size {sizes} alone",
             *([f"backbone {', '.join(self.backbones)}"] if len(self.backbones) > 1 else []),
-            *(dimension.name for dimension in self.extra),
+            *(dimension.words() for dimension in self.extra),
         ]
         return "; ".join(parts)
 
@@ -65,7 +65,7 @@ class Space:
         )
 
     def at(self, unit: Sequence[float]) -> dict[str, Any]:
-        """Map a point of the unit cube to parameters, evenly in log lr, batch sizes, backbones and options."""
+        """Map a point of the unit cube, of `axes` coordinates, to parameters, evenly on the scale of each."""
         low, high = (math.log(bound) for bound in self.lr)
         lr = min(self.lr[1], max(self.lr[0], math.exp(low + unit[0] * (high - low))))
         batch_size = self.batch_sizes[int(unit[1] * len(self.batch_sizes))]
@@ -78,13 +78,22 @@ class Space:
         fitting = tuple(size for size in self.batch_sizes if size < batch_size)
         return replace(self, batch_sizes=fitting or self.batch_sizes[:1])
 
+    @property
+    def axes(self) -> int:
+        """Return how many coordinates `at` takes."""
+        return 3 + len(self.extra)
+
     def own(self, backbone: str) -> list[Dimension]:
-        """Return the dimensions of one backbone."""
-        return [dimension for dimension in self.extra if dimension.backbone == backbone]
+        """Return the dimensions that a trial of one backbone has."""
+        return [dimension for dimension in self.extra if dimension.backbone in (None, backbone)]
 
     def options(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a trial's options as the setting `backbone_options` holds them."""
-        return tuple(told(d.option, params[d.name]) for d in self.extra if d.name in params)
+        return tuple(told(d.option, params[d.name]) for d in self.extra if d.backbone is not None and d.name in params)
+
+    def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the searched settings of a trial's run besides learning rate and batch size."""
+        return {d.option: params[d.name] for d in self.extra if d.backbone is None and d.name in params}
 
     def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
         """Describe the parameters, of a trial of one backbone or of all, to Optuna's storage.
@@ -102,9 +111,27 @@ class Space:
         asked = self.extra if backbone is None else self.own(backbone)
         return found | {dimension.name: dimension.distribution for dimension in asked}
 
+    def fault(self, params: Any) -> str | None:
+        """Say what is wrong with a point that a plugin chose; None where it can be tried."""
+        if not isinstance(params, Mapping):
+            return f"{params!r}, which is no mapping"
+        backbone = params.get("backbone", self.backbones[0])
+        if backbone not in self.backbones:
+            return f"backbone {backbone!r}, which is not searched"
+        wanted = {"lr", "batch_size", *(d.name for d in self.own(backbone))}
+        wanted |= {"backbone"} if self.names_backbone or len(self.backbones) > 1 else set()
+        if params.keys() != wanted:
+            return f"the settings {sorted(params.keys())}, which have to be {sorted(wanted)}"
+        if not isinstance(params["lr"], float) or not self.lr[0] <= params["lr"] <= self.lr[1]:
+            return f"lr {params['lr']!r}, which is not from {self.lr[0]:g} to {self.lr[1]:g}"
+        if params["batch_size"] not in self.batch_sizes:
+            return f"batch_size {params['batch_size']!r}, which is not one of {', '.join(map(str, self.batch_sizes))}"
+        wrong = [d for d in self.own(backbone) if not d.holds(params[d.name])]
+        return f"{wrong[0].name} {params[wrong[0].name]!r}, but searched is {wrong[0].words()}" if wrong else None
+
     def _params(self, lr: float, batch_size: int, backbone: str, options: Sequence[Any]) -> dict[str, Any]:
         plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
-        own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone == backbone}
+        own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone in (None, backbone)}
         return {**plain, **({"backbone": backbone} if self.names_backbone or len(self.backbones) > 1 else {}), **own}
 
 
@@ -119,13 +146,18 @@ def make_space(
 ) -> Space:
     """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
 
-    Raises ConfigError when a batch size asked for is above the number of training images.
+    `extra` are the options of backbones; the settings that `config` searches follow them. Raises ConfigError when a
+    batch size asked for is above the number of training images.
     """
     if config.batch_sizes is None:
         sizes = tuple(offered or allowed(train_images, config.epochs))
     else:
         require_batch_sizes(config, train_images)
         sizes = tuple(sorted(set(config.batch_sizes)))
+    if config.search:
+        from automl_pt.study.space.dimensions import setting_dimensions
+
+        extra += setting_dimensions(config.entries, config)
     return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)
 
 

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.engine import make_url
 
 from automl_pt.core.errors import StorageError
@@ -62,9 +61,8 @@ def open_storage(url: str) -> BaseStorage:
 def close_storage(storage: BaseStorage) -> None:
     """Close a storage's connections; journal files hold none open."""
     storage.remove_session()
-    backend = getattr(storage, "_backend", None)
-    if isinstance(backend, RDBStorage):
-        backend.engine.dispose()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
 
 
 def shown(url: str) -> str:
@@ -192,7 +190,7 @@ def _open_sqlite(url: URL) -> BaseStorage:
         if not path.exists():
             _create_sqlite(path)
         options = {"connect_args": {"factory": DurableConnection, "timeout": 60}}
-        return _CachedStorage(RDBStorage(f"sqlite:///{path}", engine_kwargs=options))
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs=options)
 
 
 def _create_sqlite(path: Path) -> None:
@@ -255,7 +253,7 @@ def _open_server(url: URL) -> BaseStorage:
     try:
         with retrying(engine.connect) as connection, _schema_lock(connection, url):
             options = {**SERVER_OPTIONS, "connect_args": connect_limit(url, answers=False)}
-            return _CachedStorage(RDBStorage(text, engine_kwargs=options))
+            return RDBStorage(text, engine_kwargs=options)
     finally:
         engine.dispose()
 

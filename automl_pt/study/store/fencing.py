@@ -12,11 +12,15 @@ from typing import Any
 
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import StudyUserAttributeModel
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from automl_pt.core.errors import StorageError
+
+#: Optuna's table of what is kept with a study
+ATTRIBUTES = sqlalchemy.table(
+    "study_user_attributes", *map(sqlalchemy.column, ("study_user_attribute_id", "study_id", "key"))
+)
 
 
 class FencingToken:
@@ -25,13 +29,12 @@ class FencingToken:
     def __init__(self, storage: BaseStorage, study_id: int, owner: str) -> None:
         self._study_id, self._owner = study_id, owner
         storage.set_study_user_attr(study_id, _key(owner), value=True)
-        backend = getattr(storage, "_backend", storage)
-        assert isinstance(backend, RDBStorage)
-        self._sessions: Any = backend.scoped_session
+        assert isinstance(storage, RDBStorage)
+        self._sessions: Any = storage.scoped_session
         sqlalchemy.event.listen(self._sessions, "before_commit", self._require)
 
     def _require(self, session: Session) -> None:
-        mine = self._row(sqlalchemy.select(StudyUserAttributeModel.study_user_attribute_id), self._owner)
+        mine = self._row(sqlalchemy.select(ATTRIBUTES.c.study_user_attribute_id), self._owner)
         if session.execute(mine.with_for_update(read=True)).first() is None:
             raise StorageError(
                 "a coordinator writes to a study while the others know that it lives",
@@ -41,11 +44,10 @@ class FencingToken:
 
     def revoke(self, connection: Connection, owner: str) -> None:
         """Remove the token of `owner`, who is dead or leaves: nothing it still sends is written."""
-        connection.execute(self._row(sqlalchemy.delete(StudyUserAttributeModel), owner))
+        connection.execute(self._row(sqlalchemy.delete(ATTRIBUTES), owner))
 
     def _row(self, statement: Any, owner: str) -> Any:
-        model = StudyUserAttributeModel
-        return statement.where(model.study_id == self._study_id, model.key == _key(owner))
+        return statement.where(ATTRIBUTES.c.study_id == self._study_id, ATTRIBUTES.c.key == _key(owner))
 
     def close(self, connection: Connection) -> None:
         """Leave the study."""

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from automl_pt.core.files import atomic_write, output_error
 from automl_pt.core.locks import locked
@@ -24,7 +23,7 @@ class RepairingJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.abspath(path))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(str(self._path), lock_obj=_NoLock())
+        super().__init__(str(self._path), lock_obj=_NoLock(str(self._path)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines, durably; raise OutputError, the journal unharmed, when the disk does not take them."""
@@ -49,7 +48,7 @@ class RepairingJournal(JournalFileBackend):
             os.fsync(stream.fileno())
 
 
-class _NoLock(BaseJournalFileLock):
+class _NoLock(JournalFileOpenLock):
     """Nothing: the lock is held around the repair and the write together."""
 
     def acquire(self) -> bool:  # noqa: D102  # Optuna's interface

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
@@ -65,7 +64,7 @@ def _open_sqlite(path: Path, folder: Path) -> BaseStorage:
     files = _Files(path.absolute(), folder)
     require_ours(files.connect(), path, without_code=True)
     options = {"creator": files.connect, "poolclass": NullPool}
-    return _CachedStorage(RDBStorage(f"sqlite:///{path}", engine_kwargs=options, skip_table_creation=True))
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs=options, skip_table_creation=True)
 
 
 class _Files:
@@ -140,7 +139,7 @@ def _open_server(url: str) -> BaseStorage:
         options["connect_args"]["init_command"] = "SET SESSION TRANSACTION READ ONLY"
     text = parsed.render_as_string(hide_password=False)
     try:
-        return _CachedStorage(RDBStorage(text, engine_kwargs=options, skip_table_creation=True))
+        return RDBStorage(text, engine_kwargs=options, skip_table_creation=True)
     except ImportError as error:
         raise driver_missing(parsed, error) from error
 
@@ -148,11 +147,15 @@ def _open_server(url: str) -> BaseStorage:
 class _ReadJournal(JournalFileBackend):
     """A journal file that is never appended to."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Refuse."""
         raise StorageError(
             "A journal that is opened for reading is not written to",
-            given=f"{self._file_path}: {len(logs)} entries",
+            given=f"{self.path}: {len(logs)} entries",
             remedy="use `automl-pt search`, which opens it for writing",
         )
 
@@ -162,7 +165,7 @@ def _open_journal(path: Path) -> BaseStorage:
     if not path.is_file():
         raise _absent(path, "there is no such file, or it is not a regular one")
     try:
-        return JournalStorage(_ReadJournal(str(path)))
+        return JournalStorage(_ReadJournal(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             "The journal cannot be read",

@@ -84,6 +84,8 @@ class TrialStore:
     foreign_trials: int = field(default=0, init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
     _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
+    #: what the storage calls a trial, by number
+    _ids: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -144,21 +146,32 @@ class TrialStore:
     def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
         """Make a trial that is ours; return its number."""
         template = self._template(dict(params), dict(distributions))
-        before, attempts = {trial._trial_id for trial in self.trials()}, count()
+        before, attempts = set(self._trials), count()
 
         def create() -> int:
             # a first attempt may have been written, and only its answer lost with the connection
             found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
             ours = (one for one in found if one.user_attrs.get(OWNER) == self.presence.owner)
-            written = [one._trial_id for one in ours if one._trial_id not in before]
-            return written[0] if written else self.storage.create_new_trial(self.study_id, template_trial=template)
+            written = [one.number for one in ours if one.number not in before]
+            return (
+                self._id(written[0])
+                if written
+                else self.storage.create_new_trial(self.study_id, template_trial=template)
+            )
 
         trial_id = retrying(create)
         trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
-        self._trials[trial.number] = trial
+        self._trials[trial.number], self._ids[trial.number] = trial, trial_id
         # numbers have no gaps but those that others have taken
         self.foreign_trials = max(self.foreign_trials, trial.number + 1 - len(self._trials))
         return trial.number
+
+    def _id(self, number: int) -> int:
+        """Return the storage's own number of a trial."""
+        if number not in self._ids:
+            find = self.storage.get_trial_id_from_study_id_trial_number
+            self._ids[number] = retrying(lambda: find(self.study_id, number))
+        return self._ids[number]
 
     def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
         """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
@@ -177,7 +190,7 @@ class TrialStore:
         trial = self._trials[number]
         if rank_loss is not None:
             self.rank(number, epoch, rank_loss)
-        retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, epoch, loss))
+        retrying(lambda: self.storage.set_trial_intermediate_value(self._id(number), epoch, loss))
         trial.intermediate_values[epoch] = loss
 
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
@@ -189,7 +202,7 @@ class TrialStore:
         trial = self._trials[number]
         self._set(number, RANK_LOSS, rank_loss)
         if epoch < 1:
-            retrying(lambda: self.storage.set_trial_intermediate_value(trial._trial_id, 0, rank_loss))
+            retrying(lambda: self.storage.set_trial_intermediate_value(self._id(number), 0, rank_loss))
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
@@ -242,12 +255,12 @@ class TrialStore:
         cost = ended.value if ended.cost is None else ended.cost
         values = None if state == "FAIL" or ended.value is None or cost is None else [cost]
         with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
-            retrying(lambda: self.storage.set_trial_state_values(trial._trial_id, TrialState[state], values))
+            retrying(lambda: self.storage.set_trial_state_values(self._id(number), TrialState[state], values))
         trial.state, trial.values = TrialState[state], values
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._trials[number]
-        retrying(lambda: self.storage.set_trial_user_attr(trial._trial_id, key, value))
+        retrying(lambda: self.storage.set_trial_user_attr(self._id(number), key, value))
         trial.user_attrs[key] = value
 
     def about(self) -> dict[str, Any]:
