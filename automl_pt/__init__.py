@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "Hints",
     "LabeledImages",
     "LazyImages",
+    "Optimizer",
     "PublishedWeights",
     "hookimpl",
     "load_model",

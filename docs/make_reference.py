@@ -19,6 +19,7 @@ from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
+from automl_pt.optimizer import Optimizer
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
 FOLDER = Path(__file__).parent / "reference"
@@ -64,7 +65,10 @@ def values_page() -> str:
         "## Returned by a `register_` hook\n",
         *(
             class_text(kind)
-            for kind in (Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages)
+            for kind in (
+                *(Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages),
+                *(Optimizer,),
+            )
         ),
         "## Received by a tracker's hook\n",
         *(

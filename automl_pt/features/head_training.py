@@ -29,6 +29,7 @@ from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, f
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
+from automl_pt.optimizer import Optimizer
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.loop import Training
 
@@ -169,7 +170,12 @@ class HeadTraining(Training):
 
 
 def head_training(
-    start: FrozenStart, config: TrainConfig, data: Data, device: torch.device, lr_scales: Mapping[str, float] | None
+    start: FrozenStart,
+    config: TrainConfig,
+    data: Data,
+    device: torch.device,
+    lr_scales: Mapping[str, float] | None,
+    optimizer: Optimizer,
 ) -> HeadTraining:
     """Return a training of the head that stands before its first step.
 
@@ -210,6 +216,7 @@ def head_training(
         device=device,
         precision=precision,
         lr_scales=lr_scales,
+        optimizer=optimizer,
     )
     training.start = start
     return training

@@ -12,12 +12,13 @@ import pluggy
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
+from automl_pt.optimizer import Optimizer
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
 #: the entry-point group, and the name plugins mark their hooks for
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
-REGISTERING = ("register_backbones", "register_datasets")
+REGISTERING = ("register_backbones", "register_datasets", "register_optimizers")
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -33,6 +34,12 @@ def register_backbones() -> Iterable[Backbone | Catalogue]:
 @hookspec
 def register_datasets() -> Iterable[Dataset]:
     """Return the datasets this plugin offers."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_optimizers() -> Iterable[Optimizer]:
+    """Return the optimisers this plugin offers."""
     raise AssertionError("a specification is not called")
 
 

@@ -24,7 +24,7 @@ from automl_pt.core.installation import explain
 from automl_pt.dataset import Dataset
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.isolation import guarded
-from automl_pt.plugins.registry import Registry, V, collect
+from automl_pt.plugins.registry import HOOK_OF, Registry, V, collect
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
 HOOKS = hookspecs.REGISTERING + hookspecs.TRACKING
@@ -63,6 +63,10 @@ class Plugins:
         """Return all registered datasets by name; raise PluginError for a required plugin that breaks the rules."""
         return self._registry("register_datasets", Dataset, (Dataset,))
 
+    def of_kind(self, kind: type[V]) -> Registry[V]:
+        """Return all registered values of a kind in `HOOK_OF`; raise PluginError as `backbones` does."""
+        return self._registry(HOOK_OF[kind], kind, (kind,))
+
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.
 
@@ -75,6 +79,11 @@ class Plugins:
         """Return the dataset called `name`, or raise UnknownNameError with near names."""
         remedy = "`automl-pt datasets` lists all of them; a path must exist"
         return self._find("dataset", name, self.datasets(), remedy)
+
+    def named(self, kind: type[V], name: str) -> V:
+        """Return the value of a kind in `HOOK_OF` that is called `name`, or raise UnknownNameError with near names."""
+        registry = self.of_kind(kind)
+        return self._find(kind.__name__.lower(), name, registry, f"there are {', '.join(registry)}")
 
     def provider(self, registry: Registry[Any], name: str) -> Plugin:
         """Return the plugin that registered `name`; raise KeyError when none did."""

@@ -22,6 +22,7 @@ BUILTIN = (
     "automl_pt.builtin.timm_backbones",
     "automl_pt.builtin.digits",
     "automl_pt.builtin.torchvision_datasets",
+    "automl_pt.builtin.optimizers",
 )
 BUILTIN_ORIGIN = "built in"
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"

@@ -20,7 +20,8 @@ from automl_pt.features.head_training import frozen_start, head_training, trains
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights, require_given
-from automl_pt.plugins.manager import Plugins
+from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.start import settled
 from automl_pt.training.cpu.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
@@ -63,18 +64,21 @@ def new_training(
     device: torch.device,
     precision: NumberFormat,
     group: Group = ALONE,
+    *,
+    plugins: Plugins | None = None,
 ) -> Training:
-    """Return a training that stands before its first step.
+    """Return a training that stands before its first step, with the optimiser registered with `plugins`.
 
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
+    optimizer = (plugins or load_plugins(config.plugins)).named(Optimizer, config.optimizer)
     preprocessing = choose_preprocessing(config, data, backbone)
     why_not: str | None = None
     if trains_on_features(config, group.size):
         start = frozen_start(config, data, backbone, preprocessing)
         if not isinstance(start, str):
-            return head_training(start, config, data, device, _head_scales(config, start.body.head))
+            return head_training(start, config, data, device, _head_scales(config, start.body.head), optimizer)
         why_not = start
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
     said: list[str] = []
@@ -95,7 +99,8 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales}
+    training = Training(model, *loaders, config, optimizer=optimizer, **how)
     training.step.notes += said
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")

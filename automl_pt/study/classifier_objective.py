@@ -20,7 +20,8 @@ from automl_pt.data.prepare import Data, Progress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.plugins.provenance import used_plugins
+from automl_pt.plugins.provenance import named_parts, used_plugins
+from automl_pt.runs.published import default_lr
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
 from automl_pt.study.executor.base import Call, Contact, Engine, Step, TrialSpec
@@ -65,8 +66,9 @@ def prepare_material(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(plugins, config.backbones, config.dataset),
+        plugins=used_plugins(plugins, config.backbones, config.dataset, *named_parts(config, plugins)),
         dimensions=extra,
+        default_lr=default_lr(config, plugins),
         prove=prove,
         notes=data.notes,
         classes=len(data.manifest.classes),

@@ -89,7 +89,8 @@ def open_study(
     proof = material.prove(engine, must_stop) if material.prove is not None else Proof()
     ledger = _open_ledger(config, url, directory, stack)
     config, material, kept, has_grown = _agree(ledger, config, directory, material)
-    config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
+    every = make_space(config, material.train_images, material.dimensions, default_lr=material.default_lr)
+    config, repeats = settle(config, every)
     budget.slots = engine.slots
     offered = _offer(config, material, proof, ledger, engine, has_grown)
     on_features = trains_on_features(config)
@@ -103,7 +104,7 @@ def open_study(
         shelf=shelf,
         engine=engine,
         rule=rule,
-        space=make_space(config, material.train_images, material.dimensions, offered.sizes),
+        space=make_space(config, material.train_images, material.dimensions, offered.sizes, material.default_lr),
         budget=budget,
         stop=stop,
         probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from automl_pt.core.errors import PluginError, UnknownNameError
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.registry import Registry
+from automl_pt.plugins.registry import HOOK_OF, Registry
 from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
+from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.trackers import check_tracker
+
+#: the contract of a kind that is looked up by its kind
+CHECK_OF: Mapping[type, Callable[[Any], None]] = {Optimizer: check_optimizer}
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
@@ -30,8 +36,10 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     if not nets and name in backbones:
         nets = [name]
     tracks = name in tracker_names(plugins)
-    if not nets and not sets and not tracks:
-        known = [*backbones, *datasets, *(plugin.name for plugin in plugins.loaded)]
+    registries = {kind: plugins.of_kind(kind) for kind in HOOK_OF}
+    others = {kind: _mine(registry, name, mine) for kind, registry in registries.items()}
+    if not nets and not sets and not tracks and not any(others.values()):
+        known = [*backbones, *datasets, *chain(*registries.values()), *(plugin.name for plugin in plugins.loaded)]
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
         raise UnknownNameError("plugin, backbone or dataset", name, known, remedy=remedy)
     for found in nets:
@@ -42,10 +50,20 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
         with _named(plugins, datasets, found):
             check_dataset(datasets[found], root=root)
         yield f"dataset {found}"
+    for kind, names in others.items():
+        for found in names:
+            with _named(plugins, registries[kind], found):
+                CHECK_OF[kind](registries[kind][found])
+            yield f"{kind.__name__.lower()} {found}"
     if tracks:
         with TemporaryDirectory() as folder:
             check_tracker(name, Path(folder), plugins=plugins)
         yield f"tracker {name}"
+
+
+def _mine(registry: Registry[Any], name: str, whole_plugin: bool) -> list[str]:
+    """Return the names in `registry` that are `name`, or that the plugin called so has registered."""
+    return [one for one in registry if one == name or (whole_plugin and registry.owners[one] == name)]
 
 
 @contextmanager

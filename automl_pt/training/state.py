@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
 from automl_pt.core.seeds import derive_seed
+from automl_pt.training.averaged_weights import AveragedWeights
 from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
@@ -28,6 +29,7 @@ from automl_pt.training.step_modes import step_taker
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
     from automl_pt.data.loader import Loader
+    from automl_pt.optimizer import Optimizer
     from automl_pt.training.checkpoint import Checkpoints
 
 #: called after every step with the epoch's batches done and their number; returns true to end the run there
@@ -73,6 +75,7 @@ class Training:
         precision: NumberFormat,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
@@ -80,9 +83,10 @@ class Training:
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
         weights = _balanced(train_loader, device) if config.class_weights == "balanced" else None
-        self.step = Step(
-            model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
-        )
+        shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
+        self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+        #: the weights that count, of an optimiser that is evaluated at others than it trains
+        self.averaged = AveragedWeights(self.step) if self.step.optimizer.averages else None
         self.take_step, self.by_index = step_taker(self.step, train_loader, config, self.steps_left)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
@@ -162,9 +166,9 @@ class Training:
     def finish_epoch(self, train_seconds: float, wait_seconds: float) -> tuple[EpochResult, nn.Module]:
         """Validate, decide whether to stop, and return the epoch's result with the module whose weights count."""
         started = time.perf_counter()
-        raw = self._evaluate(self.model)
+        raw = self._evaluate(evaluated := self.evaluated())
         ema = self._evaluate(self.ema.module) if self.ema is not None else None
-        chosen, module = raw, self.model
+        chosen, module = raw, evaluated
         if ema is not None and self.ema is not None and (ema.loss < raw.loss or not self.validates):
             chosen, module = ema, self.ema.module
         progress, images = self.progress, sum(self.train_loader.batch_sizes)
@@ -190,6 +194,12 @@ class Training:
         )
         self._advance(result, chosen.loss)
         return result, module
+
+    def evaluated(self) -> nn.Module:
+        """Return the module that is evaluated and saved as this epoch's: the model, or the optimiser's average."""
+        if self.averaged is None:
+            return self.model
+        return self.averaged.update(self.train_loader, self.progress.epochs_done + 1)
 
     def _advance(self, result: EpochResult, loss: float) -> None:
         self.step.notes.clear()
@@ -228,6 +238,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.step.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "early_stopping": asdict(self.early_stopping),
             "progress": asdict(self.progress),

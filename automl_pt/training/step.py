@@ -17,10 +17,11 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
-from automl_pt.training.sgd import SGD
+from automl_pt.training.optimizers import make_optimizer
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
+    from automl_pt.optimizer import Optimizer
     from automl_pt.training.device import NumberFormat
 
 
@@ -42,18 +43,13 @@ class Step:
         class_weights: Tensor | None = None,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.class_weights, self.group = class_weights, group
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.parameters = list(trained.values())
-        self.optimizer = SGD(
-            self.parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            scales=[lr_scales[name] for name in trained] if lr_scales else (),
-        )
+        self.optimizer = make_optimizer(optimizer, trained, config, lr_scales)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         #: what computes the logits: the model, or the model compiled
         self.forward: Callable[[Tensor], Tensor] = model
@@ -74,8 +70,8 @@ class Step:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
-        tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
+        """Put back, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
+        tensors, put_back = [*self.parameters, *self._buffers], self.optimizer.remember()
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
             with kept_random_state([self.device]):
@@ -83,6 +79,7 @@ class Step:
         finally:
             self.optimizer.zero_grad()
             self._copy(tensors, saved)
+            put_back()
             self.scaler.load_state_dict(scaler)
 
     def whole(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -119,7 +116,7 @@ class Step:
         if self.config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # as below
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
-        self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # our SGD has what a scaler asks of an optimiser
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # it has what a scaler asks of an optimiser
         self.scaler.update()
 
     def _weight(self, labels: Tensor) -> Tensor:
