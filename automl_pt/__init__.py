@@ -12,6 +12,7 @@ leave_out_working_folder()  # before the imports below, which it could answer wi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.optimizer import Optimizer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Augmentation",
     "Backbone",
     "Dataset",
     "Hints",

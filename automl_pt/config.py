@@ -87,6 +87,14 @@ class Settings(BaseModel):
         description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
         "epochs, half of them, rounded up, and at most three; always in all",
     )
+    augmentation: str = Field(
+        "shift-flip",
+        description="what is done to training images: none, shift-flip (as the dataset's hints allow), crop, trivial, "
+        "rand, mixup, cutmix, or a plugin's; several joined by +, such as crop+mixup",
+    )
+    transforms: tuple[dict[str, Any], ...] = Field(
+        (), description="augmentations with arguments, after that one, in a config file: [[transforms]] and a name"
+    )
     pretrained: Flag | None = Field(
         None,
         description="start from the backbone's pretrained weights, or from random ones; default: pretrained where the "
@@ -204,6 +212,10 @@ class Settings(BaseModel):
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
             rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
+        changes_images = self.augmentation not in ("shift-flip", "none") or self.transforms
+        if self.freeze == "backbone" and self.features != "computed" and changes_images:
+            rule = "features are those of the images as they are: with freeze 'backbone' and another augmentation give "
+            yield {"freeze", "features", "augmentation", "transforms"}, f"{rule}features 'computed'"
         if self.head == "probe" and self.pretrained is False and self.weights is None:
             rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
             yield {"head", "pretrained", "weights"}, rule

@@ -19,6 +19,7 @@ EXAMPLES = DOCS / "reference" / "hooks"
 #: what an example is used with
 USES = {
     "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
+    "register_augmentations": "automl-pt train digits --plugin register_augmentations.py --augmentation acme-negative",
     "register_optimizers": "automl-pt train digits --plugin register_optimizers.py --optimizer acme-rmsprop",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
 }

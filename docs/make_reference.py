@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue, PublishedWeights, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
@@ -67,7 +68,7 @@ def values_page() -> str:
             class_text(kind)
             for kind in (
                 *(Backbone, PublishedWeights, Trial, Catalogue, Dataset, Hints, LabeledImages, LazyImages),
-                *(Optimizer,),
+                *(Optimizer, Augmentation),
             )
         ),
         "## Received by a tracker's hook\n",

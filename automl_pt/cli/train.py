@@ -43,8 +43,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.runs.tracking import Trackers, follow
     from automl_pt.training.distributed import joined
 
-    plugins, output = load_plugins(settings.plugins), output or default_output(settings)
-    require_plugins(output, plugins)
+    require_plugins(output := output or default_output(settings), plugins := load_plugins(settings.plugins))
     settings, said = with_published(settings, plugins)
     require_possible(settings, plugins)
     trackers = Trackers(plugins, settings.trackers)

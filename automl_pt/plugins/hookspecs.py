@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pluggy
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.optimizer import Optimizer
@@ -18,7 +19,7 @@ from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, Stu
 #: the entry-point group, and the name plugins mark their hooks for
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
-REGISTERING = ("register_backbones", "register_datasets", "register_optimizers")
+REGISTERING = ("register_backbones", "register_datasets", "register_optimizers", "register_augmentations")
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -40,6 +41,12 @@ def register_datasets() -> Iterable[Dataset]:
 @hookspec
 def register_optimizers() -> Iterable[Optimizer]:
     """Return the optimisers this plugin offers."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_augmentations() -> Iterable[Augmentation]:
+    """Return the augmentations of training images this plugin offers."""
     raise AssertionError("a specification is not called")
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.config import Settings
 from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
@@ -40,7 +41,9 @@ def used_plugins(
 
 def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any], str]]:
     """Return what settings name beside backbones and data, each with the registry that it is in."""
-    return [(plugins.of_kind(Optimizer), config.optimizer)]
+    augmentations = plugins.of_kind(Augmentation)
+    named = [*config.augmentation.split("+"), *(str(item.get("name")) for item in config.transforms)]
+    return [(plugins.of_kind(Optimizer), config.optimizer), *((augmentations, name) for name in named)]
 
 
 def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
 from automl_pt.optimizer import Optimizer
 
-V = TypeVar("V", Backbone, Dataset, Optimizer)
+V = TypeVar("V", Backbone, Dataset, Optimizer, Augmentation)
 #: the hook that registers values of a kind, of those that are looked up by their kind
-HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers"}
+HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "register_augmentations"}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ BUILTIN = (
     "automl_pt.builtin.digits",
     "automl_pt.builtin.torchvision_datasets",
     "automl_pt.builtin.optimizers",
+    "automl_pt.builtin.augmentations",
 )
 BUILTIN_ORIGIN = "built in"
 FOLDER_VARIABLE = "AUTOML_PT_PLUGINS"

@@ -15,6 +15,7 @@ from automl_pt.backbones.parameter_groups import freeze, lr_scales
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
+from automl_pt.data.policy import Policy, make_policy, require_policy
 from automl_pt.data.prepare import Data
 from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
 from automl_pt.features.linear_probe import start_from_probe
@@ -42,6 +43,7 @@ def require_files(config: Settings) -> None:
 def require_possible(config: TrainConfig, plugins: Plugins) -> None:
     """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
     plugins.backbone(config.backbone, config.backbone_options)
+    require_policy(config, plugins)
     choose_device(local_device(config.device))
     require_files(config)
 
@@ -72,7 +74,8 @@ def new_training(
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
-    optimizer = (plugins or load_plugins(config.plugins)).named(Optimizer, config.optimizer)
+    plugins = plugins or load_plugins(config.plugins)
+    optimizer = plugins.named(Optimizer, config.optimizer)
     preprocessing = choose_preprocessing(config, data, backbone)
     why_not: str | None = None
     if trains_on_features(config, group.size):
@@ -80,7 +83,9 @@ def new_training(
         if not isinstance(start, str):
             return head_training(start, config, data, device, _head_scales(config, start.body.head), optimizer)
         why_not = start
-    loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
+    policy = make_policy(config, plugins, preprocessing.image_size, len(data.manifest.classes))
+    layout = has_channels_last(device, precision)
+    loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
     said: list[str] = []
     model = build_model(
         backbone,
@@ -141,6 +146,7 @@ def _loaders(
     preprocessing: Preprocessing,
     device: torch.device,
     group: Group,
+    policy: Policy,
     *,
     channels_last: bool,
 ) -> tuple[Loader, Loader]:
@@ -160,7 +166,7 @@ def _loaders(
     }
     augmented = config.augmented_epochs
     return (
-        Loader(train_pixels, batch_size=batch_size, augmented_epochs=augmented, shuffle=True, **shared),
+        Loader(train_pixels, batch_size=batch_size, augmented_epochs=augmented, shuffle=True, policy=policy, **shared),
         Loader(val_pixels, batch_size=EVALUATION_BATCH, augmented_epochs=0, shuffle=False, **shared),
     )
 

@@ -16,6 +16,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError, StudyError
 from automl_pt.data.manifest import require_asked
+from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, Progress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
@@ -46,6 +47,7 @@ def prepare_material(
     """
     plugins = plugins or load_plugins(config.plugins)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_policy(config, plugins)
     require_files(config)
     choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
     data = prepare(config, plugins, manifest=manifest, progress=progress)

@@ -9,18 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.core.errors import PluginError, UnknownNameError
 from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.registry import HOOK_OF, Registry
 from automl_pt.runs.tracking import tracker_names
+from automl_pt.testing.augmentations import check_augmentation
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.trackers import check_tracker
 
 #: the contract of a kind that is looked up by its kind
-CHECK_OF: Mapping[type, Callable[[Any], None]] = {Optimizer: check_optimizer}
+CHECK_OF: Mapping[type, Callable[[Any], None]] = {Optimizer: check_optimizer, Augmentation: check_augmentation}
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:

@@ -61,6 +61,8 @@ class Step:
     def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
         """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device.
 
+        Labels may be float[B, classes], too, the share of each class.
+
         With several processes the batch is this one's share, and the loss is the whole batch's.
         """
         self.optimizer.lr = lr
@@ -122,11 +124,15 @@ class Step:
     def _weight(self, labels: Tensor) -> Tensor:
         """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
         if self.class_weights is not None:
-            return self.class_weights[labels].sum()
+            own = labels @ self.class_weights if labels.is_floating_point() else self.class_weights[labels]
+            return own.sum()
         return torch.full((), float(len(labels)), device=self.device)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = self._loss(images, labels, "mean")
+        if labels.is_floating_point():  # PyTorch's mean divides these by the images, whatever the classes' weights
+            loss = self._loss(images, labels, "sum") / self._weight(labels)
+        else:
+            loss = self._loss(images, labels, "mean")
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
         return loss.detach()
 

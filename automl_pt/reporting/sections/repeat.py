@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig
+from automl_pt.core.config_files import written
 from automl_pt.core.errors import StudyError
 from automl_pt.optimizer import PUBLISHED
 from automl_pt.reporting.run import RunReport
@@ -68,7 +69,7 @@ def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> di
     """
     published = PUBLISHED if asked.get("optimizer", "sgd") != "sgd" else ()
     lines = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        f"{name} = {written(value) if name == 'transforms' else json.dumps(value, ensure_ascii=False)}"
         for name, value in asked.items()
         if name in kind.model_fields and name not in _PLACE and value is not None
         if name in published or not _is_default(kind, name, value)

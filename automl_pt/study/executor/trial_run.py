@@ -25,7 +25,7 @@ from automl_pt.training.result import EpochResult
 #: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
 LEAVING = 10.0
 #: settings that differ between the trials of a study, and say nothing of its data
-PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed")
+PER_TRIAL = ("lr", "batch_size", "backbone", "backbone_options", "seed", "transforms")
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
