@@ -12,10 +12,12 @@ leave_out_working_folder()  # before the imports below, which it could answer wi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.core import __version__ as __version__
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.metric import Metric, Predictions
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
 from automl_pt.plugins.pruners import Pruner
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Augmentation",
     "Backbone",
     "Dataset",
     "ExecutorFactory",
@@ -39,6 +42,7 @@ __all__ = [
     "Predictions",
     "Pruner",
     "PruningRule",
+    "Optimizer",
     "PublishedWeights",
     "Sampler",
     "hookimpl",

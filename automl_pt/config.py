@@ -144,6 +144,14 @@ class Settings(BaseModel):
         description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
         "epochs, half of them, rounded up, and at most three; always in all",
     )
+    augmentation: str = Field(
+        "shift-flip",
+        description="what is done to training images: none, shift-flip (as the dataset's hints allow), crop, trivial, "
+        "rand, mixup, cutmix, or a plugin's; several joined by +, such as crop+mixup",
+    )
+    transforms: tuple[dict[str, Any], ...] = Field(
+        (), description="augmentations with arguments, after that one, in a config file: [[transforms]] and a name"
+    )
     pretrained: Flag | None = Field(
         None,
         description="start from the backbone's pretrained weights, or from random ones; default: pretrained where the "
@@ -180,8 +188,20 @@ class Settings(BaseModel):
         (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
     )
 
-    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD (Nesterov)")
-    weight_decay: NotNegative = Field(1e-4, description="L2 penalty of SGD")
+    optimizer: str = Field(
+        "sgd",
+        description="sgd, which is the documented one, adamw, schedule-free-adamw, or a plugin's; what is not given of "
+        "lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
+    )
+    momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(
+        0.9, description="momentum of SGD (Nesterov); of AdamW and its like beta1"
+    )
+    weight_decay: NotNegative = Field(
+        1e-4, description="L2 penalty of SGD; of AdamW and its like the decay of the weights, times the learning rate"
+    )
+    weight_decay_on: Literal["all", "weights"] = Field(
+        "all", description="'weights' leaves biases and the parameters of normalisation out of the weight decay"
+    )
     schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
     label_smoothing: Fraction = Field(0.0, description="share of the target spread over the other classes")
@@ -258,6 +278,10 @@ class Settings(BaseModel):
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
             rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
+        changes_images = self.augmentation not in ("shift-flip", "none") or self.transforms
+        if self.freeze == "backbone" and self.features != "computed" and changes_images:
+            rule = "features are those of the images as they are: with freeze 'backbone' and another augmentation give "
+            yield {"freeze", "features", "augmentation", "transforms"}, f"{rule}features 'computed'"
         if self.head == "probe" and self.pretrained is False and self.weights is None:
             rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
             yield {"head", "pretrained", "weights"}, rule
@@ -296,7 +320,7 @@ class TrainConfig(Settings):
 
     backbone: str = Field("resnet18", description="a registered backbone's name")
     batch_size: Count = Field(16, description="images per optimiser step")
-    lr: Rate = Field(0.001, description="initial learning rate of SGD")
+    lr: Rate = Field(0.001, description="initial learning rate; 0.001 is that of SGD")
 
 
 def _shared(why: str, names: str) -> dict[str, str]:
@@ -406,15 +430,19 @@ class SearchConfig(Settings):
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
     )
 
-    def for_start(self, *, pretrained: bool | None) -> Self:
+    def for_start(
+        self, *, pretrained: bool | None, ranges: tuple[tuple[float, float], tuple[float, float]] | None = None
+    ) -> Self:
         """Return the settings with `pretrained` settled, and the range of learning rates that fits the start.
 
         A range that was asked for stays. Where the whole network trains from weights, the default is another one.
+        `ranges` are the optimiser's, from random weights and from trained ones; None: those of SGD.
         """
         update: dict[str, Any] = {"pretrained": pretrained if self.pretrained is None else self.pretrained}
         from_weights = bool(update["pretrained"]) or self.weights is not None
-        if from_weights and "lr" not in self.model_fields_set and self.freeze == "none":
-            update["lr"] = FINE_TUNING_LR
+        if "lr" not in self.model_fields_set:
+            from_scratch, fine_tuning = ranges or (self.lr, FINE_TUNING_LR)
+            update["lr"] = fine_tuning if from_weights and self.freeze == "none" else from_scratch
         asked = self.model_fields_set
         settled = self.model_copy(update=update)
         settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was

@@ -20,6 +20,8 @@ EXAMPLES = DOCS / "reference" / "hooks"
 USES = {
     "register_backbones": "automl-pt search digits --plugin register_backbones.py --backbone acme/flat",
     "register_executors": "automl-pt search digits --plugin register_executors.py --engine acme/thread",
+    "register_augmentations": "automl-pt train digits --plugin register_augmentations.py --augmentation acme-negative",
+    "register_optimizers": "automl-pt train digits --plugin register_optimizers.py --optimizer acme-rmsprop",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
     "register_metrics": "automl-pt train digits --plugin register_metrics.py",
     "register_samplers": "automl-pt search digits --plugin register_samplers.py --sampler acme/grid",

@@ -16,11 +16,13 @@ from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError, StudyError
 from automl_pt.data.manifest import require_asked
+from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.plugins.provenance import used_plugins
+from automl_pt.plugins.provenance import named_parts, used_plugins
+from automl_pt.runs.published import default_lr
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
 from automl_pt.study.executor.base import Call, Caller, Engine, Step, TrialSpec
@@ -47,6 +49,7 @@ def prepare_search_data(
     """
     plugins = plugins or load_plugins(config.plugins)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
+    require_policy(config, plugins)
     require_files(config)
     plugins.objective(config.objective)
     choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
@@ -70,15 +73,9 @@ def prepare_search_data(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(
-            plugins,
-            config.backbones,
-            config.dataset,
-            objective=config.objective,
-            sampler=config.sampler,
-            pruner=config.pruner,
-        ),
+        plugins=used_plugins(plugins, config.backbones, config.dataset, *named_parts(config, plugins)),
         dimensions=extra,
+        default_lr=default_lr(config, plugins),
         prove=prove,
         notes=data.notes,
         classes=len(data.manifest.classes),

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
+from automl_pt.runs.published import lr_ranges, with_published
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.objective import Objective
@@ -31,6 +32,8 @@ from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
 
 LONGEST_NAME = 100
+#: learning rates to search: from random weights, and from trained ones
+Ranges = tuple[tuple[float, float], tuple[float, float]]
 
 
 def search(
@@ -113,15 +116,27 @@ def steps(
     directory = Path(directory).absolute()
     begun = untouched(config, directory, plugins)
     plugins_before(config, directory, plugins)
-    config = yield from _started(config, objective, plugins)
+    config = yield from _started(*_settled(config, plugins), objective, plugins)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
             study = open_study(config, make_folder(directory), objective, plugins, stop, stack, since)
         yield from follow_study(_events(study, stop), study.follower(trackers), notices)
 
 
+def _settled(config: SearchConfig, plugins: Plugins | None) -> tuple[SearchConfig, Ranges | None, tuple[str, ...]]:
+    """Settle what the optimiser publishes: values of settings, its ranges of learning rates, and notes for the user.
+
+    The documented SGD publishes the defaults, so that no plugin is loaded for it.
+    """
+    if config.optimizer == "sgd":
+        return config, None, ()
+    plugins = plugins or load_plugins(config.plugins)
+    config, notes = with_published(config, plugins)
+    return config, lr_ranges(config, plugins), notes
+
+
 def _started(
-    config: SearchConfig, objective: Objective, plugins: Plugins | None
+    config: SearchConfig, ranges: Ranges | None, notes: Sequence[str], objective: Objective, plugins: Plugins | None
 ) -> Generator[Event, None, SearchConfig]:
     """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()
@@ -130,7 +145,9 @@ def _started(
         pretrained.add(start.pretrained)
     if len(pretrained) > 1 and config.probe:
         yield Notice("no linear probe, because only some of the backbones start from pretrained weights")
-    return config.for_start(pretrained=pretrained.pop() if len(pretrained) == 1 else None)
+    for note in notes:
+        yield Notice(note)
+    return config.for_start(pretrained=pretrained.pop() if len(pretrained) == 1 else None, ranges=ranges)
 
 
 def _events(study: OpenStudy, stop: Callable[[], int | None]) -> Iterator[Event]:

@@ -45,8 +45,10 @@ class TrainDisplay(Protocol):
     def network(self, start: Start) -> None:
         """Show what the network starts from."""
 
-    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
-        """Show what is trained on what, and the epochs done by an earlier call."""
+    def started(
+        self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
+    ) -> None:
+        """Show what is trained on what, what was settled unasked, and the epochs done by an earlier call."""
 
     def step(self, done: int, batches: int) -> None:
         """Show how far the epoch is."""
@@ -97,7 +99,9 @@ class QuietDisplay:
     def network(self, start: Start) -> None:
         """Show nothing."""
 
-    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
+    def started(
+        self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
+    ) -> None:
         """Show nothing."""
 
     def step(self, done: int, batches: int) -> None:
@@ -116,9 +120,11 @@ class JsonDisplay(QuietDisplay):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
+    def started(
+        self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
+    ) -> None:
         """Keep the notes on the data for the run's object."""
-        self.notes = list(data.notes)
+        self.notes = [*said, *data.notes]
 
     def epoch(self, result: EpochResult) -> None:
         """Print the epoch's figures."""
@@ -144,7 +150,9 @@ class LineDisplay(QuietDisplay):
         self._has_notified = True
         self.console.print(escape(f"network: {start.text}"))
 
-    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
+    def started(
+        self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
+    ) -> None:
         """Print what is trained on what, and the epochs done by an earlier call."""
         if not self._has_notified:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
@@ -153,7 +161,7 @@ class LineDisplay(QuietDisplay):
         self.console.print(escape(f"device:  {device}"))
         epochs = counted(config.epochs, "epoch")
         self.console.print(f"train:   learning rate {config.lr:g}, batch size {config.batch_size}, at most {epochs}")
-        for note in data.notes:
+        for note in (*said, *data.notes):
             self.console.print(escape(f"note: {note}"))
         for result in done:
             self.epoch(result)
@@ -200,10 +208,12 @@ class TerminalDisplay(LineDisplay):
         """Move the bar with the images read."""
         self.progress.update(self.bar, description=what, completed=done, total=total)
 
-    def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
+    def started(
+        self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
+    ) -> None:
         """Print what is trained, and start the first epoch's bar."""
         self.epochs = config.epochs
-        super().started(config, data, size=size, device=device, done=done)
+        super().started(config, data, size=size, device=device, done=done, said=said)
 
     def step(self, done: int, batches: int) -> None:
         """Move the bar with the batches done."""

@@ -55,7 +55,7 @@ def settings_options(kind: type[Settings]) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         for name, field in reversed(kind.model_fields.items()):
-            if name != "dataset":
+            if name not in ("dataset", "transforms"):  # an argument, and a list of tables in a file
                 function = option(name, field)(function)
         config = click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options win.")
         return click.argument("dataset", required=False)(config(function))

@@ -37,13 +37,14 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.core.files import read_json
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.directory import Cleanup, default_output, history, require_plugins
+    from automl_pt.runs.published import with_published
     from automl_pt.runs.run import execute, open_data, start_of
     from automl_pt.runs.setup import require_possible
     from automl_pt.runs.tracking import Trackers, follow
     from automl_pt.training.distributed import joined
 
-    plugins, output = load_plugins(settings.plugins), output or default_output(settings)
-    require_plugins(output, plugins)
+    require_plugins(output := output or default_output(settings), plugins := load_plugins(settings.plugins))
+    settings, said = with_published(settings, plugins)
     require_possible(settings, plugins)
     trackers = Trackers(plugins, settings.trackers)
     with (
@@ -57,7 +58,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             preparing = until_told(stop, display.preparing)
             data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
-        _show_start(display, settings, data, plugins, output)
+        _show_start(display, settings, data, plugins, output, said)
 
         def after_step(done: int, batches: int) -> bool:
             display.step(done, batches)
@@ -72,14 +73,17 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     return stop.exit_code
 
 
-def _show_start(display: TrainDisplay, settings: TrainConfig, data: Data, plugins: Plugins, output: Path) -> None:
+def _show_start(
+    display: TrainDisplay, settings: TrainConfig, data: Data, plugins: Plugins, output: Path, said: tuple[str, ...]
+) -> None:
     """Show what is trained on what: the side in pixels, the device, and the epochs that are done already."""
     from automl_pt.runs.directory import history
     from automl_pt.runs.setup import choose_image_size
     from automl_pt.training.device import choose_device, describe
 
     size = choose_image_size(settings, data, plugins.backbone(settings.backbone, settings.backbone_options))
-    display.started(settings, data, size=size, device=describe(choose_device(settings.device)), done=history(output))
+    device = describe(choose_device(settings.device))
+    display.started(settings, data, size=size, device=device, done=history(output), said=said)
 
 
 def require_finite(output: Path, settings: TrainConfig) -> None:

@@ -23,6 +23,7 @@ from automl_pt.data.balanced import balanced_order
 from automl_pt.data.device_split import DeviceSplit
 from automl_pt.data.parallel import in_order
 from automl_pt.data.pixels import Undecoded
+from automl_pt.data.policy import SHIFT_FLIP, Policy
 from automl_pt.data.resident import upload
 from automl_pt.images.preprocessing import Channels, normalise, scale_and_offset
 
@@ -55,7 +56,8 @@ class Loader:
 
     `wait_seconds` adds up the time that the consumer waited for batches. `share` is (number, count) of the processes
     that divide the images: shuffled batches are divided each, others come as one block of the split. The first
-    `augmented_epochs` of a run are augmented, those after them are not.
+    `augmented_epochs` of a run are augmented, those after them are not, and `policy` says how. Where it mixes batches,
+    labels are float32[B, classes] in all epochs.
     """
 
     def __init__(
@@ -73,24 +75,26 @@ class Loader:
         channels_last: bool = False,
         share: tuple[int, int] = (0, 1),
         balanced: bool = False,
+        policy: Policy = SHIFT_FLIP,
     ) -> None:
-        self.share, self.balanced = share, balanced
+        self.share, self.balanced, self.policy = share, balanced, policy
         self.images, self.labels = pixels.images, pixels.labels
         self.batch_sizes = batch_sizes(len(self.labels), batch_size, share[1])
         self.seed, self.device, self.shuffle, self.channels_last = seed, device, shuffle, channels_last
         self.augmented_epochs = augmented_epochs
-        self.max_shift = pixels.images.shape[-1] // SHIFT if hints.shift else 0
-        self.flip = hints.horizontal_flip
+        self.max_shift = pixels.images.shape[-1] // SHIFT if hints.shift and policy.shift else 0
+        self.flip = hints.horizontal_flip and policy.flip
         self.scale, self.offset = scale_and_offset(mean, std, device)
         #: the split on the device, where it is kept there
         self.resident: DeviceSplit | None = None
-        if (found := upload(pixels.images, device)) is not None:
+        # what changes images one by one does so on the CPU
+        if not policy.transforms and (found := upload(pixels.images, device)) is not None:
             self.resident = DeviceSplit(*found, self.labels, mean=mean, std=std, channels_last=channels_last)
         self.wait_seconds = 0.0
 
     def plan(self, epoch: int) -> Plan:
         """Return the order and the augmentation of `epoch`."""
-        augmented = max(1, epoch) <= self.augmented_epochs  # evaluation reads an epoch 0
+        augmented = self._augments(epoch)
         plan = make_plan(
             len(self.labels),
             seed=self.seed,
@@ -102,6 +106,9 @@ class Loader:
         if self.balanced:
             return replace(plan, order=balanced_order(self.labels, seed=self.seed, epoch=epoch))
         return plan
+
+    def _augments(self, epoch: int) -> bool:
+        return max(1, epoch) <= self.augmented_epochs  # evaluation reads an epoch 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of `epoch`, leaving out the first `start` of them."""
@@ -126,15 +133,23 @@ class Loader:
                 yield (part,)
 
     def _batches(self, epoch: int, start: int) -> Iterable[tuple[Tensor, Tensor]]:
-        if self.resident is not None:
-            resident = self.resident
-            return (resident.batch(indices) for (indices,) in self.indices(epoch, start))
         plan = self.plan(epoch)
         chosen = self._chosen(plan)[start:]
-        gathered = partial(self._gather, plan)
-        if isinstance(self.images, Undecoded) or self.device.type == "cuda":
-            return map(self._finish, in_order(gathered, chosen, threads=1))
-        return map(self._finish, map(gathered, chosen))
+        if self.resident is not None:
+            resident = self.resident
+            made: Iterable[tuple[Tensor, Tensor]] = (resident.batch(part) for (part,) in self.indices(epoch, start))
+        else:
+            gathered = partial(self._gather, plan)
+            is_slow = isinstance(self.images, Undecoded) or self.device.type == "cuda"
+            found = in_order(gathered, chosen, threads=1) if is_slow else map(gathered, chosen)
+            made = map(partial(self._finish, epoch), chosen, found)
+        return map(partial(self._mix, epoch), chosen, made) if self.policy.mixes else made
+
+    def _mix(self, epoch: int, indices: NDArray[np.int64], batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        if not self._augments(epoch):
+            return images, self.policy.shares(labels)
+        return self.policy.mixed(images, labels, int(indices[0]), self.seed, epoch)
 
     def _chosen(self, plan: Plan) -> list[NDArray[np.int64]]:
         """Return the indices of each batch, or of this process's share of it."""
@@ -153,6 +168,10 @@ class Loader:
         labels = torch.from_numpy(self.labels[indices])
         return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
 
-    def _finish(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _finish(self, epoch: int, indices: NDArray[np.int64], batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if self.policy.transforms and self._augments(epoch):
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            changed = self.policy.changed(batch[0], indices.tolist(), self.seed, epoch)
+            batch = changed.contiguous(memory_format=layout), batch[1]
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
         return normalise(images, self.scale, self.offset), labels

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 
 import pluggy
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.dataset import Dataset
 from automl_pt.metric import Metric
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
@@ -24,6 +26,8 @@ GROUP = "automl_pt"
 REGISTERING = (
     "register_backbones",
     "register_datasets",
+    "register_optimizers",
+    "register_augmentations",
     "register_samplers",
     "register_pruners",
     "register_executors",
@@ -48,8 +52,20 @@ def register_datasets() -> Iterable[Dataset]:
 
 
 @hookspec
+def register_optimizers() -> Iterable[Optimizer]:
+    """Return the optimisers this plugin offers."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def register_executors() -> Iterable[ExecutorFactory]:
     """Return the executors this plugin offers: where the trials of a search run, chosen by `--engine NAME`."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_augmentations() -> Iterable[Augmentation]:
+    """Return the augmentations of training images this plugin offers."""
     raise AssertionError("a specification is not called")
 
 

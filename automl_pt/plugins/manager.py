@@ -29,7 +29,7 @@ from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.faults import plugins_fault
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.pruners import Pruner
-from automl_pt.plugins.registry import Registry, V, collect
+from automl_pt.plugins.registry import HOOK_OF, Registry, V, collect
 from automl_pt.plugins.samplers import Sampler
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
 
@@ -112,6 +112,10 @@ class Plugins:
         registry = self.pruners()
         return self._find("pruner", name, registry, f"--pruner takes one of {', '.join(registry)}")
 
+    def of_kind(self, kind: type[V]) -> Registry[V]:
+        """Return all registered values of a kind in `HOOK_OF`; raise PluginError as `backbones` does."""
+        return self._registry(HOOK_OF[kind], kind, (kind,))
+
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.
 
@@ -124,6 +128,11 @@ class Plugins:
         """Return the dataset called `name`, or raise UnknownNameError with near names."""
         remedy = "`automl-pt datasets` lists all of them; a path must exist"
         return self._find("dataset", name, self.datasets(), remedy)
+
+    def named(self, kind: type[V], name: str) -> V:
+        """Return the value of a kind in `HOOK_OF` that is called `name`, or raise UnknownNameError with near names."""
+        registry = self.of_kind(kind)
+        return self._find(kind.__name__.lower(), name, registry, f"there are {', '.join(registry)}")
 
     def provider(self, registry: Registry[Any], name: str) -> Plugin:
         """Return the plugin that registered `name`; raise KeyError when none did."""

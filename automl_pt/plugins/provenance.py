@@ -8,8 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from automl_pt.augmentation import Augmentation
+from automl_pt.config import SearchConfig, Settings
 from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.registry import Registry
 
@@ -17,30 +20,34 @@ BUILT_IN = "built in"
 
 
 def used_plugins(
-    plugins: Plugins,
-    backbones: Iterable[str],
-    dataset: str,
-    *,
-    objective: str = "",
-    sampler: str = "",
-    pruner: str = "",
+    plugins: Plugins, backbones: Iterable[str], dataset: str, *more: tuple[Registry[Any], str]
 ) -> list[dict[str, Any]]:
     """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
 
     A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
-    nobody's.
+    nobody's. `more` are names in other registries.
     """
     found: dict[str, dict[str, Any]] = {}
-    datasets, nets, metrics = plugins.datasets(), plugins.backbones(), plugins.registered_metrics()
+    datasets, nets = plugins.datasets(), plugins.backbones()
     asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
-    others: list[tuple[Registry[Any], str]] = [(datasets, dataset), (metrics, objective)]
-    others += [(plugins.samplers(), sampler), (plugins.pruners(), pruner)]
-    asked += [(registry, name) for registry, name in others if name in registry]
+    asked += [(datasets, dataset)] if dataset in datasets else []
+    asked += [(registry, name) for registry, name in more if name in registry]
     for registry, name in asked:
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:
             found[plugin.name] = {**asdict(plugin), "version": plugin.version or _content(Path(plugin.origin))}
     return [found[name] for name in sorted(found)]
+
+
+def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any], str]]:
+    """Return what settings name beside backbones and data, each with the registry that it is in."""
+    augmentations = plugins.of_kind(Augmentation)
+    named = [*config.augmentation.split("+"), *(str(item.get("name")) for item in config.transforms)]
+    found: list[tuple[Registry[Any], str]] = [(augmentations, name) for name in named]
+    found += [(plugins.of_kind(Optimizer), config.optimizer), (plugins.registered_metrics(), config.objective)]
+    if isinstance(config, SearchConfig):
+        found += [(plugins.samplers(), config.sampler), (plugins.pruners(), config.pruner)]
+    return found
 
 
 def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:

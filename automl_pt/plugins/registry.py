@@ -6,15 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
 from automl_pt.metric import Metric
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 
-V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric)
+V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation)
+#: the hook that registers values of a kind, of those that are looked up by their kind
+HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "register_augmentations"}
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,15 @@ def collect(
 
 def _conflict(kind: type, name: str, first: str, second: str) -> PluginError:
     return PluginError(
-        f"a {kind.__name__.lower()}'s name is registered once",
+        f"{_a(kind)}'s name is registered once",
         given=f"{name!r} by {first} and by {second}",
         remedy="rename it in one of the two, or uninstall one",
     )
+
+
+def _a(kind: type) -> str:
+    name = kind.__name__.lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _taken(name: str, owners: Mapping[str, str], catalogues: Sequence[Catalogue]) -> str | None:

@@ -22,6 +22,8 @@ BUILTIN = (
     "automl_pt.builtin.timm_backbones",
     "automl_pt.builtin.digits",
     "automl_pt.builtin.torchvision_datasets",
+    "automl_pt.builtin.optimizers",
+    "automl_pt.builtin.augmentations",
     "automl_pt.study.executor.builtin",
     "automl_pt.builtin.validation_metrics",
     "automl_pt.study.space.builtin",

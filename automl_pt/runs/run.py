@@ -41,6 +41,7 @@ from automl_pt.runs.directory import (
     require_apart,
     require_plugins,
 )
+from automl_pt.runs.published import with_published
 from automl_pt.runs.setup import choose_preprocessing, new_training, require_possible, set_up
 from automl_pt.runs.start import Start, choose_start, fetch_weights, starts_pretrained
 from automl_pt.runs.tracking import Trackers, follow
@@ -72,6 +73,7 @@ def train(
     plugins = registered or load_plugins(config.plugins)
     output = Path(output) if output is not None else default_output(config)
     require_plugins(output, plugins)
+    config, said = with_published(config, plugins)
     require_possible(config, plugins)
     start_of(config, output, plugins)
     trackers = Trackers(plugins, config.trackers)
@@ -79,7 +81,7 @@ def train(
     with tidied:
         data = open_data(config, output, plugins)
     results = execute(config, output, data=data, plugins=plugins)
-    return _epochs(tidied, follow(results, trackers, config, output, history(output)), data.notes)
+    return _epochs(tidied, follow(results, trackers, config, output, history(output)), (*said, *data.notes))
 
 
 def _epochs(tidied: Cleanup, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
@@ -227,8 +229,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     if before.get("reason") in ENDED:
         checkpoints.remove()
         return None
-    objective, metrics = plugins.objective(config.objective), tuple(plugins.metrics().values())
-    training = new_training(config, data, backbone, device, precision, group, metrics, objective)
+    training = new_training(config, data, backbone, device, precision, group, plugins=plugins)
     if before:
         training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)

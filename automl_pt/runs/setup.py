@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,17 +12,17 @@ from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model, head_parameters
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.backbones.parameter_groups import freeze, lr_scales
-from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
+from automl_pt.data.policy import Policy, make_policy, require_policy
 from automl_pt.data.prepare import Data
 from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
-from automl_pt.metric import Metric
 from automl_pt.model.load import given_weights, require_given
-from automl_pt.plugins.manager import Plugins
+from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.start import settled
 from automl_pt.training.cpu.allocator import keep_freed_memory
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
@@ -45,6 +44,7 @@ def require_possible(config: TrainConfig, plugins: Plugins) -> None:
     """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
     plugins.backbone(config.backbone, config.backbone_options)
     plugins.objective(config.objective)
+    require_policy(config, plugins)
     choose_device(local_device(config.device))
     require_files(config)
 
@@ -67,16 +67,22 @@ def new_training(
     device: torch.device,
     precision: NumberFormat,
     group: Group = ALONE,
-    metrics: Sequence[Metric] = METRICS,
-    objective: Metric = BY_NAME["loss"],
+    *,
+    plugins: Plugins | None = None,
 ) -> Training:
-    """Return a training that stands before its first step.
+    """Return a training that stands before its first step, with the optimiser registered with `plugins`.
 
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
+    plugins = plugins or load_plugins(config.plugins)
     preprocessing = choose_preprocessing(config, data, backbone)
-    judged: dict[str, Any] = {"metrics": metrics, "objective": objective, "classes": data.manifest.classes}
+    judged: dict[str, Any] = {
+        "optimizer": plugins.named(Optimizer, config.optimizer),
+        "metrics": tuple(plugins.metrics().values()),
+        "objective": plugins.objective(config.objective),
+        "classes": data.manifest.classes,
+    }
     why_not: str | None = None
     if trains_on_features(config, group.size):
         start = frozen_start(config, data, backbone, preprocessing)
@@ -84,9 +90,9 @@ def new_training(
             scales = _head_scales(config, start.body.head)
             return head_training(start, config, data, device, scales, **judged)
         why_not = start
-    train_loader, val_loader = _loaders(
-        config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision)
-    )
+    policy = make_policy(config, plugins, preprocessing.image_size, len(data.manifest.classes))
+    layout = has_channels_last(device, precision)
+    loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
     said: list[str] = []
     model = build_model(
         backbone,
@@ -105,8 +111,8 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    place: dict[str, Any] = {"device": device, "precision": precision, "group": group}
-    training = Training(model, train_loader, val_loader, config, lr_scales=scales, **place, **judged)
+    how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales}
+    training = Training(model, *loaders, config, **how, **judged)
     training.step.notes += said
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
@@ -147,6 +153,7 @@ def _loaders(
     preprocessing: Preprocessing,
     device: torch.device,
     group: Group,
+    policy: Policy,
     *,
     channels_last: bool,
 ) -> tuple[Loader, Loader]:
@@ -171,6 +178,7 @@ def _loaders(
             batch_size=batch_size,
             augmented_epochs=augmented,
             shuffle=True,
+            policy=policy,
             balanced=config.sampling == "balanced",
             **shared,
         ),

@@ -12,6 +12,7 @@ from automl_pt.study.executor.base import Caller, Engine, MakeTrial
 from automl_pt.study.extras.extras import MakeExtra
 from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
+from automl_pt.study.space.space import DEFAULT_LR
 
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
@@ -51,6 +52,8 @@ class SearchData:
     #: how many classes there are, and the sides in pixels that the backbones are trained at; for the first lines
     classes: int = 0
     image_sizes: tuple[int, ...] = ()
+    #: the learning rate of trial 0: the optimiser's published one
+    default_lr: float = DEFAULT_LR
 
     def counts(self) -> dict[str, int]:
         """Return how many images each split has."""

@@ -40,7 +40,7 @@ def _proxy_loss(
     config = spec.config
     if config.augment == "early":  # no image is seen twice, and so few steps learn more from images as they are
         config = config.model_copy(update={"augment": "none"})
-    training = new_training(config, data, backbone, *set_up(config))
+    training = new_training(config, data, backbone, *set_up(config), plugins=plugins)
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 
@@ -49,7 +49,7 @@ def _proxy_loss(
 
     training.train_epoch(after_step, save=lambda: None)
     done = training.progress.batches_done == due
-    return shuffled_loss(training.model, spec.config, data, plugins) if done else None
+    return shuffled_loss(training.evaluated(), spec.config, data, plugins) if done else None
 
 
 def due_after(level: float, batches: int) -> int:

@@ -88,7 +88,8 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    config, repeats = settle(config, make_space(config, search_data.train_images, search_data.dimensions))
+    every = make_space(config, search_data.train_images, search_data.dimensions, default_lr=search_data.default_lr)
+    config, repeats = settle(config, every)
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     on_features = trains_on_features(config)
@@ -104,7 +105,9 @@ def open_study(
         model_store=model_store,
         engine=engine,
         rule=rule,
-        space=make_space(config, search_data.train_images, search_data.dimensions, offered.sizes),
+        space=make_space(
+            config, search_data.train_images, search_data.dimensions, offered.sizes, search_data.default_lr
+        ),
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),

@@ -8,14 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from automl_pt.augmentation import Augmentation
 from automl_pt.core.errors import PluginError, UnknownNameError
+from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.registry import Registry
 from automl_pt.runs.tracking import tracker_names
+from automl_pt.testing.augmentations import check_augmentation
 from automl_pt.testing.backbones import check_backbone
 from automl_pt.testing.datasets import check_dataset
 from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
+from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.pruners import check_pruner
 from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
@@ -24,6 +28,8 @@ from automl_pt.testing.trackers import check_tracker
 KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., object]], ...] = (
     ("backbone", Plugins.backbones, check_backbone),
     ("dataset", Plugins.datasets, check_dataset),
+    ("optimizer", lambda plugins: plugins.of_kind(Optimizer), check_optimizer),
+    ("augmentation", lambda plugins: plugins.of_kind(Augmentation), check_augmentation),
     ("sampler", Plugins.samplers, check_sampler),
     ("pruner", Plugins.pruners, check_pruner),
     ("executor", Plugins.executors, check_executor),

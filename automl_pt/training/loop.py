@@ -57,6 +57,7 @@ def train(
         saving = time.perf_counter()
         if save_model is not None and training.group.leads and (result.is_best or config.keep == "last"):
             history = [EpochResult.from_dict(entry) for entry in training.progress.history]
-            save_model((module if config.keep == "best" else training.model).state_dict(), result, history)
+            last = training.averaged.module if training.averaged is not None else training.model
+            save_model((module if config.keep == "best" else last).state_dict(), result, history)
         save()
         yield training.saved(result, time.perf_counter() - saving)

@@ -6,7 +6,7 @@ itself, in every worker process; and its bookkeeping costs Python time in every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +17,13 @@ class SGD:
     """Nesterov momentum with L2 penalty, as `torch.optim.SGD` computes it; parameters without a gradient are left out.
 
     All memory is taken when it is made, so that a step cannot run out of it. `lr` may be set before each step, to a
-    number or, inside a captured graph, to a tensor; `scales` are factors on it, one for each parameter. `param_groups`,
-    and taking the scale and the verdict on infinities from attributes set by it, is what `torch.amp.GradScaler` asks of
-    an optimiser.
+    number or, inside a captured graph, to a tensor; `scales` are factors on it, one for each parameter; `decays` says
+    for which the penalty holds. `param_groups`, and taking the scale and the verdict on infinities from attributes set
+    by it, is what `torch.amp.GradScaler` asks of an optimiser.
     """
 
     _step_supports_amp_scaling = True
+    averages, capturable = False, True
 
     def __init__(
         self,
@@ -32,9 +33,11 @@ class SGD:
         momentum: float,
         weight_decay: float,
         scales: Sequence[float] = (),
+        decays: Sequence[bool] = (),
     ) -> None:
         self.parameters = list(parameters)
         self.scales = list(scales) or [1.0] * len(self.parameters)
+        self.decays = list(decays) or [True] * len(self.parameters)
         self.lr: float | Tensor = lr
         self.momentum, self.weight_decay = momentum, weight_decay
         self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters] if momentum else []
@@ -44,16 +47,17 @@ class SGD:
     def step(self) -> None:
         """Update the parameters from their gradients; not at all when the scaler found one that is not finite."""
         used = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        for scale in sorted({self.scales[index] for index in used}):
-            self._step([index for index in used if self.scales[index] == scale], scale)
+        kinds = list(zip(self.scales, self.decays, strict=True))
+        for kind in sorted({kinds[index] for index in used}):
+            self._step([index for index in used if kinds[index] == kind], *kind)
 
-    def _step(self, used: list[int], scale: float) -> None:
+    def _step(self, used: list[int], scale: float, decays: bool) -> None:
         parameters = [self.parameters[index] for index in used]
         gradients = [grad for parameter in parameters if (grad := parameter.grad) is not None]
         buffers = [self.buffers[index] for index in used] if self.buffers else []
         torch._fused_sgd_(
             *_as_they_lie(parameters, gradients, buffers),
-            weight_decay=self.weight_decay,
+            weight_decay=self.weight_decay if decays else 0.0,
             momentum=self.momentum,
             lr=self.lr if scale == 1 else self.lr * scale,
             dampening=0.0,
@@ -69,6 +73,11 @@ class SGD:
         """Forget the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
+
+    def remember(self) -> Callable[[], None]:
+        """Return what puts the momentum back as it is now, in place."""
+        saved = [buffer.clone() for buffer in self.buffers]
+        return lambda: self.load_state_dict({"momentum": saved})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the momentum of each parameter."""

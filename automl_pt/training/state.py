@@ -16,6 +16,7 @@ from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.metric import Metric
+from automl_pt.training.averaged_weights import AveragedWeights
 from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.class_weights import class_weights
 from automl_pt.training.device import NumberFormat, peak_memory
@@ -32,6 +33,7 @@ from automl_pt.training.step_modes import make_step_fn
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
     from automl_pt.data.loader import Loader
+    from automl_pt.optimizer import Optimizer
     from automl_pt.training.checkpoint import Checkpoints
 
 #: called after every step with the epoch's batches done and their number; returns true to end the run there
@@ -78,6 +80,7 @@ class Training:
         precision: NumberFormat,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        optimizer: Optimizer | None = None,
         metrics: Sequence[Metric] = METRICS,
         objective: Metric = BY_NAME["loss"],
         classes: Sequence[str] = (),
@@ -91,9 +94,10 @@ class Training:
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
         weights = class_weights(config, torch.as_tensor(train_loader.labels).to(device), classes)
-        self.step = Step(
-            model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
-        )
+        shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
+        self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+        #: the weights that count, of an optimiser that is evaluated at others than it trains
+        self.averaged = AveragedWeights(self.step) if self.step.optimizer.averages else None
         self.take_step, self.by_index = make_step_fn(self.step, train_loader, config, self.steps_left)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
@@ -173,9 +177,9 @@ class Training:
     def finish_epoch(self, train_seconds: float, wait_seconds: float) -> tuple[EpochResult, nn.Module]:
         """Validate, decide whether to stop, and return the epoch's result with the module whose weights count."""
         started = time.perf_counter()
-        raw = self._evaluate(self.model)
+        raw = self._evaluate(evaluated := self.evaluated())
         ema = self._evaluate(self.ema.module) if self.ema is not None else None
-        cost, module, averaged = self._cost(raw), self.model, False
+        cost, module, averaged = self._cost(raw), evaluated, False
         if ema is not None and self.ema is not None and (self._cost(ema) < cost or not self.validates):
             cost, module, averaged = self._cost(ema), self.ema.module, True
         progress, images = self.progress, sum(self.train_loader.batch_sizes)
@@ -205,6 +209,12 @@ class Training:
         )
         self._advance(result, cost)
         return result, module
+
+    def evaluated(self) -> nn.Module:
+        """Return the module that is evaluated and saved as this epoch's: the model, or the optimiser's average."""
+        if self.averaged is None:
+            return self.model
+        return self.averaged.update(self.train_loader, self.progress.epochs_done + 1)
 
     @property
     def by_loss(self) -> bool:
@@ -264,6 +274,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.step.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "early_stopping": asdict(self.early_stopping),
             "progress": asdict(self.progress),

@@ -17,10 +17,11 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
-from automl_pt.training.sgd import SGD
+from automl_pt.training.optimizers import make_optimizer
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
+    from automl_pt.optimizer import Optimizer
     from automl_pt.training.device import NumberFormat
 
 
@@ -42,18 +43,13 @@ class Step:
         class_weights: Tensor | None = None,
         group: Group = ALONE,
         lr_scales: Mapping[str, float] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.class_weights, self.group = class_weights, group
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.parameters = list(trained.values())
-        self.optimizer = SGD(
-            self.parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            scales=[lr_scales[name] for name in trained] if lr_scales else (),
-        )
+        self.optimizer = make_optimizer(optimizer, trained, config, lr_scales)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         #: what computes the logits: the model, or the model compiled
         self.forward: Callable[[Tensor], Tensor] = model
@@ -65,6 +61,8 @@ class Step:
     def __call__(self, images: Tensor, labels: Tensor, lr: float) -> Tensor:
         """Update the weights with float[B, 3, S, S] and int64[B]; return the batch's mean loss, on the device.
 
+        Labels may be float[B, classes], too, the share of each class.
+
         With several processes the batch is this one's share, and the loss is the whole batch's.
         """
         self.optimizer.lr = lr
@@ -74,8 +72,8 @@ class Step:
 
     @contextmanager
     def restoring_state(self) -> Iterator[None]:
-        """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
-        tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
+        """Put back, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
+        tensors, put_back = [*self.parameters, *self._buffers], self.optimizer.remember()
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
             with kept_random_state([self.device]):
@@ -83,6 +81,7 @@ class Step:
         finally:
             self.optimizer.zero_grad()
             self._copy(tensors, saved)
+            put_back()
             self.scaler.load_state_dict(scaler)
 
     def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -119,17 +118,21 @@ class Step:
         if self.config.clip_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # as below
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
-        self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # our SGD has what a scaler asks of an optimiser
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # it has what a scaler asks of an optimiser
         self.scaler.update()
 
     def _weight(self, labels: Tensor) -> Tensor:
         """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
         if self.class_weights is not None:
-            return self.class_weights[labels].sum()
+            own = labels @ self.class_weights if labels.is_floating_point() else self.class_weights[labels]
+            return own.sum()
         return torch.full((), float(len(labels)), device=self.device)
 
     def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = self._loss(images, labels, "mean")
+        if labels.is_floating_point():  # PyTorch's mean divides these by the images, whatever the classes' weights
+            loss = self._loss(images, labels, "sum") / self._weight(labels)
+        else:
+            loss = self._loss(images, labels, "mean")
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
         return loss.detach()
 

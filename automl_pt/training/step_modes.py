@@ -21,8 +21,10 @@ def make_step_fn(
 
     Indices are enough where steps are recorded and the images lie on the device: the recorded step makes the batch.
     """
+    if config.cuda_graph and step.device.type == "cuda" and not step.optimizer.capturable:
+        step.notes.append(f"steps are not recorded as a CUDA graph but taken one by one: {why_not(step)}")
     batch_size, split = loader.batch_sizes[0], loader.resident
-    by_index = config.cuda_graph and split is not None and why_not(step) is None
+    by_index = config.cuda_graph and split is not None and not loader.policy.mixes and why_not(step) is None
     make = split.batch if split is not None and by_index else None
 
     def record() -> TakeStep:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig
+from automl_pt.core.config_files import written
 from automl_pt.core.errors import StudyError
+from automl_pt.optimizer import PUBLISHED
 from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
@@ -63,12 +65,15 @@ def _record(folder: Path) -> dict[str, Any]:
 def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are.
 
-    But for JSON's pairs of escapes for characters such as emoji, which TOML refuses.
+    But for JSON's pairs of escapes for characters such as emoji, which TOML refuses. What an optimiser publishes is
+    written whatever it is: what is not in the file would have the published value.
     """
+    published = PUBLISHED if asked.get("optimizer", "sgd") != "sgd" else ()
     lines = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        f"{name} = {written(value) if name == 'transforms' else json.dumps(value, ensure_ascii=False)}"
         for name, value in asked.items()
-        if name in kind.model_fields and name not in _PLACE and value is not None and not _is_default(kind, name, value)
+        if name in kind.model_fields and name not in _PLACE and value is not None
+        if name in published or not _is_default(kind, name, value)
     ]
     what = (
         f"As a file settings.toml, for `automl-pt {command} --config settings.toml`; what is not in it has its default:"

@@ -99,7 +99,10 @@ def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) 
     if result.epoch not in spec.ranked_at or result.reason is not None:
         return result
     state = last_state(spec.output)
-    return result if state is None else replace(result, rank_loss=rank_loss(spec.config, state["model"], data, plugins))
+    if state is None:
+        return result
+    weights = state.get("averaged") or state["model"]  # an earlier version had no averages
+    return replace(result, rank_loss=rank_loss(spec.config, weights, data, plugins))
 
 
 def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:

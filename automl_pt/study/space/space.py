@@ -37,6 +37,8 @@ class Space:
     extra: tuple[Dimension, ...] = ()
     #: whether the study has other backbones, too, that are not searched: a trial then names its own
     names_backbone: bool = False
+    #: the learning rate of trial 0, where the range holds it
+    default_lr: float = DEFAULT_LR
 
     def only(self, backbones: Sequence[str]) -> Space:
         """Return the ranges with those of the backbones alone, of which trial 0 has the first."""
@@ -61,7 +63,7 @@ class Space:
         low, high = self.lr
         batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
         return self._params(
-            min(high, max(low, DEFAULT_LR)), batch_size, self.backbones[0], [d.default for d in self.extra]
+            min(high, max(low, self.default_lr)), batch_size, self.backbones[0], [d.default for d in self.extra]
         )
 
     def at(self, unit: Sequence[float]) -> dict[str, Any]:
@@ -142,7 +144,11 @@ def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
 
 
 def make_space(
-    config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = (), offered: Sequence[int] | None = None
+    config: SearchConfig,
+    train_images: int,
+    extra: tuple[Dimension, ...] = (),
+    offered: Sequence[int] | None = None,
+    default_lr: float = DEFAULT_LR,
 ) -> Space:
     """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
 
@@ -158,7 +164,7 @@ def make_space(
         from automl_pt.study.space.dimensions import setting_dimensions
 
         extra += setting_dimensions(config.entries, config)
-    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra)
+    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra, default_lr=default_lr)
 
 
 def require_batch_sizes(config: SearchConfig, train_images: int) -> None:

@@ -97,6 +97,8 @@ def why_not(step: Step) -> str | None:
         return "only CUDA devices record graphs"
     if step.group.size > 1:
         return "several processes exchange gradients within a step"
+    if not step.optimizer.capturable:
+        return f"the optimiser {step.config.optimizer} keeps numbers outside the device"
     if step.precision == "fp16":
         return "the scaler of fp16 decides on the CPU"
     return "micro-batches are asked for" if step.micro_batch_size is not None else None

@@ -1,0 +1,186 @@
+"""The augmentations of a run, made of the settings: which of them change an image, and which mix a batch.
+
+What changes an image draws by (seed, epoch, index), what mixes a batch by (seed, epoch, first index), so that neither
+workers nor interruptions matter. Images are changed one by one on the CPU, in the thread that trains, because their
+transforms draw from PyTorch's one random stream; batches are mixed on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from automl_pt.augmentation import Allowed, Augmentation
+from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
+from automl_pt.core.seeds import derive_seed
+from automl_pt.core.text import printable
+from automl_pt.plugins.faults import plugins_fault
+
+if TYPE_CHECKING:
+    from automl_pt.config import Settings
+    from automl_pt.plugins.manager import Plugins
+
+
+_Transform = tuple[str, Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done to training images, beside shifts and mirror images, which the loader does itself."""
+
+    shift: bool = True
+    flip: bool = True
+    transforms: tuple[_Transform, ...] = ()
+    mixes: tuple[tuple[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]], ...] = ()
+    classes: int = 0
+
+    def changed(self, images: Tensor, indices: Sequence[int], seed: int, epoch: int) -> Tensor:
+        """Return uint8[B, 3, S, S], each image changed as its index in the split says."""
+        found = []
+        for image, index in zip(images, indices, strict=True):
+            with _seeded(derive_seed(seed, "augmentation", epoch, int(index))):
+                for name, transform in self.transforms:
+                    with plugins_fault("an augmentation failed", whose=name):
+                        image = transform(image)
+                    _require_image(image, name)
+            found.append(_sized(image, images.shape[-1]))
+        return torch.stack(found)
+
+    def mixed(self, images: Tensor, labels: Tensor, first: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return a batch float[B, 3, S, S] mixed by one of `mixes`, with float[B, classes], the share of each class."""
+        number = derive_seed(seed, "mix", epoch, int(first))
+        name, mix = self.mixes[number % len(self.mixes)]
+        with _seeded(number), plugins_fault("an augmentation failed", whose=name):
+            images, shares = mix(images, labels)
+        if shares.shape != (len(labels), self.classes) or not shares.is_floating_point():
+            raise PluginError(
+                "an augmentation that mixes returns the share of each class for each image",
+                given=f"{name}: {shares.dtype} {list(shares.shape)} for {len(labels)} images, {self.classes} classes",
+                remedy="return float[B, classes] from what build_mix(classes) returns",
+            )
+        return images, shares
+
+    def shares(self, labels: Tensor) -> Tensor:
+        """Return labels int64[B] as what a mixed batch has: float32[B, classes], 1 for the image's own class."""
+        return F.one_hot(labels, self.classes).float()
+
+
+#: the documented augmentation
+SHIFT_FLIP = Policy()
+
+
+def make_policy(config: Settings, plugins: Plugins, side: int, classes: int) -> Policy:
+    """Make what the settings name; raise UnknownNameError for an unknown name, ConfigError for wrong arguments."""
+    policies = [_policy(plugins, name) for name in config.augmentation.split("+")]
+    listed = [_of_list(plugins, place, dict(item)) for place, item in enumerate(config.transforms, 1)]
+    made = [_made(part, {}, side, "augmentation") for part in policies]
+    made += [_made(*one, side, f"transforms, item {place}") for place, one in enumerate(listed, 1)]
+    mixes = []
+    for part in (*policies, *(part for part, _ in listed)):
+        if part.build_mix is not None:
+            with plugins_fault("an augmentation cannot be made", whose=part.name):
+                mixes.append((part.name, part.build_mix(classes)))
+    return Policy(
+        shift=all(part.shift for part in policies),
+        flip=all(part.flip for part in policies),
+        transforms=tuple(one for one in made if one is not None),
+        mixes=tuple(mixes),
+        classes=classes,
+    )
+
+
+def require_policy(config: Settings, plugins: Plugins) -> None:
+    """Raise UnknownNameError or ConfigError for what no augmentation can be made of, before anything is read.
+
+    Only what is listed with arguments is made for it, because that imports a library.
+    """
+    for name in config.augmentation.split("+"):
+        _policy(plugins, name)
+    if config.transforms:
+        make_policy(config, plugins, 32, 2)
+
+
+def _policy(plugins: Plugins, name: str) -> Augmentation:
+    found = plugins.named(Augmentation, name)
+    if found.needs:
+        rule = f"{name} needs {' and '.join(found.needs)}: list it in a config file, under [[transforms]]"
+        raise ConfigError([f"augmentation: {rule}"])
+    return found
+
+
+def _made(part: Augmentation, arguments: dict[str, Any], side: int, where: str) -> _Transform | None:
+    if part.build is None:
+        return None
+    with plugins_fault("an augmentation cannot be made", whose=part.name):
+        try:
+            return part.name, part.build(side, **arguments)
+        except (TypeError, ValueError) as error:
+            if not arguments:
+                raise
+            raise ConfigError([f"{where}: {part.name}: {printable(str(error))[:300]}"]) from error
+
+
+def _of_list(plugins: Plugins, place: int, item: dict[str, Any]) -> tuple[Augmentation, dict[str, Any]]:
+    name, where = item.pop("name", None), f"transforms, item {place}"
+    if not isinstance(name, str):
+        raise ConfigError([f'{where}: needs a name, such as name = "color_jitter"'])
+    try:
+        found = plugins.named(Augmentation, name)
+    except UnknownNameError as error:
+        raise ConfigError([f"{where}: no augmentation is called {printable(name)!r}; {error.remedy}"]) from None
+    mistakes = [f"{where}: {name} needs {key}" for key in found.needs if key not in item]
+    for key, value in item.items():
+        if key not in found.arguments:
+            known = ", ".join(found.arguments) or "no arguments"
+            mistakes.append(f"{where}: {name} has no {printable(key)!r}; it has {known}")
+        elif (rule := _broken(value, found.arguments[key])) is not None:
+            mistakes.append(f"{where}: {name}: {key} {rule}, got {printable(repr(value))}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return found, item
+
+
+def _broken(value: object, allowed: Allowed) -> str | None:
+    """Say which rule a value breaks; None where it is allowed. Of a list of numbers each is asked."""
+    if isinstance(allowed[0], str):
+        return None if value in allowed else f"must be one of {', '.join(map(str, allowed))}"
+    low, high = float(allowed[0]), float(allowed[1])
+    numbers = value if isinstance(value, list | tuple) and value else [value]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or not low <= n <= high for n in numbers):
+        return f"must be a number from {low:g} to {high:g}, or a list of such"
+    return None
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let the block draw from a stream of its own, and put the process's back."""
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def _sized(image: Tensor, side: int) -> Tensor:
+    if image.shape[-2:] == (side, side):
+        return image
+    resized = F.interpolate(image[None].float(), (side, side), mode="bilinear", antialias=True)
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _require_image(image: object, name: str) -> None:
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.dim() != 3 or len(image) != 3:
+        came = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise PluginError(
+            "an augmentation returns an image as it was given one, uint8[3, height, width]",
+            given=f"{name}: {came}",
+            remedy="return such a tensor from what build(side) returns",
+        )
