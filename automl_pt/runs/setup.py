@@ -111,8 +111,8 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales}
-    training = Training(model, *loaders, config, **how, **judged)
+    how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales, **judged}
+    training = Training(model, *loaders, config, **how)
     training.step.notes += said
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
