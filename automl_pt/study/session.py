@@ -48,7 +48,8 @@ class OpenStudy:
         """Tell what begins."""
         records = self.coordinator.ledger.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
-        engine = self.coordinator.engine
+        engine, objective = self.coordinator.engine, self.config.objective
+        by = "" if objective == "val_loss" else f"; the best trial by {objective}"
         return StudyStarted(
             name=self.coordinator.ledger.name,
             directory=str(self.directory),
@@ -61,7 +62,7 @@ class OpenStudy:
             classes=self.material.classes,
             image_sizes=self.material.image_sizes,
             device=", ".join(dict.fromkeys(devices_for(self.config))),
-            searched=self.coordinator.space.text(),
+            searched=self.coordinator.space.text() + by,
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
