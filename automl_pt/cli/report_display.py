@@ -14,7 +14,7 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.console import stdout, text
 from automl_pt.core.text import counted
 from automl_pt.metric import Metric, columns
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.training.result import epochs_disagree
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
         console.print(_trial_table(report, metrics))
     for line in _answer(report):
         console.print(line)
-    for line in made_lines(report.made):
+    for line in extras_lines(report.made):
         console.print(text(line))
 
 

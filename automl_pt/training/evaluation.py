@@ -16,7 +16,7 @@ from automl_pt.core.errors import ConfigError
 from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.faults import described
 from automl_pt.training.distributed import ALONE, Group
-from automl_pt.training.portion import Portion
+from automl_pt.training.micro_batch import MicroBatch
 
 if TYPE_CHECKING:
     from automl_pt.data.loader import Loader
@@ -26,7 +26,7 @@ DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ValidationResult:
     """The metrics by name, without those that do not exist here. `losses` are float64[N], on the CPU.
 
     `at_once` is how many images memory lasted for; None for all that came. `failures` say which metrics failed.
@@ -68,19 +68,19 @@ def evaluate(
     group: Group = ALONE,
     at_once: int | None = None,
     metrics: Sequence[Metric] = METRICS,
-) -> Evaluation:
+) -> ValidationResult:
     """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
 
     The cross-entropy is computed in float32 from the logits, without smoothing or class weights. With several processes
     each brings a block of the images, and all get the figures of the whole. At most `at_once` images go through the
     network at a time, and half as many whenever memory runs out.
     """
-    was_training, portion = model.training, Portion(at_once)
+    was_training, micro_batch = model.training, MicroBatch(at_once)
     model.eval()
     losses, placed, classes = [torch.empty(0, device=device)], [torch.empty(0, 3, dtype=torch.int64, device=device)], 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
-            logits = portion(model, images).float()
+            logits = micro_batch(model, images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             placed.append(_placed(logits, labels))
             classes = logits.shape[1]
@@ -89,7 +89,7 @@ def evaluate(
     found = Predictions(rows[:, 0].contiguous(), rows[:, 1].contiguous(), per_image, rows[:, 2], group.highest(classes))
     # there is nothing to measure where a refit has no images left to validate on
     values, failures = measure(metrics, found) if len(rows) else ({}, {})
-    return Evaluation(values, per_image, portion.at_once, failures)
+    return ValidationResult(values, per_image, micro_batch.at_once, failures)
 
 
 def measure(metrics: Sequence[Metric], found: Predictions) -> tuple[dict[str, float], dict[str, str]]:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import weights, write_plugin
 
+from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.cli.options import build_config
 from automl_pt.config import SearchConfig, TrainConfig, make
@@ -20,7 +21,6 @@ from automl_pt.core.errors import ConfigError
 from automl_pt.data.balanced import balanced_order
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
-from automl_pt.study.search import steps
 from automl_pt.training.class_weights import class_weights
 
 PLAIN: dict[str, Any] = {"backbone": "plain", "epochs": 2, "batch_size": 4, "lr": 0.03, "threads": 1, "device": "cpu"}
@@ -150,7 +150,7 @@ def test_a_run_with_balanced_sampling_resumes_bit_for_bit(tiny_folder: Path, tmp
     next(first)
     first.close()
     list(start("parts"))
-    whole, parts = (history(tmp_path / name) for name in ("whole", "parts"))
-    assert [result.val_loss for result in whole] == [result.val_loss for result in parts]
+    capturable_step, parts = (history(tmp_path / name) for name in ("whole", "parts"))
+    assert [result.val_loss for result in capturable_step] == [result.val_loss for result in parts]
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(tmp_path / "parts")[name])

@@ -11,16 +11,16 @@ import pytest
 from click.testing import CliRunner
 from tiny_runs import PLUGIN, record, write_plugin
 
+from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import CheckpointError, ConfigError, StudyError, UnknownNameError
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
 from automl_pt.study.events import Finished, NewBest
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord, disagreement
-from automl_pt.study.search import steps
 from automl_pt.training.result import EpochResult, epochs_disagree
 
 PLAIN: dict[str, Any] = {"backbone": "plain", "epochs": 6, "batch_size": 4, "lr": 0.03, "threads": 1, "device": "cpu"}
@@ -174,9 +174,9 @@ def test_finished_trials_are_ranked_for_the_sampler_by_the_objective(pruner: str
 
     rule = make_rule(pruner, 2, 100_000, unused)
     losses = {number: {1: 0.9 - 0.1 * number, 2: 0.8 - 0.1 * number} for number in range(3)}
-    finished = [Standing(number, losses[number], "finished") for number in range(3)]
+    finished = [TrialProgress(number, losses[number], "finished") for number in range(3)]
     assert rule.ranking(finished) == [2, 1, 0]
-    by_objective = [Standing(number, losses[number], "finished", {}, -0.9 + 0.1 * number) for number in range(3)]
+    by_objective = [TrialProgress(number, losses[number], "finished", {}, -0.9 + 0.1 * number) for number in range(3)]
     assert rule.ranking(by_objective) == [0, 1, 2]
 
 
