@@ -160,7 +160,9 @@ class LineDisplay(QuietDisplay):
         self.console.print(images_line(counts, len(data.manifest.classes), (size,)))
         self.console.print(escape(f"device:  {device}"))
         epochs = counted(config.epochs, "epoch")
-        self.console.print(f"train:   learning rate {config.lr:g}, batch size {config.batch_size}, at most {epochs}")
+        by = "" if config.objective == "val_loss" else escape(f"; the best epoch by {config.objective}")
+        settings = f"learning rate {config.lr:g}, batch size {config.batch_size}, at most {epochs}"
+        self.console.print(f"train:   {settings}{by}")
         for note in (*said, *data.notes):
             self.console.print(escape(f"note: {note}"))
         for result in done:
@@ -172,7 +174,7 @@ class LineDisplay(QuietDisplay):
         average = "" if result.ema_val_loss is None else f" (moving average {result.ema_val_loss:.4f})"
         loss, *others = metric_texts(result.values(), self.metrics)
         self.console.print(
-            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, {loss}{average}, {', '.join(others)}, "
+            f"epoch {result.epoch}: train loss {result.train_loss:.4f}, {loss}{average}, {escape(', '.join(others))}, "
             f"{result.images_per_second:.0f} images/s, data wait {100 * result.data_wait:.1f} %, "
             f"{result.seconds:.1f} s{star}"
         )
@@ -192,7 +194,7 @@ class LineDisplay(QuietDisplay):
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             values = {name[4:]: value for name, value in kept.items() if name.startswith("val_")}
             figures = ", ".join(metric_texts({**values, "loss": values.get("loss")}, self.metrics))
-            self.console.print(f"model: {escape(str(output))}, epoch {kept['epoch']}, {figures}{weights}")
+            self.console.print(escape(f"model: {output}, epoch {kept['epoch']}, {figures}{weights}"))
 
 
 class TerminalDisplay(LineDisplay):
@@ -234,4 +236,4 @@ def best_epoch(history: list[EpochResult]) -> EpochResult | None:
 def metric_texts(values: Mapping[str, float | None], metrics: Mapping[str, Metric]) -> list[str]:
     """Write an epoch's metrics, the loss first; None is null in a model's file, which stands for what is not finite."""
     shown = ((metric, values[metric.name]) for metric in columns(values, metrics))
-    return [escape(f"val {one.label} {one.text(math.nan if value is None else value)}") for one, value in shown]
+    return [f"val {one.label} {one.text(math.nan if value is None else value)}" for one, value in shown]

@@ -42,8 +42,9 @@ def print_run(report: RunReport, console: Console | None = None, metrics: Mappin
     """Print a run's head, its epochs, and the epoch whose weights the model holds."""
     console = console or stdout()
     config = report.record.get("config", {})
-    names = ("lr", "batch_size", "image_size", "seed")
-    shown = ", ".join(f"{name} {_param(config.get(name))}" for name in names if config.get(name) is not None)
+    names = ("lr", "batch_size", "image_size", "seed", "objective")
+    known = {name: value for name in names if (value := config.get(name)) not in (None, "val_loss")}
+    shown = ", ".join(f"{name} {_param(value)}" for name, value in known.items())
     console.print(
         f"{text(config.get('backbone'))} on {text(config.get('dataset'))}: {text(report.status)}; {text(shown)}"
     )

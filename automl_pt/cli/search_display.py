@@ -87,7 +87,7 @@ def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> li
         case events.PassDone():
             return [escape(f"probe of {event.backbone}: features of {event.done} of {event.total} images")]
         case events.ProbeEnded():
-            return [escape(probe_line(event.probe))]
+            return [escape(probe_line(event.probe, metrics))]
         case events.TrialStarted():
             verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
             if not event.epochs_done and event.until < 1:
@@ -98,7 +98,7 @@ def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> li
         case events.EpochDone():
             result = event.result
             figures = ", ".join(metric_texts(result.values(), metrics))
-            return [f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s"]
+            return [escape(f"trial {event.trial} epoch {result.epoch}: {figures}, {result.seconds:.1f} s")]
         case events.TrialPaused():
             return [f"trial {event.number} waits" + (f" after epoch {event.epoch:g}" if event.epoch >= 1 else "")]
         case events.TrialEnded():
@@ -162,12 +162,12 @@ def result_lines(event: events.Finished) -> list[str]:
     return [escape(line) for line in lines]
 
 
-def probe_line(probe: ProbeRecord) -> str:
+def probe_line(probe: ProbeRecord, metrics: Mapping[str, Metric] = BY_NAME) -> str:
     """Say what a linear probe found and cost."""
     if probe.value is None or probe.accuracy is None or probe.c is None:
         return f"probe of {probe.backbone}: none ({probe.failure})"
     cost = f"{probe.seconds:.1f} s, {probe.computed} images through the network"
-    figures = f"val loss {probe.value:.4f}, val accuracy {probe.accuracy:.4f}, C {probe.c:.2g}"
+    figures = ", ".join([*metric_texts(probe.as_trial().metrics, metrics), f"C {probe.c:.2g}"])
     left_out = "" if probe.failure is None else f"; left out: {probe.failure}"
     return f"probe of {probe.backbone}: {figures}, {cost}{left_out}"
 

@@ -49,6 +49,8 @@ class OpenStudy:
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
         devices = [place.device for place in engine.places()] or devices_for(self.config)
+        objective = self.config.objective
+        by = "" if objective == "val_loss" else f"; the best trial by {objective}"
         return StudyStarted(
             name=self.coordinator.trial_store.name,
             directory=str(self.directory),
@@ -61,7 +63,7 @@ class OpenStudy:
             classes=self.search_data.classes,
             image_sizes=self.search_data.image_sizes,
             device=", ".join(dict.fromkeys(devices)),
-            searched=self.coordinator.space.text(),
+            searched=self.coordinator.space.text() + by,
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:

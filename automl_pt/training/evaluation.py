@@ -87,7 +87,8 @@ def evaluate(
     model.train(was_training)
     per_image, rows = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(placed).cpu())
     found = Predictions(rows[:, 0].contiguous(), rows[:, 1].contiguous(), per_image, rows[:, 2], group.highest(classes))
-    values, failures = measure(metrics, found)
+    # there is nothing to measure where a refit has no images left to validate on
+    values, failures = measure(metrics, found) if len(rows) else ({}, {})
     return ValidationResult(values, per_image, micro_batch.at_once, failures)
 
 

@@ -52,6 +52,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
         assert two.train_loss == pytest.approx(one.train_loss, rel=1e-5)
         assert two.val_loss == pytest.approx(one.val_loss, rel=1e-5)
         assert two.val_accuracy == one.val_accuracy
+        assert two.metrics == one.metrics
     for name, value in weights(tmp_path / "one").items():
         assert torch.allclose(weights(tmp_path / "two")[name], value, atol=1e-6), name
 

@@ -18,6 +18,8 @@ from automl_pt.core.errors import CheckpointError, ConfigError, StudyError, Unkn
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
 from automl_pt.study.events import Finished, NewBest
+from automl_pt.study.pruning.base import TrialProgress
+from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord, disagreement
 from automl_pt.training.result import EpochResult, epochs_disagree
 
@@ -163,6 +165,19 @@ def test_the_report_says_where_objective_and_loss_disagree(records: list[TrialRe
     assert len(found) == len(said)
     assert all(part in text for part, text in zip(said, found, strict=True))
     assert disagreement(records, records[0], "val_loss") == []
+
+
+@pytest.mark.parametrize("pruner", ["rungs", "none"])
+def test_finished_trials_are_ranked_for_the_sampler_by_the_objective(pruner: str) -> None:
+    def unused() -> Any:
+        raise AssertionError("ranking asks for no study")
+
+    rule = make_rule(pruner, 2, 100_000, unused)
+    losses = {number: {1: 0.9 - 0.1 * number, 2: 0.8 - 0.1 * number} for number in range(3)}
+    finished = [TrialProgress(number, losses[number], "finished") for number in range(3)]
+    assert rule.ranking(finished) == [2, 1, 0]
+    by_objective = [TrialProgress(number, losses[number], "finished", {}, -0.9 + 0.1 * number) for number in range(3)]
+    assert rule.ranking(by_objective) == [0, 1, 2]
 
 
 def test_a_record_from_before_objectives_is_judged_by_its_loss() -> None:
