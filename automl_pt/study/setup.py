@@ -95,9 +95,7 @@ def open_study(
     offered = _offer(config, material, proof, ledger, engine, has_grown)
     on_features = trains_on_features(config)
     registered = plugins if plugins is not None else load_plugins(config.plugins)
-    pruner = "none" if on_features else config.pruner
-    rule = make_rule(pruner, config.epochs, material.train_images, ledger.study, registered)
-    _require_same_rungs(config, ledger, rule, directory)
+    rule = _rule("none" if on_features else config.pruner, config, material, ledger, registered, directory)
     steps = Steps(subject, config, directory, plugins, engine, lambda: stop() is not None)
     shelf = Shelf(directory, subject.publish)
     coordinator = Coordinator(
@@ -113,8 +111,7 @@ def open_study(
         probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(steps) if config.stop_when_flat else None,
     )
-    with ledger.turn():
-        ledger.set_about({**ledger.about(), "searched": coordinator.space.text()})
+    _note_searched(ledger, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
@@ -123,9 +120,20 @@ def open_study(
     return OpenStudy(config, directory, shown(url), steps, coordinator, material, said, notes)
 
 
-def _require_same_rungs(config: SearchConfig, ledger: Ledger, rule: Rule, directory: Path) -> None:
+def _rule(
+    pruner: str, config: SearchConfig, material: Material, ledger: Ledger, plugins: Plugins, directory: Path
+) -> Rule:
+    """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
+    rule = make_rule(pruner, config.epochs, material.train_images, ledger.study, plugins)
     first = ledger.about().get("first_rung")
     resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first)
+    return rule
+
+
+def _note_searched(ledger: Ledger, coordinator: Coordinator) -> None:
+    """Keep with the study, in words, what is searched: for its report."""
+    with ledger.turn():
+        ledger.set_about({**ledger.about(), "searched": coordinator.space.text()})
 
 
 def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
