@@ -19,10 +19,10 @@ from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 
 if TYPE_CHECKING:
+    from automl_pt.api.search import search
     from automl_pt.model.load import load_model
     from automl_pt.runs.run import train
     from automl_pt.study.pruning.base import PruningRule
-    from automl_pt.study.search import search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    **{"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.runs.run"},
+    **{"load_model": "automl_pt.model.load", "search": "automl_pt.api.search", "train": "automl_pt.runs.run"},
     "PruningRule": "automl_pt.study.pruning.base",
 }
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.study.pruning.base import Rule, Standing, Verdict
+from automl_pt.study.pruning.base import Rule, TrialProgress, Verdict
 from automl_pt.study.pruning.optuna_rules import OptunaRule, make_rule, study_in_memory
 from automl_pt.testing.contract import expect, no_network
 
@@ -36,12 +36,12 @@ def _study(name: str, plugins: Plugins, epochs: int, images: int) -> list[str]:
     with guarded() as changed:
         rule = make_rule(name, epochs, images, lambda: study.optuna, plugins)
         came = f"{name}: {epochs} epochs, {images} images"
-        for _ in range(TRIALS * (epochs + len(rule.levels) + 2)):
+        for _ in range(TRIALS * (epochs + len(rule.rung_resources) + 2)):
             if not study.step(rule, name):
                 break
-        standings = study.standings()
-        ends: list[str] = [standing.end or "waiting" for standing in standings]
-        rule_left = rule.expected_epochs(standings, TRIALS)
+        progress_list = study.progress_list()
+        ends: list[str] = [trial_progress.end or "waiting" for trial_progress in progress_list]
+        rule_left = rule.expected_epochs(progress_list, TRIALS)
     expect("waiting" not in ends, "a rule lets every trial go on or ends it", came=f"{came}: {ends}", look=LOOK)
     expect("finished" in ends, "a rule lets at least one trial finish", came=f"{came}: {ends}", look=LOOK)
     expect(rule_left == 0, "nothing is left to do at the end", came=f"{came}: {rule_left} epochs", look=LOOK)
@@ -60,12 +60,12 @@ class _Study:
         self.ranks: list[dict[float, float]] = [{} for _ in range(TRIALS)]
         self.ends: list[str | None] = [None] * TRIALS
 
-    def standing(self, number: int) -> Standing:
+    def trial_progress(self, number: int) -> TrialProgress:
         end = self.ends[number]
-        return Standing(number, dict(self.losses[number]), end, dict(self.ranks[number]))  # type: ignore[arg-type]  # one of the three
+        return TrialProgress(number, dict(self.losses[number]), end, dict(self.ranks[number]))  # type: ignore[arg-type]  # one of the three
 
-    def standings(self) -> list[Standing]:
-        return [self.standing(number) for number in range(TRIALS)]
+    def progress_list(self) -> list[TrialProgress]:
+        return [self.trial_progress(number) for number in range(TRIALS)]
 
     def step(self, rule: Rule, name: str) -> bool:
         """Ask the rule of every trial, and let those that may do so go on; say whether anything changed."""
@@ -75,37 +75,37 @@ class _Study:
             if verdict == "prune":
                 self.ends[number], moved = "pruned", True
             elif verdict == "promote":
-                self._run(number, rule.until(self.standing(number).epoch), rule.levels)
+                self._run(number, rule.next_rung(self.trial_progress(number).epoch), rule.rung_resources)
                 moved = True
         return moved
 
     def _verdict(self, rule: Rule, name: str, number: int) -> Verdict:
-        if not self.standing(number).epoch:
+        if not self.trial_progress(number).epoch:
             return "promote"
-        ask: Callable[[], Verdict] = lambda: rule.verdict(number, self.standings(), TRIALS)  # noqa: E731  # asked twice
+        ask: Callable[[], Verdict] = lambda: rule.verdict(number, self.progress_list(), TRIALS)  # noqa: E731  # asked twice
         verdict = ask()
         # Optuna's pruners write down what they were asked, and are asked once
         again = verdict if isinstance(getattr(rule, "rule", rule), OptunaRule) else ask()
         came = f"{name}: of trial {number} first {verdict!r}, then {again!r}"
         expect(verdict == again, "a rule decides the same when it is asked again", came=came, look=LOOK)
         expect(verdict in get_args(Verdict), "a verdict is promote, wait or prune", came=came, look=LOOK)
-        ranking = rule.ranking(self.standings())
+        ranking = rule.ranking(self.progress_list())
         right = len(set(ranking)) == len(ranking) and set(ranking) <= set(range(TRIALS))
         expect(right, "a rule ranks trials that exist, each once", came=f"{name}: {ranking}", look=LOOK)
         return verdict
 
-    def _run(self, number: int, until: float, levels: tuple[float, ...]) -> None:
+    def _run(self, number: int, next_rung: float, rung_resources: tuple[float, ...]) -> None:
         """Train a trial to a point: all of its losses up to there are known then."""
-        if until < 1:
-            self.ranks[number][until] = self._loss(number, until)
+        if next_rung < 1:
+            self.ranks[number][next_rung] = self._loss(number, next_rung)
             return
-        for epoch in range(len(self.losses[number]) + 1, min(math.floor(until), self.epochs) + 1):
+        for epoch in range(len(self.losses[number]) + 1, min(math.floor(next_rung), self.epochs) + 1):
             if number == TRIALS - 1 and epoch == self.epochs:
                 self.ends[number] = "lost"
                 return
             self.losses[number][epoch] = self._loss(number, epoch)
             self.trials[number].report(self.losses[number][epoch], epoch)
-            if epoch in levels:
+            if epoch in rung_resources:
                 self.ranks[number][epoch] = self.losses[number][epoch]
             if epoch == self.epochs:
                 self.ends[number] = "finished"

@@ -8,13 +8,13 @@ import pytest
 from toy_trial import TOY
 
 from automl_pt import Pruner, PruningRule, Sampler, hookimpl
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import PluginError, UnknownNameError
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.provenance import used_plugins
 from automl_pt.study import events
 from automl_pt.study.records import StudyResult
-from automl_pt.study.search import steps
 from automl_pt.testing import check_pruner, check_sampler
 
 HOOKS = Path(__file__).parents[2] / "docs" / "reference" / "hooks"
@@ -23,7 +23,7 @@ FILES = [str(HOOKS / f"register_{kind}.py") for kind in ("samplers", "pruners")]
 
 def search(directory: Path, plugins: Plugins | None = None, **given: Any) -> StudyResult:
     settings = {"dataset": "plain", "epochs": 3, "trials": 6, "workers": 0, "batch_sizes": (8, 16, 32), **given}
-    told = list(steps(make(SearchConfig, settings), directory, subject=TOY, plugins=plugins))
+    told = list(steps(make(SearchConfig, settings), directory, objective=TOY, plugins=plugins))
     assert isinstance(told[-1], events.Finished)
     return told[-1].result
 
@@ -117,10 +117,10 @@ def test_the_contract_finds_what_is_wrong_with_a_sampler(suggest: Any, fault: st
 @pytest.mark.parametrize(
     ("verdict", "fault"),
     [
-        (lambda self, number, standings, total: "perhaps", "verdict returned 'perhaps'"),
-        (lambda self, number, standings, total: "wait", "waiting"),
-        (lambda self, number, standings, total: "prune", "['pruned', 'pruned'"),
-        (lambda self, number, standings, total: standings[99], "IndexError"),
+        (lambda self, number, progress_list, total: "perhaps", "verdict returned 'perhaps'"),
+        (lambda self, number, progress_list, total: "wait", "waiting"),
+        (lambda self, number, progress_list, total: "prune", "['pruned', 'pruned'"),
+        (lambda self, number, progress_list, total: progress_list[99], "IndexError"),
     ],
 )
 def test_the_contract_finds_what_is_wrong_with_a_pruner(verdict: Any, fault: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report
 from automl_pt.config import SHARED, SearchConfig, Settings, TrainConfig, make
 from automl_pt.core.config_files import read_toml
@@ -23,7 +24,6 @@ from automl_pt.study.executor.base import TrialSpec
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.executor.trial_run import PER_TRIAL
 from automl_pt.study.records import StudyResult, TrialRecord
-from automl_pt.study.search import steps
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space, make_space
 
@@ -35,7 +35,7 @@ def config(**given: Any) -> SearchConfig:
 
 
 def search(directory: Path, **given: Any) -> tuple[StudyResult, list[events.Event]]:
-    told = list(steps(config(**given), directory, subject=TOY))
+    told = list(steps(config(**given), directory, objective=TOY))
     assert isinstance(told[-1], events.Finished)
     return told[-1].result, told
 

@@ -12,7 +12,7 @@ Verdict = Literal["promote", "wait", "prune"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialProgress:
     """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
     maps an epoch, or a fraction of the first, to the loss by which trials are compared there.
 
@@ -45,19 +45,19 @@ class Rule(Protocol):
     """Decides from the standings alone, so that a restarted coordinator decides the same."""
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def rung_resources(self) -> tuple[float, ...]:
         """Return the epochs after which trials are compared by their `rank`; none where Optuna's pruners decide."""
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the first point above `epoch`, in epochs, at which a trial waits for a verdict."""
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Say whether trial `number`, waiting, goes on; `total` is how many trials the study will have."""
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Return the numbers of the trials that can be compared, best first: what the sampler learns from."""
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Estimate how many epochs all trials together still have to do."""
 
 
@@ -71,30 +71,35 @@ class PruningRule:
     epochs: int
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def rung_resources(self) -> tuple[float, ...]:
         """Return no levels: trials are compared by their validation loss alone."""
         return ()
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the next epoch."""
         return math.floor(epoch) + 1
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Let every trial go on."""
         return "promote"
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Rank by the loss of the weights kept; trials that failed or diverged come last."""
-        ended = [standing for standing in standings if standing.end or standing.losses]
+        ended = [trial_progress for trial_progress in progress_list if trial_progress.end or trial_progress.losses]
 
-        def key(standing: Standing) -> tuple[float, int]:
-            return (math.inf if standing.end == "lost" else standing.best(standing.epoch), standing.number)
+        def key(trial_progress: TrialProgress) -> tuple[float, int]:
+            return (
+                math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch),
+                trial_progress.number,
+            )
 
-        return [standing.number for standing in sorted(ended, key=key)]
+        return [trial_progress.number for trial_progress in sorted(ended, key=key)]
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Count with what ended trials took on average; before the first has ended, with all epochs."""
-        ended = [standing.epoch for standing in standings if standing.end is not None]
+        ended = [trial_progress.epoch for trial_progress in progress_list if trial_progress.end is not None]
         mean = sum(ended) / len(ended) if ended else self.epochs
-        under_way = sum(max(0.0, mean - standing.epoch) for standing in standings if standing.end is None)
-        return under_way + mean * max(0, total - len(standings))
+        under_way = sum(
+            max(0.0, mean - trial_progress.epoch) for trial_progress in progress_list if trial_progress.end is None
+        )
+        return under_way + mean * max(0, total - len(progress_list))

@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner
 
 from automl_pt.core.errors import PluginError
 from automl_pt.plugins.manager import Plugins
-from automl_pt.study.pruning.base import PruningRule, Rule, Standing, Verdict
+from automl_pt.study.pruning.base import PruningRule, Rule, TrialProgress, Verdict
 from automl_pt.study.quiet import quiet
 
 T = TypeVar("T")
@@ -57,11 +57,11 @@ class OptunaRule(PruningRule):
     study: Callable[[], optuna.Study] = field(kw_only=True)
     _study: optuna.Study | None = field(default=None, repr=False)
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the next epoch, or the end where nothing is ever pruned."""
-        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else super().until(epoch)
+        return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else super().next_rung(epoch)
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the pruner about the trial as it stands in the storage."""
         self._study = self._study or self.study()
         trial = self._study.get_trials(deepcopy=False)[number]
@@ -77,38 +77,38 @@ class WatchedRule:
     plugins: Plugins
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def rung_resources(self) -> tuple[float, ...]:
         """Return the rule's levels."""
-        return self.rule.levels
+        return self.rule.rung_resources
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         with self.plugins.running(self.plugins.pruners(), self.name):
             yield
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Ask the rule; the next point must lie above `epoch`."""
         with self._running():
-            found = self.rule.until(epoch)
+            found = self.rule.next_rung(epoch)
         return self._checked(found, "until", isinstance(found, int | float) and math.isfinite(found) and found > epoch)
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the rule; its answer must be one of the three."""
         with self._running():
-            found = self.rule.verdict(number, standings, total)
+            found = self.rule.verdict(number, progress_list, total)
         return self._checked(found, "verdict", found in get_args(Verdict))
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Ask the rule; it must rank trials that exist, each once."""
         with self._running():
-            found = list(self.rule.ranking(standings))
-        known = {standing.number for standing in standings}
+            found = list(self.rule.ranking(progress_list))
+        known = {trial_progress.number for trial_progress in progress_list}
         return self._checked(found, "ranking", len(set(found)) == len(found) and set(found) <= known)
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Ask the rule; it must be a number of at least 0."""
         with self._running():
-            found = self.rule.expected_epochs(standings, total)
+            found = self.rule.expected_epochs(progress_list, total)
         return self._checked(found, "expected_epochs", isinstance(found, int | float) and 0 <= found < math.inf)
 
     def _checked(self, found: T, method: str, is_right: bool) -> T:

@@ -11,13 +11,13 @@ from automl_pt.core.seeds import derive_seed
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.samplers import Suggest
 from automl_pt.study.executor import failures
-from automl_pt.study.probing import starts_at_probe
+from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import outcome
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.trials import TrialStore
 
 OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
@@ -48,20 +48,20 @@ def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
     return watched
 
 
-def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int, suggest: Suggest = suggest) -> int:
+def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int, suggest: Suggest = suggest) -> int:
     """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again.
 
     Trial 0 is the documented default, whatever the sampler.
     """
-    trials, smaller = ledger.trials(), space
+    trials, smaller = trial_store.trials(), space
     for trial in trials:
         ended = outcome(trial)
         if ended is not None and ended.reason == OUT_OF_MEMORY:
             smaller = smaller.without(trial.params["batch_size"])
-    known = {trial.number: ledger.params(trial) for trial in trials}
-    ranking = rule.ranking(ledger.standings())
+    known = {trial.number: trial_store.params(trial) for trial in trials}
+    ranking = rule.ranking(trial_store.progress_list())
     params = suggest(smaller, known, ranking, seed=seed, number=len(trials)) if trials else smaller.default()
-    return ledger.add(params, space.distributions(params.get("backbone", space.backbones[0])))
+    return trial_store.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
 def trial_config(

@@ -6,10 +6,10 @@ from automl_pt import Pruner, PruningRule, hookimpl
 class Twice(PruningRule):
     """Compares trials after each epoch; the points and the ranking are those of the base."""
 
-    def verdict(self, number, standings, total):
+    def verdict(self, number, progress_list, total):
         """End a trial that is far behind; a trial that runs or waits is None in `end`."""
-        mine = next(standing for standing in standings if standing.number == number)
-        best = min(standing.best(mine.epoch) for standing in standings)
+        mine = next(trial_progress for trial_progress in progress_list if trial_progress.number == number)
+        best = min(trial_progress.best(mine.epoch) for trial_progress in progress_list)
         return "prune" if mine.best(mine.epoch) > 2 * best else "promote"
 
 
