@@ -94,9 +94,7 @@ def open_study(
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     on_features = trains_on_features(config)
     registered = plugins if plugins is not None else load_plugins(config.plugins)
-    pruner = "none" if on_features else config.pruner
-    rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, registered)
-    _require_same_rungs(config, trial_store, rule, directory)
+    rule = _rule("none" if on_features else config.pruner, config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
     coordinator = Coordinator(
@@ -116,8 +114,7 @@ def open_study(
         else None,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
-    with trial_store.allocation_lock():
-        trial_store.set_about({**trial_store.about(), "searched": coordinator.space.text()})
+    _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, search_data.plugins)
     few = few_images(config, search_data.train_images, offered.sizes)
@@ -126,11 +123,27 @@ def open_study(
     return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
-def _require_same_rungs(config: SearchConfig, trial_store: TrialStore, rule: Rule, directory: Path) -> None:
+def _rule(
+    pruner: str,
+    config: SearchConfig,
+    search_data: SearchData,
+    trial_store: TrialStore,
+    plugins: Plugins,
+    directory: Path,
+) -> Rule:
+    """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
+    rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, plugins)
     first = trial_store.about().get("first_rung")
     resume.require_same_rungs(
         trial_store.progress_list(), rule.rung_resources, config.trials, where=str(directory), first_rung=first
     )
+    return rule
+
+
+def _note_searched(trial_store: TrialStore, coordinator: Coordinator) -> None:
+    """Keep with the study, in words, what is searched: for its report."""
+    with trial_store.allocation_lock():
+        trial_store.set_about({**trial_store.about(), "searched": coordinator.space.text()})
 
 
 def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
