@@ -38,8 +38,8 @@ def train_arm(arm: str, folder: Path, place: Path, given: argparse.Namespace) ->
 
 def search_arm(folder: Path, place: Path, given: argparse.Namespace) -> Path:
     """Search learning rate and batch size of the documented SGD; return the finished model's directory."""
+    from automl_pt.api.search import run_search
     from automl_pt.config import SearchConfig
-    from automl_pt.study.search import run_search
 
     settings = {**shared(given), "backbones": (given.backbone,), "trials": given.trials, "workers": 0}
     run_search(SearchConfig(dataset=str(folder), report=False, **settings), place / "study")

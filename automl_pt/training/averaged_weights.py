@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from automl_pt.training.batch_norm import moving_buffers, normalisations
 from automl_pt.training.evaluation import autocast
+from automl_pt.training.micro_batch import MicroBatch
 from automl_pt.training.moving_average import copied
 from automl_pt.training.optimizers import LibraryOptimizer
-from automl_pt.training.portion import Portion
 
 if TYPE_CHECKING:
     from automl_pt.data.loader import Loader
@@ -70,10 +70,10 @@ class AveragedWeights:
             layer.reset_running_stats()
             layer.momentum = None  # the plain mean over the batches
             layer.train()
-        portion = Portion(step.micro_batch_size)
+        micro_batch = MicroBatch(step.micro_batch_size)
         with torch.no_grad(), autocast(step.device, step.precision):
             for images, _ in islice(loader.epoch(epoch), BATCHES):
-                portion(self.module, images)
+                micro_batch(self.module, images)
         one = torch.ones((), device=step.device)
         step.group.average([], moving_buffers(self.module), one.clone(), one)
         for layer, momentum in zip(layers, momenta, strict=True):
