@@ -81,9 +81,21 @@ def data(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "data", {"train": 8, "val": 4})
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_ends_as_an_unbroken_run(tmp_path: Path, data: Path, kills: int) -> None:
-    settings: dict[str, Any] = {"epochs": 6, "batch_size": 2, "checkpoint_minutes": 1e-6, "keep": "last"}
+@pytest.mark.parametrize(
+    ("kills", "more"),
+    [
+        (20, {}),
+        pytest.param(100, {}, marks=pytest.mark.slow),
+        # PyTorch's compiler, which their libraries load, takes seconds in each of the processes
+        pytest.param(6, {"optimizer": "adamw", "augmentation": "trivial"}, marks=pytest.mark.slow),
+        pytest.param(6, {"optimizer": "schedule-free-adamw", "augmentation": "crop+mixup"}, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value),
+)
+def test_killed_at_random_moments_ends_as_an_unbroken_run(
+    tmp_path: Path, data: Path, kills: int, more: dict[str, str]
+) -> None:
+    settings: dict[str, Any] = {"epochs": 6, "batch_size": 2, "checkpoint_minutes": 1e-6, "keep": "last", **more}
     words = [
         command(data, tmp_path / name, write_plugin(tmp_path), patience=99, **settings) for name in ("whole", "broken")
     ]

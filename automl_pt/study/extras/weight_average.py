@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 
 from automl_pt.config import TrainConfig, as_made, make
 from automl_pt.data.loader import Loader
+from automl_pt.data.policy import make_policy
 from automl_pt.model.directory import save_model
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model
@@ -120,6 +121,7 @@ class _Soup:
     def _batches(self) -> Any:
         """Return one epoch of training batches, augmented as in the last ones of training, the same each time."""
         rule, config = self.best.info.preprocessing, self.evaluator.config
+        policy = make_policy(config, self.evaluator.plugins, rule.image_size, len(self.best.info.classes))
         loader = Loader(
             self.evaluator.data.pixels("train", rule.image_size),
             batch_size=BATCH_SIZE,
@@ -130,6 +132,7 @@ class _Soup:
             hints=self.evaluator.data.hints,
             augmented_epochs=1 if config.augment == "always" else 0,
             shuffle=True,
+            policy=policy,
         )
         for batch in loader.epoch(1):
             self.evaluator.caller.alive()
