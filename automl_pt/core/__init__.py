@@ -1,1 +1,1 @@
-"""What every other part may use: errors, files, locks, text, seeds; it imports no other part of automl_pt."""
+"""Errors, files, locks, text and seeds, for use by every other part; imports no other part of automl_pt."""

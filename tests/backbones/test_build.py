@@ -108,7 +108,7 @@ def test_a_builder_that_meets_a_broken_installation():
     def build(num_classes, pretrained):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    with pytest.raises(InstallationError, match="torch and torchvision must be builds for each other"):
+    with pytest.raises(InstallationError, match="torch and torchvision are builds that do not match"):
         build_model(Backbone("any", build), 3, 8, seed=1)
 
 

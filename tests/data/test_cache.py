@@ -240,9 +240,9 @@ def test_a_cache_folder_that_cannot_be_used_is_told_with_the_ways_to_name_anothe
     digests = [sha256_file(path) for path in files]
     originals = Originals(files, list(map(str, files)), {digest: at for at, digest in enumerate(digests)})
     with pytest.raises(
-        OutputError, match=r"(?s)file/pixels.*name another cache folder with --cache-dir or AUTOML_PT_CACHE"
+        OutputError, match=r"(?s)file/pixels.*choose another cache folder with --cache-dir or AUTOML_PT_CACHE"
     ):
         Cache(tmp_path / "file" / "pixels", required=True).images(originals, digests, 8, unreadable={})
     with_notes = Cache(tmp_path / "file" / "pixels")
     assert with_notes.images(originals, digests, 8, unreadable={}).view(digests).shape == (2, 3, 8, 8)
-    assert with_notes.notes[0].endswith("or name another cache folder with --cache-dir or AUTOML_PT_CACHE")
+    assert with_notes.notes[0].endswith("or choose another cache folder with --cache-dir or AUTOML_PT_CACHE")

@@ -85,7 +85,7 @@ def test_a_kill_or_a_full_disk_leaves_the_old_or_the_new_model(tmp_path: Path) -
 
 def test_a_file_in_the_way_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("a file")
-    with pytest.raises(OutputError, match="a file of that name is in the way"):
+    with pytest.raises(OutputError, match="a file of that name exists"):
         saved(tmp_path / "m")
 
 
@@ -129,8 +129,8 @@ def test_a_hostile_record_is_refused_with_its_fault(tmp_path: Path, name: str) -
         (b"", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "holds no object"),
-        (b'{"format": 1, "format": 1}', "a key stands twice"),
-        (b'{"format": NaN}', "NaN is no number"),
+        (b'{"format": 1, "format": 1}', "a key occurs twice"),
+        (b'{"format": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "nested deeper than 64 levels"),
         (b"1" * 10_000, "is not JSON"),
         (b'{"format": 1}', "its checksum does not fit"),

@@ -327,7 +327,7 @@ def test_an_output_must_say_its_format(tmp_path: Path, name: str, message: str) 
 def test_an_output_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(OutputError, match="the output must be writable"),
+        pytest.raises(OutputError, match="the output cannot be written"),
         open_file(tmp_path / "file/p.csv", Columns("ab")),
     ):
         pass

@@ -31,7 +31,7 @@ def page(config: SearchConfig, directory: Path, plugins: Plugins | None, contact
     return directory / "report.html"
 
 
-NO_SPACE = OutputError("the output must be writable", given="report.html: No space left on device", remedy="free some")
+NO_SPACE = OutputError("the output cannot be written", given="report.html: No space left on device", remedy="free some")
 
 
 BROKEN = failed("the report (backbone resnet18)", "ZeroDivisionError: a plot went wrong")

@@ -194,7 +194,7 @@ def test_two_processes_do_not_share_a_run(tiny_folder: Path, tmp_path: Path, plu
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match="one process at a time works in a folder"):
+        with pytest.raises(OutputError, match="this folder is in use by another process"):
             list(start(tiny_folder, output, plugins))
         other.communicate("")
     assert len(list(start(tiny_folder, output, plugins))) == 3

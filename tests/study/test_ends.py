@@ -154,17 +154,17 @@ def run_search_of_toys(config: SearchConfig, directory: Path, **more: Any) -> An
 @pytest.mark.parametrize(
     ("trials", "stopped", "what"),
     [
-        ([], "timeout", "the time was up before the first trial had begun"),
-        ([], "interrupted", "it was interrupted before the first trial had begun"),
+        ([], "timeout", "the time limit was reached before the first trial started"),
+        ([], "interrupted", "it was interrupted before the first trial started"),
         ([("FAIL", "failed: x")], "trials", "the only trial failed: x"),
         ([("FAIL", "failed: x"), ("FAIL", "failed: x")], "trials", "all 2 trials failed, 2 of them with: x"),
         ([("PRUNED", "diverged")] * 3, "trials", "all 3 trials diverged, because the loss was not finite"),
         (
             [("FAIL", "failed: x"), ("PRUNED", "diverged"), ("RUNNING", "paused")],
             "timeout",
-            "the time was up, and of 3 trials 1 failed, 1 diverged, 1 had not come to the end of an epoch",
+            "the time limit was reached, and of 3 trials 1 failed, 1 diverged, 1 had not finished an epoch",
         ),
-        ([("PRUNED", "pruned")], "trials", "it ended, and of 1 trial 1 had not come to the end of an epoch"),
+        ([("PRUNED", "pruned")], "trials", "it ended, and of 1 trial 1 had not finished an epoch"),
     ],
 )
 def test_a_search_says_why_it_left_no_model(trials: list[tuple[str, str]], stopped: str, what: str) -> None:
@@ -189,9 +189,9 @@ def test_a_search_without_a_model_says_so_at_once_and_later(tmp_path: Path) -> N
     [
         (
             {"run.json": {"reason": "failed", "error": "OutputError: full"}},
-            "the run failed before it left a model: Out",
+            "the run failed before it saved a model: Out",
         ),
-        ({"run.json": {"reason": "interrupted"}}, "the run was stopped before its first epoch had ended"),
+        ({"run.json": {"reason": "interrupted"}}, "the run was stopped before its first epoch ended"),
         ({"study.json": {}}, "the search here has not ended"),
         ({"study.toml": {}}, "the search described here has not been started"),
         ({"study.json": {}, "result.json": {"model": None, "trials": 3}}, "in this search it ended before the first"),
