@@ -1,8 +1,8 @@
-"""The loop of a search: hands out trials, takes their epochs, lets the rule judge, keeps the best model.
+"""The main loop of a search: starts trials, receives their epochs, applies the pruning rule, keeps the best model.
 
-All that must outlive this process is in the ledger and in the trials' run directories. What is held here in memory is
-only what the engine is doing at the moment, and a restarted coordinator finds that out again: a trial that is ours but
-not running goes on from its checkpoint.
+All state that must outlive this process is in the trial store and in the trials' run directories. Memory holds only
+what the executor does at the moment, which a restarted coordinator finds out again: a trial that is its own but not
+running resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from automl_pt.study.store.trials import EndState, Ledger
 from automl_pt.study.trial import Running, weights_loss
 from automl_pt.training.result import EpochResult
 
-#: times a trial's process may die before the trial has failed
+#: how often a trial's process may die before the trial fails
 CRASHES_ALLOWED = 3
 
 
 @dataclass
 class Coordinator:
-    """One search, from an open study to no trial left; `stop` returns a signal's number once one has come."""
+    """Runs one search, from an open study until no trial is left; `stop` returns the number of a received signal."""
 
     config: SearchConfig
     ledger: Ledger
@@ -57,21 +57,21 @@ class Coordinator:
     space: Space
     budget: Budget
     stop: Callable[[], int | None]
-    #: None unless the search may end early on its own
+    #: None unless the search may stop early on a plateau
     flatness: Flatness | None = None
-    #: None where the search does not start from weights, or no probe is wanted
+    #: None if the search does not start from weights, or wants no linear probe
     probing: Probing | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
     _has_told: bool = False
-    #: how many trials the study will have; less than asked for when time is short
+    #: how many trials the study will have; fewer than requested when time is short
     _total: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._total = self.config.trials
 
     def run(self) -> Iterator[Event]:
-        """Yield what happens until all trials have ended or the search has to stop."""
+        """Yield events until all trials have ended or the search must stop."""
         self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
         yield from self.keep_best()
         if self.probing is not None:
@@ -83,12 +83,12 @@ class Coordinator:
             if not self._running:
                 if not self.ledger.busy():
                     return
-                time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
+                time.sleep(0.2)  # trials of another coordinator decide what to do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
                 yield from self._take(report)
 
     def leave(self, grace: float) -> Iterator[Event]:
-        """Let the running trials save and stop; take what they still send."""
+        """Let the running trials save and stop; process their last messages."""
         for report in self.engine.halt(grace):
             yield from self._take(report)
         for trial in list(self._running.values()):
@@ -103,11 +103,11 @@ class Coordinator:
             return False
         return True
 
-    # -- handing out ------------------------------------------------------------------------------------------------
+    # -- starting trials ----------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> Iterator[Event]:
-        """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
-        with self.ledger.turn():  # nobody shall wait for us while somebody looks at our events: they are told later
+        """Fill the executor's free slots: first orphans, then promoted trials, then new ones."""
+        with self.ledger.turn():  # collect events under the lock, and yield them after releasing it
             told = list(self._drop_paused())
             while len(self._running) < self.engine.slots:
                 event = self._next_start()
@@ -117,14 +117,14 @@ class Coordinator:
         yield from told
 
     def _tell_of_strangers(self) -> Iterator[Event]:
-        """Say, once, that another program has added trials to the study."""
+        """Report once that another program has added trials to the study."""
         if self.ledger.strangers and not self._has_told:
             self._has_told = True
             found = counted(self.ledger.strangers, "trial")
-            yield Notice(f"another program has added {found} to this study: left alone, and not counted in --trials")
+            yield Notice(f"another program has added {found} to this study: ignored, and not counted in --trials")
 
     def _drop_paused(self) -> Iterator[Event]:
-        """End the paused trials that no rule can bring back."""
+        """End the paused trials that no result can promote any more."""
         standings = self.ledger.standings()
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "prune":
@@ -134,16 +134,16 @@ class Coordinator:
 
     def _next_start(self) -> Event | None:
         trials, standings = self.ledger.trials(), self.ledger.standings()
-        if self.stopped == "timeout":  # the first epochs of a search are its slowest: ask again whether there is time
+        if self.stopped == "timeout":  # the first epochs are the slowest, so check again whether there is time
             self._total, self.stopped = self.config.trials, "trials"
             self._wants_another(standings)
         for trial in self.ledger.orphans():
             if trial.number not in self._running:
                 done = self.ledger.standing(trial.number).epoch
-                if 0 < done < 1:  # its runs in miniature need no repetition
+                if 0 < done < 1:  # proxy runs need no repetition
                     self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
                     continue
-                # it may have died before the verdict on that epoch was carried out: so it holds there again
+                # a trial that died before this epoch's verdict was applied stops there again
                 return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
         for trial in self.ledger.paused():
             if self.rule.verdict(trial.number, standings, self._total) == "promote":
@@ -154,10 +154,10 @@ class Coordinator:
         if self._wants_another(standings):
             number = add_trial(self.ledger, self.space, self.rule, self.config.seed)
             return self._start(number, 0, self.rule.until(0))
-        return self._next_start()  # the study is smaller now, and some that waited may climb
+        return self._next_start()  # the study is smaller now, so paused trials may be promoted
 
     def _wants_another(self, standings: list[Standing]) -> bool:
-        """Say whether a further trial fits into the time and is worth it."""
+        """Return whether a further trial fits into the time and can still improve the result."""
         expected = self.rule.expected_epochs(standings, len(standings) + 1)
         if standings and not self.budget.allows(expected, self.rule.until(0)):
             self._close("timeout")
@@ -169,7 +169,7 @@ class Coordinator:
         return True
 
     def _close(self, reason: Literal["timeout", "flat"]) -> None:
-        """Add no more trials: the study is as large as it is."""
+        """Add no more trials, so that the study keeps its present size."""
         self._total, self.stopped = len(self.ledger.trials()), reason
 
     def _start(self, number: int, done: float, until: float) -> Event:
@@ -177,7 +177,7 @@ class Coordinator:
         self.ledger.own(number, self.ledger.presence.owner)
         params = self.ledger.params(trial)
         config = trial_config(self.config, self.space, number, params, self.ledger.probes())
-        # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
+        # an epoch's loss is written last, so after a kill there may be a rank loss alone
         ranked = (point for point in self.ledger.standing(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
         self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
@@ -186,7 +186,7 @@ class Coordinator:
         self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
         return TrialStarted(number, params, done, until)
 
-    # -- taking in --------------------------------------------------------------------------------------------------
+    # -- receiving results --------------------------------------------------------------------------------------------
 
     def _take(self, report: Report) -> Iterator[Event]:
         trial = self._running.get(report.number)
@@ -266,11 +266,11 @@ class Coordinator:
             reason = f"failed: {crash}, {crashes} times"
             yield from self._end(trial.number, "FAIL", trial.outcome(reason))
         else:
-            yield Notice(f"trial {trial.number}: {crash}; it goes on from its last epoch")
+            yield Notice(f"trial {trial.number}: {crash}; it resumes from its last epoch")
             del self._running[trial.number]
 
     def _pause(self, trial: Running) -> Iterator[Event]:
-        """Give a trial back, unless it had done its last epoch when it was asked to stop."""
+        """Release a trial, unless it had finished its last epoch when it was asked to stop."""
         if trial.results and trial.results[-1].reason is not None:
             yield from self._take_end(trial)
             return
@@ -289,7 +289,7 @@ class Coordinator:
         self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
-        """Publish the best model, and say so, unless it is published already."""
+        """Publish the best model and report it, unless it is published already."""
         best = publish_best(self.ledger, self.shelf)
         if best is not None:
             yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.shelf.model))

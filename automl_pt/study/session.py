@@ -1,4 +1,4 @@
-"""A study that is open: its trials are run by its coordinator, and concluded here, to one model and its figures."""
+"""An open study: its coordinator runs the trials, and this module concludes it with one model and its figures."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from automl_pt.study.objective import Material
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.tracking import StudyFollower
 
-#: seconds in which running trials may save when a search is interrupted
+#: seconds for running trials to save when a search is interrupted
 GRACE = 5.0
-#: seconds that a report takes besides running the model on the validation images; shorter searches than ten times
-#: this have none unless time is left
+#: seconds that a report takes besides the model's pass over the validation images; searches shorter than ten times
+#: this reserve no time for one
 REPORT_SECONDS = 4.0
 
 
@@ -40,12 +40,12 @@ class OpenStudy:
     steps: Steps
     coordinator: Coordinator
     material: Material
-    #: what the user should read before the first trial
+    #: notes for the user before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
-        """Tell what begins."""
+        """Return the event that describes the start."""
         records = self.coordinator.ledger.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
@@ -65,19 +65,19 @@ class OpenStudy:
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
-        """Return what turns this search's events into what its trackers are told; None without any."""
+        """Return the object that passes this search's events to its trackers; None if there are none."""
         ledger = self.coordinator.ledger
         if trackers is None:
             return None
         return StudyFollower(trackers, self.config, ledger.name, self.directory, ledger.records)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
-        """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
+        """Return the seconds for running trials to save: all remaining time, if there is a limit."""
         budget = self.coordinator.budget
         return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
 
     def conclude(self, stop: Callable[[], int | None]) -> StudyResult:
-        """Judge the best trial, remove what nobody needs any more, and sum up."""
+        """Evaluate the best trial, remove files that are no longer needed, and return the result."""
         coordinator, shelf = self.coordinator, self.coordinator.shelf
         records = coordinator.ledger.records()
         models = coordinator.ledger.models()
@@ -86,7 +86,7 @@ class OpenStudy:
         for note in coordinator.flatness.notes if coordinator.flatness is not None else ():
             self._tell(note)
         if not (self.directory / "study.json").exists():
-            self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
+            self.notes.append("files of the study were removed while it ran: it cannot be resumed or reported")
         shelf.tidy(models, self.config.models_kept)
         result = StudyResult(
             name=coordinator.ledger.name,
@@ -112,15 +112,15 @@ class OpenStudy:
         return result
 
     def report(self, result: StudyResult, stop: Callable[[], int | None]) -> StudyResult:
-        """Write the page, where there is time; whatever keeps it from being written is a note in the result.
+        """Write the page if there is time; a reason against it becomes a note in the result.
 
-        The search is over and its model stands, so that nothing a page meets may end it with an error.
+        No error of the page may end the search, because its model is complete.
         """
         if self.steps.subject.report is None or not self.config.report or result.signal is not None:
             return result
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
-            return _noted(result, f"no time was left for report.html; {_writes_it(result)}")
+            return _noted(result, f"no time remained for report.html; {_writes_it(result)}")
         try:
             path = returned(self.steps.report())
         except AutomlError as error:
@@ -131,13 +131,13 @@ class OpenStudy:
         return replace(result, report=str(path))
 
     def make_more(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
-        """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
+        """Make the requested extras of the ended trials, in the remaining time."""
         shelf, budget = self.coordinator.shelf, self.coordinator.budget
         if self.steps.subject.makers is None or result.best is None or not asked(self.config):
             return result
         if result.best.number < 0:
             what = ", ".join(asked(self.config))
-            yield Notice(f"{what}: made of the trials, although the probe is the best model and is not among them")
+            yield Notice(f"{what}: made of the trials, although the best model is the probe, which is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
 
@@ -151,10 +151,10 @@ class OpenStudy:
         return result
 
     def _test(self) -> tuple[dict[str, float] | None, bool]:
-        """Measure the finished model on the test split; return its figures, and False where an error kept it from them.
+        """Evaluate the finished model on the test split; return its figures, and False if an error prevented it.
 
-        Its images are looked at here for the first time: they may have changed or be unreadable, or find no room. The
-        search is over and its model stands, so that this is no reason to end with an error.
+        Its images are read here for the first time: they may have changed, be unreadable, or exceed the memory. No such
+        error ends the search, because its model is complete.
         """
         try:
             return returned(self.steps.test(self.coordinator.shelf.model), self._tell), True
@@ -163,16 +163,16 @@ class OpenStudy:
             return None, False
 
     def _tell(self, text: str) -> None:
-        """Note something once, however many models it befell."""
+        """Record each distinct note once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None
     ) -> tuple[Comparison | None, dict[str, float] | None]:
-        """Compare and test the finished model, once: the same study opened again is told what was found then.
+        """Compare and test the finished model once; a study opened again returns the stored results.
 
-        Only a test that an error kept from being made is tried again.
+        Only a test that failed with an error is repeated.
         """
         ledger = self.coordinator.ledger
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
@@ -192,7 +192,7 @@ class OpenStudy:
         return comparison, figures
 
     def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> Comparison | None:
-        """Compare the two best where both have come to their end and the second one's weights are still there."""
+        """Compare the two best trials if both are complete and the second one's weights still exist."""
         if runner_up is None or not runner_up.state == best.state == "COMPLETE":
             return None
         if not self.coordinator.shelf.holds(runner_up.number):
@@ -200,7 +200,7 @@ class OpenStudy:
         try:
             found: Comparison | None = returned(self.steps.compare(best, runner_up), self._tell)
             return found
-        except AutomlError as error:  # such as of a trial that ran before its plugin was changed
+        except AutomlError as error:  # for example because a plugin changed after the trial
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
 
@@ -214,7 +214,7 @@ def _writes_it(result: StudyResult) -> str:
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
-    """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
+    """Raise StudyError if every trial has failed, because then the fault is not in their parameters."""
     if records and all(record.state == "FAIL" for record in records):
         absence = of_trials([(record.state, record.reason) for record in records], "trials")
         raise StudyError(f"no model: {absence.what}", given=f"study {name}", remedy=absence.remedy)

@@ -1,4 +1,4 @@
-"""Opens a study: what is there of it, with what it may go on, where its trials run and under which rule."""
+"""Opens a study: checks what is stored of it, and sets up executor, pruning rule and trial store."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ from automl_pt.study.store.coordination import Alone, Among
 from automl_pt.study.store.study_files import plugins_of
 from automl_pt.study.store.trials import OFFERED, Ledger, Presence
 
-#: what a search makes in its folder before it has begun
+#: files that a search creates in its folder before it starts
 PRELIMINARY = ("manifest.json", ".lock", "logs")
 
-#: said of a search whose trials train a head alone
+#: note on a search whose trials train only the head
 ON_FEATURES = (
-    "trials train the head on features computed once, of the images as they are: no shifts, mirror images with "
+    "trials train the head on features computed once from unaugmented images: no shifts, and mirror images only with "
     "--features mirrored; an epoch takes milliseconds, so that no trial is pruned"
 )
 
@@ -72,10 +72,10 @@ def open_study(
     stack: ExitStack,
     since: float | None = None,
 ) -> OpenStudy:
-    """Open the study in `directory`, or begin it; what it holds on to, such as locks, is let go with `stack`.
+    """Open the study in `directory`, or create it; `stack` releases what it holds, such as locks.
 
-    Its time counts from `since`, a moment of `time.monotonic`, or from now.
-    Raises StudyError where it was made with other data or settings, or another process works on it.
+    Its time counts from `since`, a value of `time.monotonic`, or from now.
+    Raises StudyError if it exists with other data or settings, or another process works on it.
     """
     url = storage_url(config, directory)
     if not is_shared(url):
@@ -109,7 +109,7 @@ def open_study(
         probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
         flatness=_flatness(steps) if config.stop_when_flat else None,
     )
-    write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
+    write_json(directory / "study.json", kept)  # last, because it states that a valid study exists here
     notes = resume.other_versions(before, material.plugins)
     few = few_images(config, material.train_images, offered.sizes)
     notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
@@ -127,7 +127,7 @@ def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
 
 
 def _budget(config: SearchConfig, subject: Subject, material: Material, since: float | None) -> Budget:
-    """Return the search's time, with what must be kept free of it for the end."""
+    """Return the search's time, with the reserve for the end."""
     budget = Budget(config.timeout, since=since)
     looks = 2 + (subject.report is not None and config.report)
     budget.images = (material.train_images, looks * material.val_images + material.test_images)
@@ -143,9 +143,9 @@ def storage_url(config: SearchConfig, directory: Path) -> str:
 
 
 def untouched(config: SearchConfig, directory: Path) -> Tidied:
-    """Return what leaves no trace of a search that is refused before it has begun.
+    """Return the object that removes all traces of a search that is refused before it starts.
 
-    Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
+    Raises StorageError for an invalid storage, UnknownNameError for a pruner.
     """
     require_rule(config.pruner)
     beside = files_of(storage_url(config, directory), config.name or directory.name)
@@ -153,7 +153,7 @@ def untouched(config: SearchConfig, directory: Path) -> Tidied:
 
 
 def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
-    """Lock the folder, and the study in its storage: that may be named from another folder, too."""
+    """Lock the folder, and the study in its storage, because another folder may use the same storage."""
     stack.enter_context(locked(directory / ".lock", wait=False))
     beside = lock_file(url, config.name or directory.name)
     if beside is not None:
@@ -163,7 +163,7 @@ def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack)
 def _offer(
     config: SearchConfig, material: Material, proof: Proof, ledger: Ledger, engine: Engine, has_grown: bool
 ) -> Offer:
-    """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
+    """Choose the batch sizes; default candidates are stored with the study, which keeps them."""
     free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
     with ledger.turn():
         known = ledger.about().get(OFFERED, ())
@@ -174,7 +174,7 @@ def _offer(
 
 
 def plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
-    """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
+    """Return the plugins that the study in `directory` was created with; raise StudyError if one is missing."""
     used = plugins_of(directory / "study.json")
     if used:
         resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
@@ -189,8 +189,8 @@ def _flatness(steps: Steps) -> Flatness:
             return None
         try:
             comparison = returned(steps.compare(best, second))
-        except AutomlError as error:  # which costs the search no more than this look at its noise
-            notes.append(f"whether the search is flat was not measured: {error.in_a_line()}")
+        except AutomlError as error:  # costs the search only this measurement
+            notes.append(f"the search could not be checked for a plateau: {error.in_a_line()}")
             return None
         return None if comparison is None else float(comparison.standard_error)
 
@@ -211,9 +211,9 @@ def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitSta
 def _agree(
     ledger: Ledger, config: SearchConfig, directory: Path, material: Material
 ) -> tuple[SearchConfig, Material, dict[str, Any], bool]:
-    """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
+    """Store what the study is created with, unless it cannot be resumed so; return whether backbones were added.
 
-    Return settings and material with the backbones in the study's own order, and what its folder shall say of it.
+    Also returns settings and material with the backbones in the study's own order, and the content of study.json.
     """
     require_batch_sizes(config, material.train_images)
     with ledger.turn():
@@ -229,13 +229,13 @@ def _agree(
         ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
     ledger.unnamed = resume.first_of_several(config.backbones)
     where = ledger.shown_url if config.storage else "study.db"
-    asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
+    asked = config.model_dump(mode="json", exclude={"storage"})  # without the storage, which may hold a password
     kept = {"name": ledger.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
     return config, material, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 
 def _require_free(ledger: Ledger, directory: Path) -> None:
-    """Raise StudyError where a study cannot begin in this storage and folder; it is then not left in the storage."""
+    """Raise StudyError if a study cannot start in this storage and folder, and remove it from the storage."""
     try:
         resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
         resume.require_unused(directory, where=ledger.shown_url)

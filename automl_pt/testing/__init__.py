@@ -1,12 +1,12 @@
-"""The contract of a plugin, as checks for its author's tests: one line each.
+"""The contract of plugins as checks for their authors' tests, one line each.
 
     from automl_pt.testing import check_backbone, check_dataset, check_tracker
 
     def test_contract():
         check_backbone("acme/tiny")
 
-A name is looked up as the command line does it, so that the entry point is tested too. Every failure is a PluginError
-that says what was expected, what came, and where to look.
+A name is looked up as on the command line, so that the entry point is tested too. Every failure is a PluginError
+that states the rule, the result, and where to look.
 """
 
 from automl_pt.testing.backbones import check_backbone

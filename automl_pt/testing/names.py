@@ -1,4 +1,4 @@
-"""Checks what is registered under a name, or by a plugin."""
+"""Checks a registered name, or everything that a plugin registers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from automl_pt.testing.trackers import check_tracker
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
-    """Check the backbone, the dataset, or all that the plugin of that name offers; yield each name that passed.
+    """Check the backbone or dataset of that name, or all that its plugin registers; yield each that passed.
 
-    `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
-    UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
+    `root` is the folder of a dataset's files. Raises PluginError for the first violation, and
+    UnknownNameError if nothing is called `name`. The content of a catalogue is not checked by its plugin's name.
     """
     backbones, datasets = plugins.backbones(), plugins.datasets()
     mine = name in {plugin.name for plugin in plugins.loaded}
@@ -50,7 +50,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
 
 @contextmanager
 def _named(plugins: Plugins, registry: Registry[Any], name: str) -> Iterator[None]:
-    """Say of a failure which plugin's name it is, with its distribution and version."""
+    """Add the plugin's name, distribution and version to a failure."""
     try:
         yield
     except PluginError as error:

@@ -1,4 +1,4 @@
-"""The loss and accuracy of a model over a split: sums over images divided once, never a mean of batch means."""
+"""Computes a model's loss and accuracy over a split, as sums over images divided once, not means of batch means."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means per image; `top5` is None where there are five classes or fewer. `losses` are float64[N], on the CPU.
+    """Means per image; `top5` is None for five classes or fewer. `losses` are float64[N], on the CPU.
 
-    `at_once` is how many images memory lasted for; None for all that came.
+    `at_once` is how many images fit into memory; None if all did.
     """
 
     loss: float
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
-    """Return the context in which a forward pass runs in `precision`."""
+    """Return the context in which a forward pass computes in `precision`."""
     enabled = precision != "fp32"
     return torch.autocast(device.type, DTYPES[precision] if enabled else None, enabled=enabled, cache_enabled=enabled)
 
@@ -48,10 +48,10 @@ def evaluate(
     group: Group = ALONE,
     at_once: int | None = None,
 ) -> Evaluation:
-    """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
+    """Run `model` in evaluation mode over every image of `loader`, and restore its mode.
 
     The cross-entropy is computed in float32 from the logits, without smoothing or class weights. With several processes
-    each brings a block of the images, and all get the figures of the whole. At most `at_once` images go through the
+    each evaluates a block of the images, and all get the figures of the whole. At most `at_once` images go through the
     network at a time, and half as many whenever memory runs out.
     """
     was_training, portion = model.training, Portion(at_once)
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the classes scored above the true one, int64[B]; on equal scores the lower index comes first, as argmax."""
+    """Count the classes scored above the true one, int64[B]; of equal scores the lower index is first, as in argmax."""
     own = logits.gather(1, labels[:, None])
     columns = torch.arange(logits.shape[1], device=logits.device)
     before = (logits > own) | ((logits == own) & (columns < labels[:, None])) | ~torch.isfinite(own)

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, loss, backward, update; in micro-batches where the whole batch does not fit."""
+"""One optimiser step: forward, loss, backward, update; in micro-batches if the whole batch does not fit."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Takes batches and updates `model`; the batch size that counts is always the batch given.
+    """Trains `model` on batches; the effective batch size is always that of the given batch.
 
-    A batch above `micro_batch_size` is cut into near-equal micro-batches whose gradients add up to the whole batch's
-    mean; batch normalisation then sees the micro-batch, not the batch. When memory runs out the micro-batch is halved
-    and the same step is taken again, from the same batch-norm statistics; `notes` tells of it.
+    A batch above `micro_batch_size` is split into near-equal micro-batches whose gradients add up to the whole batch's
+    mean; batch normalisation then uses the micro-batch, not the batch. When memory runs out the micro-batch is halved
+    and the same step is repeated, from the same batch-norm statistics, with an entry in `notes`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Step:
             scales=[lr_scales[name] for name in trained] if lr_scales else (),
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        #: what computes the logits: the model, or the model compiled
+        #: computes the logits: the model, or its compiled version
         self.forward: Callable[[Tensor], Tensor] = model
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
@@ -74,7 +74,7 @@ class Step:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
+        """Restore at the end what the steps in the block changed: weights, momentum, statistics, random state."""
         tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
@@ -86,7 +86,7 @@ class Step:
             self.scaler.load_state_dict(scaler)
 
     def whole(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
+        """Run a step at the current learning rate, without recovery from exhausted memory, so it can be recorded."""
         loss = self._attempt(images, labels)
         self._update()
         return loss
@@ -123,7 +123,7 @@ class Step:
         self.scaler.update()
 
     def _weight(self, labels: Tensor) -> Tensor:
-        """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
+        """Return the divisor of the batch's summed loss: its number of images, or the sum of their class weights."""
         if self.class_weights is not None:
             return self.class_weights[labels].sum()
         return torch.full((), float(len(labels)), device=self.device)
@@ -149,7 +149,7 @@ class Step:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            given = f"batch_size: one image of {images.shape[-1]} pixels at a time gives batch normalisation no spread"
+            given = f"batch_size: a single image of {images.shape[-1]} pixels has no spread for batch normalisation"
             raise ConfigError([f"{given}; use a batch size above 1, or larger images"]) from error
         return F.cross_entropy(
             logits.float(),
@@ -165,7 +165,7 @@ class Step:
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.notes.append(f"out of memory with {before} images at once: going on with {self.micro_batch_size}")
+        self.notes.append(f"out of memory with {before} images at once; continuing with {self.micro_batch_size}")
 
     @staticmethod
     def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:

@@ -162,4 +162,4 @@ def test_files_that_need_locks_are_warned_of_on_a_network_file_system(
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
     memory, notes = open_memory()
     with memory:
-        assert [note.partition(" (")[0] for note in notes] == ["what checks remember is on a network file system"]
+        assert [note.partition(" (")[0] for note in notes] == ["the cache of checks is on a network file system"]

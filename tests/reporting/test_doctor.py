@@ -47,7 +47,7 @@ def test_a_faulty_plugin_is_a_problem(tmp_path, monkeypatch, runner):
     assert "No module named 'no_such_module'" in finding.problem
     [broken] = doctor.plugins([str(tmp_path / "absent.py")])
     assert broken.value == "broken"
-    assert "a plugin file must exist" in broken.problem
+    assert "plugin file not found" in broken.problem
 
 
 @pytest.mark.parametrize(

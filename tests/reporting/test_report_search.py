@@ -101,7 +101,7 @@ def test_no_page_is_written_where_none_is_asked_for_or_a_signal_came(tmp_path: P
 def test_a_search_without_time_left_says_how_to_get_the_page(tmp_path: Path) -> None:
     result = search(tmp_path, page, timeout=REPORT_SECONDS - 1)
     assert result.report is None
-    assert result.notes[-1].startswith("no time was left for report.html; `automl-pt report ")
+    assert result.notes[-1].startswith("no time remained for report.html; `automl-pt report ")
 
 
 def test_the_page_has_its_share_of_a_timeout() -> None:

@@ -141,7 +141,7 @@ def test_a_run_gone_on_with_less_memory_is_cut_and_told(
     state, _ = Checkpoints(tmp_path / "out" / "checkpoints").load()
     assert state is not None
     assert state["micro_batch_size"] in (1, 2, 3)
-    assert note == f"4 images need more memory than is free: going on with {state['micro_batch_size']} at once"
+    assert note == f"4 images need more memory than is free; continuing with {state['micro_batch_size']} at once"
 
 
 def test_processes_of_a_run_share_the_memory_of_their_machine(
@@ -280,7 +280,7 @@ def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, 
     assert next(generator).notes == ()
     generator.close()  # type: ignore[attr-defined]
     results = list(start(tiny_folder, tmp_path / "out", plugins, threads=2))
-    assert "not bit for bit as an unbroken run: threads was 1 and is 2" in results[0].notes
+    assert "not bit for bit like an uninterrupted run: threads was 1 and is 2" in results[0].notes
     assert results[1].notes == ()
 
 

@@ -287,7 +287,7 @@ def test_a_space_of_one_setting_is_one_trial_and_few_settings_are_said() -> None
     settled, note = settle(config, one)
     assert settled.trials == 1
     assert note is not None
-    assert note.startswith("nothing to search: lr 0.1, batch_size 8 is the single setting, so that 1 trial is run inst")
+    assert note.startswith("nothing to search: lr 0.1, batch_size 8 is the single setting, so 1 trial runs inst")
     settled, note = settle(config.model_copy(update={"ensemble": 3}), one)
     assert (settled.trials, "differ in their seed alone" in str(note)) == (5, True)
     settled, note = settle(config, space((0.1, 0.1), (8, 16)))
@@ -324,7 +324,7 @@ def test_python_takes_plugin_files_as_the_command_line_does(tiny_folder: Path, t
 def test_what_is_no_plugin_is_refused_in_one_line(call: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plugins: must be plugin files"):
         call("digits", plugins=42)
-    with pytest.raises(PluginError, match="as a file, not as a folder"):
+    with pytest.raises(PluginError, match="--weights was given a folder, not a file"):
         call("digits", plugins=[tmp_path], **({} if call is automl_pt.train else {"name": "never", "workers": 0}))
     assert not Path("studies/never").exists()
 

@@ -1,10 +1,10 @@
-"""Where trials run: one interface, met by this process (`inline`) and by local worker processes (`local`).
+"""The interface of executors: this process (`inline`) and local worker processes (`processes`) implement it.
 
-A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
-that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
-ends. An engine takes one step after another of it, says what came out, and holds after epoch `until` for an answer: go
-on to a later epoch, or pause, which leaves the iterator. Nothing else crosses the border, and all of it is plain
-values, so that a remote actor can stand on the other side: a cluster is another engine.
+A trial is an iterator of results that can be stopped and started again: `make(spec, should_stop)` first yields the
+recorded epochs of earlier calls and then trains the others; when `should_stop` turns true it saves and ends. An
+executor advances the iterator step by step, reports each result, and after epoch `until` waits for an answer: continue
+to a later epoch, or pause, which drops the iterator. Only plain values are exchanged, so that a cluster can be another
+executor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from automl_pt.training.result import EpochResult
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial to run: its settings, its run directory, and the point, in epochs, at which it holds for an answer.
+    """One trial to run: its settings, its run directory, and the point, in epochs, at which it waits for an answer.
 
-    `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
-    trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
-    a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
-    A `number` below 0 is no trial but a linear probe, which has one epoch.
+    `manifest` is the file with the study's frozen split. The pruning rule compares trials after the epochs in
+    `ranked_at`, so their results carry a `rank_loss` if that differs from the validation loss. A fraction there stands
+    for a proxy run before the first epoch, whose result is a `Probe`. None of them lies before `until`. A `number`
+    below 0 is not a trial but a linear probe, which has one epoch.
     """
 
     number: int
@@ -38,9 +38,9 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Probe:
-    """By what a trial is ranked before its first epoch, after one of its runs in miniature: NaN when that diverged.
+    """The ranking loss of a trial before its first epoch, after one of its proxy runs: NaN if that diverged.
 
-    `epoch` is how long that run was, in epochs, `seconds` what it took.
+    `epoch` is the length of that run in epochs, `seconds` its duration.
     """
 
     epoch: float
@@ -50,7 +50,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class PassProgress:
-    """How many of the images of a pass have gone through a network: a linear probe tells it while features are made."""
+    """How many images of a pass have gone through a network; a linear probe reports this while it computes features."""
 
     done: int
     total: int
@@ -58,19 +58,19 @@ class PassProgress:
 
 #: what a trial's iterator yields
 Step = EpochResult | Probe | PassProgress
-#: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
+#: creates the iterator of one trial; worker processes receive it as "package.module:function"
 MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an engine has to say about trial `number`: exactly one of the other fields is set.
+    """A message of an executor about trial `number`: exactly one of the other fields is set.
 
-    `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
-    which the trial waits for `go_on` or `pause`.
-    `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
-    failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
-    that every other trial would meet too.
+    `epoch` and `probe` are results, `passed` is the progress of a pass over the images. `held` is the point, in epochs,
+    at which the trial waits for `go_on` or `pause`.
+    `ended`: the iterator is exhausted; `left`: it was asked to stop and has saved. `failure` says why the trial failed;
+    `crash` that its process died, so that it may be resumed from its last checkpoint. `fatal` is an error that every
+    other trial would raise too.
     """
 
     number: int
@@ -87,10 +87,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Contact:
-    """What a function that is called where trials run has of its caller.
+    """The connection of a function, called where trials run, to its caller.
 
-    `tell` passes a sentence on to the user. `alive` says that it is still at work, as every sentence does, because
-    silence beyond the limit ends it. `should_stop`, which says the same, asks whether to save and return.
+    `tell` sends a sentence to the user. `alive` reports that the function is still working, as every sentence does,
+    because silence beyond the limit ends it. `should_stop`, which reports this too, asks whether to save and return.
     """
 
     tell: Callable[[str], object] = lambda text: None
@@ -98,11 +98,11 @@ class Contact:
     should_stop: Callable[[], bool] = lambda: False
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Say that images are being read; see `prepare`."""
+        """Report progress in reading images; see `prepare`."""
         self.alive()
 
 
-#: for whoever calls a function himself
+#: for direct calls without a caller's connection
 NO_CONTACT = Contact()
 
 
@@ -110,9 +110,9 @@ NO_CONTACT = Contact()
 class Call:
     """A function to call where trials run: `package.module:function`, and its arguments as plain values.
 
-    There it is given `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns
-    plain values, or a generator that yields sentences for the user and returns them. `what` says in messages what was
-    done. Once the call is unwanted, the function has `grace` seconds in which to save and return.
+    It receives `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns plain
+    values, or a generator that yields sentences for the user and returns the values. `what` describes the call in
+    messages. Once the call is unwanted, the function has `grace` seconds to save and return.
     """
 
     function: str
@@ -122,7 +122,7 @@ class Call:
     grace: float = 0.0
 
 
-#: the sentences of a called function, and then what it returned; None where it was ended because it is unwanted
+#: yields a called function's sentences, and returns its result; None if it was ended because it is unwanted
 Answer = Generator[str, None, Any]
 
 
@@ -132,25 +132,25 @@ class Engine(Protocol):
     slots: int
 
     def start(self, spec: TrialSpec) -> None:
-        """Begin or go on with a trial, in a free slot."""
+        """Start or resume a trial, in a free slot."""
 
     def go_on(self, number: int, until: float) -> None:
-        """Let a held trial go on to epoch `until`."""
+        """Let a waiting trial continue to epoch `until`."""
 
     def pause(self, number: int) -> None:
-        """Leave a held trial: its checkpoint stays, its slot becomes free."""
+        """Drop a waiting trial: its checkpoint stays, its slot becomes free."""
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
-        """Call a function where trials run, in a free slot; yield what it tells, and return what it returns.
+        """Call a function where trials run, in a free slot; yield its sentences, and return its result.
 
-        Raises the errors of ours that it raises, and PluginError for all else that keeps it from returning.
+        Raises the function's own AutomlError, and PluginError for anything else that keeps it from returning.
         """
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return what has come in, after at most about `timeout` seconds where the engine can say so."""
+        """Return the messages received, after at most about `timeout` seconds if the executor can limit this."""
 
     def halt(self, grace: float) -> list[Report]:
-        """Let every trial save and stop within `grace` seconds; return what still came in. Only calls may follow."""
+        """Let every trial save and stop within `grace` seconds; return the last messages. Only calls may follow."""
 
     def close(self, grace: float = 0.0) -> list[Report]:
-        """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""
+        """Let every trial save and stop within `grace` seconds, end the processes; return the last messages."""

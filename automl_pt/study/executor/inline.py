@@ -1,4 +1,4 @@
-"""The engine that is this process: one trial at a time, one epoch per `wait`. For notebooks, debuggers and tests."""
+"""The executor in this process: one trial at a time, one epoch per `wait`. For notebooks, debuggers and tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_pt.study.executor.failures import report_failure
 
 
 class InlineEngine:
-    """Runs trials in this process; `should_stop` is asked after every training step and ends the trial's epoch."""
+    """Runs trials in this process; `should_stop` is checked after every training step and interrupts the epoch."""
 
     slots = 1
 
@@ -23,19 +23,19 @@ class InlineEngine:
         self._until = 0.0
 
     def start(self, spec: TrialSpec) -> None:
-        """Begin or go on with a trial."""
+        """Start or resume a trial."""
         self._spec, self._until = spec, spec.until
 
     def go_on(self, number: int, until: float) -> None:
-        """Let the held trial go on to epoch `until`."""
+        """Let the waiting trial continue to epoch `until`."""
         self._until = until
 
     def pause(self, number: int) -> None:
-        """Leave the held trial."""
+        """Drop the waiting trial."""
         self._leave()
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
-        """Call a function here, where nothing holds it to a limit, and what ends a process ends the search."""
+        """Call a function in this process, without a time limit; if it kills the process, the search ends."""
         told: list[str] = []
         try:
             found = call.here(Contact(told.append, should_stop=unwanted))
@@ -49,7 +49,7 @@ class InlineEngine:
         return found
 
     def wait(self, timeout: float) -> list[Report]:
-        """Do one epoch of the trial; `timeout` cannot cut it short, `should_stop` can."""
+        """Run one epoch of the trial; `should_stop` can interrupt it, `timeout` cannot."""
         if self._spec is None:
             return []
         number = self._spec.number
@@ -70,12 +70,12 @@ class InlineEngine:
         return [told, *([Report(number, held=result.epoch)] if held else [])]
 
     def halt(self, grace: float) -> list[Report]:
-        """Leave the trial; it is between two epochs here, so that there is nothing to wait for."""
+        """Drop the trial; it is between two epochs here, so there is nothing to wait for."""
         self._leave()
         return []
 
     def close(self, grace: float = 0.0) -> list[Report]:
-        """Leave the trial."""
+        """Drop the trial."""
         return self.halt(grace)
 
     def _leave(self) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's own pruners, and none at all, as rules."""
+"""Optuna's pruners, and no pruning, as rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_pt.core.errors import UnknownNameError
 from automl_pt.study.pruning.base import Rule, Standing, Verdict
 from automl_pt.study.pruning.rungs import Rungs
 
-#: name -> makes the pruner for runs of so many epochs
+#: name -> creates the pruner for runs of this many epochs
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(max_resource=epochs),
     "median": lambda epochs: optuna.pruners.MedianPruner(),
@@ -25,9 +25,9 @@ NAMES = ("rungs", *sorted(PRUNERS))
 
 
 def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study]) -> Rule:
-    """Return the rule called `name` for runs of `epochs` on so many training `images`.
+    """Return the rule called `name` for runs of `epochs` epochs on `images` training images.
 
-    Raises UnknownNameError with near names.
+    Raises UnknownNameError with similar names.
     """
     require_rule(name)
     if name == "rungs":
@@ -36,7 +36,7 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
 
 
 def require_rule(name: str) -> None:
-    """Raise UnknownNameError, with near names, where no rule is called `name`."""
+    """Raise UnknownNameError, with similar names, if no rule is called `name`."""
     if name not in NAMES:
         raise UnknownNameError("pruner", name, NAMES, remedy=f"use one of {', '.join(NAMES)}")
 
@@ -52,17 +52,17 @@ class OptunaRule:
     _study: optuna.Study | None = field(default=None, repr=False)
 
     def until(self, epoch: float) -> float:
-        """Return the next epoch, or the end where nothing is ever pruned."""
+        """Return the next epoch, or the last if nothing is ever pruned."""
         return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else math.floor(epoch) + 1
 
     def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
-        """Ask the pruner about the trial as it stands in the storage."""
+        """Ask the pruner about the trial in its stored state."""
         self._study = self._study or self.study()
         trial = self._study.get_trials(deepcopy=False)[number]
         return "prune" if self.pruner.prune(self._study, trial) else "promote"
 
     def ranking(self, standings: Sequence[Standing]) -> list[int]:
-        """Rank by the loss of the weights kept; trials that failed or diverged come last."""
+        """Rank by the loss of the kept weights; trials that failed or diverged come last."""
         ended = [standing for standing in standings if standing.end or standing.losses]
 
         def key(standing: Standing) -> tuple[float, int]:
@@ -71,7 +71,7 @@ class OptunaRule:
         return [standing.number for standing in sorted(ended, key=key)]
 
     def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
-        """Count with what ended trials took on average; before the first has ended, with all epochs."""
+        """Estimate with the mean epochs of ended trials; with all epochs before the first has ended."""
         ended = [standing.epoch for standing in standings if standing.end is not None]
         mean = sum(ended) / len(ended) if ended else self.epochs
         under_way = sum(max(0.0, mean - standing.epoch) for standing in standings if standing.end is None)

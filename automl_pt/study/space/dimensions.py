@@ -1,4 +1,4 @@
-"""What a backbone adds to the search: the options of its builder that its `search_space` asks for."""
+"""The options that backbones add to the search by their `search_space`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESERVED = ("lr", "batch_size", "backbone")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One option of one backbone; `name` is the parameter's in the study, `default` what trial 0 has."""
+    """One option of one backbone; `name` is its parameter in the study, `default` its value in trial 0."""
 
     name: str
     backbone: str
@@ -28,7 +28,7 @@ class Dimension:
     default: Any
 
     def at(self, unit: float) -> Any:
-        """Map a number in [0, 1) to a value, evenly, or evenly in its logarithm."""
+        """Map a number in [0, 1) to a value, on a linear or logarithmic scale."""
         spread = self.distribution
         if isinstance(spread, CategoricalDistribution):
             return spread.choices[int(unit * len(spread.choices))]
@@ -43,7 +43,7 @@ class Dimension:
 
 
 class Recorder:
-    """A trial that notes what it is asked for, and answers with the defaults."""
+    """A trial that records what it is asked for, and answers with the defaults."""
 
     def __init__(self, known: dict[str, Any]) -> None:
         self.known, self.asked = known, dict[str, BaseDistribution]()
@@ -51,15 +51,15 @@ class Recorder:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """Note a range of numbers."""
+        """Record a range of numbers."""
         return float(self._note(name, FloatDistribution(low, high, log=log, step=step), low))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Note a range of whole numbers."""
+        """Record a range of whole numbers."""
         return int(self._note(name, IntDistribution(low, high, log=log, step=step), low))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Note a choice."""
+        """Record a choice."""
         return self._note(name, CategoricalDistribution(choices), choices[0])
 
     def _note(self, name: str, distribution: BaseDistribution, otherwise: Any) -> Any:
@@ -68,10 +68,10 @@ class Recorder:
 
 
 def dimensions(backbones: Iterable[Backbone], fixed: Sequence[str]) -> tuple[Dimension, ...]:
-    """Return what the backbones add, but for the options in `fixed` (NAME=VALUE).
+    """Return the dimensions that the backbones add, except the options in `fixed` (NAME=VALUE).
 
-    A parameter is called as its option where one backbone is searched, else BACKBONE.OPTION. Raises PluginError for a
-    `search_space` that fails, or asks for what `build` does not take.
+    With one backbone a parameter is named like its option, else BACKBONE.OPTION. Raises PluginError for a
+    `search_space` that fails, or that asks for an argument that `build` does not have.
     """
     nets = list(backbones)
     given = {parse(option)[0] for option in fixed}
@@ -110,7 +110,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 def _wrong(backbone: Backbone, given: str) -> PluginError:
     return PluginError(
-        "a backbone's search_space(trial) asks for options of its build, in ranges that hold their defaults",
+        "a backbone's search_space(trial) asks for something other than options of its build and their ranges",
         given=f"{backbone.name}: {given}",
         remedy="give build(num_classes, pretrained, ...) an argument of that name with a default in the range",
     )

@@ -1,4 +1,4 @@
-"""What a trial is given: the point that a new one tries, and the settings of its run."""
+"""Adds a new trial at the next point, and builds the settings of its run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
 def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
-    """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again."""
+    """Add a trial at the sampler's point, and return its number; excludes batch sizes that were too large."""
     trials, smaller = ledger.trials(), space
     for trial in trials:
         ended = outcome(trial)
@@ -39,7 +39,7 @@ def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
 def trial_config(
     config: SearchConfig, space: Space, number: int, params: Mapping[str, Any], probes: Sequence[ProbeRecord] = ()
 ) -> TrainConfig:
-    """Return the settings of a trial's run, which starts from its backbone's probe where there is one."""
+    """Return the settings of a trial's run, which starts from its backbone's probe if there is one."""
     backbone = params.get("backbone", space.backbones[0])
     return config.trial(
         backbone=backbone,

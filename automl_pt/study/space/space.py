@@ -1,4 +1,4 @@
-"""What is searched: learning rate, batch size, the backbone where several are given, and backbones' own options."""
+"""The search space: learning rate, batch size, the backbone if there are several, and the backbones' own options."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 DEFAULT_LR = 0.001
 DEFAULT_BATCH_SIZE = 16
 OFFERED = tuple(2**power for power in range(3, 9))
-#: of the optimiser, that a batch size must leave a run: with fewer the best of ten sets of trials were worse by 0 to
-#: 79 %, and once better by 4 % (docs/evidence/search.md)
+#: optimiser steps that a batch size must leave per run: with fewer, the best of ten sets of trials were 0 to 79 %
+#: worse, and once 4 % better (docs/evidence/search.md)
 STEPS = 100
 
 
 @dataclass(frozen=True)
 class Space:
-    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given.
+    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the given order.
 
-    `extra` are options of the backbones; a trial has those of its own.
+    `extra` are options of the backbones; a trial has those of its own backbone.
     """
 
     lr: tuple[float, float]
     batch_sizes: tuple[int, ...]
     backbones: tuple[str, ...]
     extra: tuple[Dimension, ...] = ()
-    #: whether the study has other backbones, too, that are not searched: a trial then names its own
+    #: whether the study also has backbones that are not searched now, so that each trial names its own
     names_backbone: bool = False
 
     def only(self, backbones: Sequence[str]) -> Space:
-        """Return the ranges with those of the backbones alone, of which trial 0 has the first."""
+        """Return the space of these backbones only; trial 0 has the first."""
         own = tuple(dimension for dimension in self.extra if dimension.backbone in backbones)
         named = self.names_backbone or len(self.backbones) > 1
         return replace(self, backbones=tuple(backbones), extra=own, names_backbone=named)
 
     def text(self) -> str:
-        """Say in words what is searched."""
+        """Describe the search space in words."""
         low, high = self.lr
         sizes = ", ".join(map(str, self.batch_sizes))
         parts = [
@@ -57,7 +57,7 @@ class Space:
         return "; ".join(parts)
 
     def default(self) -> dict[str, Any]:
-        """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
+        """Return trial 0: the documented defaults, or the nearest values in the ranges."""
         low, high = self.lr
         batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
         return self._params(
@@ -65,7 +65,7 @@ class Space:
         )
 
     def at(self, unit: Sequence[float]) -> dict[str, Any]:
-        """Map a point of the unit cube to parameters, evenly in log lr, batch sizes, backbones and options."""
+        """Map a point of the unit cube to parameters, uniform in log lr, batch sizes, backbones and options."""
         low, high = (math.log(bound) for bound in self.lr)
         lr = min(self.lr[1], max(self.lr[0], math.exp(low + unit[0] * (high - low))))
         batch_size = self.batch_sizes[int(unit[1] * len(self.batch_sizes))]
@@ -74,7 +74,7 @@ class Space:
         return self._params(lr, batch_size, backbone, options)
 
     def without(self, batch_size: int) -> Space:
-        """Leave out batch sizes from `batch_size` up, which did not fit in memory; the smallest always stays."""
+        """Remove batch sizes from `batch_size` up, which did not fit in memory; the smallest always remains."""
         fitting = tuple(size for size in self.batch_sizes if size < batch_size)
         return replace(self, batch_sizes=fitting or self.batch_sizes[:1])
 
@@ -83,13 +83,13 @@ class Space:
         return [dimension for dimension in self.extra if dimension.backbone == backbone]
 
     def options(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return a trial's options as the setting `backbone_options` holds them."""
+        """Return a trial's options in the form of the setting `backbone_options`."""
         return tuple(told(d.option, params[d.name]) for d in self.extra if d.name in params)
 
     def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
-        """Describe the parameters, of a trial of one backbone or of all, to Optuna's storage.
+        """Describe the parameters, of one backbone's trial or of all, to Optuna's storage.
 
-        Batch sizes are told as a range of integers: Optuna lets a range grow within a study, but not a set of choices.
+        Batch sizes are a range of integers, because Optuna lets a range grow within a study, but not a set of choices.
         """
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -109,7 +109,7 @@ class Space:
 
 
 def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
-    """Return the batch sizes that may be offered unasked: those that leave a run `STEPS`, the smallest always."""
+    """Return the default batch-size candidates: those that leave a run `STEPS` steps, the smallest always."""
     fitting = tuple(size for size in OFFERED if STEPS * size <= epochs * train_images)
     return fitting or (max(1, min(OFFERED[0], train_images)),)
 
@@ -117,9 +117,9 @@ def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
 def make_space(
     config: SearchConfig, train_images: int, extra: tuple[Dimension, ...] = (), offered: Sequence[int] | None = None
 ) -> Space:
-    """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
+    """Return the study's ranges; batch sizes that the user did not give are those `offered`, or all the data allow.
 
-    Raises ConfigError when a batch size asked for is above the number of training images.
+    Raises ConfigError if a requested batch size is above the number of training images.
     """
     if config.batch_sizes is None:
         sizes = tuple(offered or allowed(train_images, config.epochs))
@@ -130,7 +130,7 @@ def make_space(
 
 
 def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
-    """Raise ConfigError when a batch size asked for is above the number of training images."""
+    """Raise ConfigError if a requested batch size is above the number of training images."""
     largest = max(config.batch_sizes or (0,))
     if largest > train_images:
         raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])
