@@ -86,8 +86,8 @@ def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
 def zero_head(model: nn.Module, backbone: Backbone, num_classes: int) -> None:
     """Set the layers that compute the logits to zero: the last layer of each head module with one output per class.
 
-    The first loss is then ln(num_classes), and the first gradients of the pretrained weights come from a head that has
-    begun to learn, not from random numbers. A head whose last layer is neither linear nor a 1x1 convolution stays
+    The first loss is then ln(num_classes), and the first gradients of the pretrained weights come from a head that
+    already learns, not from random numbers. A head whose last layer is neither linear nor a 1x1 convolution stays
     unchanged.
     """
     named = dict(model.named_modules())

@@ -12,7 +12,7 @@
     ├── PluginError                        a plugin that cannot be imported or breaks a hook's contract
     ├── DeviceError                        the requested device does not exist
     ├── CheckpointError                    no intact checkpoint to resume from, or one of another run
-    ├── StudyError                         the study cannot be resumed as asked
+    ├── StudyError                         the study cannot be resumed as requested
     ├── StorageError                       the study's storage cannot be opened, read or written
     ├── DivergedError                  a training's loss was not finite; raised by the command line only
     ├── ExportError                        a model cannot be exported, or its export computes something else
@@ -116,7 +116,7 @@ class CheckpointError(AutomlError):
 
 
 class StudyError(AutomlError):
-    """A study cannot be resumed as asked, because results would not be comparable or files have changed."""
+    """A study cannot be resumed as requested, because results would not be comparable or files have changed."""
 
 
 class StorageError(AutomlError):

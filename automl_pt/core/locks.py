@@ -48,7 +48,7 @@ def _opened(path: Path, wait: bool) -> IO[bytes]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = open(path, "a+b")  # noqa: SIM115  # closed by whoever ends the lock, and the lock with it
+            stream = open(path, "a+b")  # noqa: SIM115  # the caller closes it, which releases the lock
         except OSError as error:
             raise output_error(error, path) from error
         if not _taken(stream, path, wait):

@@ -37,7 +37,7 @@ def matched(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
 
 
 def as_read(name: str) -> str:
-    """Return a normal form that is equal for names which a reader takes for the same."""
+    """Return a normal form that is equal for names that read the same."""
     if not name.isascii():
         return name if is_normalized("NFC", name) else normalize("NFC", name)
     whole, point, fraction = name.partition(".")

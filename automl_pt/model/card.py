@@ -106,7 +106,7 @@ def _versions(info: ModelInfo) -> Iterable[str]:
 
 
 def _block(lines: Iterable[str]) -> str:
-    """Fence the lines with more backticks than any of them has in a row, so that none can end the block.
+    """Enclose the lines in more backticks than any of them has in a row, so that none can end the block.
 
     Starts of HTML tags and unprintable characters are escaped, because some programs interpret HTML even here.
     """

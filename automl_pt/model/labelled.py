@@ -221,7 +221,7 @@ def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda
 def _check_classes(dataset: str, found: set[str], classes: Sequence[str], same: Mapping[str, str]) -> list[str]:
     """Return the model's classes that the data lack; raise InvalidDatasetError for classes that the model lacks.
 
-    `same` maps classes of the data to classes of the model that a reader takes for the same.
+    `same` maps classes of the data to classes of the model that read the same.
     """
     unknown, absent = sorted(found - set(same)), sorted(set(classes) - set(same.values()))
     if unknown:

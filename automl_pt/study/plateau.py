@@ -1,4 +1,4 @@
-"""Detects that further trials are not worth their time, because the last ones improved by less than the noise."""
+"""Detects that further trials do not pay, because the last ones improved by less than the noise."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def require_unused(directory: Path, *, where: str) -> None:
         raise StudyError(
             "this folder holds the trials of another study",
             given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "
-            f"{begun['storage']}, which is not in {where} under the name that is asked for",
+            f"{begun['storage']}, which is not in {where} under the requested name",
             remedy="rename the folder back, and give the --storage that the study started with; or start a new study, "
             "with another --name or after removing the folder",
         )

@@ -210,8 +210,8 @@ def test_an_exception_is_reported_once_and_changes_no_result(tmp_path: Path) -> 
     _, quiet = search(tmp_path / "other" / "toy", Listener(), trackers=())
     notices = [event.text for event in seen if isinstance(event, events.Notice)]
     assert [text for text in notices if text.startswith("tracker")] == [
-        "tracker ear (registered by hand): run_started failed with SystemExit: bye. The result is not affected; reported "
-        "once"
+        "tracker ear (registered by hand): run_started failed with SystemExit: bye. The result is not affected; "
+        "reported once"
     ]
     assert len(listener.heard) > 10  # it is told of what follows all the same
     assert torch.get_num_threads() == threads

@@ -167,7 +167,7 @@ def cache_key(digests: Sequence[str], image_size: int) -> str:
 
 
 def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | None:
-    """Open a cache that holds all of `digests`; None if there is none, or it is damaged.
+    """Open a cache that holds all of `digests`; None if it does not exist, or is damaged.
 
     Its checksum is verified unless the file is unchanged since the last verification.
     """

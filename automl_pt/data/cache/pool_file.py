@@ -103,7 +103,7 @@ class PoolWriter:
 def open_pool(path: Path, *, image_size: int | None = None, verify: bool = False) -> Pool:
     """Map a cache file; with `verify` every byte is read and compared with the checksum.
 
-    Raises OSError if there is none, DamagedPool if it is truncated, foreign, of another rule or of another size.
+    Raises OSError if it does not exist, DamagedPool if it is truncated, foreign, of another rule or of another size.
     """
     with open(path, "rb") as stream:
         meta, start = _meta(stream)

@@ -5,7 +5,6 @@ discarded (`proxy_run`). From each rung the best `1 / reduction` are promoted, a
 last epoch. With many images trials reach the second rung by a longer proxy run as well. With few images there is one
 proxy run, longer the fewer images there are; a long run has a further rung in its middle. This is successive halving
 (Jamieson and Talwalkar, 2016) with paused trials: trials are ranked after equal epochs, and no epoch runs twice.
-nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
 
 Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
 extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and

@@ -43,7 +43,7 @@ class Dimension:
 
 
 class Recorder:
-    """A trial that records what it is asked for, and answers with the defaults."""
+    """A trial that records each request, and answers with the default."""
 
     def __init__(self, known: dict[str, Any]) -> None:
         self.known, self.asked = known, dict[str, BaseDistribution]()
