@@ -476,7 +476,7 @@ def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path
         search(folders[0], storage=storages[1], epochs=5)
     assert caught.value.given == (
         f"{folders[0]}: the runs of 6 trials of the study 'toy', begun in {storages[0]}, which is not in {storages[1]} "
-        "under the name that is asked for"
+        "under the requested name"
     )
     assert "--storage that the study started with" in caught.value.remedy
     with pytest.raises(StudyError) as caught:
