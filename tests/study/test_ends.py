@@ -324,7 +324,7 @@ def test_python_takes_plugin_files_as_the_command_line_does(tiny_folder: Path, t
 def test_what_is_no_plugin_is_refused_in_one_line(call: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plugins: must be plugin files"):
         call("digits", plugins=42)
-    with pytest.raises(PluginError, match="--weights was given a folder, not a file"):
+    with pytest.raises(PluginError, match="--plugin was given a folder, not a file"):
         call("digits", plugins=[tmp_path], **({} if call is automl_pt.train else {"name": "never", "workers": 0}))
     assert not Path("studies/never").exists()
 
