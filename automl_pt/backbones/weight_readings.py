@@ -35,7 +35,7 @@ _PARTS = 6
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenWeights:
     """A user's weights: their source, their content, and the backbone if a model directory names it."""
 
     source: Path

@@ -63,7 +63,7 @@ def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
         )
 
 
-class Tidied:
+class Cleanup:
     """Removes what a call created if it is refused before its run or study has started.
 
     What exists is noted at creation; the blocks in which the call may be refused are entered with it. `names` are what

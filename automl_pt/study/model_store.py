@@ -12,7 +12,7 @@ from automl_pt.study.records import TrialRecord
 
 
 @dataclass
-class Shelf:
+class ModelStore:
     """`trials/NUMBER` are run directories; `model` is the finished model, which `publish(source, target)` replaces.
 
     Checkpoints exist of running and paused trials, and weights of those and of the best ended trials: as many as the

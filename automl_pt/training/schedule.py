@@ -25,7 +25,7 @@ def lr_factor(name: str, step: int, *, steps_per_epoch: int, epochs: int, warmup
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def factor_in_miniature(step: int, steps: int, warmup: float = 0.0) -> float:
+def proxy_lr_factor(step: int, steps: int, warmup: float = 0.0) -> float:
     """Return the factor on the learning rate at `step` of a proxy run of `steps` steps.
 
     It is 1 for half of them and then falls linearly to 0, so that the loss reflects what was learnt and not how much

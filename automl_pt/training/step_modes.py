@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
 
-def step_taker(step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]) -> tuple[TakeStep, bool]:
+def make_step_fn(
+    step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]
+) -> tuple[TakeStep, bool]:
     """Return the function that executes a run's steps, and whether it takes batches as indices.
 
     It does if steps are recorded and the images are on the device, because the recorded step then creates the batch.

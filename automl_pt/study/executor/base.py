@@ -2,7 +2,7 @@
 
 A trial is an iterator of results that can be stopped and started again: `make(spec, should_stop)` first yields the
 recorded epochs of earlier calls and then trains the others; when `should_stop` turns true it saves and ends. An
-executor advances the iterator step by step, reports each result, and after epoch `until` waits for an answer: continue
+executor advances the iterator step by step, reports each result, and after epoch `next_rung` waits for an answer: continue
 to a later epoch, or pause, which drops the iterator. Only plain values are exchanged, so that a cluster can be another
 executor.
 """
@@ -24,20 +24,20 @@ class TrialSpec:
 
     `manifest` is the file with the study's frozen split. The pruning rule compares trials after the epochs in
     `ranked_at`, so their results carry a `rank_loss` if that differs from the validation loss. A fraction there stands
-    for a proxy run before the first epoch, whose result is a `Probe`. None of them lies before `until`. A `number`
+    for a proxy run before the first epoch, whose result is a `ProxyRun`. None of them lies before `next_rung`. A `number`
     below 0 is not a trial but a linear probe, which has one epoch.
     """
 
     number: int
     config: TrainConfig
     output: Path
-    until: float
+    next_rung: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProxyRun:
     """The ranking loss of a trial before its first epoch, after one of its proxy runs: NaN if that diverged.
 
     `epoch` is the length of that run in epochs, `seconds` its duration.
@@ -57,7 +57,7 @@ class PassProgress:
 
 
 #: what a trial's iterator yields
-Step = EpochResult | Probe | PassProgress
+Step = EpochResult | ProxyRun | PassProgress
 #: creates the iterator of one trial; worker processes receive it as "package.module:function"
 MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 
@@ -67,7 +67,7 @@ class Report:
     """A message of an executor about trial `number`: exactly one of the other fields is set.
 
     `epoch` and `probe` are results, `passed` is the progress of a pass over the images. `held` is the point, in epochs,
-    at which the trial waits for `go_on` or `pause`.
+    at which the trial waits for `resume` or `pause`.
     `ended`: the iterator is exhausted; `left`: it was asked to stop and has saved. `failure` says why the trial failed;
     `crash` that its process died, so that it may be resumed from its last checkpoint. `fatal` is an error that every
     other trial would raise too.
@@ -75,7 +75,7 @@ class Report:
 
     number: int
     epoch: EpochResult | None = None
-    probe: Probe | None = None
+    probe: ProxyRun | None = None
     passed: PassProgress | None = None
     held: float | None = None
     ended: bool = False
@@ -86,7 +86,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Contact:
+class Caller:
     """The connection of a function, called where trials run, to its caller.
 
     `tell` sends a sentence to the user. `alive` reports that the function is still working, as every sentence does,
@@ -103,21 +103,21 @@ class Contact:
 
 
 #: for direct calls without a caller's connection
-NO_CONTACT = Contact()
+NO_CALLER = Caller()
 
 
 @dataclass(frozen=True)
 class Call:
     """A function to call where trials run: `package.module:function`, and its arguments as plain values.
 
-    It receives `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns plain
+    It receives `device`, `threads` and `caller` besides. `here` does the same in this process. Either returns plain
     values, or a generator that yields sentences for the user and returns the values. `what` describes the call in
     messages. Once the call is unwanted, the function has `grace` seconds to save and return.
     """
 
     function: str
     arguments: Mapping[str, Any]
-    here: Callable[[Contact], Any]
+    here: Callable[[Caller], Any]
     what: str
     grace: float = 0.0
 
@@ -134,8 +134,8 @@ class Engine(Protocol):
     def start(self, spec: TrialSpec) -> None:
         """Start or resume a trial, in a free slot."""
 
-    def go_on(self, number: int, until: float) -> None:
-        """Let a waiting trial continue to epoch `until`."""
+    def resume(self, number: int, next_rung: float) -> None:
+        """Let a waiting trial continue to epoch `next_rung`."""
 
     def pause(self, number: int) -> None:
         """Drop a waiting trial: its checkpoint stays, its slot becomes free."""

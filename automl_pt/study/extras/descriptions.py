@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def made_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def extras_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Describe the results and cost of a refit, an ensemble and an average, one line each.
 
     `made` is the field of StudyResult.

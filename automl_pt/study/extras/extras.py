@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
 #: file in the study's folder with the extras, their trials, and their figures
-MADE = "made.json"
+EXTRAS = "made.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Ended:
 
 
 #: makes one extra, yielding notes; returns its figures, or None if it was stopped or could not be made
-Maker = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
+MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
 def asked(config: SearchConfig) -> list[str]:
@@ -51,14 +51,14 @@ def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
     return refit + (config.average or 0) * (train + val) + 3 * (config.ensemble or 0) * val
 
 
-def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
+def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
     """Make the requested extras that do not exist yet for these trials; return the figures of each by name.
 
     Any error (our own, exhausted memory, a plugin's network) is reported and costs only that extra, because the
     search's model exists and its report is still to be written.
     """
-    path = ended.directory / MADE
-    made = _made_before(path)
+    path = ended.directory / EXTRAS
+    made = _earlier_extras(path)
     for name in asked(ended.config):
         of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
         if _is_made(made.get(name), of):
@@ -88,7 +88,7 @@ def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Eve
             return cast("dict[str, Any] | None", end.value)
 
 
-def _made_before(path: Path) -> dict[str, Any]:
+def _earlier_extras(path: Path) -> dict[str, Any]:
     """Return the extras of an earlier search; empty if there are none, or the file is damaged."""
     try:
         found = read_json(path)

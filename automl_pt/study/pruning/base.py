@@ -12,7 +12,7 @@ Verdict = Literal["promote", "wait", "prune"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialProgress:
     """The progress of one trial. `losses` maps each finished epoch to its validation loss; `ranks`, where that differs,
     maps an epoch, or a fraction of the first, to the ranking loss there.
 
@@ -45,17 +45,17 @@ class Rule(Protocol):
     """Decides from the trials' progress alone, so that a restarted coordinator decides the same."""
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def rung_resources(self) -> tuple[float, ...]:
         """Return the epochs after which trials are compared by their `rank`; empty if Optuna's pruners decide."""
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the first point above `epoch`, in epochs, at which a trial pauses for a verdict."""
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Decide whether paused trial `number` continues; `total` is how many trials the study will have."""
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Return the numbers of the comparable trials, best first, which the sampler learns from."""
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Estimate the remaining epochs of all trials together."""
