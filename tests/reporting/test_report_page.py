@@ -198,9 +198,9 @@ def damaged_manifest(study: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (damaged_model, "The model could not be run on the validation images. A model directory must be whole"),
+        (damaged_model, "The model could not be run on the validation images. The model directory is incomplete"),
         (no_model, "There is no model yet."),
-        (damaged_manifest, "A study's manifest is read as it was written"),
+        (damaged_manifest, "The study's manifest is damaged"),
     ],
 )
 def test_what_is_damaged_is_said_in_place_of_the_section(study: Path, break_it: Any, said: str) -> None:
@@ -219,9 +219,9 @@ def test_data_that_vanished_are_said_to_be_gone(study: Path, searched: Path) -> 
         content = read_content(study)[1]
     finally:
         moved.rename(searched / "images")
-    assert "The data must exist" in content.values["classes"]["missing"]
+    assert "Folder or file not found" in content.values["classes"]["missing"]
     assert "trial" in content.values["answer"]["sentences"][0]
-    assert "The data must exist" in Page(render(content.values, content.pictures)).text
+    assert "Folder or file not found" in Page(render(content.values, content.pictures)).text
 
 
 def test_damaged_histories_are_left_out_and_named(study: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_probe_is_not_reproduced_as_a_run_but_a_trial_that_starts_from_it_is(
     search(photos, tmp_path / "study", plugins, trials=1, epochs=1, head="probe")
     with pytest.raises(CheckpointError) as caught:
         Reproduction(tmp_path / "study" / "trials" / "-1", plugins=plugins)
-    assert caught.value.rule == "a linear probe is fitted by a search, not trained by a run"
+    assert caught.value.rule == "this is a linear probe, which a search fits and no run trains"
     again = Reproduction(tmp_path / "study" / "trials" / "0", plugins=plugins)
     list(again.run(tmp_path / "again"))
     assert again.compare(tmp_path / "again").differences == ()
@@ -191,7 +191,7 @@ def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_ou
     assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
     report = read_study(tmp_path / "study")
     assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
-    assert report.to_dict()["probes"][0]["failure"].startswith("frozen features are")
+    assert report.to_dict()["probes"][0]["failure"].startswith("which frozen features require")
     bounded = config.model_copy(update={"max_params": 100})
     with pytest.raises(StudyError) as caught:
         list(steps(bounded, tmp_path / "bounded"))
@@ -226,12 +226,12 @@ def test_a_search_from_weights_has_ranges_of_its_own(given: dict[str, Any], lr: 
     "given", [{"max_params": "10M", "pretrained": False}, {"max_ms": 5.0, "pretrained": True, "probe": False}]
 )
 def test_limits_need_probes(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="bound the choice by probes"):
+    with pytest.raises(ConfigError, match="limit the choice by probes"):
         make(SearchConfig, {"dataset": "photos", **given})
 
 
 def test_a_probe_needs_trained_weights() -> None:
-    with pytest.raises(ConfigError, match="is fitted to what trained weights give"):
+    with pytest.raises(ConfigError, match="is fitted to the features of trained weights"):
         make(TrainConfig, {"dataset": "photos", "head": "probe", "pretrained": False})
 
 
@@ -323,7 +323,7 @@ def test_a_network_without_a_linear_head_has_no_probe_and_the_search_says_why(
 ) -> None:
     with pytest.raises(PluginError) as caught:
         frozen_body(build_model(plugins.backbone("squared"), 3, 16, seed=1), plugins.backbone("squared"), 16)
-    assert caught.value.given == "squared: the logits are not what 5 gives"
+    assert caught.value.given == "squared: the logits are not the output of 5"
     result, told = search(photos, tmp_path / "study", plugins, "squared", trials=1, epochs=1, head="probe")
     assert result.probes[0].failure is not None
     assert any("no probe of squared" in event.text for event in told if isinstance(event, events.Notice))

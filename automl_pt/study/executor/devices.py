@@ -1,4 +1,4 @@
-"""Which devices the worker processes of a search use, and with how many threads."""
+"""Assigns devices and threads to the worker processes of a search."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from automl_pt.study.executor.base import Place
 
 
 def devices_for(config: SearchConfig) -> list[str]:
-    """Name the device of each worker: one per GPU, or per CPU core; `workers` of them where that is set.
+    """Return the device of each worker: one per GPU, or per CPU core; `workers` of them if that is set.
 
-    More workers than GPUs share these in turn. Raises DeviceError when a device asked for is absent.
+    More workers than GPUs share these alternately. Raises DeviceError for a requested device that does not exist.
     """
     import torch
 
@@ -28,7 +28,7 @@ def devices_for(config: SearchConfig) -> list[str]:
 
 
 def threads_for(config: SearchConfig, workers: int) -> int:
-    """Return the CPU threads of each worker: those asked for, or a fair share of the cores."""
+    """Return the CPU threads of each worker: the requested number, or an equal share of the cores."""
     from automl_pt.training.device import available_cores
 
     return config.threads or max(1, available_cores() // max(1, workers))

@@ -1,4 +1,4 @@
-"""A backbone's network tried once before any trial, where trials run: what it takes of memory, and what is wrong."""
+"""Tries a backbone's network once before any trial, where trials run, for its memory and its faults."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from automl_pt.training.rehearsal import rehearse
 
 
 def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int, caller: Caller) -> dict[str, Any]:
-    """Do what `prove_backbone` does, in a worker process and of plain values; it is one step, under the limit whole."""
+    """Run `prove_backbone` in a worker process, from plain values; it is one step under the time limit."""
     settings = TrainConfig(**{**config, "device": device, "threads": threads})
     torch.set_num_threads(threads)
     return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size)
 
 
 def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int) -> dict[str, Any]:
-    """Return the bytes that a step of a trial takes: `fixed` whatever the batch, and `per_image`; and `notes`.
+    """Return the bytes of memory that a trial's step takes, `fixed` and `per_image`, and `notes`.
 
-    Raises WeightsError and ConfigError for weights and an image size that the network cannot take, PluginError where it
-    is not what a run needs.
+    Raises WeightsError and ConfigError for weights and an image size that the network cannot use, PluginError if it
+    violates the contract of a network.
     """
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = choose_precision(config.precision, device)
@@ -47,5 +47,5 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     model = arrange(model, device, precision)
     last = has_channels_last(device, precision)
     rehearse(model, backbone.name, classes, size, device=device, precision=precision, channels_last=last)
-    build_model(backbone, classes, size, seed=config.seed)  # which must be another network than the first
+    build_model(backbone, classes, size, seed=config.seed)  # which must not be the same network as the first
     return {"fixed": fixed, "per_image": per_image, "notes": notes}

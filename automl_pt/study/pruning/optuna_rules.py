@@ -62,7 +62,7 @@ class OptunaRule(PruningRule):
         return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else super().next_rung(epoch)
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
-        """Ask the pruner about the trial as it stands in the storage."""
+        """Ask the pruner about the trial in its stored state."""
         self._study = self._study or self.study()
         trial = self._study.get_trials(deepcopy=False)[number]
         return "prune" if self.pruner.prune(self._study, trial) else "promote"
