@@ -1,6 +1,6 @@
 """The executor of a Ray cluster: one actor for each trial that runs, on whichever machine has what a trial asks for.
 
-It connects to a cluster that is there and starts none, because Ray's ports let whoever reaches them run code. The
+It connects to a cluster that is there and starts none, because every program that reaches Ray's ports can run code. The
 coordinator's machine needs no GPU, and no folder is shared. This module is imported when `--engine ray` chooses it.
 """
 
@@ -40,17 +40,20 @@ ANSWERS, REACHED = 2.0, 10.0
 class RayPlace(RemotePlace):
     """A `RemotePlace` that also says on which machine of the cluster it is."""
 
-    def __init__(self, trial: str, files: dict[str, bytes], has_gpu: bool, threads: int, packages: list[str]) -> None:
+    def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int, packages: list[str]) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        self._share = min(1.0, gpus) if gpus else 1.0
+        if gpus and self._share < 1:  # a trial that takes more than its share fails alone, and not its neighbour
+            torch.cuda.set_per_process_memory_fraction(self._share)
         self._packages = packages
         machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
         for left in machine.glob("work-*"):  # of actors that were killed
             if not is_running(int(left.name.removeprefix("work-"))):
                 shutil.rmtree(left, ignore_errors=True)
         super().__init__(
-            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if has_gpu else "cpu", threads
+            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if gpus else "cpu", threads
         )
 
     def where(self) -> dict[str, Any]:
@@ -59,7 +62,7 @@ class RayPlace(RemotePlace):
 
         found = places_for([self._device])[0]
         node = ray.get_runtime_context().get_node_id()
-        plain = {"device": found.device, "kind": found.kind, "memory": found.memory, "node": node}
+        plain = {"device": found.device, "kind": found.kind, "memory": int(found.memory * self._share), "node": node}
         return {**plain, "host": socket.gethostname(), "versions": versions_here(self._packages)}
 
 
@@ -94,9 +97,7 @@ class RayEngine(MirroredEngine):
         nodes = sorted(name.rpartition("/")[2] for name in avoid)
         options: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
         threads = self.job.config.threads or max(1, int(self._cpus))
-        actor = self._actor.options(**options).remote(
-            self.job.trial, self._files, bool(self._gpus), threads, self._packages
-        )
+        actor = self._actor.options(**options).remote(self.job.trial, self._files, self._gpus, threads, self._packages)
         self._described[actor] = actor.where.remote()
         return actor
 
