@@ -42,7 +42,7 @@ def settings(machines: tuple[Any, list[Any]], **more: Any) -> SearchConfig:
 def lose(machines: tuple[Any, list[Any]], engine: Any) -> None:
     """Kill the machine of the trial that runs, with all that runs on it."""
     place = next(iter(engine._busy.values())).place
-    node = next(one for one in machines[1] if one.node_id == place.name.rpartition("/")[2])
+    node = next(one for one in machines[1] if one.node_id.startswith(place.name.rpartition("/")[2]))
     ray_on_loopback.kill(node)
     machines[1].remove(node)
 

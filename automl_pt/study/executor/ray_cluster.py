@@ -76,6 +76,7 @@ class RayEngine(MirroredEngine):
         self._files, self._packages = plugin_files(job), [*map(str, _packages(job))]
         self._described: dict[Any, Any] = {}
         self._places: dict[str, Place] = {}
+        self._node_ids: dict[str, str] = {}
         self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
         self._here: LocalEngine | None = None
         self._connected = connect(config.ray_address)
@@ -94,7 +95,7 @@ class RayEngine(MirroredEngine):
 
     def open_place(self, avoid: frozenset[str]) -> Any:
         """Ask Ray for an actor, on none of the machines that were lost."""
-        nodes = sorted(name.rpartition("/")[2] for name in avoid)
+        nodes = sorted(self._node_ids[name] for name in avoid)
         options: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
         threads = self.job.config.threads or max(1, int(self._cpus))
         actor = self._actor.options(**options).remote(self.job.trial, self._files, self._gpus, threads, self._packages)
@@ -110,7 +111,8 @@ class RayEngine(MirroredEngine):
             found = ray.get(asked)
         except RayError:  # it has died: its trial's own answer says so
             return None
-        name = f"{found['host']}/{found['node']}"
+        name = f"{found['host']}/{found['node'][:12]}"
+        self._node_ids[name] = found["node"]
         others = differences(versions_here(self._packages), found["versions"])
         if others:
             raise InstallationError(
@@ -139,7 +141,7 @@ class RayEngine(MirroredEngine):
         except RayTaskError as error:
             raise PlaceCrashed(f"its place failed: {str(error.cause)[:300]}") from None
         except RayActorError as error:
-            raise self._ended(handle, error) from None
+            raise self._ended(handle) from error
         except RayError as error:  # an answer that lay on a machine that is gone
             raise PlaceLost(f"its place was lost ({type(error).__name__})") from None
 
@@ -182,13 +184,12 @@ class RayEngine(MirroredEngine):
         ray.shutdown()
         return reports
 
-    def _ended(self, handle: Any, error: RayActorError) -> Exception:
+    def _ended(self, handle: Any) -> Exception:
         """Return whether an actor ended with its machine, or alone."""
         where = next((one.place for one in (*self._busy.values(), *self._free) if one.handle is handle), None)
-        node = where.name.rpartition("/")[2] if where is not None else None
-        text = str(error)
-        if where is None or "node" in text.lower() and "died" in text.lower() and not _answers(node):
-            return PlaceLost(f"its machine was lost ({where.name if where else 'before it began'})")
+        node = self._node_ids[where.name] if where is not None else None
+        if where is None:
+            return PlaceLost("its machine was lost before it began")
         if not _answers(node):
             return PlaceLost(f"its machine was lost ({where.name})")
         return PlaceCrashed(f"its process ended on {where.name}")
