@@ -13,7 +13,7 @@ from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import write_json
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.study.executor import sample_trial
-from automl_pt.study.executor.base import Call, Contact, Engine, ExecutorJob, Place, Report, TrialSpec
+from automl_pt.study.executor.base import Call, Caller, Engine, ExecutorJob, Place, Report, TrialSpec
 from automl_pt.study.executor.calls import returned
 from automl_pt.testing.contract import expect
 
@@ -61,12 +61,12 @@ class ExecutorCase:
     config: SearchConfig
     started: dict[int, TrialSpec] = field(default_factory=dict)
 
-    def start(self, number: int, until: float = EPOCHS, kind: str = "") -> None:
+    def start(self, number: int, next_rung: float = EPOCHS, kind: str = "") -> None:
         """Start a trial."""
         settings = self.config.model_copy(update={"dataset": f"sample:{kind}", "epochs": EPOCHS})
         trial = settings.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=number)
         output, manifest = self.folder / "trials" / str(number), self.folder / "manifest.json"
-        self.started[number] = TrialSpec(number, trial, output, until, manifest)
+        self.started[number] = TrialSpec(number, trial, output, next_rung, manifest)
         self.engine.start(self.started[number])
 
     def reports(self, enough: Callable[[list[Report]], bool]) -> list[Report]:
@@ -110,11 +110,11 @@ def check_places(case: ExecutorCase) -> None:
 
 def check_epochs(case: ExecutorCase) -> None:
     """Check that epochs are reported in order, and that a trial waits for its answer."""
-    case.start(0, until=2)
+    case.start(0, next_rung=2)
     first = case.reports(lambda found: any(report.held is not None for report in found))
-    rule = "a trial reports its epochs up to `until`, and then that it is held"
+    rule = "a trial reports its epochs up to `next_rung`, and then that it is held"
     expect(_kinds(first) == ["epoch 1", "epoch 2", "held"], rule, came=str(_kinds(first)), look=_START)
-    case.engine.go_on(0, EPOCHS)
+    case.engine.resume(0, EPOCHS)
     rest = case.reports(_is_over)
     expected = [*(f"epoch {epoch}" for epoch in range(3, EPOCHS + 1)), "ended"]
     expect(_kinds(rest) == expected, "go_on() continues to the end", came=str(_kinds(rest)), look="go_on()")
@@ -123,7 +123,7 @@ def check_epochs(case: ExecutorCase) -> None:
 
 def check_pause(case: ExecutorCase) -> None:
     """Check that a trial that was paused resumes from its files."""
-    case.start(1, until=1)
+    case.start(1, next_rung=1)
     case.reports(lambda found: any(report.held is not None for report in found))
     case.engine.pause(1)
     case.start(1)
@@ -209,8 +209,8 @@ def check_end(case: ExecutorCase) -> None:
 
 
 def _doubling(number: int) -> Call:
-    def here(contact: Contact) -> object:
-        return sample_trial.double(number, "cpu", 1, contact)
+    def here(caller: Caller) -> object:
+        return sample_trial.double(number, "cpu", 1, caller)
 
     return Call("automl_pt.study.executor.sample_trial:double", {"number": number}, here, "the doubling of a number")
 

@@ -10,11 +10,11 @@ import pytest
 from toy_trial import TOY
 
 from automl_pt import hookimpl
+from automl_pt.api import search
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import ConfigError, InstallationError, PluginError, UnknownNameError
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
-from automl_pt.study import search
 from automl_pt.study.events import StudyStarted
 from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
@@ -33,7 +33,7 @@ def test_the_built_in_executors_keep_the_contract(name: str) -> None:
 def trials(tmp_path: Path, **settings: Any) -> tuple[StudyStarted, list[dict[str, Any]]]:
     """Search the toy; return the first event, and the trials without their times."""
     config = SearchConfig(dataset="plain", epochs=9, trials=5, **settings)
-    events = list(search.steps(config, tmp_path, subject=TOY))
+    events = list(search.steps(config, tmp_path, objective=TOY))
     started = next(event for event in events if isinstance(event, StudyStarted))
     return started, [{**one.to_dict(), "seconds": 0} for one in events[-1].result.trials]  # type: ignore[attr-defined]
 
@@ -68,7 +68,7 @@ def test_plugins_registered_by_hand_run_in_this_process_alone(tmp_path: Path) ->
     plugins.manager.register(ByHand())
     config = SearchConfig(dataset="plain", epochs=2, trials=2, engine="processes")
     with pytest.raises(ConfigError, match="registers by hand"):
-        list(search.steps(config, tmp_path, subject=TOY, plugins=plugins))
+        list(search.steps(config, tmp_path, objective=TOY, plugins=plugins))
 
 
 class Forgetful(InlineEngine):

@@ -11,11 +11,11 @@ import pytest
 import ray_on_loopback
 from toy_trial import TOY
 
+from automl_pt.api import search
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import write_json
 from automl_pt.plugins.manager import load_plugins
-from automl_pt.study import search
 from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
 from automl_pt.study.executor import sample_trial
@@ -57,14 +57,14 @@ def test_a_search_loses_a_machine_and_no_epoch(
     machines: tuple[Any, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = {"epochs": 9, "trials": 10}
-    here = list(search.steps(SearchConfig(dataset="plain", workers=0, **shared), tmp_path / "here", subject=TOY))
+    here = list(search.steps(SearchConfig(dataset="plain", workers=0, **shared), tmp_path / "here", objective=TOY))
     config = settings(machines, workers=1, **shared)
     made: list[Any] = []
     make = opening._make_engine
     monkeypatch.setattr(opening, "_make_engine", lambda *given: made.append(make(*given)) or made[0])
     monkeypatch.setenv("TOY_SECONDS", "0.1")
     events, lost = [], False
-    for event in search.steps(config, tmp_path / "there", subject=TOY):
+    for event in search.steps(config, tmp_path / "there", objective=TOY):
         events.append(event)
         runs = isinstance(event, EpochDone) and event.result.epoch >= 2 and made[0]._busy[event.trial].pending
         if runs and not lost:

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from thread_cluster import ThreadCluster
 from toy_trial import TOY
 
+from automl_pt.api import search
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
-from automl_pt.study import search
 from automl_pt.study import setup as opening
 from automl_pt.study.concluding import run as run_step
 from automl_pt.study.events import EpochDone, Notice
-from automl_pt.study.executor.base import NO_CONTACT, ExecutorJob, Report, TrialSpec
+from automl_pt.study.executor.base import NO_CALLER, ExecutorJob, Report, TrialSpec
 from automl_pt.study.executor.remote_place import report_as_plain, report_from_plain
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 from automl_pt.study.executor.sample_trial import make
@@ -47,7 +47,7 @@ def run(
     with monkeypatch.context() as patch:
         if cluster:
             patch.setattr(opening, "_make_engine", engine)
-        events = list(search.steps(config, directory, subject=TOY))
+        events = list(search.steps(config, directory, objective=TOY))
     return events, events[-1].result, made[0] if made else None
 
 
@@ -103,7 +103,7 @@ def test_files_are_written_in_an_order_that_resumes_when_cut_short(tmp_path: Pat
 def test_a_step_after_the_trials_takes_the_settings_of_a_search_on_ray(tmp_path: Path) -> None:
     config = SearchConfig(dataset="plain", engine="ray", gpus_per_trial=0.5).model_dump(mode="json")
     given = {"directory": str(tmp_path), "model": str(tmp_path)}
-    assert run_step("toy_trial:TOY", "test", config, given, "cpu", 1, NO_CONTACT) is None
+    assert run_step("toy_trial:TOY", "test", config, given, "cpu", 1, NO_CALLER) is None
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../b", ""])

@@ -51,8 +51,8 @@ class ThreadCluster(MirroredEngine):
         return [Place("cpu", "thread", 2**30, machine.name) for machine in self.machines]
 
     def open_place(self, avoid: frozenset[str]) -> Handle:
-        standing = [machine for machine in self.machines if machine.name not in avoid] or self.machines
-        machine = self.random.choice(standing)
+        trial_progress = [machine for machine in self.machines if machine.name not in avoid] or self.machines
+        machine = self.random.choice(trial_progress)
         self.opened_on.append(machine.name)
         disk = self.job.directory / "disks" / machine.name
         work, cache = str(disk / str(next(COUNT))), str(disk / "cache")

@@ -10,13 +10,13 @@ from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import (
     Answer,
     Call,
-    Contact,
+    Caller,
     Engine,
     ExecutorJob,
     MakeTrial,
     PassProgress,
     Place,
-    Probe,
+    ProxyRun,
     Report,
     Step,
     TrialSpec,
@@ -37,7 +37,7 @@ class InlineEngine(Engine):
         self._make, self._should_stop, self._config = make, should_stop, config
         self._spec: TrialSpec | None = None
         self._epochs: Iterator[Step] | None = None
-        self._until = 0.0
+        self._next_rung = 0.0
 
     def places(self) -> Sequence[Place]:
         """Return the device that the settings name; none where there are no settings."""
@@ -49,11 +49,11 @@ class InlineEngine(Engine):
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial."""
-        self._spec, self._until = spec, spec.until
+        self._spec, self._next_rung = spec, spec.next_rung
 
-    def go_on(self, number: int, until: float) -> None:
-        """Let the held trial go on to epoch `until`."""
-        self._until = until
+    def resume(self, number: int, next_rung: float) -> None:
+        """Let the held trial go on to epoch `next_rung`."""
+        self._next_rung = next_rung
 
     def pause(self, number: int) -> None:
         """Leave the held trial."""
@@ -63,7 +63,7 @@ class InlineEngine(Engine):
         """Call a function here, where nothing holds it to a limit, and what ends a process ends the search."""
         told: list[str] = []
         try:
-            found = call.here(Contact(told.append, should_stop=unwanted))
+            found = call.here(Caller(told.append, should_stop=unwanted))
             if isinstance(found, Generator):
                 found = yield from found
         except AutomlError:
@@ -90,8 +90,8 @@ class InlineEngine(Engine):
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
         if isinstance(result, PassProgress):
             return [Report(number, passed=result)]
-        told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
-        held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
+        told = Report(number, probe=result) if isinstance(result, ProxyRun) else Report(number, epoch=result)
+        held = (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= self._next_rung
         return [told, *([Report(number, held=result.epoch)] if held else [])]
 
     def halt(self, grace: float) -> list[Report]:

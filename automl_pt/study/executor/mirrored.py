@@ -114,16 +114,16 @@ class MirroredEngine(Engine):
         self._ask_start(where, spec)
 
     def _ask_start(self, where: OpenPlace, spec: TrialSpec) -> None:
-        plain = {"number": spec.number, "until": spec.until, "ranked_at": list(spec.ranked_at)}
+        plain = {"number": spec.number, "next_rung": spec.next_rung, "ranked_at": list(spec.ranked_at)}
         plain["config"] = spec.config.model_dump(mode="json")
         files = FolderCopy(spec.output).changes() if spec.output.exists() else {}
         where.pending = self.ask(where.handle, "start", plain, spec.manifest.read_bytes(), files)
 
-    def go_on(self, number: int, until: float) -> None:
+    def resume(self, number: int, next_rung: float) -> None:
         """Let a held trial go on."""
         where = self._busy[number]
         where.heard = time.monotonic()
-        where.pending = self.ask(where.handle, "go_on", until)
+        where.pending = self.ask(where.handle, "resume", next_rung)
 
     def pause(self, number: int) -> None:
         """Leave a held trial, whose files are here already."""

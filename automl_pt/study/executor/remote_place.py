@@ -17,7 +17,7 @@ from automl_pt.core.errors import AutomlError
 from automl_pt.core.files import atomic_write
 from automl_pt.data.by_content import write_pool
 from automl_pt.plugins.faults import described
-from automl_pt.study.executor.base import Contact, PassProgress, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Caller, PassProgress, ProxyRun, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain, from_plain, returned
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.executor.run_files import FolderCopy, write_files
@@ -58,7 +58,7 @@ class RemotePlace:
         config = TrainConfig(**self._at_home(spec["config"]))
         path = Path(self._keep("manifest.json", manifest))
         ranked_at = tuple(spec["ranked_at"])
-        trial = TrialSpec(self._number, config, output, spec["until"], path, ranked_at, by_content=True)
+        trial = TrialSpec(self._number, config, output, spec["next_rung"], path, ranked_at, by_content=True)
         missing = self._missing(trial) if self._missing is not None else []
         if missing:
             return {"told": [], "files": {}, "missing": missing}
@@ -69,9 +69,9 @@ class RemotePlace:
         """Keep a file of decoded images, for all places of this machine."""
         write_pool(name, content, self._cache)
 
-    def go_on(self, until: float) -> dict[str, Any]:
-        """Let the held trial go on to `until`; return what the next step gave."""
-        self._inner.go_on(self._number, until)
+    def resume(self, next_rung: float) -> dict[str, Any]:
+        """Let the held trial go on to `next_rung`; return what the next step gave."""
+        self._inner.resume(self._number, next_rung)
         return self.step()
 
     def step(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class RemotePlace:
         given = _moved(given, folder, str(study)) if folder else given
         place = {"device": self._device, "threads": self._threads}
         try:
-            found = load(function)(**given, **place, contact=Contact(told.append, should_stop=self._stopping.is_set))
+            found = load(function)(**given, **place, caller=Caller(told.append, should_stop=self._stopping.is_set))
             if isinstance(found, Generator):
                 found = returned(found, told.append)
             answer: dict[str, Any] = {"called": _moved(found, str(study), folder) if folder else found}
@@ -149,7 +149,7 @@ def report_from_plain(number: int, plain: dict[str, Any]) -> Report:
     if "epoch" in plain:
         return Report(number, epoch=EpochResult.from_dict(plain["epoch"]))
     if "probe" in plain:
-        return Report(number, probe=Probe(**plain["probe"]))
+        return Report(number, probe=ProxyRun(**plain["probe"]))
     if "passed" in plain:
         return Report(number, passed=PassProgress(**plain["passed"]))
     if "fatal" in plain:

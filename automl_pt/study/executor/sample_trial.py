@@ -14,7 +14,7 @@ from pathlib import Path
 
 from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import atomic_write, read_json, to_json, write_json
-from automl_pt.study.executor.base import Contact, TrialSpec
+from automl_pt.study.executor.base import Caller, TrialSpec
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
@@ -72,7 +72,7 @@ def recorded(output: Path) -> list[EpochResult]:
     return [EpochResult.from_dict(dict(parse_json(line, not_finite=True))) for line in lines]
 
 
-def double(number: int, device: str, threads: int, contact: Contact) -> Generator[str, None, int]:
+def double(number: int, device: str, threads: int, caller: Caller) -> Generator[str, None, int]:
     """Double a number where trials run, and tell so."""
     yield f"doubling {number}"
     if number < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 
-from automl_pt import __version__
+from automl_pt.core import __version__
 from automl_pt.core.installation import installed_version
 
 #: packages that decide results, beside the plugins in use
