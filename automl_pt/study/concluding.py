@@ -94,7 +94,9 @@ def run(
     from automl_pt.study.executor.worker import load
 
     torch.set_num_threads(threads)
-    settings = SearchConfig(**{**config, "device": device, "threads": threads})
+    # this process has its device already, whatever executor gave it
+    chosen = dict.fromkeys(("engine", "ray_address", "gpus_per_trial", "cpus_per_trial"))
+    settings = SearchConfig(**{**config, **chosen, "device": device, "threads": threads})
     return _STEPS[step](load(objective), settings, loaded_plugins(settings.plugins), caller, **arguments)
 
 
