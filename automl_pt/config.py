@@ -255,7 +255,9 @@ class SearchConfig(Settings):
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     pruner: str = Field("rungs", description="which trials go on: rungs, an Optuna pruner's name, or none for all")
     workers: CountOrZero | None = Field(
-        None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
+        None,
+        description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
+        "features; 0 runs them in this process",
     )
     trial_timeout: Rate | None = Field(
         None, description="seconds without an epoch, or without progress after the trials, that count as hung"

@@ -8,7 +8,7 @@ image, as a run on images would.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -25,12 +25,13 @@ from automl_pt.core.errors import ConfigError, PluginError
 from automl_pt.data.augmentation import make_plan
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
+from automl_pt.features.head_step import HeadStep
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
-from automl_pt.training.loop import Training
+from automl_pt.training.loop import AfterStep, Training
 
 EVALUATION_BATCH = 1024
 
@@ -167,6 +168,20 @@ class HeadTraining(Training):
     def fit_into(self, free: int) -> None:
         """Do nothing."""
 
+    def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
+        """Train one epoch from its beginning; return False when `after_step` ended it on the way."""
+        self.loss_sum.zero_()
+        sizes, progress = self.train_loader.batch_sizes, self.progress
+        for features, labels in self.train_loader.epoch(progress.epochs_done + 1):
+            loss = self.take_step(features, labels, lr=self.lr(progress.batches_done))
+            self.loss_sum += loss * sizes[progress.batches_done]
+            if self.ema is not None:
+                self.ema.update(self.model)
+            progress.batches_done += 1
+            if after_step(progress.batches_done, len(sizes)):
+                return False
+        return True
+
 
 def head_training(
     start: FrozenStart, config: TrainConfig, data: Data, device: torch.device, lr_scales: Mapping[str, float] | None
@@ -212,6 +227,10 @@ def head_training(
         lr_scales=lr_scales,
     )
     training.start = start
+    training.step = HeadStep(
+        network, training.config, device=device, class_weights=training.step.class_weights, lr_scales=lr_scales
+    )
+    training.take_step, training.by_index = training.step, False
     return training
 
 

@@ -6,6 +6,7 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -129,12 +130,14 @@ def execute(
     plugins: Plugins,
     after_step: AfterStep = go_on,
     group: Group = ALONE,
+    worth_saving: float = math.inf,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
 
     A run found there is gone on with from its `last` checkpoint, bit for bit; when it has ended nothing is yielded.
     Leaving the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
     processes in `group` all call this with the same arguments, all get the same results, and the first alone writes.
+    A run of a head on features that ends with a loss above `worth_saving` leaves its history, but no model.
     Raises CheckpointError when `output` holds a run with other settings, OutputError when another process works there.
     """
     make_folder(output)
@@ -146,7 +149,7 @@ def execute(
         error: str | None = None
         try:
             run.write_history()
-            yield from run.epochs(after_step)
+            yield from run.epochs(after_step, worth_saving)
         except (Exception, SystemExit) as failure:
             blamed = networks_fault(failure, config.backbone)
             reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
@@ -170,10 +173,10 @@ class Run:
     training: Training
     checkpoints: Checkpoints
 
-    def epochs(self, after_step: AfterStep) -> Iterator[EpochResult]:
+    def epochs(self, after_step: AfterStep, worth_saving: float = math.inf) -> Iterator[EpochResult]:
         """Yield the epochs still to do; the model directory and the history are on disk before each is seen."""
         if isinstance(self.training, HeadTraining):
-            yield from self._all_at_once(self.training, after_step)
+            yield from self._all_at_once(self.training, after_step, worth_saving)
             return
         results = train_epochs(
             self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
@@ -182,7 +185,7 @@ class Run:
             self.write_history()
             yield result
 
-    def _all_at_once(self, training: HeadTraining, after_step: AfterStep) -> Iterator[EpochResult]:
+    def _all_at_once(self, training: HeadTraining, after_step: AfterStep, worth_saving: float) -> Iterator[EpochResult]:
         """Yield the epochs of a head on features, which take less than saving them: what is stopped begins again."""
         kept: list[tuple[Mapping[str, Tensor], EpochResult, list[EpochResult]]] = []
 
@@ -193,7 +196,8 @@ class Run:
         if not results or results[-1].reason is None:
             return
         for state, result, past in kept:
-            self.save_model({**training.start.state, **state}, result, past)
+            if not self._loss_and_weights(result)[0] > worth_saving:
+                self.save_model({**training.start.state, **state}, result, past)
         self.write_history()
         yield from results
 
@@ -206,16 +210,20 @@ class Run:
 
     def save_model(self, state: Mapping[str, Tensor], result: EpochResult, past: list[EpochResult]) -> None:
         """Make this epoch's weights the model of the run directory."""
-        ema = result.ema_val_loss if self.config.keep == "best" else None
-        use_ema = ema is not None and ema < result.val_loss
+        loss, weights = self._loss_and_weights(result)
         metrics = {
             "epoch": result.epoch,
-            "val_loss": result.ema_val_loss if use_ema else result.val_loss,
-            "val_accuracy": result.ema_val_accuracy if use_ema else result.val_accuracy,
-            "weights": "ema" if use_ema else "raw",
+            "val_loss": loss,
+            "val_accuracy": result.ema_val_accuracy if weights == "ema" else result.val_accuracy,
+            "weights": weights,
         }
         info = replace(self.info, metrics=metrics, history=[entry.to_dict() for entry in past])
         save_model(self.output, state, info)
+
+    def _loss_and_weights(self, result: EpochResult) -> tuple[float, str]:
+        """Return the validation loss of the weights that an epoch keeps, and which these are."""
+        ema = result.ema_val_loss if self.config.keep == "best" else None
+        return (ema, "ema") if ema is not None and ema < result.val_loss else (result.val_loss, "raw")
 
 
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:

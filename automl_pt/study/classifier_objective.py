@@ -129,7 +129,8 @@ def _prove(
             continue
         if found is not None:
             notes += found["notes"]
-            steps.append(StepMemory(found["fixed"], found["per_image"]))
+            if found["fixed"]:
+                steps.append(StepMemory(found["fixed"], found["per_image"]))
         for split in ("train", "val"):
             data.pixels(split, size)
     if faults and len(faults) == len(nets):

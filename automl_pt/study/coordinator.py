@@ -183,7 +183,8 @@ class Coordinator:
         self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
         output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
-        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
+        worth_saving = self.shelf.worth_saving(self.ledger.records(), self.config.models_kept + 1)
+        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at, worth_saving))
         return TrialStarted(number, params, done, until)
 
     # -- taking in --------------------------------------------------------------------------------------------------

@@ -53,6 +53,14 @@ class Shelf:
         for record in ended:
             discard(self.output(record.number), weights=record.number not in kept)
 
+    @staticmethod
+    def worth_saving(records: Sequence[TrialRecord], keep: int) -> float:
+        """Return the loss above which `tidy` would remove the weights of a trial that completes now."""
+        losses = sorted(
+            _loss(record) for record in ranked(records) if record.number >= 0 and record.state == "COMPLETE"
+        )
+        return losses[keep - 1] if len(losses) >= keep else math.inf
+
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Order the trials that count by the loss of the weights they kept; the first made wins ties.

@@ -9,6 +9,7 @@ values, so that a remote actor can stand on the other side: a cluster is another
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ class TrialSpec:
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
     a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
-    A `number` below 0 is no trial but a linear probe, which has one epoch.
+    A `number` below 0 is no trial but a linear probe, which has one epoch. A trial that trains a head on features and
+    ends with a loss above `worth_saving` leaves no weights, because the study would remove them.
     """
 
     number: int
@@ -34,6 +36,7 @@ class TrialSpec:
     until: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
+    worth_saving: float = math.inf
 
 
 @dataclass(frozen=True)

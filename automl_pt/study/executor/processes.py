@@ -107,6 +107,7 @@ class LocalEngine:
             until=spec.until,
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
+            worth_saving=spec.worth_saving,
         )
 
     def go_on(self, number: int, until: float) -> None:
@@ -125,10 +126,8 @@ class LocalEngine:
         """Return what the workers have sent, after at most `timeout` seconds; replace none of the dead ones yet."""
         if not self._workers:
             return []
-        reports: list[Report] = []
         told = [key.data for key, _ in self._selector.select(timeout)]
-        for worker in told:
-            reports += self._receive(worker)
+        reports = [report for worker in told for report in self._receive(worker)]
         for worker in [worker for worker in self._workers if worker not in told]:
             if worker.process.poll() is not None:  # what it started may still hold its connection open
                 reports += self._died(worker)

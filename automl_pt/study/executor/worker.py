@@ -89,6 +89,7 @@ def serve(link: Link, make: MakeTrial) -> None:
                 until=command["until"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
+                worth_saving=command["worth_saving"],
             )
             try:
                 run_trial(link, make, spec)
