@@ -36,6 +36,8 @@ C = TypeVar("C", bound="Settings")
 
 #: learning rates of a search that trains a whole network from weights
 FINE_TUNING_LR = (3e-4, 3e-2)
+#: the backbone's name that stands for those whose pretrained weights are on this machine
+AUTO = "auto"
 #: most epochs at the end of a run that see the images as they are (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
@@ -234,7 +236,12 @@ class TrainConfig(Settings):
 class SearchConfig(Settings):
     """Settings of a study."""
 
-    backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
+    backbones: tuple[str, ...] = Field(
+        ("resnet18",),
+        min_length=1,
+        description="backbones to search among, of which the linear probes choose; 'auto': those whose pretrained "
+        "weights are on this machine",
+    )
     lr: tuple[Rate, Rate] = Field(
         (1e-4, 1.0),
         description="lowest and highest learning rate, searched log-uniformly; from weights, where the whole network "
@@ -322,6 +329,9 @@ class SearchConfig(Settings):
                 "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
             )
             yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
+        if AUTO in self.backbones and (self.pretrained is False or self.weights is not None or not self.probe):
+            rule = "backbone auto compares pretrained backbones by their probes: leave out weights and --from-scratch"
+            yield {"backbones", "pretrained", "weights", "probe"}, f"{rule}, and leave the probe on"
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         if self.average and self.pretrained is False and not self.weights:

@@ -20,6 +20,7 @@ from automl_pt.config import SearchConfig, make
 from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.tracking import Trackers
+from automl_pt.study.auto_backbones import with_backbones
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.objective import Subject
 from automl_pt.study.records import StudyResult
@@ -107,6 +108,9 @@ def steps(
     subject = subject or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
+    config, chosen = with_backbones(config, Path(directory), plugins)
+    if chosen is not None:
+        yield Notice(chosen)
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
