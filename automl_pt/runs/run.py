@@ -238,6 +238,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group)
+    if not isinstance(training, HeadTraining):
+        record["precision"] = training.precision
     if before:
         training.step.notes.clear()  # how its weights were read was said when it began
     training.restore(checkpoints)

@@ -27,6 +27,7 @@ from automl_pt.training.device import NumberFormat, choose_device, choose_precis
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
+from automl_pt.training.number_format import faster_format
 from automl_pt.training.rehearsal import rehearse
 
 EVALUATION_BATCH = 64
@@ -91,6 +92,9 @@ def new_training(
     if config.head == "probe":
         start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
+    name = " ".join((backbone.name, *config.backbone_options))
+    if not config.deterministic:
+        precision = faster_format(model, name, preprocessing.image_size, device, config.precision, precision)
     model = arrange(model, device, precision)
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
