@@ -125,7 +125,7 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
-    from automl_pt.study.records import title
+    from automl_pt.study.records import Comparison, title
 
     best = report.best
     if best is None:
@@ -139,6 +139,8 @@ def _answer(report: StudyReport) -> Iterable[str]:
             f"lead over {title(lead['runner_up'])}: {lead['difference']:.4f} a validation image, standard error "
             f"{lead['standard_error']:.4f}: {verdict} the noise"
         )
+        if (other := Comparison.from_dict(lead).disagreement()) is not None:
+            yield f"note: {other}"
     if report.test is not None:
         yield "test split: " + ", ".join(f"{text(name)} {_number(value)}" for name, value in report.test.items())
     if report.model is not None:

@@ -57,7 +57,7 @@ class HeadStep(Step):
         return -torch.dot(targets.view(-1), logs.view(-1)) / whole
 
 
-def _linear(model: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
+def _linear(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of the network's only linear layer."""
     (linear,) = (module for module in model.modules() if isinstance(module, nn.Linear))
     return linear.weight, linear.bias

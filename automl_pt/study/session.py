@@ -178,7 +178,7 @@ class OpenStudy:
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
         found = ledger.judgement()
         if found and found["pair"] == pair:
-            comparison = Comparison(**found["comparison"]) if found["comparison"] else None
+            comparison = Comparison.from_dict(found["comparison"]) if found["comparison"] else None
             if found.get("tested", True):
                 return comparison, found["test"]
         else:

@@ -13,7 +13,7 @@ from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.judged import Judged
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import made_lines
-from automl_pt.study.records import TrialRecord, title
+from automl_pt.study.records import Comparison, TrialRecord, title
 
 
 def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
@@ -73,9 +73,11 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
         return "There was no second complete trial whose weights were kept, so that its lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
     over = f"Its lead over {title(lead['runner_up'])}"
+    other = Comparison.from_dict(lead).disagreement()
+    more = "" if other is None else f" {other[0].upper()}{other[1:]}."
     if lead["inside_noise"]:
-        return f"{over} is inside the noise ({gap}): another seed could turn the order round."
-    return f"{over} is more than noise ({gap}), on images that it was chosen by."
+        return f"{over} is inside the noise ({gap}): another seed could turn the order round.{more}"
+    return f"{over} is more than noise ({gap}), on images that it was chosen by.{more}"
 
 
 def _nothing(report: StudyReport) -> list[str]:
