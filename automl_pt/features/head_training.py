@@ -165,6 +165,12 @@ class HeadTraining(Training):
 
     start: FrozenStart
 
+    def begin(self, start: FrozenStart, lr_scales: Mapping[str, float] | None) -> None:
+        """Take the steps of a head, and keep what it is put together with."""
+        self.start, weights = start, self.step.class_weights
+        self.step = HeadStep(self.model, self.config, device=self.device, class_weights=weights, lr_scales=lr_scales)
+        self.take_step, self.by_index = self.step, False
+
     def fit_into(self, free: int) -> None:
         """Do nothing."""
 
@@ -226,11 +232,7 @@ def head_training(
         precision=precision,
         lr_scales=lr_scales,
     )
-    training.start = start
-    training.step = HeadStep(
-        network, training.config, device=device, class_weights=training.step.class_weights, lr_scales=lr_scales
-    )
-    training.take_step, training.by_index = training.step, False
+    training.begin(start, lr_scales)
     return training
 
 

@@ -92,13 +92,13 @@ def new_training(
     if config.head == "probe":
         start_from_probe(model, backbone, config, data, preprocessing)
     scales = choose_parameters(model, backbone, config)
-    name = " ".join((backbone.name, *config.backbone_options))
-    if not config.deterministic:
-        precision = faster_format(model, name, preprocessing.image_size, device, config.precision, precision)
     model = arrange(model, device, precision)
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
+    if group.size == 1 and not config.deterministic:
+        name = " ".join((backbone.name, *config.backbone_options))
+        precision = faster_format(model, name, side, device, config.precision, precision)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.step.notes += said
     if why_not is not None:
