@@ -109,7 +109,7 @@ class ProbeRecord:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Whether the best model is better than the runner-up by more than the validation set's noise.
 
     `difference` is runner-up minus best, in mean validation loss per image; `standard_error` is that of the paired
@@ -130,7 +130,7 @@ class Comparison:
     runner_up_scaled_loss: float | None = None
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Comparison:
+    def from_dict(cls, plain: Mapping[str, Any]) -> ModelComparison:
         """Make a comparison of what the study says; unknown fields are of another version."""
         return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
 
@@ -165,7 +165,7 @@ class StudyResult:
     model: str | None
     best: TrialRecord | None
     runner_up: TrialRecord | None
-    comparison: Comparison | None
+    comparison: ModelComparison | None
     test: dict[str, float] | None
     trials: tuple[TrialRecord, ...]
     stopped: str

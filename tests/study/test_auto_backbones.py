@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from conftest import write_folder
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import ConfigError, WeightsError
 from automl_pt.core.files import write_json
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.study import events
 from automl_pt.study.auto_backbones import MOST, with_backbones
-from automl_pt.study.search import steps
 
 PLUGIN = """
 from functools import partial

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from automl_pt.api.classifier_objective import accuracies
 from automl_pt.model.labelled import Scored
-from automl_pt.study.classifier_objective import accuracies
-from automl_pt.study.records import Comparison
+from automl_pt.study.records import ModelComparison
 
 
 def scored(logits: list[list[float]], labels: list[int]) -> Scored:
@@ -44,4 +44,4 @@ def test_scaled_losses_are_measured_where_the_orders_differ() -> None:
 )
 def test_other_orders_are_said(figures: dict[str, float], expected: str | None) -> None:
     plain = {"best": 1, "runner_up": 4, "difference": 0.1, "standard_error": 0.1, "images": 40, "inside_noise": True}
-    assert Comparison.from_dict({**plain, **figures, "of_a_later_version": 1}).disagreement() == expected
+    assert ModelComparison.from_dict({**plain, **figures, "of_a_later_version": 1}).disagreement() == expected

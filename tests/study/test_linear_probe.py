@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from automl_pt import load_model
+from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
 from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, StudyError
@@ -28,9 +29,8 @@ from automl_pt.runs.reproduce import Reproduction
 from automl_pt.runs.run import train
 from automl_pt.study import events
 from automl_pt.study.floor import below_floor
-from automl_pt.study.model_store import Shelf, ranked
+from automl_pt.study.model_store import ModelStore, ranked
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
-from automl_pt.study.search import steps
 
 PLUGIN = """
 import os
@@ -371,7 +371,7 @@ def test_weights_are_worth_saving_where_they_would_be_kept(
     losses: tuple[float, ...], keep: int, expected: float
 ) -> None:
     records = [probe(0.1), trial(9, 0.1, "PRUNED"), *(trial(place, loss) for place, loss in enumerate(losses))]
-    assert Shelf.worth_saving(records, keep) == expected
+    assert ModelStore.worth_saving(records, keep) == expected
 
 
 def probe(value: float | None, number: int = -1, failure: str | None = None) -> TrialRecord:
