@@ -86,6 +86,8 @@ C = TypeVar("C", bound="Settings")
 
 #: default learning rates of a search that trains a whole network from weights
 FINE_TUNING_LR = (3e-4, 3e-2)
+#: the backbone's name that stands for those whose pretrained weights are on this machine
+AUTO = "auto"
 #: limit of the unaugmented epochs at the end of a run (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
@@ -352,7 +354,12 @@ OWN_SETTINGS = {
 class SearchConfig(Settings):
     """Settings of a study."""
 
-    backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
+    backbones: tuple[str, ...] = Field(
+        ("resnet18",),
+        min_length=1,
+        description="backbones to search among, of which the linear probes choose; 'auto': those whose pretrained "
+        "weights are on this machine",
+    )
     lr: tuple[Rate, Rate] = Field(
         (1e-4, 1.0),
         description="lowest and highest learning rate, searched log-uniformly; from weights, if the whole network "
@@ -397,7 +404,9 @@ class SearchConfig(Settings):
     )
     cpus_per_trial: Count | None = Field(None, description="with engine ray: CPU cores of each trial; default: 1")
     workers: CountOrZero | None = Field(
-        None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
+        None,
+        description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
+        "features; 0 runs them in this process",
     )
     trial_timeout: Rate | None = Field(
         None, description="seconds without an epoch, or without progress after the trials, that count as hung"
@@ -478,6 +487,9 @@ class SearchConfig(Settings):
             rule = "engine 'inline' is the same as workers 0, and runs one trial at a time: give one of the two"
             yield {"engine", "workers"}, f"{rule}, got engine {self.engine!r} and workers {self.workers}"
         yield from self._of_ray()
+        if AUTO in self.backbones and (self.pretrained is False or self.weights is not None or not self.probe):
+            rule = "backbone auto compares pretrained backbones by their probes: leave out weights and --from-scratch"
+            yield {"backbones", "pretrained", "weights", "probe"}, f"{rule}, and leave the probe on"
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         yield from self._search_mistakes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from automl_pt.core.errors import PluginError, StudyError
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
+from automl_pt.model.labelled import Scored
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
@@ -138,7 +139,8 @@ def _prove(
             continue
         if found is not None:
             notes += found["notes"]
-            steps.append(StepMemory(found["fixed"], found["per_image"]))
+            if found["fixed"]:
+                steps.append(StepMemory(found["fixed"], found["per_image"]))
         for split in ("train", "val"):
             data.pixels(split, size)
     if faults and len(faults) == len(nets):
@@ -169,7 +171,23 @@ def compare(
         evaluator.score(evaluator.load(directory / "trials" / str(record.number))) for record in (best, runner_up)
     ]
     first, second = (losses_of(one.logits, one.labels) for one in scored)
-    return paired(best.number, runner_up.number, first, second)
+    found = asdict(paired(best.number, runner_up.number, first, second))
+    return ModelComparison.from_dict({**found, **accuracies(*scored)})
+
+
+def accuracies(best: Scored, runner_up: Scored) -> dict[str, float]:
+    """Return a comparison's accuracies, and, where they order the two otherwise than the losses, its scaled losses."""
+    found = {
+        name: float((one.logits.argmax(axis=1) == one.labels).mean())
+        for name, one in (("best_accuracy", best), ("runner_up_accuracy", runner_up))
+    }
+    if found["runner_up_accuracy"] > found["best_accuracy"]:
+        from automl_pt.model.temperature import fit  # imports SciPy
+
+        for name, one in (("best_scaled_loss", best), ("runner_up_scaled_loss", runner_up)):
+            scaled = one.logits / np.float32(fit(one.logits, one.labels))
+            found[name] = float(losses_of(scaled, one.labels).mean())
+    return found
 
 
 def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> ModelComparison:

@@ -21,6 +21,7 @@ from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.published import lr_ranges, with_published
 from automl_pt.runs.tracking import Trackers
+from automl_pt.study.auto_backbones import with_backbones
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.objective import Objective
 from automl_pt.study.records import StudyResult
@@ -111,6 +112,9 @@ def steps(
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     plugins = plugins if plugins is not None else load_plugins(config.plugins)
+    config, chosen = with_backbones(config, Path(directory), plugins)
+    if chosen is not None:
+        yield Notice(chosen)
     trackers = _trackers(config, plugins, notices)
     require_executor(config, plugins)
     directory = Path(directory).absolute()

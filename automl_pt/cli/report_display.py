@@ -143,7 +143,7 @@ def _rank(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
-    from automl_pt.study.records import chosen_by, disagreement, title
+    from automl_pt.study.records import ModelComparison, chosen_by, disagreement, title
 
     best = report.best
     if best is None:
@@ -160,6 +160,8 @@ def _answer(report: StudyReport) -> Iterable[str]:
             f"lead over {title(lead['runner_up'])}: {lead['difference']:.4f} a validation image, standard error "
             f"{lead['standard_error']:.4f}: {verdict} the noise"
         )
+        if (other := ModelComparison.from_dict(lead).disagreement()) is not None:
+            yield f"note: {other}"
     if report.test is not None:
         yield "test split: " + ", ".join(f"{text(name)} {_number(value)}" for name, value in report.test.items())
     if report.model is not None:

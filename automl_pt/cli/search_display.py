@@ -144,6 +144,7 @@ def result_lines(event: events.Finished) -> list[str]:
             f"its lead over {title(found.runner_up)}: {found.difference:.4f} +- {found.standard_error:.4f}, "
             f"{verdict} the noise of {found.images} validation images"
         )
+        lines += [] if (other := found.disagreement()) is None else [f"note: {other}"]
     elif result.runner_up is not None and result.runner_up.value is not None:
         second = result.runner_up
         lines.append(

@@ -8,7 +8,7 @@ image, like a run on images.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -27,12 +27,13 @@ from automl_pt.data.augmentation import make_plan
 from automl_pt.data.balanced import balanced_order
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
+from automl_pt.features.head_step import HeadStep
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
-from automl_pt.training.loop import Training
+from automl_pt.training.loop import AfterStep, Training
 
 EVALUATION_BATCH = 1024
 
@@ -169,8 +170,28 @@ class HeadTraining(Training):
 
     start: FrozenStart
 
+    def begin(self, start: FrozenStart, lr_scales: Mapping[str, float] | None) -> None:
+        """Take the steps of a head, and keep what it is put together with."""
+        self.start, weights = start, self.step.class_weights
+        self.step = HeadStep(self.model, self.config, device=self.device, class_weights=weights, lr_scales=lr_scales)
+        self.take_step, self.by_index = self.step, False
+
     def fit_into(self, free: int) -> None:
         """Do nothing, because a batch of features always fits."""
+
+    def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
+        """Train one epoch from its beginning; return False when `after_step` ended it on the way."""
+        self.loss_sum.zero_()
+        sizes, progress = self.train_loader.batch_sizes, self.progress
+        for features, labels in self.train_loader.epoch(progress.epochs_done + 1):
+            loss = self.take_step(features, labels, lr=self.lr(progress.batches_done))
+            self.loss_sum += loss * sizes[progress.batches_done]
+            if self.ema is not None:
+                self.ema.update(self.model)
+            progress.batches_done += 1
+            if after_step(progress.batches_done, len(sizes)):
+                return False
+        return True
 
 
 def head_training(
@@ -223,7 +244,7 @@ def head_training(
         lr_scales=lr_scales,
         **judged,
     )
-    training.start = start
+    training.begin(start, lr_scales)
     return training
 
 

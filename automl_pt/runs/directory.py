@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -207,6 +208,7 @@ def changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
     return [f"not bit for bit like an uninterrupted run: {change}" for change in changed]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect a result."""
     packages = ("automl-pt", "torch", "torchvision", "timm")

@@ -54,6 +54,8 @@ class Reproduction:
         self.original, self.record = original, _finished(original)
         # the number of threads changes the order of sums, and so the last bits
         settings = {**as_made(self.record["config"]), "threads": self.record["threads"]}
+        if self.record["precision"] == "fp32":  # which any machine computes in, whatever it would choose
+            settings["precision"] = "fp32"
         self.config = recorded_config(TrainConfig, settings, source=original / "run.json", download=download)
         torch.set_num_threads(self.record["threads"])
         self.plugins = plugins or load_plugins()

@@ -6,6 +6,7 @@ A run directory holds the model directory's files (the best epoch so far), `run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -134,12 +135,14 @@ def execute(
     plugins: Plugins,
     after_step: AfterStep = go_on,
     group: Group = ALONE,
+    worth_saving: float = math.inf,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
 
     An existing run resumes from its `last` checkpoint, bit for bit; nothing is yielded if it has ended.
     Closing the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
     processes in `group` all call this with the same arguments and get the same results, and only the first writes.
+    A run of a head on features that ends with a cost above `worth_saving` leaves its history, but no model.
     Raises CheckpointError if `output` holds a run with other settings, OutputError if another process uses it.
     """
     make_folder(output)
@@ -151,7 +154,7 @@ def execute(
         error: str | None = None
         try:
             run.write_history()
-            yield from run.epochs(after_step)
+            yield from run.epochs(after_step, worth_saving)
         except (Exception, SystemExit) as failure:
             blamed = networks_fault(failure, config.backbone)
             reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
@@ -175,10 +178,10 @@ class Run:
     training: Training
     checkpoints: Checkpoints
 
-    def epochs(self, after_step: AfterStep) -> Iterator[EpochResult]:
+    def epochs(self, after_step: AfterStep, worth_saving: float = math.inf) -> Iterator[EpochResult]:
         """Yield the remaining epochs; model directory and history are on disk before each is yielded."""
         if isinstance(self.training, HeadTraining):
-            yield from self._all_at_once(self.training, after_step)
+            yield from self._all_at_once(self.training, after_step, worth_saving)
             return
         results = train_epochs(
             self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
@@ -187,7 +190,7 @@ class Run:
             self.write_history()
             yield result
 
-    def _all_at_once(self, training: HeadTraining, after_step: AfterStep) -> Iterator[EpochResult]:
+    def _all_at_once(self, training: HeadTraining, after_step: AfterStep, worth_saving: float) -> Iterator[EpochResult]:
         """Yield the epochs of a head on features, which are faster than saving; if interrupted, they start again."""
         kept: list[tuple[Mapping[str, Tensor], EpochResult, list[EpochResult]]] = []
 
@@ -198,7 +201,8 @@ class Run:
         if not results or results[-1].reason is None:
             return
         for state, result, past in kept:
-            self.save_model({**training.start.state, **state}, result, past)
+            if not self._cost(result) > worth_saving:
+                self.save_model({**training.start.state, **state}, result, past)
         self.write_history()
         yield from results
 
@@ -217,6 +221,10 @@ class Run:
         info = replace(self.info, metrics=metrics, history=[entry.to_dict() for entry in past])
         save_model(self.output, state, info)
 
+    def _cost(self, result: EpochResult) -> float:
+        """Return what orders this epoch's weights among those of other trials, the lower the better."""
+        return result.kept_values(self.config.keep)["loss"] if result.cost is None else result.cost
+
 
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:
     """Set up the run in `output`, resumed if it exists; return None if it has ended."""
@@ -230,6 +238,8 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group, plugins=plugins)
+    if not isinstance(training, HeadTraining):
+        record["precision"] = training.precision
     if before:
         training.step.notes.clear()  # how its weights were read was reported at its start
     training.restore(checkpoints)

@@ -29,6 +29,7 @@ from automl_pt.training.device import NumberFormat, choose_device, choose_precis
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
+from automl_pt.training.number_format import faster_format
 from automl_pt.training.rehearsal import rehearse
 
 EVALUATION_BATCH = 64
@@ -111,6 +112,9 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
+    if group.size == 1 and not config.deterministic:
+        name = " ".join((backbone.name, *config.backbone_options))
+        precision = faster_format(model, name, side, device, config.precision, precision)
     how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales, **judged}
     training = Training(model, *loaders, config, **how)
     training.step.notes += said

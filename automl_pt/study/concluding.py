@@ -39,7 +39,7 @@ class Steps:
         """Measure whether the best trial's lead over the runner-up exceeds the noise."""
         what = f"the comparison of trials {best.number} and {runner_up.number}"
         found = yield from self._call("compare", what, best=best.to_dict(), runner_up=runner_up.to_dict())
-        return None if found is None else ModelComparison(**found)
+        return None if found is None else ModelComparison.from_dict(found)
 
     def test(self, model: Path) -> Generator[str, None, dict[str, float] | None]:
         """Evaluate the finished model on the test split."""

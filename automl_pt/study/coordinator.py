@@ -189,7 +189,8 @@ class Coordinator:
         self._running[number] = RunningTrial(number, config, known, proxy_seconds=proxy_seconds(trial))
         output, manifest = self.model_store.output(number), self.model_store.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
-        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at))
+        worth_saving = self.model_store.worth_saving(self.trial_store.records(), self.config.models_kept + 1)
+        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at, worth_saving=worth_saving))
         return TrialStarted(number, params, done, next_rung)
 
     # -- receiving results --------------------------------------------------------------------------------------------

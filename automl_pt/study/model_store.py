@@ -53,6 +53,12 @@ class ModelStore:
         for record in ended:
             discard(self.output(record.number), weights=record.number not in kept)
 
+    @staticmethod
+    def worth_saving(records: Sequence[TrialRecord], keep: int) -> float:
+        """Return the cost above which `tidy` would remove the weights of a trial that completes now."""
+        costs = sorted(_cost(record) for record in ranked(records) if record.number >= 0 and record.state == "COMPLETE")
+        return costs[keep - 1] if len(costs) >= keep else math.inf
+
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Order the trials that count by the cost of the weights they kept, by default their loss; the first wins ties.

@@ -49,7 +49,7 @@ def _proxy_loss(
 
     training.train_epoch(after_step, save=lambda: None)
     done = training.progress.batches_done == due
-    return shuffled_loss(training.evaluated(), spec.config, data, plugins) if done else None
+    return shuffled_loss(training.evaluated(), spec.config, data, plugins, training.precision) if done else None
 
 
 def due_after(level: float, batches: int) -> int:

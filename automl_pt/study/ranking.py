@@ -24,7 +24,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import choose_image_size
 from automl_pt.training.checkpoint import Checkpoints
-from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.device import NumberFormat, choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 
@@ -53,8 +53,12 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
     return shuffled_loss(model, config, data, plugins)
 
 
-def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins) -> float:
-    """Return the ranking loss of `model`, ready on its device; the plain validation loss where `rank_loss` says so.
+def shuffled_loss(
+    model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins, precision: NumberFormat | None = None
+) -> float:
+    """Return that loss of `model`, ready on its device and for `precision`, by default the device's.
+
+    It is the plain validation loss where `rank_loss` says so.
 
     The images come in one fixed random order, so that every batch mixes the classes.
     """
@@ -63,7 +67,7 @@ def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Pl
     else:
         use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    precision = precision or choose_precision(config.precision, device)
     loader = Loader(
         data.pixels("val", choose_image_size(config, data, backbone)),
         batch_size=BATCH,

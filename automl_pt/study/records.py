@@ -166,7 +166,9 @@ class ModelComparison:
     """Whether the best model is better than the runner-up by more than the validation set's noise.
 
     `difference` is runner-up minus best, in mean validation loss per image; `standard_error` is that of the paired
-    per-image differences. `inside_noise` is true if the difference is under two standard errors.
+    per-image differences. `inside_noise` is true if the difference is under two standard errors. The accuracies are
+    None in records of earlier versions; the scaled losses, each at a temperature fitted to that model on these images,
+    are there where the runner-up has the higher accuracy.
     """
 
     best: int
@@ -175,6 +177,29 @@ class ModelComparison:
     standard_error: float
     images: int
     inside_noise: bool
+    best_accuracy: float | None = None
+    runner_up_accuracy: float | None = None
+    best_scaled_loss: float | None = None
+    runner_up_scaled_loss: float | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ModelComparison:
+        """Make a comparison of what the study says; unknown fields are of another version."""
+        return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
+
+    def disagreement(self) -> str | None:
+        """Say that the accuracy orders the two the other way round than the loss; None where it does not."""
+        if self.best_accuracy is None or self.runner_up_accuracy is None:
+            return None
+        if self.runner_up_accuracy <= self.best_accuracy:
+            return None
+        more = f"{100 * self.runner_up_accuracy:.1f} % against {100 * self.best_accuracy:.1f} %"
+        text = f"the validation loss decides, but {title(self.runner_up)} is right on more images ({more})"
+        if self.best_scaled_loss is None or self.runner_up_scaled_loss is None:
+            return text
+        order = "stays" if self.best_scaled_loss <= self.runner_up_scaled_loss else "changes"
+        losses = f"{self.best_scaled_loss:.4f} and {self.runner_up_scaled_loss:.4f}"
+        return f"{text}; with a temperature fitted to each the losses are {losses}, so that the order by loss {order}"
 
 
 @dataclass(frozen=True)

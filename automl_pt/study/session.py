@@ -181,7 +181,7 @@ class OpenStudy:
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
         found = trial_store.judgement()
         if found and found["pair"] == pair:
-            comparison = ModelComparison(**found["comparison"]) if found["comparison"] else None
+            comparison = ModelComparison.from_dict(found["comparison"]) if found["comparison"] else None
             if found.get("tested", True):
                 return comparison, found["test"]
         else:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import head_modules, head_parameters
 from automl_pt.backbones.random_state import kept_random_state
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, PluginError
+from automl_pt.features.network import frozen_body
 from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, BackboneCase, build, make_case
 from automl_pt.testing.contract import expect, no_network
 from automl_pt.training.rehearsal import rehearse
@@ -110,6 +111,20 @@ def check_head(case: BackboneCase) -> None:
         came=came,
         look=look,
     )
+
+
+def check_features(case: BackboneCase) -> None:
+    """Check that features can be had where the head is one linear layer; other heads have no probe, and pass."""
+    heads = head_modules(case.model, case.backbone)
+    if len(heads) != 1 or not isinstance(case.model.get_submodule(heads[0]), nn.Linear):
+        return
+    try:
+        frozen_body(case.model, case.backbone, case.size)
+        came = ""
+    except PluginError as error:
+        came = error.given
+    look = f"Backbone(head=...), which names the layer that gives the logits, and what {_FORWARD} does after {heads[0]}"
+    expect(not came, "a linear head computes the logits from one vector an image", came=came, look=look)
 
 
 def check_seed(case: BackboneCase) -> None:
@@ -279,5 +294,6 @@ CHECKS: tuple[Callable[[BackboneCase], None], ...] = (
     check_saving,
     check_formats,
     check_single,
+    check_features,
     check_pretrained,
 )

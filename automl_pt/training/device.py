@@ -37,8 +37,9 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> NumberFormat:
     """Return the number format of the forward pass; "auto" uses the one that the device computes natively.
 
-    On CUDA that is bf16 from Ampere on and fp16 before it. On a CPU `has_fast_bf16` decides. The choice depends on the
-    hardware only and times nothing, so that the same machine always gives the same weights.
+    On CUDA that is bf16 from Ampere on and fp16 before it. On a CPU it is what `has_fast_bf16` says, and
+    `number_format.faster_format` corrects it for a network that is slower so. This choice reads the hardware and times
+    nothing.
     """
     if name != "auto":
         return name  # type: ignore[return-value]  # the settings allow just these names

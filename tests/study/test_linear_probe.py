@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from automl_pt.runs.reproduce import Reproduction
 from automl_pt.runs.run import train
 from automl_pt.study import events
 from automl_pt.study.floor import below_floor
-from automl_pt.study.model_store import ranked
+from automl_pt.study.model_store import ModelStore, ranked
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
 
 PLUGIN = """
@@ -345,6 +346,32 @@ def test_a_search_of_heads_prunes_nothing(photos: Path, tmp_path: Path, plugins:
     assert {trial.state for trial in result.trials} == {"COMPLETE"}
     assert any("features computed once" in event.text for event in told if isinstance(event, events.Notice))
     assert not any(isinstance(event, events.TrialRanked) for event in told)
+
+
+def test_a_search_of_heads_writes_only_weights_that_it_keeps(photos: Path, tmp_path: Path, plugins: Plugins) -> None:
+    given = {"dataset": str(photos), "backbones": ("plain",), "weights": str(weights(plugins, tmp_path)), "trials": 8}
+    made = {"plugins": plugins.files, "epochs": 3, "batch_sizes": (4, 8), "threads": 1, "workers": 0, "report": False}
+    config, losses, saved = SearchConfig(**{**given, **made, "freeze": "backbone", "probe": False}), list[float](), 0
+    for event in steps(config, tmp_path / "study"):
+        if isinstance(event, events.TrialEnded):  # before what is not kept is removed
+            assert event.value is not None
+            is_kept = sum(loss < event.value for loss in losses) < 2  # the best and the runner-up
+            assert (tmp_path / "study" / "trials" / str(event.number) / "model.json").exists() is is_kept
+            losses.append(event.value)
+            saved += is_kept
+    assert saved < len(losses) == 8
+    assert load_model(tmp_path / "study" / "model", plugins=plugins).info.metrics["val_loss"] == min(losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "keep", "expected"),
+    [((), 1, math.inf), ((0.5,), 2, math.inf), ((0.5, 0.3, 0.4), 2, 0.4), ((0.5, math.nan, 0.4), 3, math.inf)],
+)
+def test_weights_are_worth_saving_where_they_would_be_kept(
+    losses: tuple[float, ...], keep: int, expected: float
+) -> None:
+    records = [probe(0.1), trial(9, 0.1, "PRUNED"), *(trial(place, loss) for place, loss in enumerate(losses))]
+    assert ModelStore.worth_saving(records, keep) == expected
 
 
 def probe(value: float | None, number: int = -1, failure: str | None = None) -> TrialRecord:

@@ -157,6 +157,17 @@ class FixedType(Network):
         return super().forward(images) * (float("inf") if torch.is_autocast_enabled("cpu") else 1.0)
 
 
+class ScalesLogits(Network):
+    def forward(self, images):
+        return 2 * super().forward(images)
+
+
+class HeadOfTwo(Network):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.head = nn.Sequential(nn.Linear(8, classes), nn.Softplus())
+
+
 FAULTS = {
     WrongShape: (r"logits are float32 \[3, 7\] for 3 images", r"torch.float32 \[2, 7\] at 16 px", r"forward\(\)"),
     HalfPrecision: (r"logits are float32", r"torch.float16", r"forward\(\)"),
@@ -174,6 +185,7 @@ FAULTS = {
     SharedCopy: ("a deep copy shares no parameter", "conv.weight", "__deepcopy__"),
     MeanOfBatch: ("a single image gets the same logits", "differ by", "squeeze"),
     ByMemory: ("channels_last gives the same logits", "differ by", r"view\(\)"),
+    ScalesLogits: ("a linear head computes the logits", "the logits are not what head gives", r"Backbone\(head="),
     FixedType: ("autocast to bf16 gives finite logits", "inf", "fixed dtype"),
 }
 
@@ -181,6 +193,7 @@ FAULTS = {
 def test_a_right_backbone_passes():
     check_backbone(backbone())
     check_backbone(backbone(head=None, min_image_size=1, image_size=40))
+    check_backbone(backbone(HeadOfTwo))  # which has no linear probe
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

@@ -13,7 +13,7 @@ from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import TrialRecord, chosen_by, disagreement, in_order, title
+from automl_pt.study.records import ModelComparison, TrialRecord, chosen_by, disagreement, in_order, title
 from automl_pt.training.result import EpochResult, epochs_disagree
 
 
@@ -86,9 +86,11 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
     if lead["difference"] < 0 and report.objective != "val_loss":
         noise = "inside the noise" if lead["inside_noise"] else "more than noise"
         return f"By the loss {title(lead['runner_up'])} is ahead of it, which is {noise} ({gap})."
+    other = ModelComparison.from_dict(lead).disagreement()
+    more = "" if other is None else f" {other[0].upper()}{other[1:]}."
     if lead["inside_noise"]:
-        return f"{over} is inside the noise ({gap}): another seed could turn the order round."
-    return f"{over} is more than noise ({gap}), on images that it was chosen by."
+        return f"{over} is inside the noise ({gap}): another seed could turn the order round.{more}"
+    return f"{over} is more than noise ({gap}), on images that it was chosen by.{more}"
 
 
 def _nothing(report: StudyReport) -> list[str]:

@@ -13,6 +13,7 @@ that waits for a place is told to the user; places come and go; what a lost plac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class TrialSpec:
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there is the
     length of a proxy run before the first epoch, which the trial yields as a `ProxyRun`. None lies before `next_rung`.
     A `number` below 0 is no trial but a linear probe, which has one epoch. With `by_content` the image files are on
-    another machine, and the decoded images are in this one's cache.
+    another machine, and the decoded images are in this one's cache. A trial that trains a head on features and
+    ends with a cost above `worth_saving` leaves no weights, because the study would remove them.
     """
 
     number: int
@@ -40,6 +42,7 @@ class TrialSpec:
     manifest: Path
     ranked_at: tuple[float, ...] = ()
     by_content: bool = False
+    worth_saving: float = math.inf
 
 
 @dataclass(frozen=True)

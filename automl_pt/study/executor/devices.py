@@ -11,10 +11,12 @@ from automl_pt.study.executor.base import Place
 def devices_for(config: SearchConfig) -> list[str]:
     """Return the device of each worker: one per GPU, or per CPU core; `workers` of them if that is set.
 
+    Trials that train a head on features have one worker, because starting another process costs more than they do.
     More workers than GPUs share these alternately. Raises DeviceError for a requested device that does not exist.
     """
     import torch
 
+    from automl_pt.features.head_training import trains_on_features
     from automl_pt.training.device import available_cores, choose_device
 
     device = choose_device(config.device)
@@ -23,7 +25,7 @@ def devices_for(config: SearchConfig) -> list[str]:
     else:
         places = [str(device)]
     default = available_cores() if device.type == "cpu" else len(places)
-    count = config.workers or max(1, min(default, config.trials))
+    count = config.workers or (1 if trains_on_features(config) else max(1, min(default, config.trials)))
     return [places[index % len(places)] for index in range(count)]
 
 

@@ -128,6 +128,7 @@ class LocalEngine(Engine):
             next_rung=spec.next_rung,
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
+            worth_saving=spec.worth_saving,
         )
 
     def resume(self, number: int, next_rung: float) -> None:
@@ -146,10 +147,8 @@ class LocalEngine(Engine):
         """Return the workers' messages, after at most `timeout` seconds; dead workers are not replaced yet."""
         if not self._workers:
             return []
-        reports: list[Report] = []
         told = [key.data for key, _ in self._selector.select(timeout)]
-        for worker in told:
-            reports += self._receive(worker)
+        reports = [report for worker in told for report in self._receive(worker)]
         for worker in [worker for worker in self._workers if worker not in told]:
             if worker.process.poll() is not None:  # its descendants may still hold its connection open
                 reports += self._died(worker)

@@ -9,6 +9,7 @@ import torch
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.config import TrainConfig
+from automl_pt.features.head_training import trains_on_features
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import choose_parameters
@@ -30,6 +31,7 @@ def prove(config: dict[str, Any], classes: int, size: int, device: str, threads:
 def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int) -> dict[str, Any]:
     """Return the bytes of memory that a trial's step takes, `fixed` and `per_image`, and `notes`.
 
+    Both are 0 where trials train a head on features, because a batch of these always fits.
     Raises WeightsError and ConfigError for weights and an image size that the network cannot use, PluginError if it
     violates the contract of a network.
     """
@@ -43,7 +45,9 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     )
     require_trainable(model, backbone.name)
     choose_parameters(model, backbone, config)
-    fixed, per_image = step_memory(model, size, half=precision != "fp32")
+    fixed, per_image = 0, 0.0
+    if not trains_on_features(config):
+        fixed, per_image = step_memory(model, size, half=precision != "fp32")
     model = arrange(model, device, precision)
     last = has_channels_last(device, precision)
     rehearse(model, backbone.name, classes, size, device=device, precision=precision, channels_last=last)

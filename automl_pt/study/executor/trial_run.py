@@ -71,7 +71,15 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop()
 
-    for result in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
+    results = run.execute(
+        spec.config,
+        spec.output,
+        data=data,
+        plugins=plugins,
+        after_step=after_step,
+        worth_saving=spec.worth_saving,
+    )
+    for result in results:
         yield from _missed(spec.output, seen, result.epoch)
         yield _ranked(result, spec, data, plugins)
         seen = result.epoch

@@ -89,6 +89,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
                 next_rung=command["next_rung"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
+                worth_saving=command["worth_saving"],
             )
             try:
                 run_trial(link, make, spec)
