@@ -140,8 +140,8 @@ class Settings(BaseModel):
     checkpoint_minutes: Rate = Field(10.0, description="an epoch longer than this is also saved on the way")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
-    compile: Literal["auto", "never"] = Field(
-        "never", description="on CUDA, 'auto' compiles the network if a few timed steps predict that it pays"
+    compile: Literal["always", "never"] = Field(
+        "never", description="on CUDA, 'always' compiles the network for full batches, which takes about a minute"
     )
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
@@ -349,8 +349,11 @@ class SearchConfig(Settings):
 
 
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
-    return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
+    """Return settings as this version names them: earlier ones augmented every epoch, or compiled, with `auto`."""
+    return {
+        name: "always" if name in ("augment", "compile") and value == "auto" else value
+        for name, value in settings.items()
+    }
 
 
 def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,14 @@ from automl_pt.model.load import given_weights, require_given
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.start import settled
 from automl_pt.training.cpu.allocator import keep_freed_memory
-from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
+from automl_pt.training.device import (
+    NumberFormat,
+    choose_device,
+    choose_precision,
+    default_threads,
+    gpu_out_of_reach,
+    prepare_device,
+)
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
@@ -48,11 +55,12 @@ def require_possible(config: TrainConfig, plugins: Plugins) -> None:
 def set_up(config: TrainConfig) -> tuple[torch.device, NumberFormat]:
     """Ready this process for a run: threads and determinism as asked. Return the device and the number format."""
     device = choose_device(local_device(config.device))
+    prepare_device(device)
     torch.set_num_threads(config.threads or default_threads())
     if device.type == "cpu":
         keep_freed_memory()
     if config.deterministic:
-        _ask_for_determinism()
+        ask_for_determinism()
     return device, choose_precision(config.precision, device)
 
 
@@ -97,6 +105,8 @@ def new_training(
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
     training.step.notes += said
+    if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
+        training.step.notes.append(f"the run uses the CPU: {reason}")
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
     return training
@@ -160,7 +170,8 @@ def _loaders(
     )
 
 
-def _ask_for_determinism() -> None:
+def ask_for_determinism() -> None:
+    """Have PyTorch use deterministic operations only, and raise for those that have no such form."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

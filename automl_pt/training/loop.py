@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from automl_pt.training.batch_norm import train_mode as train_mode
+from automl_pt.training.device import synchronise
 from automl_pt.training.result import EpochResult
 from automl_pt.training.state import AfterStep as AfterStep
 from automl_pt.training.state import Training as Training
@@ -49,6 +50,7 @@ def train(
     while training.progress.reason is None:
         started, waited = time.perf_counter() - training.progress.seconds, training.train_loader.wait_seconds
         finished = training.train_epoch(after_step, save)
+        synchronise(training.device)
         training.progress.seconds = time.perf_counter() - started
         if not finished:
             save()

@@ -83,7 +83,7 @@ class Training:
         self.step = Step(
             model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
         )
-        self.take_step, self.by_index = step_taker(self.step, train_loader, config, self.steps_left)
+        self.take_step, self.by_index = step_taker(self.step, train_loader, config)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = Progress()
@@ -94,11 +94,6 @@ class Training:
         # float64 holds a sum of millions of losses exactly enough; MPS has no such type
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
-
-    def steps_left(self) -> int:
-        """Return how many steps the run has still to do, if nothing ends it early."""
-        done = self.progress.epochs_done
-        return (self.config.epochs - done) * len(self.train_loader.batch_sizes) - self.progress.batches_done
 
     def fit_into(self, free: int) -> None:
         """Cut the batch into micro-batches if it would not fit: asked of a GPU by trying, of `free` bytes by counting.

@@ -75,7 +75,7 @@ class Step:
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
-        tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
+        tensors = self.state()
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
             with kept_random_state([self.device]):
@@ -84,6 +84,10 @@ class Step:
             self.optimizer.zero_grad()
             self._copy(tensors, saved)
             self.scaler.load_state_dict(scaler)
+
+    def state(self) -> list[Tensor]:
+        """Return the tensors that a step changes: weights, momentum and statistics."""
+        return [*self.parameters, *self.optimizer.buffers, *self._buffers]
 
     def whole(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""

@@ -1,12 +1,11 @@
-"""How a run takes its steps: one by one, recorded, or recorded of a network that is compiled when it pays."""
+"""How a run takes its steps: one by one, recorded, or recorded of a compiled network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from automl_pt.training.cuda.compile import CompiledWhenItPays
-from automl_pt.training.cuda.graph import TakeStep, recorded, why_not
+from automl_pt.training.cuda.compile import CompiledStep
+from automl_pt.training.cuda.graph import GraphedStep, TakeStep, why_not
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -14,19 +13,20 @@ if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
 
-def step_taker(step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]) -> tuple[TakeStep, bool]:
+def step_taker(step: Step, loader: Loader, config: TrainConfig) -> tuple[TakeStep, bool]:
     """Return what takes the steps of a run, and whether it is given a batch by its indices alone.
 
-    Indices are enough where steps are recorded and the images lie on the device: the recorded step makes the batch.
+    Indices are enough where steps are recorded and the images are on the device: the recorded step makes the batch.
     """
-    batch_size, split = loader.batch_sizes[0], loader.resident
-    by_index = config.cuda_graph and split is not None and why_not(step) is None
+    batch_size, split, obstacle = loader.batch_sizes[0], loader.resident, why_not(step)
+    by_index = config.cuda_graph and split is not None and obstacle is None
     make = split.batch if split is not None and by_index else None
+    if config.cuda_graph and obstacle is not None and step.device.type == "cuda":
+        step.notes.append(f"steps are not recorded as a CUDA graph but taken one by one: {obstacle}")
 
     def record() -> TakeStep:
-        return recorded(step, batch_size, wanted=config.cuda_graph, make=make)
+        return GraphedStep(step, batch_size, make=make) if config.cuda_graph and obstacle is None else step
 
-    # what is compiled computes in another order, and when depends on the clock
-    if config.compile == "auto" and step.device.type == "cuda" and not config.deterministic:
-        return CompiledWhenItPays(step, batch_size, record, steps_left), by_index
+    if config.compile == "always" and step.device.type == "cuda":
+        return CompiledStep(step, batch_size, record, make=make), by_index
     return record(), by_index

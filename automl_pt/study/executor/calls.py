@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: seconds that a process may take to start, whatever the limit: none of a plugin's code runs until then
 STARTING = 120.0
+#: exit code of a worker whose GPU failed
+DEVICE_LOST = 75
 #: seconds between two looks at whether the call is still wanted
 LOOK = 0.2
 
@@ -87,6 +89,8 @@ def _received(worker: Worker) -> bytes:
 
 def how_it_ended(code: int) -> str:
     """Say how a process ended, from its exit code as `subprocess` gives it."""
+    if code == DEVICE_LOST:
+        return "its GPU failed"
     if code >= 0:
         return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name

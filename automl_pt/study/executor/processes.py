@@ -20,6 +20,7 @@ from automl_pt.core.safe_path import python_command, python_environment
 from automl_pt.core.text import printable
 from automl_pt.study.executor.base import Answer, Call, PassProgress, Probe, Report, TrialSpec
 from automl_pt.study.executor.calls import (
+    DEVICE_LOST,
     STARTING,
     WorkerEnded,
     did_not_return,
@@ -31,8 +32,8 @@ from automl_pt.study.executor.calls import (
 from automl_pt.study.executor.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
-#: how a process ends that somebody else has ended, SIGKILL and SIGTERM: that says nothing about whether it can start
-ENDED_BY_OTHERS = (-9, -15)
+#: how a process ends that is not to blame, by SIGKILL, SIGTERM or the loss of its GPU: a new one may do better
+ENDED_BY_OTHERS = (-9, -15, DEVICE_LOST)
 #: times a call is made again where somebody else ended its process
 CALLS = 3
 #: seconds in which a worker's keeper ends all that it started
@@ -92,6 +93,7 @@ class LocalEngine:
         self.slots, self.limit = len(devices), limit
         self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
         self._halted = False
+        self._unrecorded: str | None = None  # why a CUDA graph could not be recorded: no trial tries again
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
 
@@ -107,6 +109,7 @@ class LocalEngine:
             until=spec.until,
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
+            unrecorded=self._unrecorded,
         )
 
     def go_on(self, number: int, until: float) -> None:
@@ -231,7 +234,7 @@ class LocalEngine:
         if message.get("ready"):
             worker.ready = True
             return []
-        number = message.pop("number")
+        number, self._unrecorded = message.pop("number"), message.pop("unrecorded", self._unrecorded)
         if "epoch" in message:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
@@ -241,8 +244,8 @@ class LocalEngine:
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None
-        if message.get("failure") == OUT_OF_MEMORY:
-            self._remove(worker)  # a fresh process has all of the memory again
+        if message.get("failure") == OUT_OF_MEMORY or "crash" in message:
+            self._remove(worker)  # a new process has all of the memory again, and a GPU that its process lost
         if "fatal" in message:
             return [Report(number, fatal=from_plain(message["fatal"]))]
         return [Report(number, **message)]
