@@ -1,8 +1,8 @@
 """Batches whose order and augmentation depend on (seed, epoch, index) alone: any worker, any restart gives the same.
 
-On the CPU a batch is gathered from the cache when it is asked for, with no worker processes. On a CUDA device the
-decoded images stay on the device, where they fit, and batches are made there. Images that are decoded anew, or that do
-not fit, are gathered some batches ahead in a thread.
+On the CPU a batch is gathered from the cache when it is asked for, with no worker processes. On a GPU batches are made
+on the device: of decoded images that are kept there, where they fit, else of the bytes that a thread sends there.
+Images that are decoded when needed are gathered some batches ahead in a thread.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from automl_pt.data.augmentation import SHIFT, Plan, gather, make_batch, make_plan
-from automl_pt.data.device_split import DeviceSplit
+from automl_pt.data.augmentation import SHIFT, Plan, gather, make_plan
+from automl_pt.data.device_split import DeviceSplit, StreamedSplit
 from automl_pt.data.parallel import in_order
 from automl_pt.data.pixels import Undecoded
 from automl_pt.data.resident import upload
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from automl_pt.data.pixels import Pixels
     from automl_pt.dataset import Hints
-
-__all__ = ["Loader", "Plan", "batch_sizes", "make_batch"]
 
 
 def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
@@ -80,9 +78,20 @@ class Loader:
         self.scale, self.offset = scale_and_offset(mean, std, device)
         #: the split on the device, where it is kept there
         self.resident: DeviceSplit | None = None
-        if (found := upload(pixels.images, device)) is not None:
-            self.resident = DeviceSplit(*found, self.labels, mean=mean, std=std, channels_last=channels_last)
+        #: what sends images to a device that does not keep them
+        self.streamed: StreamedSplit | None = None
+        self.notes: list[str] = []
+        self._place(upload(pixels.images, device), {"mean": mean, "std": std, "channels_last": channels_last})
         self.wait_seconds = 0.0
+
+    def _place(self, found: tuple[Tensor, Tensor] | str | None, options: dict[str, Any]) -> None:
+        """Keep the images on the device, or send them there; on a CPU neither."""
+        if isinstance(found, tuple):
+            self.resident = DeviceSplit(*found, self.labels, **options)
+        elif self.device.type == "cuda":
+            most = max(self.batch_sizes, default=1)
+            self.streamed = StreamedSplit(self.images, self.labels, most, self.device, **options)
+            self.notes = [*([found] if found else []), *self.streamed.notes]
 
     def plan(self, epoch: int) -> Plan:
         """Return the order and the augmentation of `epoch`."""
@@ -124,8 +133,10 @@ class Loader:
             return (resident.batch(indices) for (indices,) in self.indices(epoch, start))
         plan = self.plan(epoch)
         chosen = self._chosen(plan)[start:]
+        if self.streamed is not None:
+            return self.streamed.epoch(plan, chosen)
         gathered = partial(self._gather, plan)
-        if isinstance(self.images, Undecoded) or self.device.type == "cuda":
+        if isinstance(self.images, Undecoded):
             return map(self._finish, in_order(gathered, chosen, threads=1))
         return map(self._finish, map(gathered, chosen))
 
@@ -144,8 +155,8 @@ class Loader:
         chosen = (self.images, indices, plan.shifts[indices], plan.flips[indices])
         images = torch.from_numpy(gather(*chosen, channels_last=self.channels_last))
         labels = torch.from_numpy(self.labels[indices])
-        return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
+        return images, labels
 
     def _finish(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        images, labels = (part.to(self.device) for part in batch)
         return normalise(images, self.scale, self.offset), labels

@@ -104,7 +104,7 @@ def new_training(
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
     training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
-    training.step.notes += said
+    training.step.notes += [*said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
     if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
         training.step.notes.append(f"the run uses the CPU: {reason}")
     if why_not is not None:

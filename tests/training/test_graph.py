@@ -57,7 +57,9 @@ def by_index(*, channels_last: bool = False, static: bool = True, **changes: Any
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     shuffled = torch.empty_like(images)
     shuffled[rows] = images
-    split = DeviceSplit(shuffled, rows, loader.labels, mean=MEAN, std=STD, channels_last=channels_last)
+    split = DeviceSplit(
+        shuffled.permute(0, 2, 3, 1).contiguous(), rows, loader.labels, mean=MEAN, std=STD, channels_last=channels_last
+    )
     loader.resident = split
     if static:
         ours.by_index, ours.take_step = True, GraphedStep(ours.step, 4, run_again, split.batch)
