@@ -118,7 +118,7 @@ class StreamedSplit(_OnDevice):
     def _fill(self, turn: tuple[int, NDArray[np.int64]]) -> Tensor:
         number, indices = turn
         if (sent := self.sent[number % BUFFERS]) is not None:
-            sent.synchronize()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
+            sent.synchronize()
         target = self.buffers[number % BUFFERS][: len(indices)]
         if isinstance(self.images, Rows):
             np.take(self.images.array, self.images.rows[indices], axis=0, out=target.numpy(), mode="clip")
@@ -129,5 +129,5 @@ class StreamedSplit(_OnDevice):
     def _mark(self, turn: int) -> None:
         """Note when the device has read a buffer, which is filled again only then."""
         if self.device.type == "cuda":
-            self.sent[turn % BUFFERS] = event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as above
-            event.record(torch.cuda.current_stream(self.device))  # type: ignore[no-untyped-call]  # as above
+            self.sent[turn % BUFFERS] = event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self.device))

@@ -36,7 +36,9 @@ from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
 from automl_pt.training.rehearsal import rehearse
 
+#: images of a batch that is validated on a CPU, whose cache it should fit; and pixels and images of one on a GPU
 EVALUATION_BATCH = 64
+GPU_PIXELS, GPU_IMAGES = 2**23, 4096
 
 
 def require_files(config: Settings) -> None:
@@ -163,11 +165,18 @@ def _loaders(
         "channels_last": channels_last,
         "share": (group.rank, group.size),
     }
-    augmented = config.augmented_epochs
+    augmented, validated = config.augmented_epochs, evaluation_batch(preprocessing.image_size, device)
     return (
         Loader(train_pixels, batch_size=batch_size, augmented_epochs=augmented, shuffle=True, **shared),
-        Loader(val_pixels, batch_size=EVALUATION_BATCH, augmented_epochs=0, shuffle=False, **shared),
+        Loader(val_pixels, batch_size=validated, augmented_epochs=0, shuffle=False, **shared),
     )
+
+
+def evaluation_batch(image_size: int, device: torch.device) -> int:
+    """Return how many images are validated at once: on a GPU by their pixels, so that small images fill it, too."""
+    if device.type == "cpu":
+        return EVALUATION_BATCH
+    return max(EVALUATION_BATCH, min(GPU_IMAGES, GPU_PIXELS // image_size**2))
 
 
 def ask_for_determinism() -> None:

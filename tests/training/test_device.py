@@ -11,7 +11,7 @@ import torch
 from automl_pt.config import TrainConfig
 from automl_pt.core.cores import available_cores, cgroup_quota
 from automl_pt.core.errors import ConfigError, DeviceError
-from automl_pt.runs.setup import set_up
+from automl_pt.runs.setup import evaluation_batch, set_up
 from automl_pt.training.device import (
     choose_device,
     choose_precision,
@@ -173,3 +173,11 @@ def test_the_peak_memory_of_a_process_is_not_that_of_the_one_that_started_it() -
     code = "import torch; from automl_pt.training.device import peak_memory; print(peak_memory(torch.device('cpu')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 2**25 < int(done.stdout) < len(held)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "expected"),
+    [("cpu", 32, 64), ("cpu", 224, 64), ("cuda", 32, 4096), ("cuda", 64, 2048), ("cuda", 224, 167), ("cuda", 512, 64)],
+)
+def test_a_gpu_validates_as_many_images_as_fill_it(kind: str, side: int, expected: int) -> None:
+    assert evaluation_batch(side, torch.device(kind)) == expected
