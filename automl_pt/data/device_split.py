@@ -129,5 +129,5 @@ class StreamedSplit(_OnDevice):
     def _mark(self, turn: int) -> None:
         """Note when the device has read a buffer, which is filled again only then."""
         if self.device.type == "cuda":
-            self.sent[turn % BUFFERS] = event = torch.cuda.Event()
+            self.sent[turn % BUFFERS] = event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as PyTorch left it
             event.record(torch.cuda.current_stream(self.device))

@@ -52,6 +52,9 @@ from automl_pt.training.loop import AfterStep, Training, go_on
 from automl_pt.training.loop import train as train_epochs
 from automl_pt.training.result import EpochResult
 
+#: of a run's time: what saving may take
+SAVING_SHARE = 0.005
+
 
 def train(
     dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
@@ -129,8 +132,12 @@ def execute(
     plugins: Plugins,
     after_step: AfterStep = go_on,
     group: Group = ALONE,
+    must_save: Callable[[int], bool] = lambda epoch: False,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
+
+    Model, checkpoint and history are written so often that it takes 0.5 % of the time, after the epochs that
+    `must_save` names, and when the run ends or is left.
 
     A run found there is gone on with from its `last` checkpoint, bit for bit; when it has ended nothing is yielded.
     Leaving the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
@@ -146,7 +153,7 @@ def execute(
         error: str | None = None
         try:
             run.write_history()
-            yield from run.epochs(after_step)
+            yield from run.epochs(after_step, must_save)
         except (Exception, SystemExit) as failure:
             blamed = networks_fault(failure, config.backbone)
             reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
@@ -155,7 +162,9 @@ def execute(
             raise blamed from failure
         finally:
             if group.leads:
-                finish(output, run.training.progress.reason or reason, error=error)
+                notes = [note for entry in run.training.progress.history for note in entry["notes"]]
+                ended = run.training.progress.reason or reason
+                finish(output, ended, error=error, notes=[*notes, *run.training.step.notes])
                 if run.training.progress.reason is not None:
                     run.checkpoints.remove()
 
@@ -170,17 +179,20 @@ class Run:
     training: Training
     checkpoints: Checkpoints
 
-    def epochs(self, after_step: AfterStep) -> Iterator[EpochResult]:
-        """Yield the epochs still to do; the model directory and the history are on disk before each is seen."""
+    def epochs(self, after_step: AfterStep, must_save: Callable[[int], bool]) -> Iterator[EpochResult]:
+        """Yield the epochs still to do; those that `must_save` names are on disk before they are seen."""
         if isinstance(self.training, HeadTraining):
             yield from self._all_at_once(self.training, after_step)
             return
-        results = train_epochs(
-            self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
+        yield from train_epochs(
+            self.training,
+            checkpoints=self.checkpoints,
+            save_model=self.save_model,
+            after_step=after_step,
+            share=SAVING_SHARE,
+            must_save=must_save,
+            saved=self.write_history,
         )
-        for result in results:
-            self.write_history()
-            yield result
 
     def _all_at_once(self, training: HeadTraining, after_step: AfterStep) -> Iterator[EpochResult]:
         """Yield the epochs of a head on features, which take less than saving them: what is stopped begins again."""

@@ -63,6 +63,7 @@ class Coordinator:
     probing: Probing | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, Running] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
     _has_told: bool = False
     #: how many trials the study will have; less than asked for when time is short
     _total: int = field(init=False)
@@ -219,6 +220,10 @@ class Coordinator:
         self.budget.count(result.seconds)
         self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
+        for note in result.notes:  # of what is done differently in several trials the first speaks
+            if note not in self._noted:
+                self._noted.add(note)
+                yield Notice(f"trial {trial.number}: {note}")
         yield self._progress()
 
     def _take_probe(self, trial: Running, probe: Probe) -> Iterator[Event]:

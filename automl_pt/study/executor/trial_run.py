@@ -60,7 +60,14 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop()
 
-    for result in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
+    def must_save(epoch: int) -> bool:
+        # where a trial is held others read its weights: at the rungs, or, under a rule without any, at every epoch
+        return epoch in spec.ranked_at or epoch == spec.until or (not spec.ranked_at and epoch > spec.until)
+
+    results = run.execute(
+        spec.config, spec.output, data=data, plugins=plugins, after_step=after_step, must_save=must_save
+    )
+    for result in results:
         yield from _missed(spec.output, seen, result.epoch)
         yield _ranked(result, spec, data, plugins)
         seen = result.epoch
