@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,9 +75,12 @@ def new_training(
     device: torch.device,
     precision: NumberFormat,
     group: Group = ALONE,
+    *,
+    is_proxy: bool = False,
 ) -> Training:
     """Return a training that stands before its first step.
 
+    A trial's proxy runs and its run start from the same network, which the first builds for all of them.
     Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
@@ -87,11 +92,58 @@ def new_training(
             return head_training(start, config, data, device, _head_scales(config, start.body.head))
         why_not = start
     loaders = _loaders(config, data, preprocessing, device, group, channels_last=has_channels_last(device, precision))
-    said: list[str] = []
+    key = _key(config, data, device, precision)
+    ready = _READY.pop() if _READY else None
+    if ready is None or ready.key != key or ready.backbone is not backbone:
+        ready = _ready(key, config, data, backbone, device, precision)
+    if is_proxy and (kept := ready.copy()) is not None:
+        _READY.append(kept)
+    model, scales, said = ready.network, ready.scales, ready.said
+    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
+    training.step.notes += [*said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
+    if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
+        training.step.notes.append(f"the run uses the CPU: {reason}")
+    if why_not is not None:
+        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
+    return training
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A network that stands before its first step, for the settings in `key`."""
+
+    key: str
+    backbone: Backbone
+    network: nn.Module
+    scales: dict[str, float] | None
+    said: tuple[str, ...]
+
+    def copy(self) -> _Ready | None:
+        """Return it with a copy of the network; None where that cannot be copied."""
+        try:
+            return replace(self, network=deepcopy(self.network))
+        except Exception:  # what a plugin's network holds: it is built again instead
+            return None
+
+
+#: what the last proxy run left for the next one, or for the run; one at most
+_READY: list[_Ready] = []
+
+
+def _key(config: TrainConfig, data: Data, device: torch.device, precision: NumberFormat) -> str:
+    """Name what a network depends on: all settings but the augmentation, in which a proxy run differs from its run."""
+    return f"{config.model_dump_json(exclude={'augment'})} {data.manifest.fingerprint()} {device} {precision}"
+
+
+def _ready(
+    key: str, config: TrainConfig, data: Data, backbone: Backbone, device: torch.device, precision: NumberFormat
+) -> _Ready:
+    preprocessing, said = choose_preprocessing(config, data, backbone), list[str]()
+    side, classes = preprocessing.image_size, len(data.manifest.classes)
     model = build_model(
         backbone,
-        len(data.manifest.classes),
-        preprocessing.image_size,
+        classes,
+        side,
         pretrained=bool(config.pretrained),
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
@@ -103,15 +155,8 @@ def new_training(
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
     channels_last = has_channels_last(device, precision)
-    side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    training = Training(model, *loaders, config, device=device, precision=precision, group=group, lr_scales=scales)
-    training.step.notes += [*said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
-    if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
-        training.step.notes.append(f"the run uses the CPU: {reason}")
-    if why_not is not None:
-        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
-    return training
+    return _Ready(key, backbone, model, scales, tuple(said))
 
 
 def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:

@@ -40,7 +40,7 @@ def _loss_in_miniature(
     config = spec.config
     if config.augment == "early":  # no image is seen twice, and so few steps learn more from images as they are
         config = config.model_copy(update={"augment": "none"})
-    training = new_training(config, data, backbone, *set_up(config))
+    training = new_training(config, data, backbone, *set_up(config), is_proxy=True)
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 
