@@ -1,11 +1,12 @@
 """What each piece of the trainer's own code saves on this CPU: a line for each piece, network, side and start.
 
-    python benchmarks/own_kernels.py [--quick]
+    python benchmarks/own_kernels.py [--quick] [--native] [NETWORK ...]
 
 One thread, random images, CPU seconds of whole training steps, the ways in turns, lowest of the repeats. `none` has
 PyTorch's own convolutions and optimiser in the same memory layout and number format; `sgd`, `small_maps` and
 `depthwise` each add one piece; `all` is what a run has. From scratch the whole network trains with batch statistics;
-pretrained means that batch normalisation keeps its statistics, as a run on pretrained weights does.
+pretrained means that batch normalisation keeps its statistics, as a run on pretrained weights does. With `--native`
+only the number format that a run chooses on this CPU is measured, else float32 as well.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     quick, native = "--quick" in sys.argv, choose_precision("auto", CPU)
-    for precision in dict.fromkeys(("fp32", native)):
-        for name, side, batch in CASES:
+    names = [word for word in sys.argv[1:] if not word.startswith("--")]
+    for precision in dict.fromkeys([native] if "--native" in sys.argv else ["fp32", native]):
+        for name, side, batch in [case for case in CASES if not names or case[0] in names]:
             for pretrained in (False, True):
                 works = {way: step_of(name, side, batch, precision, way, pretrained=pretrained) for way in WAYS}
                 times = {way: one["seconds"] for way, one in in_turns(CPU, works, 2 if quick else 4).items()}
