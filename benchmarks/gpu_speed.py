@@ -50,7 +50,7 @@ def _profile() -> None:
     ours = training(name, side, batch, 4 * batch, cuda_graph=False)
     rate(ours, 0.0)
     kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if ON_GPU else [])]
-    with torch.profiler.profile(activities=kinds) as profile:
+    with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
         rate(ours, 0.0)
     key = "self_device_time_total" if ON_GPU else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, key))[:10]

@@ -133,7 +133,10 @@ def test_a_cpu_records_nothing() -> None:
         ({}, None),
     ],
 )
-def test_what_keeps_a_step_from_being_recorded(change: dict[str, Any], reason: str | None) -> None:
+def test_what_keeps_a_step_from_being_recorded(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], reason: str | None
+) -> None:
+    monkeypatch.setattr(Recording, "replaceable", True)  # for PyTorch before 2.12
     step = training(settings()).step
     step.device = torch.device("cuda")
     for name, value in change.items():
@@ -296,7 +299,8 @@ def test_recording_is_on_the_runs_device_on_one_stream_from_one_pool_and_ignores
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_recorded_step_equals_the_plain_one_on_cuda() -> None:
+def test_a_recorded_step_equals_the_plain_one_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recording, "replaceable", True)  # for PyTorch before 2.12
     from test_trainer import pixels
 
     from automl_pt.data.loader import Loader
