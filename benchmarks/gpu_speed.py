@@ -142,8 +142,8 @@ def search() -> None:
     """One search of 16 trials against one plain run on the same folder (G1), and one epoch of ResNet-50 (G2)."""
     from search_rivals import plain_run
 
+    from automl_pt.api.search import run_search
     from automl_pt.config import SearchConfig
-    from automl_pt.study.search import run_search
 
     count, trials, epochs = (6000, 16, 3) if ON_GPU else (40, 2, 1)
     with tempfile.TemporaryDirectory() as place:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from automl_pt.check import Finding, Report
+from automl_pt.check import CheckReport, Finding
 from automl_pt.core.text import printable
 
 #: cases told of one finding; --json tells all
@@ -17,7 +17,7 @@ _STYLES = {"stop": "bold red", "falsify": "bold yellow", "note": "dim"}
 _WORDS = {"stop": "stops", "falsify": "falsifies", "note": "note"}
 
 
-def show(report: Report, dataset: str, html: Path | None) -> None:
+def show(report: CheckReport, dataset: str, html: Path | None) -> None:
     """Print the summary, the findings as a table, and the verdict."""
     console = Console(highlight=False)
     counts = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
@@ -52,7 +52,7 @@ def _print_items(console: Console, found: Finding) -> None:
         console.print(Text(f"  and {len(found.items) - MAX_ITEMS:,} more; --json lists all"))
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: CheckReport) -> str:
     stops = sum(len(found.items) for found in report.findings if found.level == "stop")
     wrong = sum(len(found.items) for found in report.findings if found.level == "falsify")
     if report.ok:

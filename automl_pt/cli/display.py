@@ -132,16 +132,16 @@ class LineDisplay(QuietDisplay):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self._has_told = False
+        self._has_notified = False
 
     def network(self, start: Start) -> None:
         """Print what the network starts from."""
-        self._has_told = True
+        self._has_notified = True
         self.console.print(escape(f"network: {start.text}"))
 
     def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Print what is trained on what, and the epochs done by an earlier call."""
-        if not self._has_told:
+        if not self._has_notified:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
         counts = {str(split): count for split, count in data.manifest.counts().items()}
         self.console.print(images_line(counts, len(data.manifest.classes), (size,)))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
 from automl_pt.core.text import counted
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 
 if TYPE_CHECKING:
     from automl_pt.reporting.run import RunReport
@@ -29,7 +29,7 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
         console.print(_trial_table(report))
     for line in _answer(report):
         console.print(line)
-    for line in made_lines(report.made):
+    for line in extras_lines(report.made):
         console.print(text(line))
 
 

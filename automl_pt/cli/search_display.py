@@ -18,7 +18,7 @@ from automl_pt.cli.display import bar_columns, images_line
 from automl_pt.core.files import to_json
 from automl_pt.core.text import counted
 from automl_pt.study import events
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.records import ProbeRecord, title
 from automl_pt.training.result import EpochResult
 
@@ -144,7 +144,7 @@ def result_lines(event: events.Finished) -> list[str]:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
     if result.estimate_error is not None and result.signal is None:
         lines.append(f"time as estimated half way: {_wrong_by(result.estimate_error)}")
-    lines += made_lines(result.made)
+    lines += extras_lines(result.made)
     lines += [f"note: {note}" for note in result.notes]
     lines.append(f"model: {result.model}" if result.model else "no model")
     if result.report is not None:

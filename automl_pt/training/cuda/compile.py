@@ -50,8 +50,8 @@ class CompiledStep:
         try:
             fast = self.compiler(plain)
             step.forward = lambda images: fast(images) if len(images) == self.batch_size else plain(images)
-            with step.undone():
-                step.whole(images, labels)
+            with step.restoring_state():
+                step.capturable_step(images, labels)
         except AutomlError:
             raise
         except Exception as error:  # compilers fail in many ways, and none of them is a reason to end a run

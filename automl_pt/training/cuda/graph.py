@@ -93,18 +93,18 @@ class Recorded:
         """Take a step on the tensors kept here: what is recorded."""
         self.step.optimizer.lr = self.lr
         images, labels = self.make(*self.batch) if self.make is not None else self.batch
-        self.loss.copy_(self.step.whole(images, labels))
+        self.loss.copy_(self.step.capturable_step(images, labels))
 
     def record(self, capture: Capture, lr: float) -> str | None:
         """Record and check the step, and restore all that this changes; return what is wrong, or None."""
         self.lr.fill_(lr)
-        with self.step.undone():
+        with self.step.restoring_state():
             replay = capture(self.work)
-        with self.step.undone():
+        with self.step.restoring_state():
             before = [tensor.detach().clone() for tensor in self.step.state()]
             self.work()
             expected = self._outcome(before)
-        with self.step.undone():
+        with self.step.restoring_state():
             self.loss.fill_(torch.nan)
             replay()
             found = self._outcome(before)
