@@ -228,8 +228,8 @@ class Settings(BaseModel):
     checkpoint_minutes: Rate = Field(10.0, description="minutes between checkpoints within a long epoch")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
-    compile: Literal["auto", "never"] = Field(
-        "never", description="on CUDA, 'auto' compiles the network if a few timed steps predict that it pays"
+    compile: Literal["always", "never"] = Field(
+        "never", description="on CUDA, 'always' compiles the network for full batches, which takes about a minute"
     )
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
@@ -586,8 +586,11 @@ def _own_values(name: str, text: str) -> tuple[Any, ...] | None:
 
 
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under this version's names: earlier versions augmented every epoch, and called that `auto`."""
-    return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
+    """Return settings under this version's names: earlier versions called augmenting or compiling always `auto`."""
+    return {
+        name: "always" if name in ("augment", "compile") and value == "auto" else value
+        for name, value in settings.items()
+    }
 
 
 def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@
     ├── WeightsError                       pretrained weights are absent, damaged or do not fit
     ├── PluginError                        a plugin that cannot be imported or breaks a hook's contract
     ├── DeviceError                        the requested device does not exist
+    │   └── DeviceLostError                    the GPU failed, and this process cannot use it again
+    │       └── RecordingError                     a failed CUDA graph left the process unusable
     ├── CheckpointError                    no intact checkpoint to resume from, or one of another run
     ├── StudyError                         the study cannot be resumed as requested
     ├── StorageError                       the study's storage cannot be opened, read or written
@@ -109,6 +111,22 @@ class PluginError(AutomlError):
 
 class DeviceError(AutomlError):
     """The requested device does not exist."""
+
+
+class DeviceLostError(DeviceError):
+    """The GPU reported an error after which this process cannot use it; a new process can."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            "the GPU reported an error that ends its use by this process",
+            given=str(error).strip().splitlines()[0],
+            remedy="run the same command again: it resumes from its last checkpoint; if the error returns, `--device "
+            "cpu` or CUDA_LAUNCH_BLOCKING=1 shows which operation fails",
+        )
+
+
+class RecordingError(DeviceLostError):
+    """A CUDA graph could not be recorded, after which PyTorch before 2.12 cannot use the GPU in this process."""
 
 
 class CheckpointError(AutomlError):

@@ -144,9 +144,13 @@ def plugins(files: Sequence[str]) -> list[MachineCheck]:
 
 
 def _cuda(built: str | None, available: bool, count: int) -> str:
+    from automl_pt.training.device import gpu_out_of_reach
+
     if built is None:
         return "torch is built without it"
-    return f"{count} GPU{'s' if count != 1 else ''}" if available else f"torch is built for {built}; no GPU is visible"
+    if available:
+        return f"{count} GPU{'s' if count != 1 else ''}"
+    return f"torch is built for {built}; {gpu_out_of_reach() or 'no GPU is visible'}"
 
 
 def _gpu(index: int) -> MachineCheck:

@@ -67,6 +67,7 @@ class Coordinator:
     linear_probes: LinearProbes | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, RunningTrial] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
     _has_notified: bool = False
     #: how many trials the study will have; fewer than requested when time is short
     _total: int = field(init=False)
@@ -231,6 +232,10 @@ class Coordinator:
         self.budget.count(result.seconds)
         self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
+        for note in result.notes:  # of what is done differently in several trials the first speaks
+            if note not in self._noted:
+                self._noted.add(note)
+                yield Notice(f"trial {trial.number}: {note}")
         yield self._progress()
 
     def _take_proxy_run(self, trial: RunningTrial, probe: ProxyRun) -> Iterator[Event]:

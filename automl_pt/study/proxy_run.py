@@ -40,7 +40,7 @@ def _proxy_loss(
     config = spec.config
     if config.augment == "early":  # no image is seen twice, and few steps learn more from unaugmented images
         config = config.model_copy(update={"augment": "none"})
-    training = new_training(config, data, backbone, *set_up(config), plugins=plugins)
+    training = new_training(config, data, backbone, *set_up(config), plugins=plugins, is_proxy=True)
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 

@@ -84,6 +84,10 @@ class Step:
             put_back()
             self.scaler.load_state_dict(scaler)
 
+    def state(self) -> list[Tensor]:
+        """Return the tensors that a step changes: weights, the optimiser's own, and statistics."""
+        return [*self.parameters, *self.optimizer.tensors(), *self._buffers]
+
     def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run a step at the current learning rate, without recovery from exhausted memory, so it can be recorded."""
         loss = self._attempt(images, labels)

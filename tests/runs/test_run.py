@@ -72,8 +72,10 @@ def test_a_finished_run_tells_what_made_it(tiny_folder: Path, tmp_path: Path, pl
 def test_history_has_one_line_an_epoch_with_all_figures(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     output = tmp_path / "out"
     for count, _ in enumerate(start(tiny_folder, output, plugins), start=1):
-        lines = (output / "history.jsonl").read_text().splitlines()
-        assert len(lines) == count
+        # epochs are written together with the checkpoint, which saving rarely may put off
+        assert len((output / "history.jsonl").read_text().splitlines()) <= count
+    lines = (output / "history.jsonl").read_text().splitlines()
+    assert len(lines) == count
     last = json.loads(lines[-1])
     assert last["epoch"] == 3
     assert last["peak_memory"] > 0

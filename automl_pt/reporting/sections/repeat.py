@@ -89,7 +89,7 @@ def _is_default(kind: type[Settings], name: str, value: Any) -> bool:
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     data, versions = record.get("data"), record.get("versions")
     data, versions = (part if isinstance(part, dict) else {} for part in (data, versions))
-    counts = data.get("counts")
+    counts, notes = data.get("counts"), record.get("notes")
     images = ", ".join(f"{count} {split}" for split, count in counts.items()) if isinstance(counts, dict) else None
     plugins = record.get("plugins")
     names = (
@@ -108,6 +108,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("started", record.get("started")),
         ("ended", record.get("ended")),
         *versions.items(),
+        *(("done differently", note) for note in (notes if isinstance(notes, list) else [])),
     ]
     return [(name, value) for name, value in facts if value is not None]
 

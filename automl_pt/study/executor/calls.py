@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: seconds that a process may take to start, regardless of the limit, because no plugin code runs before
 STARTING = 120.0
+#: exit code of a worker whose GPU failed
+DEVICE_LOST = 75
 #: seconds between two checks whether the call is still wanted
 LOOK = 0.2
 
@@ -87,6 +89,8 @@ def _received(worker: Worker) -> bytes:
 
 def how_it_ended(code: int) -> str:
     """Describe how a process ended, from its exit code as `subprocess` reports it."""
+    if code == DEVICE_LOST:
+        return "its GPU failed"
     if code >= 0:
         return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name

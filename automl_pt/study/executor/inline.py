@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import (
     Answer,
@@ -84,7 +84,12 @@ class InlineEngine(Engine):
             result = next(self._epochs, None)
         except (Exception, SystemExit) as error:
             self._leave()
-            return [report_failure(number, error)]
+            report = report_failure(number, error)
+            if report.crash is None:
+                return [report]
+            # this process lost its GPU, and no other takes its place: the search ends, and resumes when run again
+            lost = error if isinstance(error, DeviceLostError) else DeviceLostError(error)
+            return [Report(number, fatal=lost)]
         if result is None:
             self._leave()
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]

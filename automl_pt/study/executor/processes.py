@@ -30,6 +30,7 @@ from automl_pt.study.executor.base import (
     TrialSpec,
 )
 from automl_pt.study.executor.calls import (
+    DEVICE_LOST,
     STARTING,
     WorkerEnded,
     did_not_return,
@@ -41,9 +42,10 @@ from automl_pt.study.executor.calls import (
 from automl_pt.study.executor.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
-#: exit codes of processes ended from outside, by SIGKILL and SIGTERM, which say nothing about whether one can start
-ENDED_BY_OTHERS = (-9, -15)
-#: attempts of a call whose process was ended from outside
+#: exit codes of processes that are not to blame: ended from outside, by SIGKILL and SIGTERM, or by the loss of their
+#: GPU; these say nothing about whether one can start
+ENDED_BY_OTHERS = (-9, -15, DEVICE_LOST)
+#: attempts of a call whose process was ended so
 CALLS = 3
 #: seconds in which a worker's keeper ends all that the worker started
 LEAVING = 3.0
@@ -102,6 +104,7 @@ class LocalEngine(Engine):
         self.limit = limit
         self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
         self._halted = False
+        self._unrecorded: str | None = None  # why a CUDA graph could not be recorded: no trial tries again
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
 
@@ -129,6 +132,7 @@ class LocalEngine(Engine):
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
             worth_saving=spec.worth_saving,
+            unrecorded=self._unrecorded,
         )
 
     def resume(self, number: int, next_rung: float) -> None:
@@ -251,7 +255,7 @@ class LocalEngine(Engine):
         if message.get("ready"):
             worker.ready = True
             return []
-        number = message.pop("number")
+        number, self._unrecorded = message.pop("number"), message.pop("unrecorded", self._unrecorded)
         if "epoch" in message:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
@@ -261,8 +265,8 @@ class LocalEngine(Engine):
         worker.held = "held" in message
         if not worker.held:
             worker.spec = None
-        if message.get("failure") == OUT_OF_MEMORY:
-            self._remove(worker)  # a new process starts with all of the memory free
+        if message.get("failure") == OUT_OF_MEMORY or "crash" in message:
+            self._remove(worker)  # a new process starts with all of the memory free, and with a GPU that works
         if "fatal" in message:
             return [Report(number, fatal=from_plain(message["fatal"]))]
         return [Report(number, **message)]

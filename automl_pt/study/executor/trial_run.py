@@ -71,6 +71,10 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop()
 
+    def must_save(epoch: int) -> bool:
+        # where a trial is held others read its weights: at the rungs, or, under a rule without any, at every epoch
+        return epoch in spec.ranked_at or epoch == spec.next_rung or (not spec.ranked_at and epoch > spec.next_rung)
+
     results = run.execute(
         spec.config,
         spec.output,
@@ -78,6 +82,7 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
         plugins=plugins,
         after_step=after_step,
         worth_saving=spec.worth_saving,
+        must_save=must_save,
     )
     for result in results:
         yield from _missed(spec.output, seen, result.epoch)

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from automl_pt.config import TrainConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError, RecordingError
 from automl_pt.core.json_reader import parse_json
+from automl_pt.core.out_of_memory import Recording, is_device_lost
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import Caller, MakeTrial, PassProgress, ProxyRun, Report, TrialSpec
-from automl_pt.study.executor.calls import as_plain, returned
+from automl_pt.study.executor.calls import DEVICE_LOST, as_plain, returned
 from automl_pt.study.executor.failures import report_failure
 
 #: seconds between two messages that only say that a called function is working
@@ -91,10 +92,13 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
                 ranked_at=tuple(command["ranked_at"]),
                 worth_saving=command["worth_saving"],
             )
+            Recording.forbidden, Recording.replaceable = command.get("unrecorded"), True
             try:
                 run_trial(link, make, spec)
             except (Exception, SystemExit) as error:
-                link.send(**failure_message(report_failure(spec.number, error)))
+                unrecorded = {"unrecorded": error.given} if isinstance(error, RecordingError) else {}
+                link.send(**failure_message(report_failure(spec.number, error)), **unrecorded)
+            Recording.replaceable = False
         elif command["do"] == "call":
             link.send(**answer(link, command))
 
@@ -113,9 +117,13 @@ def answer(link: CoordinatorLink, command: dict[str, Any]) -> dict[str, Any]:
             found = returned(found, caller.tell)
         return {"called": found}
     except AutomlError as error:
+        if isinstance(error, DeviceLostError):
+            os._exit(DEVICE_LOST)
         return {"called": None, "error": as_plain(error)}
     except (Exception, SystemExit) as error:
         traceback.print_exc()  # into the worker's log
+        if is_device_lost(error):
+            os._exit(DEVICE_LOST)  # a new process calls the function again
         return {"called": None, "failed": described(error)}
 
 
@@ -147,6 +155,8 @@ def failure_message(report: Report) -> dict[str, Any]:
     """Convert a failed trial's report to plain values."""
     if isinstance(report.fatal, AutomlError):
         return {"number": report.number, "fatal": as_plain(report.fatal)}
+    if report.crash is not None:
+        return {"number": report.number, "crash": report.crash}
     return {"number": report.number, "failure": report.failure}
 
 
