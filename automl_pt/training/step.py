@@ -84,9 +84,16 @@ class Step:
             put_back()
             self.scaler.load_state_dict(scaler)
 
-    def state(self) -> list[Tensor]:
-        """Return the tensors that a step changes: weights, the optimiser's own, and statistics."""
-        return [*self.parameters, *self.optimizer.tensors(), *self._buffers]
+    def state(self) -> dict[str, list[Tensor]]:
+        """Return the tensors that a step changes, by kind."""
+        found: dict[str, list[Tensor]] = {
+            "weights": [*self.parameters],
+            "optimiser": self.optimizer.tensors(),
+            "statistics": self._buffers,
+        }
+        # single numbers count steps, and would hide a small change of the others
+        kinds = {kind: [tensor for tensor in tensors if tensor.dim()] for kind, tensors in found.items()}
+        return {**kinds, "counters": [tensor for tensors in found.values() for tensor in tensors if not tensor.dim()]}
 
     def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run a step at the current learning rate, without recovery from exhausted memory, so it can be recorded."""

@@ -10,13 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_pt.config import TrainConfig
 from automl_pt.data.device_split import StreamedSplit
 from automl_pt.data.hashes import array_digest
 from automl_pt.data.loader import Loader, batch_sizes
 from automl_pt.data.pixels import Originals, Pixels, Rows, Undecoded
+from automl_pt.data.policy import make_policy
 from automl_pt.dataset import Hints
 from automl_pt.images.decode import decode
 from automl_pt.images.preprocessing import normalise, scale_and_offset
+from automl_pt.plugins.manager import load_plugins
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 CPU = torch.device("cpu")
@@ -200,6 +203,24 @@ def test_a_gpu_without_room_or_pinned_memory_gives_the_same_batches_and_a_note(
     for (found, labels), (theirs, wanted_labels) in zip(ours.epoch(1), wanted, strict=True):
         assert found.equal(theirs)
         assert labels.equal(wanted_labels)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "trivial", "crop+mixup"])
+@pytest.mark.parametrize("free", [1, 1 << 30])
+def test_a_gpu_augments_as_the_policy_says(monkeypatch: pytest.MonkeyPatch, name: str, free: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8), dtype=np.uint8)
+    source = Pixels(images, np.arange(23) % 3, ())
+    policy = make_policy(TrainConfig(dataset="x", augmentation=name), load_plugins(), 8, 3)
+    options: dict[str, Any] = {"policy": policy, "augmented_epochs": 1, "balanced": True}
+    wanted = [list(loader(source, 6, **options).epoch(epoch)) for epoch in (1, 2)]
+    FakeGpu(monkeypatch, free=free)
+    ours = loader(source, 6, device=torch.device("cuda", 0), **options)
+    # what changes images one by one does so on the CPU: nothing is sent before
+    assert (ours.resident is None and ours.streamed is None) == bool(policy.transforms)
+    for epoch, batches in enumerate(wanted, 1):
+        for (found, labels), (theirs, wanted_labels) in zip(ours.epoch(epoch), batches, strict=True):
+            assert found.equal(theirs)
+            assert labels.equal(wanted_labels)
 
 
 def test_leaving_an_epoch_early_ends_its_thread(tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ def runs_out(step: Any, loader: Any, config: Any) -> tuple[Any, bool]:
         (does_not_record, "steps are not recorded as a CUDA graph but run one by one: this fails for the test"),
         (replays_nothing, "steps are not recorded as a CUDA graph but run one by one: a replay gives the loss nan"),
         (does_not_compile, "the network is not compiled: RuntimeError"),
-        (runs_out, "out of memory with 4 images at once: going on with 2"),
+        (runs_out, "out of memory with 4 images at once; continuing with 2"),
     ],
 )
 def test_a_fast_path_may_fail_and_the_run_may_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: Any, note: str
 ) -> None:
-    monkeypatch.setattr(state, "step_taker", failing)
+    monkeypatch.setattr(state, "make_step_fn", failing)
     data, output = write_folder(tmp_path / "data", {"train": 8, "val": 4}), tmp_path / "out"
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
     plugins = load_plugins((str(write_plugin(tmp_path)),))

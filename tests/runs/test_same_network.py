@@ -56,4 +56,15 @@ def test_a_network_is_built_once_for_a_trial(tmp_path: Path, monkeypatch: pytest
     start(seed=2)
     start(seed=2, lr=0.5)
     assert built == [1, 1, 2, 2]
+    for changes in (
+        {"precision": "bf16"},
+        {"optimizer": "adamw"},
+        {"augmentation": "mixup"},
+        {"sampling": "balanced"},
+        {"objective": "accuracy"},
+        {"freeze_groups": 1},
+        {"deterministic": True},
+    ):
+        start(seed=2, **changes)
+    assert built == [1, 1, *[2] * 9]
     assert len(setup._READY) == 1

@@ -119,6 +119,7 @@ REPORTS = st.one_of(
     st.just(Report(3, ended=True)),
     st.just(Report(3, left=True)),
     st.builds(lambda text: Report(3, failure=text), st.text()),
+    st.builds(lambda text: Report(3, crash=text), st.text()),
 )
 
 

@@ -164,21 +164,31 @@ def does_nothing(work: Callable[[], None]) -> Callable[[], None]:
     return lambda: None
 
 
-def loses_the_update(work: Callable[[], None]) -> Callable[[], None]:
-    """Replay a step whose loss is right and whose weights stay: a recording that missed a part of the work."""
-    step = work.__self__.step  # type: ignore[attr-defined]
+def loses(kind: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Record a step whose loss is right and whose state of a `kind` stays: a recording that missed a part of it."""
 
-    def replay() -> None:
-        kept = [tensor.clone() for tensor in step.state()]
-        work()
-        step._copy(step.state(), kept)
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        step = work.__self__.step  # type: ignore[attr-defined]
 
-    return replay
+        def replay() -> None:
+            kept = [tensor.clone() for tensor in step.state()[kind]]
+            work()
+            step._copy(step.state()[kind], kept)
+
+        return replay
+
+    return capture
 
 
 @pytest.mark.parametrize(
     ("capture", "told"),
-    [(does_nothing, "a replay gives the loss nan"), (loses_the_update, "a replay moves the weights 1 of a step away")],
+    [
+        (does_nothing, "a replay gives the loss nan"),
+        *(
+            (loses(kind), f"a replay moves the {kind} 1 of a step away")
+            for kind in ("weights", "optimiser", "statistics", "counters")
+        ),
+    ],
 )
 def test_no_wrong_recording_is_replayed(capture: Any, told: str) -> None:
     ours = take(capture, epochs=2)
@@ -228,7 +238,7 @@ def test_a_smaller_batch_without_memory_is_cut_alone() -> None:
 
     capture = ShortOfMemory()
     ours = take(capture, epochs=3, model=Small())
-    assert ours.notes == ["out of memory with 3 images at once: going on with 2"]
+    assert ours.notes == ["out of memory with 3 images at once; continuing with 2"]
     assert ours.step.micro_batch_size is None
     assert capture.recorded == 2
     assert capture.replayed == 1 + 3 * 5

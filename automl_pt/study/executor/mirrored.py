@@ -24,7 +24,7 @@ from automl_pt.study.executor.run_files import FolderCopy, write_files
 
 #: seconds after which a trial that waits for a place is told to the user, and between two looks at a call
 PATIENCE, LOOK = 3.0, 0.2
-#: times a function is called again where its place was lost
+#: times a function is called where its place, or the place's GPU, was lost
 CALLS = 3
 
 
@@ -34,6 +34,10 @@ class PlaceLost(Exception):  # noqa: N818  # no error: machines of a cluster go
 
 class PlaceCrashed(Exception):  # noqa: N818  # the executor reports it as the crash of a trial
     """The process at a place has died, on a machine that lives."""
+
+
+class GpuLost(Exception):  # noqa: N818  # a new place takes over
+    """The process at a place cannot use its GPU again."""
 
 
 @dataclass(eq=False)
@@ -152,7 +156,9 @@ class MirroredEngine(Engine):
             pending = self.ask(where.handle, "call", call.function, arguments, str(call.folder or ""), files)
             try:
                 found = self._await_call(where, pending, call, unwanted)
-            except (PlaceLost, PlaceCrashed) as ended:
+                if found is not None and "crash" in found:
+                    raise GpuLost(found["crash"])
+            except (PlaceLost, PlaceCrashed, GpuLost) as ended:
                 self._forget(where, lost=isinstance(ended, PlaceLost))
                 if isinstance(ended, PlaceCrashed) or attempt + 1 == CALLS:
                     raise did_not_return(call.what, str(ended), "its output is in the cluster's logs") from None
@@ -205,7 +211,9 @@ class MirroredEngine(Engine):
             return []
         self.bytes_mirrored += write_files(spec.output, answer["files"])  # before anything is reported
         reports = [report_from_plain(spec.number, plain) for plain in answer["told"]]
-        if any(report.ended or report.left or report.failure or report.fatal for report in reports):
+        if any(report.crash for report in reports):
+            self._forget(where)  # its process lost the GPU, which a new one can use
+        elif any(report.ended or report.left or report.failure or report.fatal for report in reports):
             del self._busy[spec.number]
             self._set_free(where)
             if any(report.failure == OUT_OF_MEMORY or report.left for report in reports):

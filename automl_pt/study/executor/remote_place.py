@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import TrainConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.core.files import atomic_write
+from automl_pt.core.out_of_memory import is_device_lost
 from automl_pt.data.by_content import write_pool
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import Caller, PassProgress, ProxyRun, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain, from_plain, returned
+from automl_pt.study.executor.failures import report_failure
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 from automl_pt.study.executor.worker import failure_message, load
@@ -76,7 +78,7 @@ class RemotePlace:
 
     def step(self) -> dict[str, Any]:
         """Return what the next step gave, and the files that changed with it."""
-        told = [report_as_plain(report) for report in self._inner.wait(0)]
+        told = [report_as_plain(crashed_if_lost(report)) for report in self._inner.wait(0)]
         return {"told": told, "files": self._copy.changes()}
 
     def pause(self) -> dict[str, Any]:
@@ -105,10 +107,13 @@ class RemotePlace:
             if isinstance(found, Generator):
                 found = returned(found, told.append)
             answer: dict[str, Any] = {"called": _moved(found, str(study), folder) if folder else found}
-        except AutomlError as error:
-            answer = {"error": as_plain(error)}
         except (Exception, SystemExit) as error:
-            answer = {"failed": described(error)}
+            if isinstance(error, DeviceLostError) or is_device_lost(error):
+                answer = {"crash": described(error)}
+            elif isinstance(error, AutomlError):
+                answer = {"error": as_plain(error)}
+            else:
+                answer = {"failed": described(error)}
         return {**answer, "said": told, "files": copy.changes()}
 
     def _at_home(self, values: Any) -> Any:
@@ -129,6 +134,11 @@ class RemotePlace:
         return str(target)
 
 
+def crashed_if_lost(report: Report) -> Report:
+    """Return the crash of a trial whose process lost its GPU, because a new place resumes it; others as they are."""
+    return report_failure(report.number, report.fatal) if isinstance(report.fatal, DeviceLostError) else report
+
+
 def report_as_plain(report: Report) -> dict[str, Any]:
     """Put a report in plain values, without its trial's number."""
     if report.epoch is not None:
@@ -137,7 +147,7 @@ def report_as_plain(report: Report) -> dict[str, Any]:
         return {"probe": asdict(report.probe)}
     if report.passed is not None:
         return {"passed": asdict(report.passed)}
-    if report.fatal is not None or report.failure is not None:
+    if report.fatal is not None or report.failure is not None or report.crash is not None:
         return {key: value for key, value in failure_message(report).items() if key != "number"}
     if report.held is not None:
         return {"held": report.held}

@@ -9,7 +9,7 @@ all batches, and the run's notes say why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,9 +28,11 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 Make = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: receives a batch, as images and labels or as indices, and the learning rate; returns the mean loss
 TakeStep = Callable[..., Tensor]
+#: what a step changed in the tensors of each kind of its state
+Changes = Mapping[str, Sequence[Tensor]]
 #: runs before recording, in which libraries choose kernels and allocate workspaces
 WARM_UP = 3
-#: largest difference of the loss, and of the step that the weights take, between a replay and an ordinary step; both
+#: largest difference of the loss, and of the change of each kind of state, between a replay and an ordinary step; both
 #: run the same kernels, but some of these add in an order that differs from run to run
 LOSS_TOLERANCE, STEP_TOLERANCE = 0.01, 0.1
 #: the first version of PyTorch that can continue after a failed recording (pytorch/pytorch#180395)
@@ -101,7 +103,7 @@ class Recorded:
         with self.step.restoring_state():
             replay = capture(self.work)
         with self.step.restoring_state():
-            before = [tensor.detach().clone() for tensor in self.step.state()]
+            before = {kind: [one.detach().clone() for one in tensors] for kind, tensors in self.step.state().items()}
             self.work()
             expected = self._outcome(before)
         with self.step.restoring_state():
@@ -121,22 +123,24 @@ class Recorded:
         self.replay()
         return self.loss
 
-    def _outcome(self, before: Iterable[Tensor]) -> tuple[float, list[Tensor]]:
-        changes = [(after.detach() - old).float() for after, old in zip(self.step.state(), before, strict=True)]
-        return float(self.loss), changes
+    def _outcome(self, before: Changes) -> tuple[float, Changes]:
+        pairs = {kind: zip(tensors, before[kind], strict=True) for kind, tensors in self.step.state().items()}
+        return float(self.loss), {kind: [(new.detach() - old).float() for new, old in of] for kind, of in pairs.items()}
 
 
-def difference(expected: tuple[float, list[Tensor]], found: tuple[float, list[Tensor]]) -> str | None:
-    """Return how a replay's loss and changes of the weights differ from those of an ordinary step; None if equal."""
+def difference(expected: tuple[float, Changes], found: tuple[float, Changes]) -> str | None:
+    """Return how a replay's loss and changes of the state differ from those of an ordinary step; None if equal."""
     loss, other = expected[0], found[0]
     if not abs(loss - other) <= LOSS_TOLERANCE * max(abs(loss), 1e-3):
         return f"a replay gives the loss {other:.6g}, an ordinary step {loss:.6g}"
-    if not expected[1]:
-        return None
-    size = torch.stack([change.norm() for change in expected[1]]).norm()
-    apart = torch.stack([(mine - theirs).norm() for mine, theirs in zip(expected[1], found[1], strict=True)]).norm()
-    if not bool(apart <= STEP_TOLERANCE * size):
-        return f"a replay moves the weights {float(apart / size):.2g} of a step away from an ordinary step"
+    for kind, changes in expected[1].items():
+        if not changes:
+            continue
+        size = torch.stack([change.norm() for change in changes]).norm()
+        pairs = zip(changes, found[1][kind], strict=True)
+        apart = torch.stack([(ordinary - replayed).norm() for ordinary, replayed in pairs]).norm()
+        if not bool(apart <= STEP_TOLERANCE * size):
+            return f"a replay moves the {kind} {float(apart / size):.2g} of a step away from an ordinary step"
     return None
 
 
