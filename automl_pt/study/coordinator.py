@@ -31,10 +31,9 @@ from automl_pt.study.events import (
 from automl_pt.study.executor.base import Engine, ProxyRun, Report, TrialSpec
 from automl_pt.study.floor import floor_notices
 from automl_pt.study.linear_probes import LinearProbes
-from automl_pt.study.model_store import ModelStore
+from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
-from automl_pt.study.publishing import publish_best
 from automl_pt.study.records import chosen_by
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.sampler import suggest
