@@ -211,7 +211,7 @@ class Coordinator:
         elif report.crash is not None:
             yield from self._take_crash(trial, report.crash)
         elif report.lost is not None:
-            yield Notice(f"trial {trial.number}: {report.lost}; it goes on elsewhere from its last epoch")
+            yield Notice(f"trial {trial.number}: {report.lost}; it resumes elsewhere from its last epoch")
             del self._running[trial.number]
         elif report.place is not None:
             self.trial_store.set_machine(trial.number, report.place.text())

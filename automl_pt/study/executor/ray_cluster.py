@@ -20,7 +20,7 @@ from typing import Any
 from automl_pt.core import __version__
 from automl_pt.core.installation import installed_version
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data are sent
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -88,7 +88,7 @@ class RayEngine(MirroredEngine):
 
     @property
     def slots(self) -> int:
-        """Return for how many trials the machines that are alive have room, as far as `workers` allows, at least 1."""
+        """Return how many trials fit on the machines that are alive, at most `workers` and at least 1."""
         room = sum(self._room(node["Resources"]) for node in self._alive())
         return max(1, min(room, self.job.config.workers or room))
 
