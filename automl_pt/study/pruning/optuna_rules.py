@@ -35,7 +35,7 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
         owner = plugins.owner_label(plugins.pruners(), name)
         raise PluginError(
             f"the pruner {name} makes no rule",
-            given=f"{owner}: {made!r} without {', '.join(missing or ["rung_resources"])}",
+            given=f"{owner}: {made!r} without {', '.join(missing or ['rung_resources'])}",
             remedy="return a pruner of Optuna's, or a rule that inherits from automl_pt.PruningRule",
         )
     rule: Rule = made
