@@ -9,8 +9,8 @@ import numpy as np
 from automl_pt.core.errors import DatasetError
 from automl_pt.core.text import counted
 from automl_pt.images.thumbnail import thumbnail, view
-from automl_pt.model.label_errors import label_errors
 from automl_pt.model.saliency import grad_cam
+from automl_pt.model.scoring import label_errors
 from automl_pt.reporting.html.page import MAX_PICTURES
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.sections.validation_results import ValidationResults
