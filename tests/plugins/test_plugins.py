@@ -282,7 +282,7 @@ def test_a_catalogue_is_asked_when_it_is_needed():
 
 
 def test_a_catalogue_that_fails_is_named():
-    with pytest.raises(PluginError, match=r"a catalogue lists names(.|\n)*hand: zoo/: ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"a catalogue does not list names(.|\n)*hand: zoo/: ZeroDivisionError"):
         list(catalogue(names=lambda: [1 / 0]).backbones())
     with pytest.raises(PluginError, match=r"a catalogue makes values(.|\n)*zoo/a: ZeroDivisionError"):
         catalogue(make=lambda name: 1 / 0).backbone("zoo/a")

@@ -629,7 +629,7 @@ from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
 from automl_pt.api.search import steps
-for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), subject=TOY):
+for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), objective=TOY):
     print(type(event).__name__, flush=True)
 """
 

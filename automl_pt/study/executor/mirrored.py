@@ -152,7 +152,7 @@ class MirroredEngine(Engine):
         for attempt in range(CALLS):
             where = self._take_free()
             files = FolderCopy(call.folder, NOT_FOR_CALLS).changes() if call.folder else {}
-            arguments = json.loads(json.dumps(dict(call.arguments)))
+            arguments = parse_json(json.dumps(dict(call.arguments)), not_finite=True)
             pending = self.ask(where.handle, "call", call.function, arguments, str(call.folder or ""), files)
             try:
                 found = self._await_call(where, pending, call, unwanted)
