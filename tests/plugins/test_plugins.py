@@ -115,7 +115,7 @@ def test_third_parties_can_be_left_out(distribution, tmp_path, monkeypatch):
 FAULTS = {
     "cannot be imported": (
         "import no_such_module_of_mine",
-        ["a plugin cannot be imported", "No module named 'no_such_module_of_mine'", "leave it out"],
+        ["a plugin cannot be imported", "No module named 'no_such_module_of_mine'", "remove it"],
     ),
     "leaves the program": ("import sys; sys.exit(3)", ["a plugin cannot be imported", "SystemExit: 3"]),
     "broken syntax": ("def (:", ["a plugin cannot be imported", "SyntaxError"]),
