@@ -27,7 +27,9 @@ from automl_pt.core.out_of_memory import Recording  # noqa: E402
 from automl_pt.data.device_split import StreamedSplit  # noqa: E402
 from automl_pt.data.loader import Loader  # noqa: E402
 from automl_pt.data.pixels import Pixels, Rows  # noqa: E402
+from automl_pt.data.policy import make_policy  # noqa: E402
 from automl_pt.dataset import Hints  # noqa: E402
+from automl_pt.optimizer import Optimizer  # noqa: E402
 from automl_pt.plugins.manager import load_plugins  # noqa: E402
 from automl_pt.runs.setup import evaluation_batch  # noqa: E402
 from automl_pt.training.checkpoint import Checkpoints  # noqa: E402
@@ -80,7 +82,8 @@ def training(
     config = TrainConfig(
         **{"dataset": "drawn", "batch_size": batch, "lr": 0.02, "epochs": 2, "pretrained": False, **settings}
     )
-    backbone = load_plugins(() if ON_GPU else (PLUGIN,)).backbone(name)
+    plugins = load_plugins(() if ON_GPU else (PLUGIN,))
+    backbone, policy = plugins.backbone(name), make_policy(config, plugins, side, 4)
     format_ = choose_precision(precision, device)
     model = build_model(backbone, 4, side, seed=1)
     if dropout:
@@ -91,7 +94,7 @@ def training(
     model = arrange(model, device, format_)
     shared: dict[str, Any] = {"mean": backbone.mean, "std": backbone.std, "seed": 1, "device": device}
     shared |= {"hints": Hints(), "channels_last": has_channels_last(device, format_)}
-    loader = Loader(drawn(count, side), batch_size=batch, augmented_epochs=9, shuffle=True, **shared)
+    loader = Loader(drawn(count, side), batch_size=batch, augmented_epochs=9, shuffle=True, policy=policy, **shared)
     if streamed:
         options = {key: shared[key] for key in ("mean", "std", "channels_last")}
         loader.resident, loader.streamed = None, StreamedSplit(loader.images, loader.labels, batch, device, **options)
@@ -102,7 +105,8 @@ def training(
         shuffle=False,
         **shared,
     )
-    return Training(model, loader, val, config, device=device, precision=format_)
+    optimizer = plugins.named(Optimizer, config.optimizer)
+    return Training(model, loader, val, config, device=device, precision=format_, optimizer=optimizer)
 
 
 def steps(ours: Training, count: int) -> list[float]:
@@ -168,18 +172,19 @@ def equal() -> None:
     cpu = steps(training(name, side, 16, 80, device=torch.device("cpu"), precision="fp32"), count)
     own = steps(training(name, side, 16, 80, precision="fp32", cuda_graph=False), count)
     tell(cpu_against_device=max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(cpu, own, strict=True)))
-    apart = {}
-    for dropout in (0.0, 0.3):
-        for precision in ("fp32", "auto"):
-            sides = [
-                training(name, side, 16, 80, precision=precision, dropout=dropout, cuda_graph=graph)
-                for graph in (False, True)
-            ]
-            single, recorded = (steps(one, count) for one in sides)
-            apart[f"{precision}, dropout {dropout}"] = max(abs(a - b) for a, b in zip(single, recorded, strict=True))
-            notes = sides[1].step.notes
-            if ON_GPU and notes:
-                apart[f"{precision}, dropout {dropout}: notes"] = notes
+    apart: dict[str, Any] = {}
+    ways: list[dict[str, Any]] = [
+        *({"precision": precision, "dropout": dropout} for dropout in (0.0, 0.3) for precision in ("fp32", "auto")),
+        {"optimizer": "adamw"},
+        {"augmentation": "mixup"},
+    ]
+    for way in ways:
+        sides = [training(name, side, 16, 80, cuda_graph=graph, **way) for graph in (False, True)]
+        single, recorded = (steps(one, count) for one in sides)
+        said = ", ".join(f"{key} {value}" for key, value in way.items())
+        apart[said] = max(abs(a - b) for a, b in zip(single, recorded, strict=True))
+        if ON_GPU and (notes := sides[1].step.notes):
+            apart[f"{said}: notes"] = notes
     tell(single_against_recorded=apart)
     recorded_families = {}
     for family in FAMILIES if ON_GPU else (TINY,):

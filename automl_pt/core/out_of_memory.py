@@ -18,7 +18,7 @@ _NO_ENGINE = (
     "FIND was unable to find an engine",
     "Unable to find a valid cuDNN algorithm",
 )
-#: share of a device's memory below which a missing algorithm is taken for missing memory
+#: share of a device's memory below which a missing algorithm counts as missing memory
 _LITTLE = 1 / 16
 #: CUDA errors after which every further call of the process fails with the same error
 _LOST = (

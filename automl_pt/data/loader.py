@@ -88,8 +88,11 @@ class Loader:
         #: what sends images to a device that does not keep them
         self.streamed: StreamedSplit | None = None
         self.notes: list[str] = []
-        if not policy.transforms:  # what changes images one by one does so on the CPU
+        if not policy.transforms:
             self._place(upload(pixels.images, device), {"mean": mean, "std": std, "channels_last": channels_last})
+        elif device.type == "cuda":
+            names = ", ".join(name for name, _ in policy.transforms)
+            self.notes.append(f"images are sent to the GPU batch by batch: the CPU changes each of them ({names})")
         self.wait_seconds = 0.0
 
     def _place(self, found: tuple[Tensor, Tensor] | str | None, options: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler
 from automl_pt.study.space.points import few_images, settle
-from automl_pt.study.space.space import make_space, require_batch_sizes
+from automl_pt.study.space.space import Space, make_space, require_batch_sizes
 from automl_pt.study.store.backends import (
     close_storage,
     default_url,
@@ -88,43 +88,45 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    every = make_space(config, search_data.train_images, search_data.dimensions, default_lr=search_data.default_lr)
-    config, repeats = settle(config, every)
+    config, repeats = settle(config, _space(config, search_data))
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
-    on_features = trains_on_features(config)
     registered = plugins if plugins is not None else load_plugins(config.plugins)
-    rule = _rule("none" if on_features else config.pruner, config, search_data, trial_store, registered, directory)
+    rule = _rule(config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
+    probes = LinearProbes(config, trial_store, model_store, engine)
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
         model_store=model_store,
         engine=engine,
         rule=rule,
-        space=make_space(
-            config, search_data.train_images, search_data.dimensions, offered.sizes, search_data.default_lr
-        ),
+        space=_space(config, search_data, offered.sizes),
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
-        linear_probes=LinearProbes(config, trial_store, model_store, engine)
-        if wants_probe(config) and objective.probes
-        else None,
+        linear_probes=probes if wants_probe(config) and objective.probes else None,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
     _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     notes = resume.other_versions(before, search_data.plugins)
+    alone = ON_FEATURES if trains_on_features(config) else None
     few = few_images(config, search_data.train_images, offered.sizes)
-    notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
-    said = (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
+    said = _said(search_data, proof, alone, offered.notice, few, repeats, storage_note(url))
     return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
+def _space(config: SearchConfig, data: SearchData, sizes: tuple[int, ...] | None = None) -> Space:
+    return make_space(config, data.train_images, data.dimensions, sizes, data.default_lr)
+
+
+def _said(search_data: SearchData, proof: Proof, *notices: str | None) -> tuple[str, ...]:
+    return (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
+
+
 def _rule(
-    pruner: str,
     config: SearchConfig,
     search_data: SearchData,
     trial_store: TrialStore,
@@ -132,6 +134,7 @@ def _rule(
     directory: Path,
 ) -> Rule:
     """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
+    pruner = "none" if trains_on_features(config) else config.pruner
     rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, plugins)
     first = trial_store.about().get("first_rung")
     resume.require_same_rungs(

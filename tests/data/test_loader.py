@@ -215,8 +215,8 @@ def test_a_gpu_augments_as_the_policy_says(monkeypatch: pytest.MonkeyPatch, name
     wanted = [list(loader(source, 6, **options).epoch(epoch)) for epoch in (1, 2)]
     FakeGpu(monkeypatch, free=free)
     ours = loader(source, 6, device=torch.device("cuda", 0), **options)
-    # what changes images one by one does so on the CPU: nothing is sent before
     assert (ours.resident is None and ours.streamed is None) == bool(policy.transforms)
+    assert any("the CPU changes each of them" in note for note in ours.notes) == bool(policy.transforms)
     for epoch, batches in enumerate(wanted, 1):
         for (found, labels), (theirs, wanted_labels) in zip(ours.epoch(epoch), batches, strict=True):
             assert found.equal(theirs)

@@ -124,10 +124,10 @@ def test_a_trial_waits_for_the_process_that_leaves_its_folder(tmp_path: Path) ->
 
 TALK = """
 import socket, sys, threading
-from automl_pt.study.executor.worker import Link
+from automl_pt.study.executor.worker import CoordinatorLink
 sys.setswitchinterval(1e-6)
 ours, theirs = socket.socketpair()
-link, count = Link(theirs), 20_000
+link, count = CoordinatorLink(theirs), 20_000
 def drain():
     while ours.recv(1 << 16):
         pass
