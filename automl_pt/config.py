@@ -79,7 +79,9 @@ def _plain_weights(weights: str | tuple[tuple[str, float], ...]) -> Any:
 
 
 ClassWeights = Annotated[
-    str | tuple[tuple[str, float], ...], PlainValidator(_class_weights), PlainSerializer(_plain_weights)
+    Literal["none", "balanced"] | tuple[tuple[str, float], ...],
+    PlainValidator(_class_weights),
+    PlainSerializer(_plain_weights),
 ]
 
 C = TypeVar("C", bound="Settings")

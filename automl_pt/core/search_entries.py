@@ -144,11 +144,11 @@ def searchable(model: type[BaseModel], shared: Mapping[str, str]) -> list[str]:
 
 
 def values_of(annotation: Any) -> tuple[Any, ...] | None:
-    """Return the values of a type that has few: a truth value or a Literal; None for any other type."""
+    """Return the values of a type that has few: a truth value or a Literal, alone or beside what cannot be searched."""
     plain = plain_type(annotation)
     if plain is bool:
         return (True, False)
-    return get_args(plain) if get_origin(plain) is Literal else None
+    return next((get_args(one) for one in (plain, *get_args(plain)) if get_origin(one) is Literal), None)
 
 
 def number_of(annotation: Any) -> type[int] | type[float] | None:
