@@ -58,6 +58,8 @@ class StudyReport:
     classes: int = 0
     #: what is searched, in words; None where the study does not say
     searched: str | None = None
+    #: learning rates of each optimiser's trials, where optimisers are searched
+    lr_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -126,6 +128,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         probes=probes,
         classes=about.get("classes", 0),
         searched=str(about["searched"]) if "searched" in about else None,
+        lr_ranges=_lr_ranges(about),
     )
 
 
@@ -211,7 +214,13 @@ def _about(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("settings or backbones are of another kind")
     if not all(isinstance(name, str) for name in names):
         raise ValueError("a backbone's name is no text")
+    _lr_ranges(found)
     return found
+
+
+def _lr_ranges(about: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    own = about.get("optimizers", {}).items()
+    return {str(name): (float(values["lr"][0]), float(values["lr"][1])) for name, values in own}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
+from automl_pt.optimizer import PUBLISHED
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.directory import Cleanup
 from automl_pt.study import resume
@@ -36,7 +37,7 @@ from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler
 from automl_pt.study.space.points import few_images, settle
-from automl_pt.study.space.space import make_space, require_batch_sizes
+from automl_pt.study.space.space import Space, make_space, optimizer_spaces, require_batch_sizes
 from automl_pt.study.store.backends import (
     close_storage,
     default_url,
@@ -80,7 +81,9 @@ def open_study(
     if not is_shared(url):
         _require_single_coordinator(config, url, directory, stack)
     before = plugins_before(config, directory, plugins)
+    registered = plugins if plugins is not None else load_plugins(config.plugins)
     search_data = objective.prepare(config, directory / "manifest.json", plugins)
+    search_data = replace(search_data, optimizers=optimizer_spaces(config, registered))
     budget = _budget(config, objective, search_data, since)
     must_stop = partial(_must_stop, stop, budget)
     engine = _make_engine(config, directory, objective, search_data, plugins, must_stop)
@@ -88,12 +91,11 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    every = make_space(config, search_data.train_images, search_data.dimensions, default_lr=search_data.default_lr)
+    every = _space(config, search_data, None)
     config, repeats = settle(config, every)
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     on_features = trains_on_features(config)
-    registered = plugins if plugins is not None else load_plugins(config.plugins)
     rule = _rule("none" if on_features else config.pruner, config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
@@ -103,9 +105,7 @@ def open_study(
         model_store=model_store,
         engine=engine,
         rule=rule,
-        space=make_space(
-            config, search_data.train_images, search_data.dimensions, offered.sizes, search_data.default_lr
-        ),
+        space=_space(config, search_data, offered.sizes),
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
@@ -121,6 +121,11 @@ def open_study(
     notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
     said = (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
+
+
+def _space(config: SearchConfig, search_data: SearchData, offered: Sequence[int] | None) -> Space:
+    images, extra = search_data.train_images, search_data.dimensions
+    return make_space(config, images, extra, offered, search_data.default_lr, search_data.optimizers)
 
 
 def _rule(
@@ -263,7 +268,8 @@ def _agree(
     trial_store.unnamed = resume.first_of_several(config.backbones)
     where = trial_store.shown_url if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # without the storage, which may hold a password
-    kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
+    given = sorted(config.model_fields_set.intersection(PUBLISHED))
+    kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked, "given": given}
     return config, search_data, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 

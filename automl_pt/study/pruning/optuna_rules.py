@@ -90,7 +90,9 @@ class WatchedRule:
         """Ask the rule; the next point must lie above `epoch`."""
         with self._running():
             found = self.rule.next_rung(epoch)
-        return self._checked(found, "next_rung", isinstance(found, int | float) and math.isfinite(found) and found > epoch)
+        return self._checked(
+            found, "next_rung", isinstance(found, int | float) and math.isfinite(found) and found > epoch
+        )
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the rule; its answer must be one of the three."""
