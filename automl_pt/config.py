@@ -389,6 +389,11 @@ class SearchConfig(Settings):
         "times LOW (or LOW:HIGH:log, LOW:HIGH:linear); NAME=VALUE,VALUE,...; or NAME alone for all values of a choice. "
         "Trial 0 has the value that the setting has otherwise, or the nearest",
     )
+    rivals: tuple[str, ...] = Field(
+        (),
+        description="optimizers, separated by commas, whose published settings compete untuned, each as a trial beside "
+        "--trials, by the same rule; the report says what the search gained over the best of them and of trial 0; none",
+    )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")
     name: str | None = Field(
@@ -487,6 +492,21 @@ class SearchConfig(Settings):
         """Return the values of a setting that trials have: those of its entry, or the one that is set."""
         entry = next((entry for entry in self.entries if entry.name == name), None)
         return super().tried(name) if entry is None else entry.ends
+
+    def registered_names(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name, the rivals after the others."""
+        yield from super().registered_names()
+        yield from (("optimizer", name) for name in self.rivals)
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Read names separated by commas, or the word none; a name that is given twice counts once."""
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+            return value
+        stripped = tuple(dict.fromkeys(name.strip() for name in names))
+        return () if stripped == ("none",) else stripped
 
     @field_validator("max_params", mode="before")
     @classmethod

@@ -31,7 +31,7 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
 
     The documented SGD changes nothing and needs no note. In a search the learning rates are a range, which
     `for_start` chooses; where optimisers are searched, each trial takes the values of its own, and nothing is changed
-    here. Raises UnknownNameError for an optimiser that nobody registered, ConfigError where it cannot have the
+    here. Raises UnknownNameError for an optimiser that no plugin registers, ConfigError where it cannot have the
     momentum that was given.
     """
     notes = list[str]()
@@ -39,7 +39,7 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
     for name in names:
         update = published_values(config, name, plugins)
         settled = config.model_copy(update=update)
-        _require_possible(settled, plugins.named(Optimizer, name))
+        require_possible(settled, plugins.named(Optimizer, name))
         if update:
             values = ", ".join(f"{name} {value}" for name, value in update.items())
             text = f"optimizer {printable(name)}: {values} {'is' if len(update) == 1 else 'are'} its published "
@@ -56,7 +56,8 @@ def published_values(config: Settings, name: str, plugins: Plugins) -> dict[str,
     return {key: value for key, value in plugins.named(Optimizer, name).published.items() if key not in asked}
 
 
-def _require_possible(settled: Settings, optimizer: Optimizer) -> None:
+def require_possible(settled: Settings, optimizer: Optimizer) -> None:
+    """Raise ConfigError where the settings, with an optimiser's published ones, contradict each other or it."""
     if optimizer.needs_momentum and not settled.momentum:
         raise ConfigError([f"momentum: {printable(optimizer.name)} needs one above 0, got {settled.momentum:g}"])
     if mistakes := [rule for _, rule in settled.contradictions()]:

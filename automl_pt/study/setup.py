@@ -33,6 +33,7 @@ from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
+from automl_pt.study.rivals import make_rivals
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler
@@ -81,7 +82,7 @@ def open_study(
     if not is_shared(url):
         _require_single_coordinator(config, url, directory, stack)
     before = plugins_before(config, directory, plugins)
-    registered = plugins if plugins is not None else load_plugins(config.plugins)
+    registered = plugins or load_plugins(config.plugins)
     search_data = objective.prepare(config, directory / "manifest.json", plugins)
     search_data = replace(search_data, optimizers=optimizer_spaces(config, registered))
     budget = _budget(config, objective, search_data, since)
@@ -91,36 +92,46 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    every = _space(config, search_data, None)
-    config, repeats = settle(config, every)
+    config, repeats = settle(config, _space(config, search_data, None))
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
-    on_features = trains_on_features(config)
-    rule = _rule("none" if on_features else config.pruner, config, search_data, trial_store, registered, directory)
+    space = _space(config, search_data, offered.sizes)
+    rivals, on_rivals = make_rivals(config, space, registered)
+    rule = _rule(config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
-    model_store = ModelStore(directory, objective.publish)
+    probes = LinearProbes(config, trial_store, ModelStore(directory, objective.publish), engine)
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
-        model_store=model_store,
+        model_store=probes.model_store,
         engine=engine,
         rule=rule,
-        space=_space(config, search_data, offered.sizes),
+        space=space,
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
-        linear_probes=LinearProbes(config, trial_store, model_store, engine)
-        if wants_probe(config) and objective.probes
-        else None,
+        linear_probes=probes if wants_probe(config) and objective.probes else None,
+        rivals=rivals,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
     _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
+    said = _said(config, search_data, proof, offered, (repeats, *on_rivals, storage_note(url)))
     notes = resume.other_versions(before, search_data.plugins)
-    few = few_images(config, search_data.train_images, offered.sizes)
-    notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
-    said = (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
     return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
+
+
+def _said(
+    config: SearchConfig,
+    search_data: SearchData,
+    proof: Proof,
+    offered: BatchSizeCandidates,
+    further: Sequence[str | None],
+) -> tuple[str, ...]:
+    """Return the notes for the user before the first trial."""
+    few = few_images(config, search_data.train_images, offered.sizes)
+    notices = (ON_FEATURES if trains_on_features(config) else None, offered.notice, few, *further)
+    return (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
 
 
 def _space(config: SearchConfig, search_data: SearchData, offered: Sequence[int] | None) -> Space:
@@ -129,7 +140,6 @@ def _space(config: SearchConfig, search_data: SearchData, offered: Sequence[int]
 
 
 def _rule(
-    pruner: str,
     config: SearchConfig,
     search_data: SearchData,
     trial_store: TrialStore,
@@ -137,10 +147,12 @@ def _rule(
     directory: Path,
 ) -> Rule:
     """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
+    pruner = "none" if trains_on_features(config) else config.pruner
     rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, plugins)
     first = trial_store.about().get("first_rung")
+    trials = config.trials + len(trial_store.rivals())
     resume.require_same_rungs(
-        trial_store.progress_list(), rule.rung_resources, config.trials, where=str(directory), first_rung=first
+        trial_store.progress_list(), rule.rung_resources, trials, where=str(directory), first_rung=first
     )
     return rule
 

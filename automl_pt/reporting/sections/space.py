@@ -36,7 +36,8 @@ def space_section(report: StudyReport) -> Section:
         f"{f'Searched: {report.searched}. ' if report.searched else ''}Colour: {measure}. The ring is the best trial"
         + ("; crosses have no finite loss." if len(losses) < len(trials) else ".")
     )
-    found = importance([_on_own_scale(trial, report.lr_ranges) for trial in trials], losses)
+    searched = (trial for trial in trials if trial.rival is None)
+    found = importance([_on_own_scale(trial, report.lr_ranges) for trial in searched], losses)
     if report.lr_ranges and "note" in found:
         found["note"] += " The learning rate counts by its place in the range of the trial's optimiser."
     return {"measure": measure, "points": points, "note": note, "importance": found}
