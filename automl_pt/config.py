@@ -26,7 +26,7 @@ from pydantic import (
 
 from automl_pt.core.config_files import toml_mistake
 from automl_pt.core.errors import ConfigError
-from automl_pt.core.search_entries import Entry, as_texts, corners, parse_entries
+from automl_pt.core.search_entries import Entry, Registered, as_texts, corners, parse_entries, registered
 
 Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
@@ -79,7 +79,9 @@ def _plain_weights(weights: str | tuple[tuple[str, float], ...]) -> Any:
 
 
 ClassWeights = Annotated[
-    str | tuple[tuple[str, float], ...], PlainValidator(_class_weights), PlainSerializer(_plain_weights)
+    Literal["none", "balanced"] | tuple[tuple[str, float], ...],
+    PlainValidator(_class_weights),
+    PlainSerializer(_plain_weights),
 ]
 
 C = TypeVar("C", bound="Settings")
@@ -146,7 +148,7 @@ class Settings(BaseModel):
         description="random shifts, and mirror images, where the dataset's hints allow them: early in all but the last "
         "epochs, half of them, rounded up, and at most three; always in all",
     )
-    augmentation: str = Field(
+    augmentation: Annotated[str, Registered("augmentation", joined="+")] = Field(
         "shift-flip",
         description="what is done to training images: none, shift-flip (as the dataset's hints allow), crop, trivial, "
         "rand, mixup, cutmix, or a plugin's; several joined by +, such as crop+mixup",
@@ -190,7 +192,7 @@ class Settings(BaseModel):
         (), description="NAME=VALUE: an option of the backbone; a search then does not search it"
     )
 
-    optimizer: str = Field(
+    optimizer: Annotated[str, Registered("optimizer")] = Field(
         "sgd",
         description="sgd, which is the documented one, adamw, schedule-free-adamw, or a plugin's; what is not given of "
         "lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
@@ -293,6 +295,16 @@ class Settings(BaseModel):
             rule = "give group_column or group_by, not both: each states which images belong together"
             yield {"group_column", "group_by"}, rule
 
+    def tried(self, name: str) -> tuple[Any, ...]:
+        """Return the values of a setting that runs have: the one that is set, or those that are searched."""
+        return (getattr(self, name),)
+
+    def registered_names(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name of what plugins register, each as (kind, name)."""
+        for name, field in type(self).model_fields.items():
+            if (of := registered(field)) is not None:
+                yield from ((of.kind, part) for value in self.tried(name) for part in of.names(value))
+
     @property
     def starts_from_weights(self) -> bool:
         """Return whether training starts from trained weights."""
@@ -336,6 +348,7 @@ SHARED = {
     **_shared("all trials of a study train and validate on the same images", "image_column label_column split_column"),
     **_shared("all trials of a study train and validate on the same images", "group_column group_by"),
     **_shared("trials of other lengths cannot be compared", "epochs patience stop_rule min_delta keep"),
+    **_shared("all trials of a study are ranked by one objective", "objective"),
     **_shared("the probe and the range of learning rates suit one start", "pretrained weights freeze head features"),
     **_shared("each trial has a seed of its own, made from the study's", "seed"),
     **_shared("memory and speed of a trial are measured once for all", "image_size micro_batch_size precision"),
@@ -375,6 +388,11 @@ class SearchConfig(Settings):
         description="a further setting of a run to search: NAME=LOW:HIGH, on a log scale where HIGH is at least 100 "
         "times LOW (or LOW:HIGH:log, LOW:HIGH:linear); NAME=VALUE,VALUE,...; or NAME alone for all values of a choice. "
         "Trial 0 has the value that the setting has otherwise, or the nearest",
+    )
+    rivals: tuple[str, ...] = Field(
+        (),
+        description="optimizers, separated by commas, whose published settings compete untuned, each as a trial beside "
+        "--trials, by the same rule; the report says what the search gained over the best of them and of trial 0; none",
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")
@@ -447,15 +465,18 @@ class SearchConfig(Settings):
         A range that the user gave stays. Where the whole network trains from weights, the default is another one.
         `ranges` are the optimiser's, from random weights and from trained ones; None: those of SGD.
         """
-        update: dict[str, Any] = {"pretrained": pretrained if self.pretrained is None else self.pretrained}
-        from_weights = bool(update["pretrained"]) or self.weights is not None
-        if "lr" not in self.model_fields_set:
-            from_scratch, fine_tuning = ranges or (self.lr, FINE_TUNING_LR)
-            update["lr"] = fine_tuning if from_weights and self.freeze == "none" else from_scratch
         asked = self.model_fields_set
-        settled = self.model_copy(update=update)
+        settled = self.model_copy(update={"pretrained": pretrained if self.pretrained is None else self.pretrained})
+        if "lr" not in asked:
+            from_scratch, fine_tuning = ranges or (self.lr, FINE_TUNING_LR)
+            settled = settled.model_copy(update={"lr": fine_tuning if settled.fine_tunes else from_scratch})
         settled.__pydantic_fields_set__ = set(asked)  # still the fields that the user gave
         return settled
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Return whether the whole network trains from weights."""
+        return self.starts_from_weights and self.freeze == "none"
 
     @model_validator(mode="before")
     @classmethod
@@ -466,6 +487,26 @@ class SearchConfig(Settings):
     def entries(self) -> tuple[Entry, ...]:
         """Return what is searched besides learning rate, batch size and backbone."""
         return parse_entries(self.search, TrainConfig, SHARED)[0]
+
+    def tried(self, name: str) -> tuple[Any, ...]:
+        """Return the values of a setting that trials have: those of its entry, or the one that is set."""
+        entry = next((entry for entry in self.entries if entry.name == name), None)
+        return super().tried(name) if entry is None else entry.ends
+
+    def registered_names(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name, the rivals after the others."""
+        yield from super().registered_names()
+        yield from (("optimizer", name) for name in self.rivals)
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Read names separated by commas, or the word none; a name that is given twice counts once."""
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+            return value
+        stripped = tuple(dict.fromkeys(name.strip() for name in names))
+        return () if stripped == ("none",) else stripped
 
     @field_validator("max_params", mode="before")
     @classmethod

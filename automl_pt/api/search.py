@@ -19,7 +19,7 @@ from typing import Any
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
-from automl_pt.runs.published import lr_ranges, with_published
+from automl_pt.runs.published import lr_ranges, require_names, with_published
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.auto_backbones import with_backbones
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
@@ -127,20 +127,19 @@ def steps(
         yield from follow_study(_events(study, stop), study.follower(trackers), notices)
 
 
-def _settled(config: SearchConfig, plugins: Plugins | None) -> tuple[SearchConfig, Ranges | None, tuple[str, ...]]:
+def _settled(config: SearchConfig, plugins: Plugins | None) -> tuple[SearchConfig, Ranges, tuple[str, ...]]:
     """Settle what the optimiser publishes: values of settings, its ranges of learning rates, and notes for the user.
 
-    The documented SGD publishes the defaults, so that no plugin is loaded for it.
+    Raises UnknownNameError for a name, searched or not, that no plugin registers.
     """
-    if config.optimizer == "sgd":
-        return config, None, ()
     plugins = plugins or load_plugins(config.plugins)
+    require_names(config, plugins)
     config, notes = with_published(config, plugins)
     return config, lr_ranges(config, plugins), notes
 
 
 def _started(
-    config: SearchConfig, ranges: Ranges | None, notes: Sequence[str], objective: Objective, plugins: Plugins | None
+    config: SearchConfig, ranges: Ranges, notes: Sequence[str], objective: Objective, plugins: Plugins | None
 ) -> Generator[Event, None, SearchConfig]:
     """Report what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()

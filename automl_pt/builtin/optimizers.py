@@ -1,8 +1,9 @@
 """The built-in optimisers: the documented SGD, and two from libraries, which are imported when a run uses them.
 
-AdamW is PyTorch's own. Schedule-Free AdamW (Defazio et al., The Road Less Scheduled, arXiv 2405.15682, 2024) is
-that of its authors' package `schedulefree`, because neither PyTorch nor timm has it. Building either imports PyTorch's
-compiler, which costs about as much time as importing torch; the documented SGD does not.
+AdamW is PyTorch's own; its values for fine-tuning are those of ConvNeXt (Liu et al., A ConvNet for the 2020s, arXiv
+2201.03545, 2022). Schedule-Free AdamW (Defazio et al., The Road Less Scheduled, arXiv 2405.15682, 2024) is that of its
+authors' package `schedulefree`, because neither PyTorch nor timm has it. Building either imports PyTorch's compiler,
+which costs about as much time as importing torch; the documented SGD does not.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def register_optimizers() -> list[Optimizer]:
             "adamw",
             adamw,
             published={"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-2},
+            fine_tuning={"lr": 5e-5, "weight_decay": 1e-8},
             search_lr=(3e-5, 1e-2),
             fine_tuning_lr=(1e-5, 1e-3),
             capturable=True,

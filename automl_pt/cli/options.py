@@ -76,6 +76,8 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if name == "lr" and get_origin(plain) is tuple:
         return click.option(flag, name, type=Range(), help=help_text)
+    if name == "rivals":
+        return click.option(flag, name, metavar="NAMES|none", help=help_text)
     if name == "class_weights":
         return click.option(flag, name, metavar="NAME=WEIGHT,...", help=help_text)
     if name == "max_params":

@@ -152,6 +152,8 @@ def _answer(report: StudyReport) -> Iterable[str]:
     objective = report.objective
     by = chosen_by(objective, best.metrics)
     yield text(f"best: {best.title}, val loss {_loss(best.value)}{', ' + by if by else ''}; {params}")
+    if report.gain is not None:
+        yield text(report.gain.sentence())
     yield from map(text, disagreement(report.everything(), best, objective))
     if report.comparison is not None:
         lead = report.comparison

@@ -92,7 +92,8 @@ def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> li
             verb = f"goes on after epoch {event.epochs_done:.2g}" if event.epochs_done >= 1 else "starts"
             if not event.epochs_done and event.until < 1:
                 verb = "starts in miniature"
-            return [escape(f"trial {event.number} {verb}: {params_text(event.params)}")]
+            rival = " (rival)" if event.rival is not None else ""
+            return [escape(f"trial {event.number}{rival} {verb}: {params_text(event.params)}")]
         case events.TrialRanked():
             return [f"trial {event.trial} in miniature, {event.epoch:.2g} of an epoch: rank loss {event.rank_loss:.4f}"]
         case events.EpochDone():
@@ -136,6 +137,7 @@ def result_lines(event: events.Finished) -> list[str]:
         figures = f"val loss {result.best.value:.4f}" + (f", {by}" if by else "")
         lines.append(f"best: {result.best.title}, {params_text(result.best.params)}, {figures}")
         records = [*(probe.as_trial() for probe in result.probes), *result.trials]
+        lines += [] if result.gain is None else [result.gain.sentence()]
         lines += disagreement(records, result.best, result.objective)
     if result.comparison is not None:
         found = result.comparison
@@ -244,7 +246,8 @@ class LiveView:
             case events.ProbeEnded():
                 self.rows[event.probe.number] = _probe_row(event.probe)
             case events.TrialStarted():
-                row = self.rows.setdefault(event.number, Row(params_text(event.params)))
+                rival = "rival: " if event.rival is not None else ""
+                row = self.rows.setdefault(event.number, Row(rival + params_text(event.params)))
                 row.epoch, row.state = event.epochs_done, "running"
             case events.EpochDone():
                 row, result = self.rows.setdefault(event.trial, Row("")), event.result

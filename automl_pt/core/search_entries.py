@@ -29,6 +29,21 @@ class EntryError(ValueError):
 
 
 @dataclass(frozen=True)
+class Registered:
+    """Says of a text field that its values are names of what plugins register, which are known once they are loaded.
+
+    `kind` is the hook's word for one, such as "optimizer"; `joined` a sign that joins several names in one value.
+    """
+
+    kind: str
+    joined: str | None = None
+
+    def names(self, value: str) -> list[str]:
+        """Return the names in a value."""
+        return value.split(self.joined) if self.joined else [value]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One searched field: from `low` to `high`, or among `choices`, which are empty for a range."""
 
@@ -114,7 +129,7 @@ def parse_entry(text: str, model: type[BaseModel], shared: Mapping[str, str]) ->
         raise EntryError(f"{name} needs {_wanted(field)}, got {printable(text)!r}")
     if "," in rest or ":" not in rest:
         return _choices(name, field, rest)
-    if allowed is not None:
+    if allowed is not None or registered(field):
         raise EntryError(f"{name} has no range; it needs {_wanted(field)}, got {printable(rest)!r}")
     return _range(name, field, rest)
 
@@ -129,26 +144,31 @@ def _field(name: str, model: type[BaseModel], shared: Mapping[str, str]) -> Fiel
     why = shared.get(name)
     if why is not None:
         raise EntryError(f"{name} cannot be searched, because {why}")
-    if values_of(field.annotation) is None and number_of(field.annotation) is None:
+    if not _can_be_searched(field):
         raise EntryError(f"{name} cannot be searched, because it is neither a number nor a choice of a few values")
     return field
 
 
 def searchable(model: type[BaseModel], shared: Mapping[str, str]) -> list[str]:
-    """Return the fields that can be searched: numbers, truth values and choices that trials may differ in."""
-    return [
-        name
-        for name, field in model.model_fields.items()
-        if name not in shared and (values_of(field.annotation) or number_of(field.annotation))
-    ]
+    """Return the fields that can be searched: numbers, truth values, choices and names that trials may differ in."""
+    return [name for name, field in model.model_fields.items() if name not in shared and _can_be_searched(field)]
+
+
+def _can_be_searched(field: FieldInfo) -> bool:
+    return bool(values_of(field.annotation) or number_of(field.annotation) or registered(field))
+
+
+def registered(field: FieldInfo) -> Registered | None:
+    """Return what a field says of the names that it takes; None for a field of another kind."""
+    return next((item for item in field.metadata if isinstance(item, Registered)), None)
 
 
 def values_of(annotation: Any) -> tuple[Any, ...] | None:
-    """Return the values of a type that has few: a truth value or a Literal; None for any other type."""
+    """Return the values of a type that has few: a truth value or a Literal, alone or beside what cannot be searched."""
     plain = plain_type(annotation)
     if plain is bool:
         return (True, False)
-    return get_args(plain) if get_origin(plain) is Literal else None
+    return next((get_args(one) for one in (plain, *get_args(plain)) if get_origin(one) is Literal), None)
 
 
 def number_of(annotation: Any) -> type[int] | type[float] | None:
@@ -199,7 +219,10 @@ def _value(name: str, field: FieldInfo, text: str) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     value = _plain(text, field)
     try:
-        return adapter.validate_python(value)
+        found = adapter.validate_python(value)
+        if not isinstance(found, bool | int | float | str | None):
+            raise EntryError(f"{name} cannot be searched among {printable(text)}; it needs {_wanted(field)}")
+        return found
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
         near = get_close_matches(text, [str(one) for one in values_of(field.annotation) or ()], n=1)
@@ -223,6 +246,8 @@ def _wanted(field: FieldInfo) -> str:
     values = values_of(field.annotation)
     if values is not None:
         return f"two or more of {', '.join(map(_written, values))}, separated by commas"
+    if (names := registered(field)) is not None:
+        return f"two or more names separated by commas, each of {_a(names.kind)}"
     bounds = [
         words.format(bound)
         for sort, words in _BOUNDS.items()
@@ -238,6 +263,10 @@ def _inner(annotation: Any) -> list[Any]:
     inner = next((part for part in get_args(annotation) if get_origin(part) is Annotated), None)
     found = get_args(inner)[1:] if inner is not None else ()
     return [part for item in found for part in (getattr(item, "metadata", None) or [item])]
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _written(value: Any) -> str:

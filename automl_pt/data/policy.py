@@ -100,8 +100,9 @@ def require_policy(config: Settings, plugins: Plugins) -> None:
 
     Only what is listed with arguments is made for it, because that imports a library.
     """
-    for name in config.augmentation.split("+"):
-        _policy(plugins, name)
+    for value in config.tried("augmentation"):
+        for name in value.split("+"):
+            _policy(plugins, name)
     if config.transforms:
         make_policy(config, plugins, 32, 2)
 

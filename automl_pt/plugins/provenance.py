@@ -12,9 +12,8 @@ from automl_pt.augmentation import Augmentation
 from automl_pt.config import SearchConfig, Settings
 from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
-from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.registry import Registry
+from automl_pt.plugins.registry import KIND_OF, Registry
 
 BUILT_IN = "built in"
 
@@ -41,10 +40,11 @@ def used_plugins(
 
 def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any], str]]:
     """Return what settings name beside backbones and data, each with the registry that it is in."""
-    augmentations = plugins.of_kind(Augmentation)
-    named = [*config.augmentation.split("+"), *(str(item.get("name")) for item in config.transforms)]
-    found: list[tuple[Registry[Any], str]] = [(augmentations, name) for name in named]
-    found += [(plugins.of_kind(Optimizer), config.optimizer), (plugins.registered_metrics(), config.objective)]
+    found: list[tuple[Registry[Any], str]] = [
+        (plugins.of_kind(KIND_OF[kind]), name) for kind, name in config.registered_names()
+    ]
+    found += [(plugins.of_kind(Augmentation), str(item.get("name"))) for item in config.transforms]
+    found.append((plugins.registered_metrics(), config.objective))
     if isinstance(config, SearchConfig):
         found += [(plugins.samplers(), config.sampler), (plugins.pruners(), config.pruner)]
     return found

@@ -20,6 +20,9 @@ V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Op
 #: the hook that registers values of a kind, of those that are looked up by their kind
 HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "register_augmentations"}
 
+#: those kinds by the word that a setting uses, see `Registered`
+KIND_OF: Mapping[str, type] = {kind.__name__.lower(): kind for kind in HOOK_OF}
+
 
 @dataclass(frozen=True)
 class Registry(Mapping[str, V], Generic[V]):

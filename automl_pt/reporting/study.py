@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
 from automl_pt.study.extras.extras import EXTRAS
 from automl_pt.study.floor import below_floor
-from automl_pt.study.records import ProbeRecord, TrialRecord
+from automl_pt.study.records import Gain, ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
 
 STUDIES = Path("studies")
@@ -58,6 +58,10 @@ class StudyReport:
     classes: int = 0
     #: what is searched, in words; None where the study does not say
     searched: str | None = None
+    #: learning rates of each optimiser's trials, where optimisers are searched
+    lr_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    #: what the search gained over the default and the rivals, once it has ended
+    gain: Gain | None = None
 
     @property
     def objective(self) -> str:
@@ -73,9 +77,10 @@ class StudyReport:
         return (*(probe.as_trial() for probe in self.probes), *self.trials)
 
     def ended(self, trial: TrialRecord) -> str:
-        """Return why a trial ended, and the floor that it does not reach."""
+        """Return why a trial ended, the floor that it does not reach, and of a rival that it is one."""
         found = below_floor(trial, self.classes, self.probes)
-        return trial.reason if found is None else f"{trial.reason}; {found}"
+        rival = None if trial.rival is None else f"{trial.unsearched}, untuned"
+        return "; ".join(filter(None, [trial.reason, found, rival]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON, trials in order of their numbers."""
@@ -83,6 +88,7 @@ class StudyReport:
         plain["backbones"] = list(self.backbones)
         plain["probes"] = [probe.to_dict() for probe in self.probes]
         plain["trials"] = [trial.to_dict() for trial in self.trials]
+        plain["gain"] = asdict(self.gain) if self.gain is not None else None
         return {**plain, "best": self.best.to_dict() if self.best else None, "states": self.states()}
 
 
@@ -103,6 +109,9 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
     url = _url(directory, found, storage)
     about, judgement, trials, probes = _from_storage(url, found["name"])
     result, running = read_object(directory / "result.json"), not ours and is_in_use(directory)
+    if any(trial.rival is not None for trial in trials):
+        common = str(about.get("settings", {}).get("optimizer", "sgd"))
+        trials = tuple(replace(trial, params={"optimizer": common, **trial.params}) for trial in trials)
     if not running:
         trials = tuple(replace(trial, reason="interrupted") if _cut_off(trial) else trial for trial in trials)
     best = _best((*(probe.as_trial() for probe in probes), *trials))
@@ -126,6 +135,8 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         probes=probes,
         classes=about.get("classes", 0),
         searched=str(about["searched"]) if "searched" in about else None,
+        lr_ranges=_lr_ranges(about),
+        gain=_gain(judgement),
     )
 
 
@@ -201,8 +212,11 @@ def _from_storage(
         unnamed = first_of_several(about.get("backbones", ()))
         found = storage.get_all_trials(study_id, deepcopy=False)
         trials = tuple(record(trial, unnamed) for trial in found if is_ours(trial))
+        judgement = dict(attributes.get(JUDGEMENT) or {})
+        if (gain := _gain(judgement)) is not None:
+            gain.sentence()  # which fails for values of another kind
     probes = tuple(ProbeRecord.from_dict(entry) for entry in attributes.get(PROBES) or ())
-    return about, dict(attributes.get(JUDGEMENT) or {}), trials, probes
+    return about, judgement, trials, probes
 
 
 def _about(found: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +225,18 @@ def _about(found: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("settings or backbones are of another kind")
     if not all(isinstance(name, str) for name in names):
         raise ValueError("a backbone's name is no text")
+    _lr_ranges(found)
     return found
+
+
+def _gain(judgement: Mapping[str, Any]) -> Gain | None:
+    found = judgement.get("gain")
+    return Gain.from_dict(found) if found else None
+
+
+def _lr_ranges(about: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    own = about.get("optimizers", {}).items()
+    return {str(name): (float(values["lr"][0]), float(values["lr"][1])) for name, values in own}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -35,10 +35,12 @@ from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.records import chosen_by
+from automl_pt.study.rivals import Rival
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, proxy_seconds
+from automl_pt.study.store.attributes import rival as rival_of
 from automl_pt.study.store.trials import EndState, TrialStore
 from automl_pt.study.trial import RunningTrial, weights_loss
 from automl_pt.training.result import EpochResult
@@ -64,6 +66,8 @@ class Coordinator:
     plateau: Plateau | None = None
     #: None if the search does not start from weights, or wants no linear probe
     linear_probes: LinearProbes | None = None
+    #: optimisers with published settings, each a trial beside the others
+    rivals: Sequence[Rival] = ()
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, RunningTrial] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
@@ -72,7 +76,12 @@ class Coordinator:
     _total: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._total = self.config.trials
+        self._total = self.asked
+
+    @property
+    def asked(self) -> int:
+        """Return how many trials the study is to have: those asked for, and the rivals."""
+        return self.config.trials + len({*self.trial_store.rivals(), *(rival.name for rival in self.rivals)})
 
     def run(self) -> Iterator[Event]:
         """Yield events until all trials have ended or the search must stop."""
@@ -141,7 +150,7 @@ class Coordinator:
     def _next_start(self) -> Event | None:
         trials, progress_list = self.trial_store.trials(), self.trial_store.progress_list()
         if self.stopped == "timeout":  # the first epochs are the slowest, so check again whether there is time
-            self._total, self.stopped = self.config.trials, "trials"
+            self._total, self.stopped = self.asked, "trials"
             self._wants_another(progress_list)
         for trial in self.trial_store.orphans():
             if trial.number not in self._running:
@@ -158,7 +167,7 @@ class Coordinator:
         if len(trials) >= self._total:
             return None
         if self._wants_another(progress_list):
-            number = add_trial(self.trial_store, self.space, self.rule, self.config.seed, self.suggest)
+            number = add_trial(self.trial_store, self.space, self.rule, self.config.seed, self.suggest, self.rivals)
             return self._start(number, 0, self.rule.next_rung(0))
         return self._next_start()  # the study is smaller now, so paused trials may be promoted
 
@@ -182,7 +191,8 @@ class Coordinator:
         trial = self.trial_store.trial(number)
         self.trial_store.own(number, self.trial_store.presence.owner)
         params = self.trial_store.params(trial)
-        config = trial_config(self.config, self.space, number, params, self.trial_store.probes())
+        own = rival_of(trial)
+        config = trial_config(self.config, self.space, number, params, self.trial_store.probes(), own)
         # an epoch's loss is written last, so after a kill there may be a rank loss alone
         ranked = (point for point in self.trial_store.trial_progress(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
@@ -191,7 +201,7 @@ class Coordinator:
         ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
         worth_saving = self.model_store.worth_saving(self.trial_store.records(), self.config.models_kept + 1)
         self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at, worth_saving=worth_saving))
-        return TrialStarted(number, params, done, next_rung)
+        return TrialStarted(number, params, done, next_rung, rival=None if own is None else str(own["optimizer"]))
 
     # -- receiving results --------------------------------------------------------------------------------------------
 

@@ -67,6 +67,8 @@ class TrialStarted(Event):
     params: dict[str, Any]
     epochs_done: float
     until: float
+    #: the optimiser of a rival
+    rival: str | None = None
 
 
 @dataclass(frozen=True)

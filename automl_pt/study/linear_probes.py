@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import read_json
+from automl_pt.runs.published import DEFAULT_LR
 from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
 from automl_pt.study.executor.base import Engine, Report, TrialSpec
 from automl_pt.study.executor.linear_probe import FILE, probe_config
 from automl_pt.study.model_store import ModelStore
 from automl_pt.study.records import ProbeRecord
-from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
+from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, Space
 from automl_pt.study.store.trials import TrialStore
 
 #: how often a probe's process may die before the probe is given up

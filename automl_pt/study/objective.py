@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
+from automl_pt.runs.published import DEFAULT_LR
 from automl_pt.study.executor.base import Caller, Engine, MakeTrial
 from automl_pt.study.extras.extras import MakeExtra
 from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
-from automl_pt.study.space.space import DEFAULT_LR
+from automl_pt.study.space.space import OptimizerSpace
 
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
@@ -54,6 +55,8 @@ class SearchData:
     image_sizes: tuple[int, ...] = ()
     #: the learning rate of trial 0: the optimiser's published one
     default_lr: float = DEFAULT_LR
+    #: what the trials of each optimiser have, where optimisers are searched
+    optimizers: Mapping[str, OptimizerSpace] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Return the number of images per split."""

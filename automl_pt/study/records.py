@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from automl_pt.config import OWN_SETTINGS
+from automl_pt.core.text import printable
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -38,7 +39,8 @@ class TrialRecord:
     epoch, and a trial dropped there has this figure alone. `machine` says where it ran, where an executor says so.
     `metrics` are those of the weights it kept, by name; a
     record from before a metric existed lacks it. `cost` orders trials, the lower the better: the value of the study's
-    objective, negative where a higher value is better, and by default the validation loss.
+    objective, negative where a higher value is better, and by default the validation loss. `rival` are the settings of
+    a rival: an optimiser and what it publishes.
     """
 
     number: int
@@ -53,6 +55,7 @@ class TrialRecord:
     machine: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     cost: float | None = None
+    rival: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.cost is None:
@@ -77,6 +80,13 @@ class TrialRecord:
     def title(self) -> str:
         """Return its name for messages."""
         return title(self.number)
+
+    @property
+    def unsearched(self) -> str | None:
+        """Say what the trial is where no search is needed for it: the default, or a rival; None for any other."""
+        if self.rival is not None:
+            return f"the rival {printable(self.rival.get('optimizer'))}"
+        return "the default" if self.number == 0 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON; epochs become strings, because JSON keys are strings."""
@@ -203,6 +213,49 @@ class ModelComparison:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What a search gained over the best trial that needs none: `over`, which `what` describes.
+
+    `difference` is the loss of `over` minus that of the best model: of the validation images or, where `over` was
+    pruned, the loss by which trials were compared `at` so many epochs. `standard_error` is that of the paired losses of
+    the images; None where the weights of one were not kept. `gained_nothing` if the best model needs no search.
+    """
+
+    best: int
+    over: int
+    what: str
+    gained_nothing: bool = False
+    difference: float | None = None
+    standard_error: float | None = None
+    at: float | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Gain:
+        """Make it of what the study stores; unknown fields are of another version."""
+        return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
+
+    def sentence(self) -> str:
+        """Say it for a person."""
+        which = f"{self.what}, {title(self.over)}"
+        if self.gained_nothing:
+            return f"The search gained nothing: the best model is {self.what}, which needs no search."
+        if self.difference is None:
+            return f"What the search gained over {which}, is not known, because the two were never compared."
+        if self.difference <= 0:
+            gained = f"By the loss, the search gained nothing over {which}: it is {-self.difference:.4f} behind"
+        else:
+            gained = f"The search gained {self.difference:.4f} over {which}, the best of what needs no search"
+        if self.at is not None:
+            return (
+                f"{gained}, in the loss by which the two were compared after {self.at:.2g} epochs; then it was pruned."
+            )
+        if self.standard_error is None:
+            return f"{gained}, in validation loss; by the losses alone, because the weights of one were not kept."
+        noise = "more than noise" if abs(self.difference) >= 2 * self.standard_error else "inside the noise"
+        return f"{gained}, in validation loss, with a standard error of {self.standard_error:.4f}: {noise}."
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """The result of a search.
 
@@ -238,6 +291,8 @@ class StudyResult:
     probes: tuple[ProbeRecord, ...] = ()
     #: the setting `objective`: what chose the best
     objective: str = "val_loss"
+    #: what the search gained over the default and the rivals
+    gain: Gain | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""

@@ -27,7 +27,7 @@ FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
     + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial"]
-    + ["sampler", "pruner", "refit", "ensemble", "average"]
+    + ["sampler", "pruner", "refit", "ensemble", "average", "rivals"]
     + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
 )
 
@@ -48,7 +48,13 @@ def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
     kept: dict[str, Any] = {}
     if config.pretrained is None and config.weights is None and found.get("pretrained") is not None:
         kept["pretrained"] = found["pretrained"]
-    if "lr" not in config.model_fields_set and found.get("lr") and (found.get("pretrained") or found.get("weights")):
+    is_one_range = len(config.tried("optimizer")) == 1
+    if (
+        is_one_range
+        and "lr" not in config.model_fields_set
+        and found.get("lr")
+        and (found.get("pretrained") or found.get("weights"))
+    ):
         kept["lr"] = found["lr"]
     if not kept:
         return config
@@ -74,7 +80,8 @@ def describe_search_data(search_data: SearchData) -> dict[str, Any]:
 
     searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in search_data.dimensions}
     plugins = [dict(plugin) for plugin in search_data.plugins]
-    return {"plugins": plugins, "options": searched, "classes": search_data.classes}
+    optimizers = {name: own.to_dict() for name, own in search_data.optimizers.items()}
+    return {"plugins": plugins, "options": searched, "classes": search_data.classes, "optimizers": optimizers}
 
 
 def in_order(
@@ -141,6 +148,7 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
             "lr was {:g}:{:g} and is {:g}:{:g}: a range may grow, not shrink".format(*found["lr"], *wanted["lr"])
         )
     differences += _searched(found.get("search", ()), wanted["search"])
+    differences += _optimizers(found.get("optimizers", {}), wanted["optimizers"])
     if differences:
         raise StudyError(
             "this study exists with other settings; only trials, timeout, ranges and backbones may grow",
@@ -157,6 +165,16 @@ def _searched(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
         f"{name} was {_range(were.get(name))} and is {_range(are.get(name))}: a range may grow, not shrink"
         for name in sorted(were.keys() | are.keys())
         if name not in were or name not in are or not are[name].holds(were[name])
+    ]
+
+
+def _optimizers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say which searched optimiser would have other rates or settings than the study's trials of it."""
+    return [
+        f"{key} of the optimizer {name} was {found[name].get(key)} and is {wanted[name].get(key)}"
+        for name in sorted(found.keys() & wanted.keys())
+        for key in wanted[name]
+        if found[name].get(key) != wanted[name].get(key)
     ]
 
 

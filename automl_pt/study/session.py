@@ -19,7 +19,8 @@ from automl_pt.study.executor.devices import devices_for
 from automl_pt.study.extras.extras import Ended, after_search, asked
 from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import SearchData
-from automl_pt.study.records import ModelComparison, StudyResult, TrialRecord
+from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
+from automl_pt.study.rivals import best_unsearched, gain_over
 from automl_pt.study.tracking import StudyFollower
 
 #: seconds for running trials to save when a search is interrupted
@@ -55,7 +56,7 @@ class OpenStudy:
             name=self.coordinator.trial_store.name,
             directory=str(self.directory),
             storage=self.storage,
-            trials=self.config.trials,
+            trials=self.coordinator.asked,
             finished=ended,
             workers=0 if engine.in_process else engine.slots,
             epochs=self.config.epochs,
@@ -71,7 +72,8 @@ class OpenStudy:
         trial_store = self.coordinator.trial_store
         if trackers is None:
             return None
-        return StudyFollower(trackers, self.config, trial_store.name, self.directory, trial_store.records)
+        own = self.coordinator.space.settings
+        return StudyFollower(trackers, self.config, trial_store.name, self.directory, trial_store.records, own)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
         """Return the seconds for running trials to save: all remaining time, if there is a limit."""
@@ -85,6 +87,7 @@ class OpenStudy:
         models = coordinator.trial_store.models()
         best, runner_up = [*ranked(models)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up) if stop() is None and best else (None, None)
+        gain = self._gain(best, records, comparison) if stop() is None and best else None
         for note in coordinator.plateau.notes if coordinator.plateau is not None else ():
             self._tell(note)
         if not (self.directory / "study.json").exists():
@@ -109,6 +112,7 @@ class OpenStudy:
             notes=tuple(self.notes),
             slots=coordinator.engine.slots,
             busy_seconds=coordinator.budget.busy,
+            gain=gain,
         )
         write_json(self.directory / "result.json", result.to_dict())
         _require_some_success(records, coordinator.trial_store.name)
@@ -193,6 +197,26 @@ class OpenStudy:
         plain = asdict(comparison) if comparison is not None else None
         trial_store.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
         return comparison, figures
+
+    def _gain(
+        self, best: TrialRecord, records: Sequence[TrialRecord], comparison: ModelComparison | None
+    ) -> Gain | None:
+        """Measure what the search gained over the best trial that needs none, and keep it with the study."""
+        over = best_unsearched(records)
+        if over is None or len(records) < 2:
+            return None
+        trial_store = self.coordinator.trial_store
+        found = trial_store.judgement() or {}
+        pair = [best.number, best.epochs, over.number, over.epochs]
+        if found.get("gain") and found.get("gain_pair") == pair:
+            return Gain.from_dict(found["gain"])
+        if comparison is None or comparison.runner_up != over.number or comparison.best != best.number:
+            searched = best.number > 0 and best.unsearched is None
+            comparison = self._compare(best, over) if searched else None
+        gain = gain_over(best, over, None if comparison is None else comparison.standard_error)
+        if not self.steps.unwanted() and found:
+            trial_store.set_judgement({**found, "gain": asdict(gain), "gain_pair": pair})
+        return gain
 
     def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> ModelComparison | None:
         """Compare the two best trials if both are complete and the second one's weights still exist."""

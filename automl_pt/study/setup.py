@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
+from automl_pt.optimizer import PUBLISHED
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.directory import Cleanup
 from automl_pt.study import resume
@@ -32,11 +33,12 @@ from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
+from automl_pt.study.rivals import make_rivals
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler
 from automl_pt.study.space.points import few_images, settle
-from automl_pt.study.space.space import Space, make_space, require_batch_sizes
+from automl_pt.study.space.space import Space, make_space, optimizer_spaces, require_batch_sizes
 from automl_pt.study.store.backends import (
     close_storage,
     default_url,
@@ -80,7 +82,9 @@ def open_study(
     if not is_shared(url):
         _require_single_coordinator(config, url, directory, stack)
     before = plugins_before(config, directory, plugins)
+    registered = plugins or load_plugins(config.plugins)
     search_data = objective.prepare(config, directory / "manifest.json", plugins)
+    search_data = replace(search_data, optimizers=optimizer_spaces(config, registered))
     budget = _budget(config, objective, search_data, since)
     must_stop = partial(_must_stop, stop, budget)
     engine = _make_engine(config, directory, objective, search_data, plugins, must_stop)
@@ -88,42 +92,51 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    config, repeats = settle(config, _space(config, search_data))
+    config, repeats = settle(config, _space(config, search_data, None))
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
-    registered = plugins if plugins is not None else load_plugins(config.plugins)
+    space = _space(config, search_data, offered.sizes)
+    rivals, on_rivals = make_rivals(config, space, registered)
     rule = _rule(config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
-    model_store = ModelStore(directory, objective.publish)
-    probes = LinearProbes(config, trial_store, model_store, engine)
+    probes = LinearProbes(config, trial_store, ModelStore(directory, objective.publish), engine)
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
-        model_store=model_store,
+        model_store=probes.model_store,
         engine=engine,
         rule=rule,
-        space=_space(config, search_data, offered.sizes),
+        space=space,
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
         linear_probes=probes if wants_probe(config) and objective.probes else None,
+        rivals=rivals,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
     _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
+    said = _said(config, search_data, proof, offered, (repeats, *on_rivals, storage_note(url)))
     notes = resume.other_versions(before, search_data.plugins)
-    alone = ON_FEATURES if trains_on_features(config) else None
-    few = few_images(config, search_data.train_images, offered.sizes)
-    said = _said(search_data, proof, alone, offered.notice, few, repeats, storage_note(url))
     return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
-def _space(config: SearchConfig, data: SearchData, sizes: tuple[int, ...] | None = None) -> Space:
-    return make_space(config, data.train_images, data.dimensions, sizes, data.default_lr)
-
-
-def _said(search_data: SearchData, proof: Proof, *notices: str | None) -> tuple[str, ...]:
+def _said(
+    config: SearchConfig,
+    search_data: SearchData,
+    proof: Proof,
+    offered: BatchSizeCandidates,
+    further: Sequence[str | None],
+) -> tuple[str, ...]:
+    """Return the notes for the user before the first trial."""
+    few = few_images(config, search_data.train_images, offered.sizes)
+    notices = (ON_FEATURES if trains_on_features(config) else None, offered.notice, few, *further)
     return (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
+
+
+def _space(config: SearchConfig, search_data: SearchData, offered: Sequence[int] | None) -> Space:
+    images, extra = search_data.train_images, search_data.dimensions
+    return make_space(config, images, extra, offered, search_data.default_lr, search_data.optimizers)
 
 
 def _rule(
@@ -137,8 +150,9 @@ def _rule(
     pruner = "none" if trains_on_features(config) else config.pruner
     rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, plugins)
     first = trial_store.about().get("first_rung")
+    trials = config.trials + len(trial_store.rivals())
     resume.require_same_rungs(
-        trial_store.progress_list(), rule.rung_resources, config.trials, where=str(directory), first_rung=first
+        trial_store.progress_list(), rule.rung_resources, trials, where=str(directory), first_rung=first
     )
     return rule
 
@@ -266,7 +280,8 @@ def _agree(
     trial_store.unnamed = resume.first_of_several(config.backbones)
     where = trial_store.shown_url if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # without the storage, which may hold a password
-    kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
+    given = sorted(config.model_fields_set.intersection(PUBLISHED))
+    kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked, "given": given}
     return config, search_data, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 

@@ -7,7 +7,7 @@ reported again. A kill in between leaves the trackers without that epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class StudyFollower:
     name: str
     directory: Path
     records: Callable[[], Sequence[TrialRecord]]
+    #: the settings that a trial with these parameters has beside those that all share
+    own_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda params: {}
     _runs: dict[int, Follower] = field(default_factory=dict)
     #: epochs that are not in the storage, because their loss is not finite; reported with the trial's end
     _held: dict[int, EpochResult] = field(default_factory=dict)
@@ -68,7 +70,9 @@ class StudyFollower:
     def _settings(self, number: int) -> dict[str, Any]:
         shared = self.config.model_dump(mode="json", include=set(Settings.model_fields))
         seed = derive_seed(self.config.seed, "trial", number)
-        return {**shared, "backbone": self.config.backbones[0], **self.records()[number].params, "seed": seed}
+        trial = self.records()[number]
+        own = {**self.own_settings(trial.params), **(trial.rival or {})}
+        return {**shared, "backbone": self.config.backbones[0], **own, **trial.params, "seed": seed}
 
     def _end(self, event: TrialEnded) -> None:
         follower = self._run(event.number, event.epochs)

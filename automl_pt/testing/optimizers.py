@@ -50,6 +50,8 @@ def _check_fields(optimizer: Optimizer) -> TrainConfig:
     except ValueError as error:
         expect(False, "published values are within the ranges of the settings", came=str(error)[:500], look=look)
         raise
+    unknown = sorted(set(optimizer.fine_tuning) - set(PUBLISHED))
+    expect(not unknown, rule.replace("published", "fine_tuning", 1), came=", ".join(unknown), look=look)
     lr = config.lr
     for name, (low, high) in (("search_lr", optimizer.search_lr), ("fine_tuning_lr", optimizer.fine_tuning_lr)):
         right = 0 < low <= high < math.inf

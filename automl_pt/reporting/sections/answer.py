@@ -1,4 +1,4 @@
-"""The answer in three sentences: which model, how good on what, and whether its lead is more than noise."""
+"""The answer: which model, what the search gained, how good it is on what, whether its lead is more than noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Se
     if best is None or best.value is None:
         return {"sentences": _nothing(report), "inside_noise": None, "more": []}
     inside = report.comparison["inside_noise"] if report.comparison else None
-    sentences = [_which(report, best), _good(report, best, judged), _lead(report, best)]
+    gain = [report.gain.sentence()] if report.gain is not None else []
+    sentences = [_which(report, best), *gain, _good(report, best, judged), _lead(report, best)]
     more = [*_by_objective(report, best), *extras_lines(report.made)]
     return {"sentences": sentences, "inside_noise": inside, "more": more}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ _PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial"}
 def study_repeat(report: StudyReport) -> Section:
     """Give the settings of the whole search as a file to run again, and those of its best trial."""
     directory = Path(report.directory)
-    asked = read_object(directory / "study.json").get("asked")
+    found = read_object(directory / "study.json")
+    asked, given = found.get("asked"), found.get("given")
     commands = []
     if isinstance(asked, dict):
-        commands = [_as_file("search", SearchConfig, asked)]
+        commands = [_as_file("search", SearchConfig, asked, given if isinstance(given, list) else ())]
     record = _record(directory / "trials" / str(report.best.number)) if report.best is not None else {}
     if not record and not commands:
         return missing("No trial has left the record of its settings.")
@@ -62,18 +63,20 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any]) -> dict[str, Any]:
+def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
     """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are.
 
     But for JSON's pairs of escapes for characters such as emoji, which TOML refuses. What an optimiser publishes is
-    written whatever it is: what is not in the file would have the published value.
+    written whatever it is: what is not in the file would have the published value. Where optimisers are searched each
+    trial has its own, and of these settings the `given` ones alone are written.
     """
-    published = PUBLISHED if asked.get("optimizer", "sgd") != "sgd" else ()
+    own = any(str(entry).startswith("optimizer=") for entry in asked.get("search") or ())
+    published = given if own else PUBLISHED if asked.get("optimizer", "sgd") != "sgd" else ()
     lines = [
         f"{name} = {written(value) if name == 'transforms' else json.dumps(value, ensure_ascii=False)}"
         for name, value in asked.items()
         if name in kind.model_fields and name not in _PLACE and value is not None
-        if name in published or not _is_default(kind, name, value)
+        if name in published or not (own and name in PUBLISHED) and not _is_default(kind, name, value)
     ]
     what = (
         f"As a file settings.toml, for `automl-pt {command} --config settings.toml`; what is not in it has its default:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from automl_pt.reporting.sections import Section, missing
@@ -35,7 +36,20 @@ def space_section(report: StudyReport) -> Section:
         f"{f'Searched: {report.searched}. ' if report.searched else ''}Colour: {measure}. The ring is the best trial"
         + ("; crosses have no finite loss." if len(losses) < len(trials) else ".")
     )
-    return {"measure": measure, "points": points, "note": note, "importance": importance(trials, losses)}
+    searched = (trial for trial in trials if trial.rival is None)
+    found = importance([_on_own_scale(trial, report.lr_ranges) for trial in searched], losses)
+    if report.lr_ranges and "note" in found:
+        found["note"] += " The learning rate counts by its place in the range of the trial's optimiser."
+    return {"measure": measure, "points": points, "note": note, "importance": found}
+
+
+def _on_own_scale(trial: TrialRecord, ranges: Mapping[str, tuple[float, float]]) -> TrialRecord:
+    """Replace a learning rate by its place in its optimiser's range, from 0 to 1 on a log scale."""
+    own = ranges.get(str(trial.params.get("optimizer")))
+    if own is None or not 0 < own[0] < own[1]:
+        return trial
+    place = math.log(trial.params["lr"] / own[0]) / math.log(own[1] / own[0])
+    return replace(trial, params={**trial.params, "lr": place})
 
 
 def comparable(trials: Sequence[TrialRecord]) -> tuple[str, dict[int, float]]:

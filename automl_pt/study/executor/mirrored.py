@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automl_pt.core.json_reader import parse_json
 from automl_pt.data.by_content import read_pool
 from automl_pt.study.executor.base import Answer, Call, Engine, ExecutorJob, Place, Report, TrialSpec
 from automl_pt.study.executor.calls import did_not_return, failed, from_plain

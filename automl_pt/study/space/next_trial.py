@@ -14,9 +14,11 @@ from automl_pt.study.executor import failures
 from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.records import ProbeRecord
+from automl_pt.study.rivals import Rival
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import outcome
+from automl_pt.study.store.attributes import rival as rival_of
 from automl_pt.study.store.trials import TrialStore
 
 OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
@@ -48,26 +50,48 @@ def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
     return watched
 
 
-def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int, suggest: Suggest = suggest) -> int:
+def add_trial(
+    trial_store: TrialStore,
+    space: Space,
+    rule: Rule,
+    seed: int,
+    suggest: Suggest = suggest,
+    rivals: Sequence[Rival] = (),
+) -> int:
     """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again.
 
-    Trial 0 is the documented default, whatever the sampler.
+    Trial 0 is the documented default, whatever the sampler; the rivals that the study lacks follow. The sampler sees
+    neither them nor their numbers, so that it asks for the same points with and without them.
     """
     trials, smaller = trial_store.trials(), space
     for trial in trials:
         ended = outcome(trial)
         if ended is not None and ended.reason == OUT_OF_MEMORY:
             smaller = smaller.without(trial.params["batch_size"])
-    known = {trial.number: trial_store.params(trial) for trial in trials}
-    ranking = rule.ranking(trial_store.progress_list())
-    params = suggest(smaller, known, ranking, seed=seed, number=len(trials)) if trials else smaller.default()
+    there = trial_store.rivals()
+    for rival in rivals if trials else ():
+        if rival.name not in there:
+            return rival.add(trial_store, smaller)
+    taken = [trial.number for trial in trials if rival_of(trial) is not None]
+    seen = {trial.number: trial.number - sum(number < trial.number for number in taken) for trial in trials}
+    known = {seen[trial.number]: trial_store.params(trial) for trial in trials if trial.number not in taken}
+    ranking = [seen[number] for number in rule.ranking(trial_store.progress_list()) if number not in taken]
+    params = suggest(smaller, known, ranking, seed=seed, number=len(known)) if trials else smaller.default()
     return trial_store.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
 def trial_config(
-    config: SearchConfig, space: Space, number: int, params: Mapping[str, Any], probes: Sequence[ProbeRecord] = ()
+    config: SearchConfig,
+    space: Space,
+    number: int,
+    params: Mapping[str, Any],
+    probes: Sequence[ProbeRecord] = (),
+    rival: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """Return the settings of a trial's run, which starts from its backbone's probe if there is one."""
+    """Return the settings of a trial's run, which starts from its backbone's probe if there is one.
+
+    `rival` are those of a rival, which count before the searched ones.
+    """
     backbone = params.get("backbone", space.backbones[0])
     return config.trial(
         backbone=backbone,
@@ -76,5 +100,5 @@ def trial_config(
         seed=derive_seed(config.seed, "trial", number),
         backbone_options=space.options(params),
         head="probe" if starts_at_probe(config, backbone, probes) else "new",
-        searched=space.settings(params),
+        searched={**space.settings(params), **(rival or {})},
     )

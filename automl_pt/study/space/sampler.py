@@ -85,20 +85,43 @@ def _ask_tpe(
         study.add_trial(_told(space, values, distributions, places.get(number)))
     for _ in range(CANDIDATES):
         found = _plain(space, study.ask(distributions).params)
-        if space.lr[0] <= found["lr"] <= space.lr[1]:
+        low, high = space.lr_range(found)
+        if low <= found["lr"] <= high:
             break
-    return {**found, "lr": min(space.lr[1], max(space.lr[0], found["lr"]))}
+    return {**found, "lr": min(high, max(low, found["lr"]))}
 
 
 def _coordinates(space: Space) -> dict[str, BaseDistribution]:
     scales = [(size / DEFAULT_BATCH_SIZE) ** EXPONENT for size in space.batch_sizes]
     found: dict[str, BaseDistribution] = {
-        "rate": FloatDistribution(space.lr[0] / max(scales), space.lr[1] / min(scales), log=True),
+        "rate": _rates(space, max(scales), min(scales)),
         "size": IntDistribution(0, len(space.batch_sizes) - 1),
     }
     if space.names_backbone or len(space.backbones) > 1:
         found["backbone"] = CategoricalDistribution(space.backbones)
     return found | {dimension.name: dimension.distribution for dimension in space.extra}
+
+
+def _rates(space: Space, most: float, least: float) -> FloatDistribution:
+    """Return the rates of batch size 16, where `most` and `least` are the largest and smallest factor of a batch size.
+
+    Where optimisers are searched they are places in the range of the trial's own optimiser, so that the sampler
+    compares like with like.
+    """
+    if not space.optimizers:
+        return FloatDistribution(space.lr[0] / most, space.lr[1] / least, log=True)
+    ranges = [own.lr for own in space.optimizers.values()]
+    lowest = min(_place(own[0] / most, own) for own in ranges)
+    return FloatDistribution(lowest, max(_place(own[1] / least, own) for own in ranges))
+
+
+def _place(rate: float, lr: tuple[float, float]) -> float:
+    """Return where a rate lies in a range on a log scale: from 0 to 1, and beyond where it lies outside."""
+    return math.log(rate / lr[0]) / (math.log(lr[1] / lr[0]) or 1.0)
+
+
+def _rate_at(place: float, lr: tuple[float, float]) -> float:
+    return lr[0] * math.exp(place * (math.log(lr[1] / lr[0]) or 1.0))
 
 
 def _told(
@@ -107,6 +130,7 @@ def _told(
     sizes = space.batch_sizes
     size = min(range(len(sizes)), key=lambda index: abs(math.log(sizes[index] / values["batch_size"])))
     rate = values["lr"] / (values["batch_size"] / DEFAULT_BATCH_SIZE) ** EXPONENT
+    rate = _place(rate, space.lr_range(values)) if space.optimizers else rate
     bounds = distributions["rate"]
     assert isinstance(bounds, FloatDistribution)
     known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
@@ -120,7 +144,8 @@ def _told(
 
 def _plain(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
     batch_size = space.batch_sizes[found["size"]]
-    lr = found["rate"] * (batch_size / DEFAULT_BATCH_SIZE) ** EXPONENT
+    rate = _rate_at(found["rate"], space.lr_range(found)) if space.optimizers else found["rate"]
+    lr = rate * (batch_size / DEFAULT_BATCH_SIZE) ** EXPONENT
     plain = {"lr": lr, "batch_size": batch_size}
     plain |= {"backbone": found["backbone"]} if "backbone" in found else {}
     own = space.own(found.get("backbone", space.backbones[0]))

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbones.options import told
 from automl_pt.core.errors import ConfigError
+from automl_pt.core.text import printable
+from automl_pt.optimizer import Optimizer
+from automl_pt.runs.published import DEFAULT_LR, published_lr, published_values
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from automl_pt.config import SearchConfig
+    from automl_pt.plugins.manager import Plugins
     from automl_pt.study.space.dimensions import Dimension
 
-DEFAULT_LR = 0.001
 DEFAULT_BATCH_SIZE = 16
 OFFERED = tuple(2**power for power in range(3, 9))
 #: optimiser steps that a batch size must leave per run: with fewer, the best of ten sets of trials were 0 to 79 %
 #: worse, and once 4 % better (docs/evidence/search.md)
 STEPS = 100
+
+
+@dataclass(frozen=True)
+class OptimizerSpace:
+    """What the trials of one of several optimisers have: learning rates from low to high, and published settings.
+
+    `settings` are those that the user did not give, `default_lr` is the rate that it publishes.
+    """
+
+    lr: tuple[float, float]
+    default_lr: float
+    settings: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {"lr": list(self.lr), "default_lr": self.default_lr, "settings": dict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,8 @@ class Space:
     names_backbone: bool = False
     #: the learning rate of trial 0, where the range holds it
     default_lr: float = DEFAULT_LR
+    #: where optimisers are searched, what the trials of each have; `lr` then holds the range of each
+    optimizers: Mapping[str, OptimizerSpace] = field(default_factory=dict)
 
     def only(self, backbones: Sequence[str]) -> Space:
         """Return the ranges with those of the backbones alone, of which trial 0 has the first."""
@@ -48,10 +69,11 @@ class Space:
 
     def text(self) -> str:
         """Describe the search space in words."""
-        low, high = self.lr
         sizes = ", ".join(map(str, self.batch_sizes))
+        ranges = {own.lr for own in self.optimizers.values()}
+        rates = [f"{_range(own.lr)} with {printable(name)}" for name, own in self.optimizers.items()]
         parts = [
-            f"learning rate {low:g} to {high:g}" if low < high else f"learning rate {low:g} alone",
+            f"learning rate {_range(self.lr) if len(ranges) < 2 else ', '.join(rates)}",
             f"batch size {sizes}" if len(self.batch_sizes) > 1 else f"batch size {sizes} alone",
             *([f"backbone {', '.join(self.backbones)}"] if len(self.backbones) > 1 else []),
             *(dimension.words() for dimension in self.extra),
@@ -60,20 +82,34 @@ class Space:
 
     def default(self) -> dict[str, Any]:
         """Return trial 0: the documented defaults, or the nearest values in the ranges."""
-        low, high = self.lr
         batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
-        return self._params(
-            min(high, max(low, self.default_lr)), batch_size, self.backbones[0], [d.default for d in self.extra]
-        )
+        options = [dimension.default for dimension in self.extra]
+        own = self._own_optimizer(self._named(options))
+        low, high = self.lr if own is None else own.lr
+        lr = self.default_lr if own is None else own.default_lr
+        return self._params(min(high, max(low, lr)), batch_size, self.backbones[0], options)
 
     def at(self, unit: Sequence[float]) -> dict[str, Any]:
         """Map a point of the unit cube, of `axes` coordinates, to parameters, evenly on the scale of each."""
-        low, high = (math.log(bound) for bound in self.lr)
-        lr = min(self.lr[1], max(self.lr[0], math.exp(low + unit[0] * (high - low))))
+        options = [dimension.at(place) for dimension, place in zip(self.extra, unit[3:], strict=True)]
+        lowest, highest = self.lr_range(self._named(options))
+        low, high = math.log(lowest), math.log(highest)
+        lr = min(highest, max(lowest, math.exp(low + unit[0] * (high - low))))
         batch_size = self.batch_sizes[int(unit[1] * len(self.batch_sizes))]
         backbone = self.backbones[int(unit[2] * len(self.backbones))]
-        options = [dimension.at(place) for dimension, place in zip(self.extra, unit[3:], strict=True)]
         return self._params(lr, batch_size, backbone, options)
+
+    def lr_range(self, params: Mapping[str, Any]) -> tuple[float, float]:
+        """Return the learning rates of a trial with these parameters: where optimisers are searched, its own."""
+        own = self._own_optimizer(params)
+        return self.lr if own is None else own.lr
+
+    def _own_optimizer(self, params: Mapping[str, Any]) -> OptimizerSpace | None:
+        return self.optimizers.get(params["optimizer"]) if "optimizer" in params else None
+
+    def _named(self, options: Sequence[Any]) -> dict[str, Any]:
+        """Map the settings among `extra` to the values given in the same order."""
+        return {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone is None}
 
     def without(self, batch_size: int) -> Space:
         """Remove batch sizes from `batch_size` up, which did not fit in memory; the smallest always remains."""
@@ -94,8 +130,10 @@ class Space:
         return tuple(told(d.option, params[d.name]) for d in self.extra if d.backbone is not None and d.name in params)
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the searched settings of a trial's run besides learning rate and batch size."""
-        return {d.option: params[d.name] for d in self.extra if d.backbone is None and d.name in params}
+        """Return a trial's settings besides learning rate and batch size: its optimiser's, then the searched ones."""
+        own = self._own_optimizer(params)
+        published = {} if own is None else dict(own.settings)
+        return published | {d.option: params[d.name] for d in self.extra if d.backbone is None and d.name in params}
 
     def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
         """Describe the parameters, of one backbone's trial or of all, to Optuna's storage.
@@ -124,8 +162,9 @@ class Space:
         wanted |= {"backbone"} if self.names_backbone or len(self.backbones) > 1 else set()
         if params.keys() != wanted:
             return f"the settings {sorted(params.keys())}, which have to be {sorted(wanted)}"
-        if not isinstance(params["lr"], float) or not self.lr[0] <= params["lr"] <= self.lr[1]:
-            return f"lr {params['lr']!r}, which is not from {self.lr[0]:g} to {self.lr[1]:g}"
+        low, high = self.lr_range(params)
+        if not isinstance(params["lr"], float) or not low <= params["lr"] <= high:
+            return f"lr {params['lr']!r}, which is not from {low:g} to {high:g}"
         if params["batch_size"] not in self.batch_sizes:
             return f"batch_size {params['batch_size']!r}, which is not one of {', '.join(map(str, self.batch_sizes))}"
         wrong = [d for d in self.own(backbone) if not d.holds(params[d.name])]
@@ -135,6 +174,24 @@ class Space:
         plain: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
         own = {d.name: value for d, value in zip(self.extra, options, strict=True) if d.backbone in (None, backbone)}
         return {**plain, **({"backbone": backbone} if self.names_backbone or len(self.backbones) > 1 else {}), **own}
+
+
+def _range(lr: tuple[float, float]) -> str:
+    return f"{lr[0]:g} to {lr[1]:g}" if lr[0] < lr[1] else f"{lr[0]:g} alone"
+
+
+def optimizer_spaces(config: SearchConfig, plugins: Plugins) -> dict[str, OptimizerSpace]:
+    """Return what the trials of each searched optimiser have; nothing where one optimiser is used."""
+    names = config.tried("optimizer")
+    if len(names) < 2:
+        return {}
+    found: dict[str, OptimizerSpace] = {}
+    for name in names:
+        optimizer = plugins.named(Optimizer, name)
+        own = optimizer.fine_tuning_lr if config.fine_tunes else optimizer.search_lr
+        lr = config.lr if "lr" in config.model_fields_set else own
+        found[name] = OptimizerSpace(lr, published_lr(optimizer), published_values(config, name, plugins))
+    return found
 
 
 def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
@@ -149,6 +206,7 @@ def make_space(
     extra: tuple[Dimension, ...] = (),
     offered: Sequence[int] | None = None,
     default_lr: float = DEFAULT_LR,
+    optimizers: Mapping[str, OptimizerSpace] | None = None,
 ) -> Space:
     """Return the study's ranges; batch sizes that the user did not give are those `offered`, or all the data allow.
 
@@ -163,8 +221,12 @@ def make_space(
     if config.search:
         from automl_pt.study.space.dimensions import setting_dimensions
 
-        extra += setting_dimensions(config.entries, config)
-    return Space(config.lr, sizes, tuple(dict.fromkeys(config.backbones)), extra, default_lr=default_lr)
+        first = next(iter((optimizers or {}).values()), None)
+        first = (optimizers or {}).get(config.optimizer, first)
+        published = {} if first is None else dict(first.settings)
+        extra += setting_dimensions(config.entries, config.model_copy(update=published))
+    backbones = tuple(dict.fromkeys(config.backbones))
+    return Space(config.lr, sizes, backbones, extra, default_lr=default_lr, optimizers=optimizers or {})
 
 
 def require_batch_sizes(config: SearchConfig, train_images: int) -> None:

@@ -20,6 +20,8 @@ PROXY_SECONDS = "probe_seconds"
 BACKBONE = "backbone"
 #: on what kind of machine it ran last, where an executor says so
 MACHINE = "machine"
+#: of a rival: the optimiser and its published settings, see `Rival`
+RIVAL = "rival"
 NOBODY = ""
 
 
@@ -88,7 +90,15 @@ def proxy_seconds(trial: FrozenTrial) -> dict[float, float]:
 def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:
     """Return a trial's parameters; `unnamed` is the backbone of trials created when it was the only one."""
     backbone = trial.params.get(BACKBONE) or trial.user_attrs.get(BACKBONE) or unnamed
-    return {**trial.params, **({BACKBONE: backbone} if backbone else {})}
+    own = rival(trial)
+    named = {} if own is None else {"optimizer": own["optimizer"]}
+    return {**trial.params, **named, **({BACKBONE: backbone} if backbone else {})}
+
+
+def rival(trial: FrozenTrial) -> dict[str, Any] | None:
+    """Return the settings of a trial that is a rival, its optimiser among them; None for any other trial."""
+    found = trial.user_attrs.get(RIVAL)
+    return None if found is None else dict(found)
 
 
 def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
@@ -108,4 +118,5 @@ def record(trial: FrozenTrial, unnamed: str | None = None) -> TrialRecord:
         machine=trial.user_attrs.get(MACHINE),
         metrics=ended.metrics,
         cost=ended.cost if ended.cost is not None else ended.value,
+        rival=rival(trial),
     )

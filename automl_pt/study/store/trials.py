@@ -38,6 +38,7 @@ from automl_pt.study.store.attributes import (
     is_ours,
     params_of,
     record,
+    rival,
     trial_progress,
 )
 from automl_pt.study.store.backends import retrying
@@ -143,9 +144,18 @@ class TrialStore:
         """Return a trial's parameters, including its backbone if the study has several."""
         return params_of(trial, self.unnamed)
 
-    def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
-        """Create a trial of ours; return its number."""
-        template = self._template(dict(params), dict(distributions))
+    def rivals(self) -> list[str]:
+        """Return the optimisers of the rivals that the study has."""
+        return [str(own["optimizer"]) for trial in self.trials() if (own := rival(trial)) is not None]
+
+    def add(
+        self,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Create a trial of ours, with further attributes; return its number."""
+        template = self._template(dict(params), dict(distributions), dict(attributes or {}))
         before, attempts = set(self._trials), count()
 
         def create() -> int:
@@ -173,9 +183,11 @@ class TrialStore:
             self._ids[number] = retrying(lambda: find(self.study_id, number))
         return self._ids[number]
 
-    def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    def _template(
+        self, params: dict[str, Any], distributions: dict[str, BaseDistribution], attributes: dict[str, Any]
+    ) -> FrozenTrial:
         """Describe a new trial to Optuna, which requires the same choices for a parameter as it received first."""
-        attributes: dict[str, Any] = {OWNER: self.presence.owner}
+        attributes[OWNER] = self.presence.owner
         told = (trial.distributions[BACKBONE] for trial in self.trials() if BACKBONE in trial.distributions)
         first = next(told, None)
         if isinstance(first, CategoricalDistribution) and BACKBONE in params:

@@ -1,0 +1,200 @@
+"""Rivals: published settings that compete untuned, and what the report says that the search gained over them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_search_images import search as search_images
+from toy_trial import TOY
+
+from automl_pt.api.search import steps
+from automl_pt.cli.report import command as report_command
+from automl_pt.cli.search_display import describe, result_lines
+from automl_pt.config import SearchConfig, make
+from automl_pt.core.errors import ConfigError, UnknownNameError
+from automl_pt.plugins.manager import load_plugins
+from automl_pt.reporting.sections.answer import study_answer
+from automl_pt.reporting.sections.space import space_section
+from automl_pt.reporting.study import read_study
+from automl_pt.study import events
+from automl_pt.study.records import Gain, StudyResult, TrialRecord
+from automl_pt.study.rivals import best_unsearched, gain_over, make_rivals
+from automl_pt.study.space.space import make_space, optimizer_spaces
+
+PLUGINS = load_plugins()
+
+
+def config(**given: Any) -> SearchConfig:
+    return make(SearchConfig, {"dataset": "plain", "epochs": 5, "trials": 6, "workers": 0, **given})
+
+
+def search(directory: Path, **given: Any) -> tuple[StudyResult, list[events.Event]]:
+    told = list(steps(config(**given), directory, objective=TOY))
+    assert isinstance(told[-1], events.Finished)
+    return told[-1].result, told
+
+
+def rivals_of(asked: SearchConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    space = make_space(asked, 2000, optimizers=optimizer_spaces(asked, PLUGINS))
+    found, notes = make_rivals(asked, space, PLUGINS)
+    return {rival.name: {**rival.settings, "lr": rival.lr} for rival in found}, notes
+
+
+@pytest.mark.parametrize(
+    ("given", "rivals"),
+    [
+        ({}, ()),
+        ({"rivals": "none"}, ()),
+        ({"rivals": "adamw, sgd,adamw"}, ("adamw", "sgd")),
+        ({"rivals": ["adamw"]}, ("adamw",)),
+    ],
+)
+def test_rivals_are_names_or_none(given: dict[str, Any], rivals: tuple[str, ...]) -> None:
+    assert config(**given).rivals == rivals
+
+
+def test_a_rival_that_nobody_registers_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown optimizer\n.*'adamv'\n.*did you mean 'adamw'"):
+        list(steps(config(rivals="adamv", dataset="/no/such/folder"), tmp_path / "study"))
+    with pytest.raises(ConfigError, match=r"rivals\.1: should be a valid string, got 3"):
+        config(rivals=["adamw", 3])
+    with pytest.raises(ConfigError, match="schedule-free-adamw needs one above 0"):
+        rivals_of(config(rivals="schedule-free-adamw", momentum=0.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "pretrained", "name", "wanted"),
+    [
+        ({}, False, "adamw", {"lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}),
+        ({}, True, "adamw", {"lr": 5e-5, "weight_decay": 1e-8, "schedule": "cosine"}),
+        ({"freeze": "backbone"}, True, "adamw", {"lr": 1e-3, "weight_decay": 1e-2}),
+        ({"weight_decay": 0.3}, True, "adamw", {"lr": 5e-5, "weight_decay": 0.3}),
+        ({"lr": (0.1, 0.2)}, False, "adamw", {"lr": 1e-3}),
+        ({}, False, "schedule-free-adamw", {"lr": 2.5e-3, "weight_decay": 0.0, "schedule": "constant"}),
+        ({"optimizer": "adamw"}, False, "sgd", {"lr": 1e-3, "weight_decay": 1e-4, "momentum": 0.9}),
+        ({"search": ["optimizer=adamw,schedule-free-adamw"]}, False, "sgd", {"lr": 1e-3, "weight_decay": 1e-4}),
+    ],
+)
+def test_a_rival_has_its_published_settings(
+    given: dict[str, Any], pretrained: bool, name: str, wanted: dict[str, Any]
+) -> None:
+    found, notes = rivals_of(config(rivals=name, **given).for_start(pretrained=pretrained))
+    assert wanted.items() <= found[name].items()
+    assert f"the rival {name} runs beside the trials, with its published lr {wanted['lr']:g}" in notes[0]
+
+
+def test_a_rival_that_is_trial_0_is_not_run_twice() -> None:
+    assert rivals_of(config(rivals="sgd")) == ({}, ["the rival sgd is trial 0 itself, and is not run twice"])
+
+
+def test_rivals_compete_beside_the_trials_which_stay_as_they_are(tmp_path: Path) -> None:
+    result, told = search(tmp_path / "toy", trials=12, rivals="schedule-free-adamw,adamw", lr=(0.01, 1.0))
+    bounded, _ = search(tmp_path / "bounded", trials=12, lr=(0.01, 1.0))
+    assert len(result.trials) == 14
+    rivals = {trial.number: trial for trial in result.trials if trial.rival is not None}
+    assert list(rivals) == [1, 2]
+    assert (rivals[1].params["lr"], rivals[1].params["optimizer"]) == (2.5e-3, "schedule-free-adamw")
+    assert rivals[2].rival is not None
+    assert rivals[2].rival["weight_decay"] == 0.01
+    others = [trial.params for trial in result.trials if trial.rival is None]
+    assert others[:10] == [trial.params for trial in bounded.trials][:10]
+    started = [line for event in told if isinstance(event, events.TrialStarted) for line in describe(event)]
+    assert [line for line in started if "trial 1 (rival) starts" in line]
+    assert all(trial.state in ("COMPLETE", "PRUNED") for trial in result.trials)
+
+
+def test_rivals_are_marked_and_the_first_paragraph_says_what_was_gained(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", trials=9, rivals="adamw")
+    report = read_study(tmp_path / "toy")
+    assert result.gain is not None
+    assert report.gain == result.gain
+    sentence = result.gain.sentence()
+    assert sentence.startswith("The search gained ")
+    assert sentence in study_answer(report, {})["sentences"][1]
+    assert sentence in result_lines(events.Finished(result))
+    assert json.loads(json.dumps(report.to_dict()))["gain"]["over"] == result.gain.over
+    assert json.loads((tmp_path / "toy" / "result.json").read_text())["gain"]["what"] == result.gain.what
+    shown = CliRunner().invoke(report_command, [str(tmp_path / "toy")], standalone_mode=False).stdout
+    assert " ".join(sentence.split()) in " ".join(shown.split())
+    assert "the rival adamw, untuned" in report.ended(report.trials[1])
+    assert {trial.params["optimizer"] for trial in report.trials} == {"sgd", "adamw"}
+    assert "optimizer" not in space_section(report)["importance"].get("shares", {})
+    again, _ = search(tmp_path / "toy", trials=9, rivals="adamw")
+    assert (again.gain, len(again.trials)) == (result.gain, 10)
+
+
+def test_rivals_may_join_a_study_later_and_stay(tmp_path: Path) -> None:
+    search(tmp_path / "toy", trials=3)
+    assert len(search(tmp_path / "toy", trials=3, rivals="adamw")[0].trials) == 4
+    without = search(tmp_path / "toy", trials=4)[0].trials
+    assert [trial.rival is not None for trial in without] == [False, False, False, True, False]
+
+
+def trial(number: int, loss: float | None, rival: str | None = None, **more: Any) -> TrialRecord:
+    state = "PRUNED" if loss is None else "COMPLETE"
+    own = None if rival is None else {"optimizer": rival}
+    return TrialRecord(number, state, {}, loss, 5, 1.0, "completed", {}, rival=own, **more)
+
+
+@pytest.mark.parametrize(
+    ("best", "records", "error", "said"),
+    [
+        (
+            2,
+            [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)],
+            0.01,
+            "gained 0.1000 over the rival adamw, trial 1",
+        ),
+        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.01, "error of 0.0100: more than noise."),
+        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.08, "inside the noise"),
+        (2, [trial(0, 0.4), trial(2, 0.3)], None, "over the default, trial 0, .* by the losses alone"),
+        (1, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.6)], None, "nothing: the best model is the rival adamw"),
+        (
+            0,
+            [trial(0, 0.5), trial(2, 0.6)],
+            None,
+            "gained nothing: the best model is the default, trial 0, which needs",
+        ),
+        (
+            2,
+            [
+                trial(0, None, ranks={0.5: 0.9}),
+                trial(1, None, "adamw", ranks={0.5: 0.8}),
+                trial(2, 0.3, ranks={0.5: 0.6}),
+            ],
+            None,
+            "gained 0.2000 over the rival adamw, trial 1, .* compared after 0.5 epochs; then it was pruned",
+        ),
+        (2, [trial(0, None, ranks={0.5: 0.9}), trial(2, 0.3)], None, "not known, because the two were never compared"),
+        (2, [trial(0, 0.2), trial(2, 0.3)], None, "By the loss, the search gained nothing over the default"),
+    ],
+)
+def test_the_gain_is_said_with_its_uncertainty(
+    best: int, records: list[TrialRecord], error: float | None, said: str
+) -> None:
+    over = best_unsearched(records)
+    assert over is not None
+    chosen = next(record for record in records if record.number == best)
+    sentence = gain_over(chosen, over, error).sentence()
+    assert re.search(said, sentence), sentence
+
+
+def test_a_gain_over_nothing_is_none() -> None:
+    assert best_unsearched([trial(3, 0.3)]) is None
+    probe = TrialRecord(-1, "COMPLETE", {}, 0.2, 1, 1.0, "probe", {})
+    assert "nothing: the best model is the probe" in gain_over(probe, trial(0, 0.5)).sentence()
+    assert Gain.from_dict({"best": 1, "over": 0, "what": "the default", "new": 3}).difference is None
+
+
+def test_a_real_rival_runs_its_optimizer(tiny_folder: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"rivals": ("adamw",), "trials": 2, "epochs": 1, "keep_models": 3}
+    result = search_images(tiny_folder, tmp_path / "study", **given)
+    made = json.loads((tmp_path / "study" / "trials" / "1" / "run.json").read_text())["config"]
+    assert (made["optimizer"], made["lr"], made["weight_decay"]) == ("adamw", 1e-3, 1e-2)
+    assert result.gain is not None
+    assert result.gain.gained_nothing or result.gain.standard_error is not None
