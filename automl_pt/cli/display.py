@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from automl_pt.cli.tables import percent
 from automl_pt.core.files import to_json
-from automl_pt.core.text import counted
+from automl_pt.core.text import counted, shown_path
 from automl_pt.model.directory import INFO, read_info
+from automl_pt.reporting.accuracy import wilson
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -25,10 +28,10 @@ if TYPE_CHECKING:
 #: what the reasons mean, for people
 REASONS = {
     "completed": "all epochs done",
-    "patience": "validation loss did not fall any more",
-    "diverged": "the loss is not finite: lower the learning rate",
+    "patience": "the validation loss stopped falling",
+    "diverged": "the loss is not finite; lower the learning rate",
     "pruned": "others did better",
-    "interrupted": "stopped on request; the same command goes on",
+    "interrupted": "stopped on request; run the same command to continue",
     "failed": "an error ended it",
 }
 
@@ -133,6 +136,7 @@ class LineDisplay(QuietDisplay):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._has_told = False
+        self._val_images = 0
 
     def network(self, start: Start) -> None:
         """Print what the network starts from."""
@@ -144,6 +148,7 @@ class LineDisplay(QuietDisplay):
         if not self._has_told:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
         counts = {str(split): count for split, count in data.manifest.counts().items()}
+        self._val_images = counts.get("val", 0)
         self.console.print(images_line(counts, len(data.manifest.classes), (size,)))
         self.console.print(escape(f"device:  {device}"))
         epochs = counted(config.epochs, "epoch")
@@ -159,7 +164,7 @@ class LineDisplay(QuietDisplay):
         average = "" if result.ema_val_loss is None else f" (moving average {result.ema_val_loss:.4f})"
         self.console.print(
             f"epoch {result.epoch}: train loss {result.train_loss:.4f}, val loss {result.val_loss:.4f}{average}, "
-            f"val accuracy {result.val_accuracy:.4f}, {result.images_per_second:.0f} images/s, "
+            f"val accuracy {percent(result.val_accuracy)}, {result.images_per_second:.0f} images/s, "
             f"data wait {100 * result.data_wait:.1f} %, {result.seconds:.1f} s{star}"
         )
         for note in result.notes:
@@ -174,9 +179,14 @@ class LineDisplay(QuietDisplay):
             kept = read_info(output)[0].metrics
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             self.console.print(
-                f"model: {escape(str(output))}, epoch {kept['epoch']}, val loss {_figure(kept['val_loss'])}, "
-                f"val accuracy {_figure(kept['val_accuracy'])}{weights}"
+                f"model: {escape(shown_path(output))}, epoch {kept['epoch']}, val loss {_figure(kept['val_loss'])}, "
+                f"val accuracy {percent(kept['val_accuracy'])}{self._interval(kept['val_accuracy'])}{weights}"
             )
+            self.console.print(escape(f"next:  automl-pt predict {shlex.quote(shown_path(output))} IMAGES"))
+
+    def _interval(self, accuracy: float | None) -> str:
+        found = wilson(accuracy, self._val_images) if accuracy is not None else None
+        return "" if found is None else f" (95 % interval {100 * found[0]:.1f} to {100 * found[1]:.1f} %)"
 
 
 class TerminalDisplay(LineDisplay):
@@ -214,5 +224,5 @@ def best_epoch(history: list[EpochResult]) -> EpochResult | None:
 
 
 def _figure(value: float | None) -> str:
-    """Write a figure of a model, in whose file null stands for what is not finite."""
+    """Write a figure of a model, in whose file null stands for a value that is not finite."""
     return "nan" if value is None else f"{value:.4f}"

@@ -122,7 +122,8 @@ def _started(config: SearchConfig, subject: Subject, plugins: Plugins | None) ->
     """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()
     for start in subject.starts(config, plugins) if subject.starts is not None else ():
-        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
+        size = start.parameters
+        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text, size)
         pretrained.add(start.pretrained)
     if len(pretrained) > 1 and config.probe:
         yield Notice("no linear probe, because only some of the backbones start from pretrained weights")

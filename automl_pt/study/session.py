@@ -22,6 +22,7 @@ from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import Material
 from automl_pt.study.records import Comparison, StudyResult, TrialRecord
 from automl_pt.study.tracking import StudyFollower
+from automl_pt.training.device import choose_device, choose_precision
 
 #: seconds in which running trials may save when a search is interrupted
 GRACE = 5.0
@@ -62,6 +63,8 @@ class OpenStudy:
             image_sizes=self.material.image_sizes,
             device=", ".join(dict.fromkeys(devices_for(self.config))),
             searched=self.coordinator.space.text(),
+            precision=_precision(self.config),
+            timeout=self.config.timeout,
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
@@ -203,6 +206,11 @@ class OpenStudy:
         except AutomlError as error:  # such as of a trial that ran before its plugin was changed
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
+
+
+def _precision(config: SearchConfig) -> str:
+    """Return the number format in which trials run on the first of their devices."""
+    return choose_precision(config.precision, choose_device(devices_for(config)[0]))
 
 
 def _noted(result: StudyResult, note: str) -> StudyResult:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from toy_trial import TOY
 
-from automl_pt.cli.search_display import LiveView
+from automl_pt.cli.live_table import LiveView
 from automl_pt.config import SearchConfig
 from automl_pt.study.events import EpochDone, Finished, TrialEnded
 from automl_pt.study.search import steps
