@@ -33,7 +33,20 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.search import steps
 
 SECTIONS = (
-    *("answer", "trials", "curves", "space", "classes", "confusion", "mistakes", "saliency", "calibration", "check"),
+    *(
+        "answer",
+        "advice",
+        "forecast",
+        "trials",
+        "curves",
+        "space",
+        "classes",
+        "confusion",
+        "mistakes",
+        "saliency",
+        "calibration",
+        "check",
+    ),
     *("time", "repeat"),
 )
 
@@ -219,9 +232,9 @@ def test_data_that_vanished_are_said_to_be_gone(study: Path, searched: Path) -> 
         content = read_content(study)[1]
     finally:
         moved.rename(searched / "images")
-    assert "The data must exist" in content.values["classes"]["missing"]
+    assert "Folder or file not found" in content.values["classes"]["missing"]
     assert "trial" in content.values["answer"]["sentences"][0]
-    assert "The data must exist" in Page(render(content.values, content.pictures)).text
+    assert "Folder or file not found" in Page(render(content.values, content.pictures)).text
 
 
 def test_damaged_histories_are_left_out_and_named(study: Path) -> None:
@@ -246,7 +259,7 @@ def test_a_damaged_result_costs_no_more_than_it_tells(study: Path, runner: CliRu
 @pytest.mark.parametrize(
     ("dataset", "trials", "said"),
     [
-        ("plain", 1, "There was no second complete trial"),
+        ("plain", 1, "No second complete trial"),
         ("diverge-0", 1, "No trial has kept a model so far"),
         ("fail-0", 1, "All 1 trial failed, so that there is no model."),
     ],

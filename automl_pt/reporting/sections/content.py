@@ -10,11 +10,13 @@ from typing import Any
 from automl_pt import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
-from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
+from automl_pt.reporting.sections.advice import advice_section
 from automl_pt.reporting.sections.answer import run_answer, study_answer
 from automl_pt.reporting.sections.checked import check_section
+from automl_pt.reporting.sections.forecast import forecast_section
 from automl_pt.reporting.sections.judged import (
     Judged,
     calibration_section,
@@ -33,6 +35,7 @@ from automl_pt.study.executor.base import NO_CONTACT, Contact
 from automl_pt.training.result import EpochResult
 
 _LABELS = {
+    "advice": "What to try next",
     "trials": "Trials",
     "curves": "Learning curves",
     "space": "Search space",
@@ -42,6 +45,7 @@ _LABELS = {
     "saliency": "Where it looked",
     "calibration": "Calibration",
     "check": "Data check",
+    "forecast": "More images",
     "time": "Time",
     "repeat": "Repeat",
 }
@@ -60,9 +64,12 @@ def study_content(
         beside = manifest_beside(model)
         judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, contact=contact))
     images, shown = _of_images(judged, contact)
+    forecast = _forecast(report, judged, plugins, contact)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
+        "advice": advice_section(report, judged, forecast),
+        "forecast": forecast,
         "trials": trials_section(report),
         "curves": curves_section(report),
         "space": space_section(report),
@@ -98,8 +105,16 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
         "time": damage or attempt(lambda: run_time(run, history)),
         "repeat": attempt(lambda: run_repeat(run)),
     }
-    values["contents"] = [pair for pair in values["contents"] if pair[0] != "space"]
+    of_studies = ("space", "advice", "forecast")
+    values["contents"] = [pair for pair in values["contents"] if pair[0] not in of_studies]
     return Content(values, shown)
+
+
+def _forecast(report: StudyReport, judged: Judged | Section, plugins: Plugins | None, contact: Contact) -> Section:
+    if not isinstance(judged, Judged):
+        return judged
+    loaded = plugins if plugins is not None else load_plugins()
+    return attempt(lambda: forecast_section(report, judged.data, loaded, contact=contact))
 
 
 def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:
