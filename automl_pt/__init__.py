@@ -17,9 +17,9 @@ from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
 from automl_pt.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from automl_pt.api.search import search
     from automl_pt.model.load import load_model
     from automl_pt.runs.run import train
-    from automl_pt.study.search import search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
     "train",
 ]
 
-_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.study.search", "train": "automl_pt.runs.run"}
+_LAZY = {"load_model": "automl_pt.model.load", "search": "automl_pt.api.search", "train": "automl_pt.runs.run"}
 
 
 def __getattr__(name: str) -> Any:

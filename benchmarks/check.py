@@ -51,8 +51,8 @@ def compare(folder: str, environment: dict[str, str]) -> None:
     for _ in range(REPEATS):
         for kind, measure in (("command", command), ("check itself", itself)):
             with tempfile.TemporaryDirectory() as cache:
-                for turn in ("first", "second"):
-                    side = f"{kind}, {turn}"
+                for allocation_lock in ("first", "second"):
+                    side = f"{kind}, {allocation_lock}"
                     told = measure(folder, cache, environment)
                     read[side] = int(told["read"])
                     for unit in ("wall", "cpu"):

@@ -25,7 +25,7 @@ import torch
 from automl_pt.model.export import ENDINGS, Format, export_model
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.own_images import validation_images
-from automl_pt.model.parity import Images
+from automl_pt.model.parity import ParityImages
 from automl_pt.model.preprocessed import Stage
 from automl_pt.plugins.manager import load_plugins
 
@@ -70,7 +70,7 @@ def main() -> None:
     print(record.write("exports", backbone=model.info.backbone, images=len(images.sources), figures=found))
 
 
-def by_predict(run: Path, images: Images, model: Model, folder: Path) -> dict[str, Any]:
+def by_predict(run: Path, images: ParityImages, model: Model, folder: Path) -> dict[str, Any]:
     """Predict the files by the command."""
     names = "\0".join(str(Path(source).absolute()) for source in images.sources)
     words = ["predict", str(run), "-", "-0", "-o", str(folder / "p.csv"), "--no-temperature", "--device", "cpu"]
@@ -80,7 +80,7 @@ def by_predict(run: Path, images: Images, model: Model, folder: Path) -> dict[st
     return {"accuracy": float(np.mean(np.array(found) == np.array(images.labels)))}
 
 
-def by_readme(run: Path, images: Images, model: Model, folder: Path) -> dict[str, Any]:
+def by_readme(run: Path, images: ParityImages, model: Model, folder: Path) -> dict[str, Any]:
     """Load the weights as README.md says, without this package, and give them the normalised pixels."""
     pixels = model.pixels(images.sources)
     torch.save(model.info.preprocessing.normalise(torch.from_numpy(pixels)), folder / "x.pt")
@@ -94,7 +94,7 @@ def by_readme(run: Path, images: Images, model: Model, folder: Path) -> dict[str
     }
 
 
-def by_export(model: Model, images: Images, kind: Format, stage: Stage, folder: Path) -> dict[str, Any]:
+def by_export(model: Model, images: ParityImages, kind: Format, stage: Stage, folder: Path) -> dict[str, Any]:
     parity = export_model(model, folder / f"m{ENDINGS[kind]}", kind, images, preprocessing=stage)
     return {key: value for key, value in parity.to_dict().items() if key not in ("said", "bound")}
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from record import summary, write
 
+from automl_pt.api.search import run_search
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import run_search
 
 CLASSES, TRIALS, EPOCHS, REPEATS = 100, 64, 20, 5
 IMAGES = {"train": 10, "val": 50}

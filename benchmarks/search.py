@@ -29,15 +29,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from toy_trial import TOY  # noqa: E402
 
+from automl_pt.api.search import steps  # noqa: E402
 from automl_pt.config import SearchConfig  # noqa: E402
 from automl_pt.study.events import Finished  # noqa: E402
 from automl_pt.study.records import StudyResult  # noqa: E402
-from automl_pt.study.search import steps  # noqa: E402
 
 
 def search(directory: Path, *, toy: bool = True, **settings: Any) -> StudyResult:
     config = SearchConfig(**{"dataset": "plain", "workers": 0, **settings})
-    for event in steps(config, directory, subject=TOY if toy else None):
+    for event in steps(config, directory, objective=TOY if toy else None):
         if isinstance(event, Finished):
             return event.result
     raise AssertionError
@@ -66,7 +66,7 @@ def overhead() -> dict[str, Any]:
             run = steps(
                 SearchConfig(dataset="plain", workers=0, epochs=20, trials=16, pruner="none"),
                 Path(folder, "toy"),
-                subject=TOY,
+                objective=TOY,
             )
             next(run)
             opening.append(time.perf_counter() - began)

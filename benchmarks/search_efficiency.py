@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 import record
 
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.pruning.optuna_rules import PRUNERS
 from automl_pt.study.pruning.rungs import Rungs
 
@@ -39,10 +39,10 @@ PARTS = {"1/8": EIGHTH, "1/6": SIXTH, "1/4": QUARTER, "1/3": 1 / 3, "3/8": MORE,
 #: for which of them runs in miniature were measured, and the trials themselves
 IN_MINIATURE, ITSELF = (EIGHTH, SIXTH, QUARTER, MORE, HALF, MOST), (SIXTH, QUARTER, 1 / 3, HALF, 2 / 3)
 #: the epochs a rule gives to each trial, and those that its looks are worth
-Given = tuple[list[float], float]
+GivenWeights = tuple[list[float], float]
 IN_FULL = math.inf
 #: from a study's curves and its number of training images
-Rule = Callable[[list[dict], int], Given]
+Rule = Callable[[list[dict], int], GivenWeights]
 
 
 def finite(value: float | None) -> float:
@@ -67,38 +67,38 @@ def kept(trial: dict) -> float:
     return min(finite(loss) for loss in trial["raw"])
 
 
-def climb(rule: Rungs, trials: list[dict], kind: str = "miniature") -> Given:
+def climb(rule: Rungs, trials: list[dict], kind: str = "miniature") -> GivenWeights:
     """Let the rule itself decide; a trial whose loss is not finite at its rung is lost there."""
-    standings = [Standing(number, {}) for number in range(len(trials))]
+    progress_list = [TrialProgress(number, {}) for number in range(len(trials))]
     looks, moved = 0.0, True
-    small = [level for level in rule.levels if level < 1 and kind != "batch"]
+    small = [level for level in rule.rung_resources if level < 1 and kind != "batch"]
     while moved:
         moved = False
-        for number, one in enumerate(standings):
-            verdict = "promote" if one.epoch == 0 else rule.verdict(number, standings, len(trials))
+        for number, one in enumerate(progress_list):
+            verdict = "promote" if one.epoch == 0 else rule.verdict(number, progress_list, len(trials))
             if one.end is not None or verdict == "wait":
                 continue
             moved = True
             if verdict == "prune":
-                standings[number] = replace(one, end="pruned")
+                progress_list[number] = replace(one, end="pruned")
                 continue
-            level = rule.until(one.epoch)
-            if level == rule.levels[-1]:
-                standings[number] = replace(one, losses={int(level): kept(trials[number])}, end="finished")
+            level = rule.next_rung(one.epoch)
+            if level == rule.rung_resources[-1]:
+                progress_list[number] = replace(one, losses={int(level): kept(trials[number])}, end="finished")
                 continue
             # with "shared" only the looks before the last in miniature are
             is_shared = kind == "shared" and level in small[:-1]
             looks += SHARED_LOOK if is_shared else LOOK
             loss = score(trials[number], level, kind if is_shared or kind != "shared" else "miniature")
             ranks = {**one.ranks, level: loss}
-            standings[number] = replace(one, ranks=ranks, end=None if math.isfinite(loss) else "lost")
-    ends = [min(one.epoch, len(trial["raw"])) for one, trial in zip(standings, trials, strict=True)]
+            progress_list[number] = replace(one, ranks=ranks, end=None if math.isfinite(loss) else "lost")
+    ends = [min(one.epoch, len(trial["raw"])) for one, trial in zip(progress_list, trials, strict=True)]
     # each run in miniature begins at the beginning, and so does the trial
     own = [end if end >= 1 or not small else 0.0 for end in ends]
     return [mine + sum(level for level in small if level <= end) for mine, end in zip(own, ends, strict=True)], looks
 
 
-def of_optuna(name: str, trials: list[dict]) -> Given:
+def of_optuna(name: str, trials: list[dict]) -> GivenWeights:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     epochs = max(len(trial["raw"]) for trial in trials)
     # Hyperband draws a trial's bracket from the study's name: a fixed one makes the replay repeatable
@@ -129,28 +129,30 @@ class Climb:
     rungs: Rungs
     kind: str = "miniature"
 
-    def __call__(self, trials: list[dict], images: int) -> Given:
+    def __call__(self, trials: list[dict], images: int) -> GivenWeights:
         return climb(self.rungs, trials, self.kind)
 
     def is_measured(self, trials: list[dict]) -> bool:
         """Say whether the losses at its rungs within the first epoch are known of every trial."""
-        needed = [point for point in self.rungs.levels if point < 1]
+        needed = [point for point in self.rungs.rung_resources if point < 1]
         kinds = ["shared"] * (len(needed) - 1) + ["miniature"] if self.kind == "shared" else [self.kind] * len(needed)
         names = [next(name for name, place in PARTS.items() if place == point) for point in needed]
         found = zip(names, kinds, strict=True)
         return all(name in trial.get(WITHIN[kind], {}) for name, kind in found for trial in trials)
 
 
-def rungs(*levels: float, first: float, later: float = 1.6, margin: float = 0.03, kind: str = "miniature") -> Climb:
-    return Climb(Rungs(levels, (first, later), 2, margin), kind)
+def rungs(
+    *rung_resources: float, first: float, later: float = 1.6, margin: float = 0.03, kind: str = "miniature"
+) -> Climb:
+    return Climb(Rungs(rung_resources, (first, later), 2, margin), kind)
 
 
-def small(*levels: float, margin: float = 0.03) -> Climb:
-    return rungs(*levels, first=2.6, later=3, margin=margin)
+def small(*rung_resources: float, margin: float = 0.03) -> Climb:
+    return rungs(*rung_resources, first=2.6, later=3, margin=margin)
 
 
-def once(*levels: float) -> Climb:
-    return rungs(*levels, first=7.8, later=1)
+def once(*rung_resources: float) -> Climb:
+    return rungs(*rung_resources, first=7.8, later=1)
 
 
 RULES: dict[int, dict[str, Rule]] = {

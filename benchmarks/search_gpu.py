@@ -36,8 +36,8 @@ def seconds_of_plain(folder: Path, epochs: int, device: str, processes: int) -> 
 
 
 def seconds_of_search(folder: Path, epochs: int, trials: int, device: str, workers: int, pruner: str) -> float:
+    from automl_pt.api.search import run_search
     from automl_pt.config import SearchConfig
-    from automl_pt.study.search import run_search
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"

@@ -113,8 +113,8 @@ def run_optuna(folder: Path, epochs: int, trials: int, seed: int) -> float:
 
 
 def run_ours(folder: Path, epochs: int, trials: int, seed: int) -> float:
+    from automl_pt.api.search import run_search
     from automl_pt.config import SearchConfig
-    from automl_pt.study.search import run_search
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"

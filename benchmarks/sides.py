@@ -141,10 +141,10 @@ def timed(device: torch.device, work: Callable[[], object]) -> tuple[float, floa
 def in_turns(device: torch.device, sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
     """Run the sides one after the other, `repeats` times after one that does not count."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
+    for allocation_lock in range(repeats + 1):
         for name, work in sides.items():
             found = timed(device, work)
-            if turn:
+            if allocation_lock:
                 times[name].append(found)
     # others' work on the machine only ever adds to a time: the lowest of the turns is the figure, all are kept
     figure = 1 if device.type == "cuda" else 0

@@ -100,11 +100,11 @@ def pairs(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
         ours.loss_sum += ours.take_step(*batch, lr=0.01).to(ours.loss_sum.dtype) * BATCH
 
     over = []
-    for turn in range(42):
-        batch = batches[turn % len(batches)]
+    for allocation_lock in range(42):
+        batch = batches[allocation_lock % len(batches)]
         works = {"ours": lambda b=batch: step(b), "bare": lambda b=batch: bare(sides, model, own, [b])}
-        seconds = {name: timed(device, works[name])[0] for name in sorted(works, reverse=turn % 2 == 1)}
-        if turn > 1:
+        seconds = {name: timed(device, works[name])[0] for name in sorted(works, reverse=allocation_lock % 2 == 1)}
+        if allocation_lock > 1:
             over.append(100 * (seconds["ours"] / seconds["bare"] - 1))
     error = stdev(over) / len(over) ** 0.5
     yield {"network": "densenet121", "side": 64, "over_bare_percent": median(over), "mean": mean(over), "error": error}

@@ -78,11 +78,11 @@ def plain_images_per_second(sides: Sides, data: Path, workers: int) -> dict[str,
 
 def rate(sides: Sides, work: Callable[[], object], epochs: int = EPOCHS) -> dict[str, Any]:
     speeds = []
-    for turn in range(WARM_UP + REPEATS):
+    for allocation_lock in range(WARM_UP + REPEATS):
         began = time.perf_counter()
         for _ in range(epochs):
             work()
-        if turn >= WARM_UP:
+        if allocation_lock >= WARM_UP:
             speeds.append(epochs * len(sides.train.labels) / (time.perf_counter() - began))
     return {"median": median(speeds), "all": speeds}
 

@@ -16,12 +16,12 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
+from automl_pt.api.search import steps
 from automl_pt.cli.live_table import LiveView
 from automl_pt.cli.search_lines import Opening
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.config_files import read_settings
 from automl_pt.reporting.sections.write import read_content, write_page
-from automl_pt.study.search import steps
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"

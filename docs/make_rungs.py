@@ -54,8 +54,10 @@ def draw() -> str:
 def rungs() -> list[tuple[str, int]]:
     """Return the default rule's rungs: a label, and how many trials run up to it."""
     rule = Rungs.over(EPOCHS, IMAGES)
-    labels = [f"proxy run, {Fraction(level)} epoch" if level < 1 else f"epoch {level:.0f}" for level in rule.levels]
-    return [(label, rule.entrants(rung, TRIALS)) for rung, label in enumerate(labels)]
+    labels = [
+        f"proxy run, {Fraction(level)} epoch" if level < 1 else f"epoch {level:.0f}" for level in rule.rung_resources
+    ]
+    return [(label, rule.cohort_size(rung, TRIALS)) for rung, label in enumerate(labels)]
 
 
 def trial(place: int, stages: list[tuple[str, int]]) -> str:

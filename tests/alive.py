@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 
-def alive(device: str = "cpu", threads: int = 1, contact: Any = None) -> dict[str, float]:
+def alive(device: str = "cpu", threads: int = 1, caller: Any = None) -> dict[str, float]:
     """Return the parameters that are alive in this process, and its resident memory in MB (0 without /proc)."""
     gc.collect()
     found = sum(type(thing) is torch.nn.Parameter for thing in gc.get_objects())

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 
-from automl_pt.study.executor.base import Contact
+from automl_pt.study.executor.base import Caller
 
 
 def make(spec: object, should_stop: object) -> Iterator[None]:
     return iter(())
 
 
-def end(how: str, mark: str, device: str, threads: int, contact: Contact) -> int:
+def end(how: str, mark: str, device: str, threads: int, caller: Caller) -> int:
     """End this process, or not, as a plugin's network might; runs in a worker."""
     if how == "fork":
         for _ in range(2):
@@ -29,13 +29,13 @@ def end(how: str, mark: str, device: str, threads: int, contact: Contact) -> int
     if how == "slow":  # longer than the limit, but never silent for so long
         deadline = time.monotonic() + 2.5
         while time.monotonic() < deadline:
-            contact.alive()
+            caller.alive()
             time.sleep(0.05)
         return threads
     if how == "until stopped":
         print("until stopped", flush=True)
-        contact.tell("begun")
-        while not contact.should_stop():
+        caller.tell("begun")
+        while not caller.should_stop():
             time.sleep(0.05)
         return threads
     if how == "exit":

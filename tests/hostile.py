@@ -7,8 +7,8 @@ from pathlib import Path
 from conftest import draw_image
 from tiny_runs import write_plugin
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import steps
 
 CLASSES = (
     '"><img src=x onerror=alert(1)>',

@@ -18,9 +18,9 @@ from pathlib import Path
 from conftest import write_folder
 from test_search_images import PLUGIN
 
+from automl_pt.api import classifier_objective as classifier  # noqa: F401  # imported once, here, so that a kill costs little
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
-from automl_pt.study import classifier_objective as classifier  # noqa: F401  # imported once, here, so that a kill costs little
-from automl_pt.study.search import steps
 
 TRIALS, EPOCHS = 16, 9
 #: seconds that a child lives at most before it is killed; with worker processes most of them go into starting one

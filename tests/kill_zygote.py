@@ -14,8 +14,8 @@ from pathlib import Path
 
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import steps
 
 
 def child(directory: Path, trials: int, epochs: int, storage: str | None) -> int:
@@ -23,7 +23,7 @@ def child(directory: Path, trials: int, epochs: int, storage: str | None) -> int
     process = os.fork()
     if process == 0:
         config = SearchConfig(dataset="plain", epochs=epochs, trials=trials, workers=0, storage=storage)
-        for _ in steps(config, directory, subject=TOY):
+        for _ in steps(config, directory, objective=TOY):
             pass
         os._exit(0)
     return process

@@ -21,10 +21,10 @@ from automl_pt.config import SearchConfig
 from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import atomic_write, to_json, write_json
 from automl_pt.plugins.manager import Plugins
-from automl_pt.study.executor.base import Contact, Probe, TrialSpec
-from automl_pt.study.extras.extras import Ended, Maker
-from automl_pt.study.objective import Material, Subject
-from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.executor.base import Caller, ProxyRun, TrialSpec
+from automl_pt.study.extras.extras import Ended, MakeExtra
+from automl_pt.study.objective import Objective, SearchData
+from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.training.result import EpochResult
 
 
@@ -35,7 +35,7 @@ def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> f
     return 0.2 + 0.3 * distance + 1.5 * math.exp(-3 * epoch / epochs) + noise
 
 
-def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | Probe]:
+def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResult | ProxyRun]:
     path = spec.output / "history.jsonl"
     done = [EpochResult.from_dict(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
     for level in (point for point in spec.ranked_at if point < 1 and not done):
@@ -44,7 +44,7 @@ def make(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[EpochResu
             return
         config = spec.config
         loss = loss_at(config.lr, config.batch_size, config.seed, level, config.epochs)
-        yield Probe(level, math.nan if config.dataset == f"early-{spec.number}" else loss, 0.003)
+        yield ProxyRun(level, math.nan if config.dataset == f"early-{spec.number}" else loss, 0.003)
     yield from done
     if done and done[-1].reason is not None:
         return
@@ -98,11 +98,11 @@ def go_wrong(spec: TrialSpec, epoch: int) -> None:
         time.sleep(3600)
 
 
-def prepare(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> Material:
+def prepare(config: SearchConfig, manifest: Path, plugins: Plugins | None) -> SearchData:
     write_json(manifest, {"seed": config.seed})
     # so few that runs of 9 epochs are paused in their middle, so many that shorter ones are run in miniature twice
     images = 1500 if config.epochs >= 9 else 1800
-    return Material(images, 200, 0, f"toy-{config.seed}", make)
+    return SearchData(images, 200, 0, f"toy-{config.seed}", make)
 
 
 def publish(source: Path, target: Path) -> None:
@@ -115,17 +115,17 @@ def compare(
     runner_up: TrialRecord,
     directory: Path,
     plugins: Plugins | None,
-    contact: Contact,
-) -> Comparison | None:
+    caller: Caller,
+) -> ModelComparison | None:
     assert (directory / "trials" / str(best.number) / "model.json").exists()
     assert (directory / "trials" / str(runner_up.number) / "model.json").exists()
     assert best.value is not None
     assert runner_up.value is not None
-    return Comparison(best.number, runner_up.number, runner_up.value - best.value, 0.01, 200, inside_noise=False)
+    return ModelComparison(best.number, runner_up.number, runner_up.value - best.value, 0.01, 200, inside_noise=False)
 
 
 def measure(
-    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, contact: Contact
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, caller: Caller
 ) -> dict[str, float] | None:
     return None
 
@@ -134,10 +134,10 @@ def hostile(step: str, config: SearchConfig) -> None:
     """End this process, or not, where the dataset's name is `after,STEP-HOW,...`."""
     for named in config.dataset.split(",")[1:]:
         if named.startswith(f"{step}-"):
-            end(named.removeprefix(f"{step}-"), "", "cpu", 1, Contact())
+            end(named.removeprefix(f"{step}-"), "", "cpu", 1, Caller())
 
 
-def hostile_compare(config: SearchConfig, *given: Any) -> Comparison | None:
+def hostile_compare(config: SearchConfig, *given: Any) -> ModelComparison | None:
     hostile("compare", config)
     return compare(config, *given)
 
@@ -147,13 +147,13 @@ def hostile_measure(config: SearchConfig, *given: Any) -> dict[str, float]:
     return {"loss": 0.5, "accuracy": 0.75}
 
 
-def report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     hostile("report", config)
     atomic_write(directory / "report.html", "all is well")
     return directory / "report.html"
 
 
-def makers() -> Mapping[str, Maker]:
+def makers() -> Mapping[str, MakeExtra]:
     def ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
         yield f"ensemble: of {len(ended.trials)} trials"
         hostile("ensemble", ended.config)
@@ -162,7 +162,7 @@ def makers() -> Mapping[str, Maker]:
     return {"ensemble": ensemble}
 
 
-TOY = Subject("toy_trial:TOY", prepare, "toy_trial:make", publish, compare, measure)
-HOSTILE = Subject(
+TOY = Objective("toy_trial:TOY", prepare, "toy_trial:make", publish, compare, measure)
+HOSTILE = Objective(
     "toy_trial:HOSTILE", prepare, "toy_trial:make", publish, hostile_compare, hostile_measure, report, makers
 )

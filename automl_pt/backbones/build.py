@@ -22,7 +22,7 @@ from automl_pt.backbones.network_contract import (
 )
 from automl_pt.backbones.options import SIZE, takes_image_size
 from automl_pt.backbones.random_state import seed_all
-from automl_pt.backbones.weight_readings import Given
+from automl_pt.backbones.weight_readings import GivenWeights
 from automl_pt.backbones.weights import in_modules
 from automl_pt.core.errors import AutomlError, ConfigError, PluginError, WeightsError
 from automl_pt.core.out_of_memory import is_out_of_memory
@@ -36,7 +36,7 @@ def build_model(
     image_size: int,
     *,
     pretrained: bool = False,
-    weights: Path | Given | None = None,
+    weights: Path | GivenWeights | None = None,
     seed: int,
     prove: bool = True,
     tell: Callable[[str], None] = lambda text: None,
@@ -136,7 +136,7 @@ def _load(
     backbone: Backbone,
     num_classes: int,
     image_size: int,
-    weights: Path | Given,
+    weights: Path | GivenWeights,
     tell: Callable[[str], None],
 ) -> nn.Module:
     """Load `weights` into the network and adapt it; a head that they do not hold starts at zero."""

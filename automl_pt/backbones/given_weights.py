@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_pt.backbones.weight_readings import Given, Reading, readings
+from automl_pt.backbones.weight_readings import GivenWeights, Reading, readings
 from automl_pt.backbones.weights import has_any, in_modules, load_tensors, misfit_error, misfits, read_content
 from automl_pt.core.errors import WeightsError
 from automl_pt.core.text import few, printable
@@ -19,7 +19,7 @@ Convert = Callable[["nn.Module", Mapping[str, "Tensor"]], Mapping[str, "Tensor"]
 
 def load_given(
     model: nn.Module,
-    given: Given | Path,
+    given: GivenWeights | Path,
     backbone: str,
     heads: Sequence[str],
     convert: Convert | None,
@@ -32,7 +32,7 @@ def load_given(
     Published weights want the network as it was published, those of a model trained at this size the adapted one.
     Raises WeightsError, naming the nearest way of reading them, where none fits.
     """
-    given = given if isinstance(given, Given) else Given(given, read_content(given))
+    given = given if isinstance(given, GivenWeights) else GivenWeights(given, read_content(given))
     ways = list(readings(given.content))
     if not ways:
         raise _no_tensors(given)
@@ -67,7 +67,7 @@ def _converted(model: nn.Module, tensors: Mapping[str, Tensor], convert: Convert
 
 
 def _load(
-    model: nn.Module, reading: Reading, heads: Sequence[str], convert: Convert | None, given: Given
+    model: nn.Module, reading: Reading, heads: Sequence[str], convert: Convert | None, given: GivenWeights
 ) -> tuple[bool, list[str]]:
     tensors = _converted(model, reading.tensors, convert)
     has_head = load_tensors(model, tensors, heads)
@@ -93,7 +93,7 @@ def _of_the_head(
     yield f"the head is new: {few(shapes, 1)}" if shapes else "the head is new: the file has none for it"
 
 
-def _no_tensors(given: Given) -> WeightsError:
+def _no_tensors(given: GivenWeights) -> WeightsError:
     return WeightsError(
         "a file of weights holds no tensors by name",
         given=f"{printable(given.source)}: its entries are {few(given.content)}",

@@ -35,7 +35,7 @@ _PARTS = 6
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenWeights:
     """Weights somebody gave: where they are, what is there, and the backbone where a model directory names it."""
 
     source: Path

@@ -10,7 +10,7 @@ import pickletools
 from pathlib import Path
 from typing import Any
 
-from automl_pt.builtin.torchvision_parts import Part
+from automl_pt.builtin.torchvision_parts import DatasetPart
 from automl_pt.core.errors import InvalidDatasetError
 
 PIXELS = 3 * 32 * 32
@@ -20,7 +20,7 @@ _NUMBER = {"BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"}
 Token = str | int
 
 
-def read(kind: Any, root: Path, *, train: bool) -> Part:
+def read(kind: Any, root: Path, *, train: bool) -> DatasetPart:
     """Return the training or the test part of `kind`, torchvision's class; images are uint8 [32, 32, 3]."""
     import numpy as np
 
@@ -30,7 +30,7 @@ def read(kind: Any, root: Path, *, train: bool) -> Part:
         batch_images, batch_labels = read_batch(folder / name, len(names))
         images.append(batch_images)
         labels += batch_labels
-    return Part(list(np.concatenate(images)), labels, names)
+    return DatasetPart(list(np.concatenate(images)), labels, names)
 
 
 def download(kind: Any, root: Path) -> None:

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.builtin import cifar
-from automl_pt.builtin.torchvision_parts import Part, annotated_files, arrays, emnist, gtsrb, samples, stl10, svhn
+from automl_pt.builtin.torchvision_parts import (
+    DatasetPart,
+    annotated_files,
+    arrays,
+    emnist,
+    gtsrb,
+    samples,
+    stl10,
+    svhn,
+)
 from automl_pt.core.errors import AutomlError, InvalidDatasetError
 from automl_pt.dataset import Dataset, Hints, LabeledImages, Split
 from automl_pt.plugins.hookspecs import hookimpl
@@ -29,7 +38,7 @@ IN_THREE: Parts = {"train": {"split": "train"}, "val": {"split": "val"}, "test":
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownDataset:
     """A set of torchvision: its class there, the arguments for each split, and how its object is read.
 
     `read` is None for CIFAR, which torchvision would unpickle.
@@ -38,48 +47,48 @@ class Known:
     name: str
     description: str
     parts: Parts
-    read: Callable[[Any], Part] | None
+    read: Callable[[Any], DatasetPart] | None
     hints: Hints = field(default_factory=Hints)
     license: str | None = None
 
 
 TABLE = (
-    Known("CIFAR10", "60 000 photos, 32 px, 10 classes", BY_FLAG, None, Hints(image_size=32)),
-    Known("CIFAR100", "60 000 photos, 32 px, 100 classes", BY_FLAG, None, Hints(image_size=32)),
-    Known("DTD", "5640 textures, 47 classes; partition 1", IN_THREE, annotated_files),
-    Known(
+    KnownDataset("CIFAR10", "60 000 photos, 32 px, 10 classes", BY_FLAG, None, Hints(image_size=32)),
+    KnownDataset("CIFAR100", "60 000 photos, 32 px, 100 classes", BY_FLAG, None, Hints(image_size=32)),
+    KnownDataset("DTD", "5640 textures, 47 classes; partition 1", IN_THREE, annotated_files),
+    KnownDataset(
         "EMNIST",
         "131 600 handwritten letters and digits, 28 px, 47 classes (balanced)",
         {"train": {"split": "balanced", "train": True}, "test": {"split": "balanced", "train": False}},
         emnist,
         UNMIRRORED(image_size=28),
     ),
-    Known("EuroSAT", "27 000 satellite images, 64 px, 10 classes", {"train": {}}, samples, Hints(image_size=64), "MIT"),
-    Known("FGVCAircraft", "10 000 photos of aircraft, 100 variants", IN_THREE, annotated_files),
-    Known("FashionMNIST", "70 000 photos of clothes, 28 px, 10 classes", BY_FLAG, arrays, Hints(image_size=28), "MIT"),
-    Known("Flowers102", "8189 photos of flowers, 102 classes", IN_THREE, annotated_files),
-    Known("Food101", "101 000 photos of dishes, 101 classes", BY_NAME, annotated_files),
-    Known("GTSRB", "51 839 photos of traffic signs, 43 classes", BY_NAME, gtsrb, UNMIRRORED(image_size=48)),
-    Known(
+    KnownDataset("EuroSAT", "27 000 satellite images, 64 px, 10 classes", {"train": {}}, samples, Hints(image_size=64), "MIT"),
+    KnownDataset("FGVCAircraft", "10 000 photos of aircraft, 100 variants", IN_THREE, annotated_files),
+    KnownDataset("FashionMNIST", "70 000 photos of clothes, 28 px, 10 classes", BY_FLAG, arrays, Hints(image_size=28), "MIT"),
+    KnownDataset("Flowers102", "8189 photos of flowers, 102 classes", IN_THREE, annotated_files),
+    KnownDataset("Food101", "101 000 photos of dishes, 101 classes", BY_NAME, annotated_files),
+    KnownDataset("GTSRB", "51 839 photos of traffic signs, 43 classes", BY_NAME, gtsrb, UNMIRRORED(image_size=48)),
+    KnownDataset(
         "Imagenette",
         "13 394 photos, 10 classes of ImageNet",
         {"train": {"split": "train"}, "val": {"split": "val"}},
         samples,
     ),
-    Known(
+    KnownDataset(
         "KMNIST", "70 000 old Japanese letters, 28 px, 10 classes", BY_FLAG, arrays, UNMIRRORED(image_size=28),
         "CC-BY-SA-4.0",
     ),
-    Known("MNIST", "70 000 handwritten digits, 28 px, 10 classes", BY_FLAG, arrays, UNMIRRORED(image_size=28)),
-    Known(
+    KnownDataset("MNIST", "70 000 handwritten digits, 28 px, 10 classes", BY_FLAG, arrays, UNMIRRORED(image_size=28)),
+    KnownDataset(
         "OxfordIIITPet",
         "7349 photos of cats and dogs, 37 breeds",
         {"train": {"split": "trainval"}, "test": {"split": "test"}},
         annotated_files,
         license="CC-BY-SA-4.0",
     ),
-    Known("STL10", "13 000 photos, 96 px, 10 classes", BY_NAME, stl10, Hints(image_size=96)),
-    Known("SVHN", "99 289 house numbers, 32 px, 10 classes", BY_NAME, svhn, UNMIRRORED(image_size=32)),
+    KnownDataset("STL10", "13 000 photos, 96 px, 10 classes", BY_NAME, stl10, Hints(image_size=96)),
+    KnownDataset("SVHN", "99 289 house numbers, 32 px, 10 classes", BY_NAME, svhn, UNMIRRORED(image_size=32)),
 )  # fmt: skip
 
 
@@ -99,7 +108,7 @@ def register_datasets() -> list[Dataset]:
     ]
 
 
-def load(known: Known, root: Path | None) -> LabeledImages:
+def load(known: KnownDataset, root: Path | None) -> LabeledImages:
     """Return the images of all splits found under `root`; raise InvalidDatasetError when they are not there, whole."""
     folder = _folder(known, root)
     loaded = {split: _part(known, folder, arguments) for split, arguments in known.parts.items()}
@@ -118,7 +127,7 @@ def load(known: Known, root: Path | None) -> LabeledImages:
     )
 
 
-def download(known: Known, root: Path | None) -> None:
+def download(known: KnownDataset, root: Path | None) -> None:
     """Fetch the files into `root` with torchvision, unless they are there; raise InvalidDatasetError when it fails."""
     folder = _folder(known, root)
     try:
@@ -135,7 +144,7 @@ def download(known: Known, root: Path | None) -> None:
         ) from error
 
 
-def _part(known: Known, folder: Path, arguments: Mapping[str, Any]) -> Part:
+def _part(known: KnownDataset, folder: Path, arguments: Mapping[str, Any]) -> DatasetPart:
     try:
         if known.read is None:
             return cifar.read(_class(known), folder, **arguments)
@@ -150,13 +159,13 @@ def _part(known: Known, folder: Path, arguments: Mapping[str, Any]) -> Part:
         ) from error
 
 
-def _class(known: Known) -> Any:
+def _class(known: KnownDataset) -> Any:
     from torchvision import datasets
 
     return getattr(datasets, known.name)
 
 
-def _folder(known: Known, root: Path | None) -> Path:
+def _folder(known: KnownDataset, root: Path | None) -> Path:
     if root is None:
         raise InvalidDatasetError(
             "a dataset of torchvision needs the folder of its files",

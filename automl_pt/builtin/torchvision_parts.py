@@ -11,7 +11,7 @@ from automl_pt.core.errors import InvalidDatasetError
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetPart:
     """One split of a set: paths, or arrays uint8 [H, W] or [H, W, 3]; labels; class names; groups where there are."""
 
     images: Sequence[Any]
@@ -24,48 +24,48 @@ class Part:
         return [f"{index:06}" for index in range(len(self.labels))]
 
 
-def arrays(dataset: Any) -> Part:
+def arrays(dataset: Any) -> DatasetPart:
     """Read sets of MNIST's format: `data` uint8[N, H, W] and `targets`."""
-    return Part(dataset.data.numpy(), dataset.targets.tolist(), list(dataset.classes))
+    return DatasetPart(dataset.data.numpy(), dataset.targets.tolist(), list(dataset.classes))
 
 
-def emnist(dataset: Any) -> Part:
+def emnist(dataset: Any) -> DatasetPart:
     """Read EMNIST, whose published images have rows and columns swapped."""
-    return Part(dataset.data.transpose(1, 2).numpy(), dataset.targets.tolist(), list(dataset.classes))
+    return DatasetPart(dataset.data.transpose(1, 2).numpy(), dataset.targets.tolist(), list(dataset.classes))
 
 
-def svhn(dataset: Any) -> Part:
+def svhn(dataset: Any) -> DatasetPart:
     """Read SVHN: `data` uint8[N, 3, H, W], digits as labels."""
-    return Part(dataset.data.transpose(0, 2, 3, 1), dataset.labels.tolist(), [str(digit) for digit in range(10)])
+    return DatasetPart(dataset.data.transpose(0, 2, 3, 1), dataset.labels.tolist(), [str(digit) for digit in range(10)])
 
 
-def stl10(dataset: Any) -> Part:
+def stl10(dataset: Any) -> DatasetPart:
     """Read STL-10: `data` uint8[N, 3, H, W]."""
-    return Part(dataset.data.transpose(0, 2, 3, 1), dataset.labels.tolist(), list(dataset.classes))
+    return DatasetPart(dataset.data.transpose(0, 2, 3, 1), dataset.labels.tolist(), list(dataset.classes))
 
 
-def annotated_files(dataset: Any) -> Part:
+def annotated_files(dataset: Any) -> DatasetPart:
     """Read sets of image files whose labels stand in lists of their own."""
     # torchvision has no public name for either; the tests read a small set of each kind
     files = getattr(dataset, "_image_files", None) or dataset._images
-    return Part([Path(file) for file in files], list(dataset._labels), list(dataset.classes))
+    return DatasetPart([Path(file) for file in files], list(dataset._labels), list(dataset.classes))
 
 
-def samples(dataset: Any) -> Part:
+def samples(dataset: Any) -> DatasetPart:
     """Read sets of class folders: `samples` are pairs of path and label."""
     pairs = getattr(dataset, "samples", None) or dataset._samples
     # Imagenette gives each class a tuple of synonyms
     classes = [name if isinstance(name, str) else name[0] for name in dataset.classes]
-    return Part([Path(path) for path, _ in pairs], [label for _, label in pairs], classes)
+    return DatasetPart([Path(path) for path, _ in pairs], [label for _, label in pairs], classes)
 
 
-def gtsrb(dataset: Any) -> Part:
+def gtsrb(dataset: Any) -> DatasetPart:
     """Read GTSRB: PPM files; the 30 photos of one track in the training part are a group."""
     pairs = dataset._samples
     paths = [Path(path) for path, _ in pairs]
     # training files are called TRACK_FRAME.ppm within a class folder, test files by a number alone
     groups = [f"{label}/{path.stem.partition('_')[0]}" for path, (_, label) in zip(paths, pairs, strict=True)]
-    return Part(PpmFiles(paths), [label for _, label in pairs], [f"{label:02}" for label in range(43)], groups)
+    return DatasetPart(PpmFiles(paths), [label for _, label in pairs], [f"{label:02}" for label in range(43)], groups)
 
 
 class PpmFiles(Sequence[Any]):

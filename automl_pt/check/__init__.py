@@ -10,7 +10,7 @@ from automl_pt.check.alike import copies, near_copies
 from automl_pt.check.findings import Finding, Item, Level, finding, refuse
 from automl_pt.check.memory import open_memory
 from automl_pt.check.quick import quick_check
-from automl_pt.check.survey import Progress, Seen, survey
+from automl_pt.check.survey import Progress, SurveyedFile, survey
 from automl_pt.dataset import LabeledImages
 from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.left_out import suffix
@@ -24,7 +24,7 @@ _FAULTS = ("unreadable", "truncated", "empty", "huge")
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What a check found; `read` counts the files that had to be read, the others being remembered."""
 
     images: int
@@ -41,7 +41,7 @@ class Report:
         return all(found.level == "note" for found in self.findings)
 
 
-def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | None = None) -> Report:
+def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | None = None) -> CheckReport:
     """Decode every image whole, in parallel, and compare them; unchanged files are not read again.
 
     Images that cannot be decoded are a note, rather than a stop, while their share is at most `max_bad`, as training
@@ -65,7 +65,7 @@ def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | Non
     ]
     order: tuple[Level, ...] = ("stop", "falsify", "note")
     findings.sort(key=lambda found: order.index(found.level))
-    return Report(
+    return CheckReport(
         images=len(data),
         read=read,
         classes=dict(sorted(Counter(data.classes[label] for label in data.labels).items())),
@@ -76,7 +76,7 @@ def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | Non
     )
 
 
-def _faults(data: LabeledImages, seen: Sequence[Seen], max_bad: float) -> list[Finding]:
+def _faults(data: LabeledImages, seen: Sequence[SurveyedFile], max_bad: float) -> list[Finding]:
     bad = [one for one in seen if one.facts.fault]
     tested = [data.splits is not None and data.splits[one.index] == "test" for one in seen]
     images, lost = Counter(tested), Counter(tested[one.index] for one in bad)
@@ -89,12 +89,12 @@ def _faults(data: LabeledImages, seen: Sequence[Seen], max_bad: float) -> list[F
     ]
 
 
-def _lost_classes(data: LabeledImages, seen: Sequence[Seen]) -> list[Finding]:
+def _lost_classes(data: LabeledImages, seen: Sequence[SurveyedFile]) -> list[Finding]:
     alive = {data.labels[one.index] for one in seen if not one.facts.fault}
     return finding("lost class", [Item((name,)) for label, name in enumerate(data.classes) if label not in alive])
 
 
-def _forms(seen: Sequence[Seen]) -> list[Finding]:
+def _forms(seen: Sequence[SurveyedFile]) -> list[Finding]:
     whole = [one for one in seen if not one.facts.fault and one.facts.format]
     cases: dict[str, list[Item]] = {
         "wrong ending": [
@@ -115,7 +115,7 @@ def _forms(seen: Sequence[Seen]) -> list[Finding]:
     return [found for kind, items in cases.items() for found in finding(kind, items)]
 
 
-def _sizes(seen: Sequence[Seen]) -> list[Finding]:
+def _sizes(seen: Sequence[SurveyedFile]) -> list[Finding]:
     whole = [one for one in seen if not one.facts.fault]
     if not whole:
         return []

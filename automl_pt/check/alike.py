@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from automl_pt.check.findings import Finding, Item, finding
 from automl_pt.check.memory import Memory
-from automl_pt.check.survey import Seen
+from automl_pt.check.survey import SurveyedFile
 from automl_pt.dataset import LabeledImages
 
 #: more pairs of images than this are not compared: some minutes of work
@@ -19,9 +19,9 @@ PAIRS = "1"
 MAX_PAIRS = 10_000
 
 
-def copies(data: LabeledImages, seen: Sequence[Seen]) -> list[Finding]:
+def copies(data: LabeledImages, seen: Sequence[SurveyedFile]) -> list[Finding]:
     """Find files with equal content: under two classes, across splits, within one, or before a split is made."""
-    by_digest: dict[str, list[Seen]] = defaultdict(list)
+    by_digest: dict[str, list[SurveyedFile]] = defaultdict(list)
     for one in seen:
         if one.digest and not one.facts.fault:
             by_digest[one.digest].append(one)
@@ -33,7 +33,7 @@ def copies(data: LabeledImages, seen: Sequence[Seen]) -> list[Finding]:
     return [result for kind in kinds for result in finding(kind, found[kind])]
 
 
-def _kind_of_copies(data: LabeledImages, group: Sequence[Seen]) -> str:
+def _kind_of_copies(data: LabeledImages, group: Sequence[SurveyedFile]) -> str:
     if len({data.labels[one.index] for one in group}) > 1:
         return "two classes"
     splits = {_split(data, one) for one in group}
@@ -44,7 +44,7 @@ def _kind_of_copies(data: LabeledImages, group: Sequence[Seen]) -> str:
     return "copies within"
 
 
-def near_copies(data: LabeledImages, seen: Sequence[Seen], memory: Memory | None = None) -> list[Finding]:
+def near_copies(data: LabeledImages, seen: Sequence[SurveyedFile], memory: Memory | None = None) -> list[Finding]:
     """Find pairs that look alike across splits, under two classes, or before a split; `copies` finds equal files.
 
     With a `memory`, images compared before are not compared again.
@@ -70,7 +70,7 @@ def near_copies(data: LabeledImages, seen: Sequence[Seen], memory: Memory | None
     ]
 
 
-def _pairs(seen: Sequence[Seen], memory: Memory | None) -> Iterator[tuple[Seen, Seen]]:
+def _pairs(seen: Sequence[SurveyedFile], memory: Memory | None) -> Iterator[tuple[SurveyedFile, SurveyedFile]]:
     """Yield the pairs that look alike; remembered, where they are few, by what all the images show."""
     looks = hashlib.sha256(PAIRS.encode())
     looks.update("".join(one.facts.look + one.facts.thumb for one in seen).encode())
@@ -91,16 +91,16 @@ def _pairs(seen: Sequence[Seen], memory: Memory | None) -> Iterator[tuple[Seen, 
         memory.keep_pairs(key, found)
 
 
-def _split(data: LabeledImages, one: Seen) -> str:
+def _split(data: LabeledImages, one: SurveyedFile) -> str:
     return (data.splits[one.index] or "") if data.splits is not None else ""
 
 
-def _kept_together(data: LabeledImages, group: Sequence[Seen]) -> bool:
+def _kept_together(data: LabeledImages, group: Sequence[SurveyedFile]) -> bool:
     """Return whether groups keep the images in one split, whatever it is."""
     return data.groups is not None and len({data.groups[one.index] for one in group}) == 1
 
 
-def _item(data: LabeledImages, group: Sequence[Seen]) -> Item:
+def _item(data: LabeledImages, group: Sequence[SurveyedFile]) -> Item:
     classes = sorted({data.classes[data.labels[one.index]] for one in group})
     splits = sorted({_split(data, one) for one in group} - {""})
     told = ([f"classes {', '.join(classes)}"] if len(classes) > 1 else []) + ([" and ".join(splits)] if splits else [])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from automl_pt.check import Report
+from automl_pt.check import CheckReport
 from automl_pt.check.findings import Finding, Item
 from automl_pt.check.quick import name_of
 from automl_pt.core.errors import DatasetError
@@ -48,7 +48,7 @@ figcaption { font-size: .82rem; margin-top: .35rem } .none { color: var(--faint)
 """
 
 
-def contact_sheet(report: Report, data: LabeledImages, title: str) -> str:
+def contact_sheet(report: CheckReport, data: LabeledImages, title: str) -> str:
     """Return the page; file and class names are escaped, nothing is loaded from elsewhere and no script runs."""
     index = {name_of(data, position): position for position in range(len(data))}
     count = f"{report.images:,} images, {len(report.classes)} classes"

@@ -23,7 +23,7 @@ _STAGE = "looking at images"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SurveyedFile:
     """One image with what was found: its index in the data, name, content digest ("" when unreadable) and facts."""
 
     index: int
@@ -32,19 +32,19 @@ class Seen:
     facts: Facts
 
 
-def survey(data: LabeledImages, memory: Memory, progress: Progress | None = None) -> tuple[list[Seen], int]:
+def survey(data: LabeledImages, memory: Memory, progress: Progress | None = None) -> tuple[list[SurveyedFile], int]:
     """Return what is known of every image, in order, and how many files had to be read for it."""
     if not are_files(data):
         return list(_of_arrays(data)), 0
     stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
     known = memory.recall(one for one in stamps if one is not None)
-    found: list[Seen | None] = [
-        Seen(index, name_of(data, index), *known[one[0]]) if one is not None and one[0] in known else None
+    found: list[SurveyedFile | None] = [
+        SurveyedFile(index, name_of(data, index), *known[one[0]]) if one is not None and one[0] in known else None
         for index, one in enumerate(stamps)
     ]
     new = [index for index, seen in enumerate(found) if seen is None]
     for count, (index, digest, facts) in enumerate(_examined(data, new, memory), 1):
-        found[index] = Seen(index, name_of(data, index), digest, facts)
+        found[index] = SurveyedFile(index, name_of(data, index), digest, facts)
         one = stamps[index]
         if one is not None and digest:
             memory.keep(one, digest, facts)
@@ -84,7 +84,7 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
     return index, digest, memory.facts(digest) or examine(content, path)
 
 
-def _of_arrays(data: LabeledImages) -> Iterator[Seen]:
+def _of_arrays(data: LabeledImages) -> Iterator[SurveyedFile]:
     """Look at pixels that need no decoding here: only copies, near copies and sizes can be found."""
     from automl_pt.check.examine import fingerprints
     from automl_pt.images.decode import as_rgb
@@ -94,8 +94,10 @@ def _of_arrays(data: LabeledImages) -> Iterator[Seen]:
         try:
             rgb = as_rgb(data.images[index], name)  # type: ignore[arg-type]  # no path, as the first is none
         except UnreadableImage as error:
-            yield Seen(index, name, "", Facts(fault=error.kind, reason=error.reason))
+            yield SurveyedFile(index, name, "", Facts(fault=error.kind, reason=error.reason))
         else:
             digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
             look, thumb = fingerprints(rgb)
-            yield Seen(index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb))
+            yield SurveyedFile(
+                index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb)
+            )

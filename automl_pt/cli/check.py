@@ -12,7 +12,7 @@ from automl_pt.cli.options import build_config, option
 from automl_pt.config import TrainConfig
 
 if TYPE_CHECKING:
-    from automl_pt.check import Report
+    from automl_pt.check import CheckReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> in
     return 0 if report.ok else 1
 
 
-def _to_dict(report: Report, dataset: str) -> dict[str, Any]:
+def _to_dict(report: CheckReport, dataset: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {"dataset": dataset, "ok": report.ok, **asdict(report)}

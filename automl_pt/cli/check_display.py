@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from automl_pt.check import Finding, Report
+from automl_pt.check import CheckReport, Finding
 from automl_pt.core.text import printable, shown_path
 
 #: cases shown of one finding; --json lists all
@@ -16,7 +16,7 @@ _STYLES = {"stop": "bold red", "falsify": "bold yellow", "note": "dim"}
 _WORDS = {"stop": "stops training", "falsify": "wrong figures", "note": "note"}
 
 
-def show(report: Report, dataset: str, html: Path | None) -> None:
+def show(report: CheckReport, dataset: str, html: Path | None) -> None:
     """Print the summary, each finding with what training does about it, and the result."""
     console = Console(highlight=False)
     counts = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
@@ -45,7 +45,7 @@ def _print_finding(console: Console, found: Finding) -> None:
         console.print(Text(f"    and {len(found.items) - MAX_ITEMS:,} more; --json lists all"))
 
 
-def _result(report: Report) -> str:
+def _result(report: CheckReport) -> str:
     stops = sum(len(found.items) for found in report.findings if found.level == "stop")
     wrong = sum(len(found.items) for found in report.findings if found.level == "falsify")
     if report.ok:

@@ -135,17 +135,17 @@ class LineDisplay(QuietDisplay):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self._has_told = False
+        self._has_notified = False
         self._val_images = 0
 
     def network(self, start: Start) -> None:
         """Print what the network starts from."""
-        self._has_told = True
+        self._has_notified = True
         self.console.print(escape(f"network: {start.text}"))
 
     def started(self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult]) -> None:
         """Print what is trained on what, and the epochs done by an earlier call."""
-        if not self._has_told:
+        if not self._has_notified:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
         counts = {str(split): count for split, count in data.manifest.counts().items()}
         self._val_images = counts.get("val", 0)

@@ -52,7 +52,7 @@ def command(
     from automl_pt.model.export import ENDINGS, export_model
     from automl_pt.model.load import find_model, load_model
     from automl_pt.model.own_images import validation_images
-    from automl_pt.model.parity import Images
+    from automl_pt.model.parity import ParityImages
     from automl_pt.plugins.manager import load_plugins
 
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
@@ -65,7 +65,7 @@ def command(
     registered = load_plugins(plugins)
     loaded = load_model(model, device="cpu", plugins=registered)
     listing = list_images(images)
-    named = Images(listing.paths, "images named") if images else None
+    named = ParityImages(listing.paths, "images named") if images else None
     checked = named or validation_images(loaded, model, registered)
     for note in listing.notes:
         click.echo(f"note: {note}", err=True)

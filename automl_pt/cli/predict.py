@@ -13,7 +13,7 @@ import click
 from automl_pt.cli.streams import OUTPUT
 
 if TYPE_CHECKING:
-    from automl_pt.model.prediction_files import Columns, Writer
+    from automl_pt.model.prediction_files import PredictionColumns, Writer
 
 
 @click.command("predict")
@@ -54,7 +54,7 @@ def command(
     from automl_pt.layouts.listing import list_images, read_list
     from automl_pt.model.load import load_model
     from automl_pt.model.predict import predict_files
-    from automl_pt.model.prediction_files import Columns, check_output
+    from automl_pt.model.prediction_files import PredictionColumns, check_output
     from automl_pt.plugins.manager import load_plugins
 
     if output is not None:
@@ -63,7 +63,7 @@ def command(
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
     listing = list_images(named)
     paths = listing.paths
-    columns = Columns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
+    columns = PredictionColumns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
     unreadable = 0
     with _writer(output, columns) as writer, progress(len(paths), quiet=quiet) as advance:
         for prediction in predict_files(loaded, paths, batch_size=batch_size, threads=threads):
@@ -75,15 +75,15 @@ def command(
     if not quiet:
         for note in listing.notes:
             click.echo(f"note: {note}", err=True)
-        if loaded.portion.note is not None:
-            click.echo(f"note: {loaded.portion.note}", err=True)
+        if loaded.micro_batch.note is not None:
+            click.echo(f"note: {loaded.micro_batch.note}", err=True)
         at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
         click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
     return 1 if unreadable else 0
 
 
 @contextmanager
-def _writer(output: Path | None, columns: Columns) -> Iterator[Writer]:
+def _writer(output: Path | None, columns: PredictionColumns) -> Iterator[Writer]:
     from automl_pt.model.prediction_files import CsvWriter, open_file
 
     if output is not None:

@@ -13,7 +13,7 @@ from automl_pt.cli.search_lines import ENDED, clock, params_text
 from automl_pt.cli.tables import Column, fitted, heading, loss, parameter, percent, varying
 from automl_pt.core.text import counted, shown_path
 from automl_pt.reporting.accuracy import kept_accuracy, read_accuracy
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 
 #: Optuna's states of trials, for people
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
@@ -40,7 +40,7 @@ def print_study(report: StudyReport, console: Console | None = None) -> None:
             console.print("~ ranking loss of a trial that was pruned before it had a validation loss")
     for line in _answer(report):
         console.print(line)
-    for line in made_lines(report.made):
+    for line in extras_lines(report.made):
         console.print(text(line))
 
 

@@ -35,16 +35,16 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     quiet, as_json = from_file(config, quiet=quiet, as_json=as_json).values()
     settings = build_config(SearchConfig, config, options)
 
+    from automl_pt.api.classifier_objective import in_time
+    from automl_pt.api.search import steps, study_name
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
-    from automl_pt.study.classifier_objective import in_time
     from automl_pt.study.events import Finished, StudyStarted
-    from automl_pt.study.search import steps, study_name
 
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json) as display:
-        subject = in_time(settings, since, until_told(stop, display.preparing))
+        objective = in_time(settings, since, until_told(stop, display.preparing))
         directory = Path("studies") / study_name(settings)
-        for event in steps(settings, directory, subject=subject, stop=lambda: stop.signal, since=since):
+        for event in steps(settings, directory, objective=objective, stop=lambda: stop.signal, since=since):
             if isinstance(event, StudyStarted):  # what is told before, the networks, comes before the images are read
                 stop.says = STEPPING
             display.show(event)

@@ -16,7 +16,7 @@ from automl_pt.core.text import counted, shown_path
 from automl_pt.data.cache.disk import gigabytes
 from automl_pt.reporting.accuracy import read_accuracy
 from automl_pt.study import events
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.records import ProbeRecord, StudyResult, title
 
 #: why a search ended, for people
@@ -119,7 +119,7 @@ def result_lines(event: events.Finished) -> list[str]:
     if result.best is not None and result.best.value is not None:
         lines.append(f"best:     {result.best.title}, {params_text(result.best.params)}")
         lines += _figures(result)
-    lines += made_lines(result.made)
+    lines += extras_lines(result.made)
     lines += [f"note: {note}" for note in result.notes]
     lines += next_lines(result)
     return [escape(line) for line in lines]

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from automl_pt.cli.console import stdout, text
 from automl_pt.cli.tables import Column, fitted, percent
-from automl_pt.reporting.compare_studies import Side, SideBySide
+from automl_pt.reporting.compare_studies import Side, StudyComparison
 
 
-def print_side_by_side(found: SideBySide, console: Console | None = None) -> None:
+def print_side_by_side(found: StudyComparison, console: Console | None = None) -> None:
     """Print a column for each study, then what can be said of their difference."""
     console = console or stdout()
     pairs = zip(_rows(found.first), _rows(found.second), strict=True)
@@ -41,7 +41,7 @@ def _rows(side: Side) -> Iterator[tuple[str, str]]:
     yield "test accuracy", percent(test.get("accuracy"))
 
 
-def _verdict(found: SideBySide) -> Iterator[str]:
+def _verdict(found: StudyComparison) -> Iterator[str]:
     yield from found.notes
     if found.paired is None:
         return

@@ -38,7 +38,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.core.files import read_json
     from automl_pt.plugins.manager import load_plugins
-    from automl_pt.runs.directory import Tidied, default_output, history, require_plugins
+    from automl_pt.runs.directory import Cleanup, default_output, history, require_plugins
     from automl_pt.runs.run import execute, open_data, start_of
     from automl_pt.runs.setup import require_possible
     from automl_pt.runs.tracking import Trackers, follow
@@ -50,7 +50,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     trackers = Trackers(plugins, settings.trackers)
     with (
         joined() as group,
-        Tidied(output) if group.leads else nullcontext(),
+        Cleanup(output) if group.leads else nullcontext(),
         stopping(READING) as stop,
         train_display(quiet=quiet, as_json=as_json, mute=group.rank) as display,
     ):

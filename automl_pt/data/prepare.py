@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "Pixels", "find", "prepare"]
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 #: the splits that a search sees share one cache, so that a split by another seed decodes nothing again
 FIT: tuple[Split, ...] = ("train", "val")
@@ -105,7 +105,7 @@ class Data:
 
 
 def prepare(
-    settings: Settings, plugins: Plugins, *, manifest: Path | None = None, progress: Progress | None = None
+    settings: Settings, plugins: Plugins, *, manifest: Path | None = None, progress: OnProgress | None = None
 ) -> Data:
     """Find the data that `settings` name and freeze their split in the file `manifest`, unless it is there already.
 

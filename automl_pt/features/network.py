@@ -21,7 +21,7 @@ from automl_pt.images.preprocessing import Preprocessing, normalise, scale_and_o
 from automl_pt.training.device import NumberFormat, choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
-from automl_pt.training.portion import Portion
+from automl_pt.training.micro_batch import MicroBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,7 +148,7 @@ class Extractor:
         self.channels_last = has_channels_last(device, self.precision)
         self._is_chosen = asked != "auto" or self.precision == "fp32"
         self._factors = scale_and_offset(preprocessing.mean, preprocessing.std, device)
-        self._portion = Portion()
+        self._portion = MicroBatch()
         arrange(body.network, device, self.precision)
 
     def __call__(self, images: Images, rows: NDArray[np.int64], *, mirrored: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ _USUAL = {
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """Which column of a table holds what; None where it shall be guessed, or where there is none."""
 
     image: str | None = None
@@ -32,8 +32,8 @@ class Columns:
 
 
 def find_columns(
-    path: Path, header: Sequence[str], rows: Sequence[Row], named: Columns
-) -> tuple[Columns, SplitColumn | None, list[str]]:
+    path: Path, header: Sequence[str], rows: Sequence[Row], named: TableColumns
+) -> tuple[TableColumns, SplitColumn | None, list[str]]:
     """Return the columns to use, how the column of splits is read, and what to tell the user of them.
 
     Raises ConfigError for a named column that is not there, InvalidDatasetError or NotLabeledDatasetError where it is
@@ -41,7 +41,7 @@ def find_columns(
     guessed by its name and by what it holds, one of groups by its name alone.
     """
     _refuse_absent(path, header, named)
-    chosen = {part.name: getattr(named, part.name) for part in fields(Columns)}
+    chosen = {part.name: getattr(named, part.name) for part in fields(TableColumns)}
     free = [column for column in header if column not in chosen.values()]
     for kind in _USUAL:
         if chosen[kind] is None:
@@ -61,11 +61,11 @@ def find_columns(
             how = "guessed" if getattr(named, kind) is None else "as named"
             said[how].append(f"{kind} {printable(column)!r}")
     notes = [f"columns {how}: {', '.join(columns)}" for how, columns in said.items() if columns]
-    return Columns(**chosen), splits, [*notes, *doubts, *([] if splits is None else splits.note(rows))]
+    return TableColumns(**chosen), splits, [*notes, *doubts, *([] if splits is None else splits.note(rows))]
 
 
 def _split_column(
-    path: Path, free: Sequence[str], rows: Sequence[Row], named: Columns, *, has_label: bool
+    path: Path, free: Sequence[str], rows: Sequence[Row], named: TableColumns, *, has_label: bool
 ) -> tuple[SplitColumn | None, list[str]]:
     """Read the named column of splits, or find one; the only column that can hold the labels holds no splits."""
     if named.split is not None:
@@ -90,8 +90,8 @@ def _with_endings(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _refuse_absent(path: Path, header: Sequence[str], named: Columns) -> None:
-    wanted = {part.name: getattr(named, part.name) for part in fields(Columns)}
+def _refuse_absent(path: Path, header: Sequence[str], named: TableColumns) -> None:
+    wanted = {part.name: getattr(named, part.name) for part in fields(TableColumns)}
     absent = [
         f"{kind}_column: {printable(path.name)} has no column {column!r}; it has {few(header, 20)}"
         for kind, column in wanted.items()

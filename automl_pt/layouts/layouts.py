@@ -10,7 +10,7 @@ from automl_pt.core.errors import ConfigError, InvalidDatasetError
 from automl_pt.core.files import is_there, not_found
 from automl_pt.core.text import few, printable
 from automl_pt.dataset import LabeledImages
-from automl_pt.layouts.columns import Columns
+from automl_pt.layouts.columns import TableColumns
 from automl_pt.layouts.folders import TABLE_SUFFIXES, WANTED, open_folder
 from automl_pt.layouts.listing import list_images as list_images
 from automl_pt.layouts.listing import read_list as read_list
@@ -36,7 +36,7 @@ def open_path(
     Raises NotLabeledDatasetError for images without labels, InvalidDatasetError for other data that cannot be trained
     on, ConfigError for column options with something that is no table.
     """
-    columns = Columns(image_column, label_column, split_column, group_column)
+    columns = TableColumns(image_column, label_column, split_column, group_column)
     lower = path.name.lower()
     if not is_there(path):
         raise InvalidDatasetError(not_found(path), given=printable(path), remedy="check the path")
@@ -44,7 +44,7 @@ def open_path(
         from automl_pt.layouts.tables import open_table
 
         data = open_table(path, columns, follow_links=follow_links)
-    elif columns != Columns():
+    elif columns != TableColumns():
         raise ConfigError(["image, label, split and group columns belong to a table (CSV, parquet)"], source=str(path))
     elif path.is_dir():
         data = open_folder(path, follow_links=follow_links)

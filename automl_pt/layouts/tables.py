@@ -10,7 +10,7 @@ from pathlib import Path
 from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.core.text import counted, few, printable
 from automl_pt.dataset import LabeledImages, Split
-from automl_pt.layouts.columns import Columns, find_columns
+from automl_pt.layouts.columns import TableColumns, find_columns
 from automl_pt.layouts.folders import assemble
 from automl_pt.layouts.missing import blank_groups, is_nothing, refuse_missing_labels
 from automl_pt.layouts.on_disk import as_on_disk
@@ -28,7 +28,7 @@ class _Item:
     group: str | None
 
 
-def open_table(path: Path, columns: Columns, *, follow_links: bool = False) -> LabeledImages:
+def open_table(path: Path, columns: TableColumns, *, follow_links: bool = False) -> LabeledImages:
     """Open a table whose paths are relative to the table's own folder; columns not named are guessed, and said.
 
     An absolute path is taken when it leads into that folder; with `follow_links` links may lead out of it. Labels
@@ -59,7 +59,7 @@ def open_table(path: Path, columns: Columns, *, follow_links: bool = False) -> L
 
 
 def _items(
-    path: Path, root: Path, rows: Sequence[Row], columns: Columns, splits: SplitColumn | None, follow_links: bool
+    path: Path, root: Path, rows: Sequence[Row], columns: TableColumns, splits: SplitColumn | None, follow_links: bool
 ) -> Iterator[_Item]:
     assert columns.image is not None, "find_columns has chosen"
     assert columns.label is not None, "find_columns has chosen"

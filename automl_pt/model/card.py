@@ -116,5 +116,5 @@ def _block(lines: Iterable[str]) -> str:
 def fenced(language: str, lines: Iterable[str]) -> str:
     """Return a block of Markdown that shows the lines as they are."""
     text = "\n".join(lines)
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return f"{fence}{language}\n{text}\n{fence}"
+    fencing_token = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return f"{fencing_token}{language}\n{text}\n{fencing_token}"

@@ -12,7 +12,7 @@ from automl_pt.core.errors import UsageError
 from automl_pt.core.text import printable
 from automl_pt.model.labelled import Choice, Labelled, Scored, manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, find_model, load_model
-from automl_pt.model.paired import Paired, compare
+from automl_pt.model.paired import Paired, compare_models
 from automl_pt.model.scoring import Scores, score
 from automl_pt.model.temperature import Temperature, calibrated, read_temperature, save_temperature, uncertain
 
@@ -79,7 +79,7 @@ def evaluate(
     scores = score(scored.logits, scored.labels, model.classes, temperature=temperature)
     notes = [*data.notes, *([] if temperature == 1 else [f"probabilities are those at temperature {temperature:.4g}"])]
     notes += unfit
-    notes += [model.portion.note] if model.portion.note else []
+    notes += [model.micro_batch.note] if model.micro_batch.note else []
     paired = _paired(model, temperature, data, scored, other, device, plugins, with_temperature) if other else None
     return Evaluation(data.split, tuple(notes), scores, scored.unreadable, paired, fitted)
 
@@ -130,4 +130,4 @@ def _paired(
 ) -> Paired:
     second = load_model(other, device=device, plugins=plugins, calibrated=with_temperature)
     found = run_model(second, data.for_model(model.classes, second.classes))
-    return compare(scored.at(temperature), found.at(second.temperature))
+    return compare_models(scored.at(temperature), found.at(second.temperature))

@@ -17,7 +17,7 @@ from automl_pt.core.errors import AutomlError, ExportError, InstallationError
 from automl_pt.core.files import atomic_write, to_json
 from automl_pt.core.text import printable
 from automl_pt.model.load import Model
-from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Images, Parity, Run, compare
+from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Parity, ParityImages, Run, compare_exports
 from automl_pt.model.preprocessed import TAKES, Resizing, Stage, preprocessed
 from automl_pt.training.cpu.small_maps import use_convolutions
 
@@ -29,7 +29,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
 
-def export_model(model: Model, path: Path, kind: Format, images: Images, *, preprocessing: Stage = "none") -> Parity:
+def export_model(
+    model: Model, path: Path, kind: Format, images: ParityImages, *, preprocessing: Stage = "none"
+) -> Parity:
     """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `images`.
 
     The exported network takes any number of images, as `TAKES` says for `preprocessing`; it returns logits. Raises
@@ -51,7 +53,7 @@ def export_model(model: Model, path: Path, kind: Format, images: Images, *, prep
             resize = None
             if preprocessing == "resize":
                 _, resize = _MAKERS[kind](Resizing(model.info.preprocessing.image_size), *example, {})
-            parity = compare(model, network, run, images, preprocessing, resize)
+            parity = compare_exports(model, network, run, images, preprocessing, resize)
     except AutomlError:
         raise
     # exporters raise many types for networks they cannot trace, and what they made may not run either

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.random_state import kept_random_state
-from automl_pt.backbones.weight_readings import Given
+from automl_pt.backbones.weight_readings import GivenWeights
 from automl_pt.backbones.weights import read_content, require_weights
 from automl_pt.core.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
 from automl_pt.core.files import is_there
@@ -37,7 +37,7 @@ from automl_pt.plugins.provenance import how_to_get, told
 from automl_pt.training.device import NumberFormat, choose_device
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
-from automl_pt.training.portion import Portion
+from automl_pt.training.micro_batch import MicroBatch
 
 __all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 
@@ -61,7 +61,7 @@ class Model:
     #: what logits are divided by before they become probabilities; 1 where no calibration was fitted or it is left out
     temperature: float = 1.0
     #: how many images the network takes at a time, where memory did not last for all that came
-    portion: Portion = field(default_factory=Portion, compare=False)
+    micro_batch: MicroBatch = field(default_factory=MicroBatch, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -86,10 +86,10 @@ class Model:
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them.
 
-        Where memory runs out the network takes half as many images at a time, here and from then on; see `portion`.
+        Where memory runs out the network takes half as many images at a time, here and from then on; see `micro_batch`.
         """
         with torch.inference_mode(), autocast(self.device, self.precision):
-            logits: NDArray[np.float32] = self.portion(self._forward, torch.from_numpy(pixels)).numpy()
+            logits: NDArray[np.float32] = self.micro_batch(self._forward, torch.from_numpy(pixels)).numpy()
         return logits
 
     def _forward(self, pixels: Tensor) -> Tensor:
@@ -142,21 +142,21 @@ def load_model(
     return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
 
 
-def given_weights(path: str | Path) -> Given:
+def given_weights(path: str | Path) -> GivenWeights:
     """Return the weights that `path` holds, to start a training from: a file, or a model directory of this toolkit.
 
     Raises InvalidModelDirectoryError for a folder that is no whole model directory, WeightsError for any other file.
     """
     path = Path(path)
     if not path.is_dir():
-        return Given(path, read_content(path))
+        return GivenWeights(path, read_content(path))
     directory = find_model(path)
     if not (directory / INFO).is_file():
         _refuse_folder(path)
     info, weights, content = read_model(directory)
     tensors = _parse(directory, weights.file, content)
     _check_tensors(directory, info, tensors, allow_not_finite=False)
-    return Given(directory, tensors, info.backbone)
+    return GivenWeights(directory, tensors, info.backbone)
 
 
 def require_given(path: str | Path) -> None:

@@ -13,7 +13,7 @@ from automl_pt.core.text import printable
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.labelled import Labelled, manifest_of, open_labelled
 from automl_pt.model.load import find_model
-from automl_pt.model.parity import Images
+from automl_pt.model.parity import ParityImages
 
 if TYPE_CHECKING:
     from automl_pt.model.load import Model
@@ -25,7 +25,7 @@ MOST = 256
 _READ = ("root", "image_column", "label_column", "split_column")
 
 
-def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int = MOST) -> Images:
+def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int = MOST) -> ParityImages:
     """Return at most `most` readable images of the validation split, spread evenly over it, with their classes.
 
     Where the data bring no split, that of the manifest beside the model counts. Raises UsageError where the data are
@@ -41,7 +41,7 @@ def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int =
     if not readable:
         raise _gone(f"{dataset}: none of the validation images can be read")
     sources, labels = zip(*readable, strict=True)
-    return Images(sources, f"validation images of {dataset}", labels)
+    return ParityImages(sources, f"validation images of {dataset}", labels)
 
 
 def _validation(model: Model, path: Path, plugins: Plugins) -> Labelled:

@@ -36,7 +36,7 @@ class Paired:
         return asdict(self)
 
 
-def compare(first: Scored, second: Scored) -> Paired:
+def compare_models(first: Scored, second: Scored) -> Paired:
     """Compare two models' logits for the same images; raise InvalidDatasetError when the images are not the same."""
     if first.names != second.names:
         others = sorted({*first.names} ^ {*second.names})

@@ -33,7 +33,7 @@ Run = Callable[[Tensor], "NDArray[np.float32]"]
 
 
 @dataclass(frozen=True)
-class Images:
+class ParityImages:
     """Real images to compare on: paths or arrays, the class indices of them where they are known, and what they are."""
 
     sources: Sequence[Any]
@@ -129,8 +129,8 @@ class _Pixels:
         self.largest = max(self.largest, float(difference.max()))
 
 
-def compare(
-    model: Model, network: nn.Module, run: Run, images: Images, stage: Stage, resize: Run | None = None
+def compare_exports(
+    model: Model, network: nn.Module, run: Run, images: ParityImages, stage: Stage, resize: Run | None = None
 ) -> Parity:
     """Run `network`, its export as `run`, and the model itself on the images; raise UnreadableImage.
 

@@ -47,7 +47,7 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True)
-class Columns:
+class PredictionColumns:
     """What a row holds, for `classes` in the order of the probabilities; `top` is None for a column a class."""
 
     classes: Sequence[str]
@@ -91,7 +91,7 @@ class Columns:
 class CsvWriter:
     """Writes CSV in UTF-8; with `to_terminal`, characters that would steer a terminal are shown as escapes."""
 
-    def __init__(self, stream: BinaryIO, columns: Columns, *, to_terminal: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, columns: PredictionColumns, *, to_terminal: bool = False) -> None:
         self.stream, self.columns = stream, columns
         self.show: Callable[[str], str] = printable if to_terminal else str
         self.rows = csv.writer(self, lineterminator="\n")
@@ -121,7 +121,7 @@ class CsvWriter:
 class JsonWriter:
     """Writes a JSON object a line, in ASCII; `probabilities` maps classes to numbers, or `top` lists the likeliest."""
 
-    def __init__(self, stream: BinaryIO, columns: Columns) -> None:
+    def __init__(self, stream: BinaryIO, columns: PredictionColumns) -> None:
         self.stream, self.columns = stream, columns
 
     def write(self, prediction: Prediction) -> None:
@@ -135,7 +135,7 @@ class JsonWriter:
 class ParquetWriter:
     """Writes parquet, some thousand rows at a time; probabilities are float32."""
 
-    def __init__(self, stream: BinaryIO, columns: Columns) -> None:
+    def __init__(self, stream: BinaryIO, columns: PredictionColumns) -> None:
         pyarrow, parquet = _pyarrow()
         self.columns, self.rows, self.pyarrow = columns, list[list[Any]](), pyarrow
         text = ("path", "class", "error", *(f"class_{place}" for place in range(2, (columns.top or 1) + 1)))
@@ -183,7 +183,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def open_file(path: Path, columns: Columns) -> Iterator[Writer]:
+def open_file(path: Path, columns: PredictionColumns) -> Iterator[Writer]:
     """Yield a writer of the format that the ending says; `path` is there, whole, once the block is left without error.
 
     Raises OutputError when it cannot be written.

@@ -47,7 +47,7 @@ def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]
         layers.append(found.layer)
         return torch.from_numpy(found.maps)
 
-    maps = model.portion(some, torch.arange(len(pixels)))
+    maps = model.micro_batch(some, torch.arange(len(pixels)))
     return reasons[0] if reasons else GradCam(maps.numpy(), layers[0])
 
 

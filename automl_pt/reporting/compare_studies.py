@@ -13,7 +13,7 @@ from automl_pt.model.directory import read_info
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.study import StudyReport, find_study, is_elsewhere, read_study
 from automl_pt.runs.directory import recorded_config
-from automl_pt.study.extras.evaluator import Bench, gain
+from automl_pt.study.extras.evaluator import ModelEvaluator, gain
 from automl_pt.study.resume import FREE
 from automl_pt.study.store.study_files import read_object
 
@@ -41,7 +41,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class StudyComparison:
     """Two studies and their difference.
 
     `same_data` holds where both trained and validated on the same images; only then their validation figures can be
@@ -69,7 +69,7 @@ def compare_studies(
     storage: str | None = None,
     device: str = "auto",
     plugins: Plugins | None = None,
-) -> SideBySide:
+) -> StudyComparison:
     """Put two studies, by name in `studies/` or by path, side by side.
 
     Where the data are the same, both models are run on the validation images once more; where that cannot be done the
@@ -91,7 +91,7 @@ def compare_studies(
         notes += said
     if tests[0] != tests[1]:
         notes.append("their test splits hold other images: the test figures cannot be compared")
-    return SideBySide(
+    return StudyComparison(
         first=sides[0],
         second=sides[1],
         same_data=same_data,
@@ -166,8 +166,8 @@ def _paired(
     try:
         plugins = plugins or load_plugins()
         config = asked[0].model_copy(update={"device": device})
-        bench = Bench.of(config, Path(reports[0].directory), plugins)
-        scored = [bench.score(bench.load(Path(report.model))) for report in reports if report.model]
+        evaluator = ModelEvaluator.of(config, Path(reports[0].directory), plugins)
+        scored = [evaluator.score(evaluator.load(Path(report.model))) for report in reports if report.model]
         return _renamed(gain(*scored)), []
     except AutomlError as error:
         return None, [f"their models were not compared image by image: {error.in_a_line()}"]

@@ -20,7 +20,7 @@ PACKAGES = ("automl-pt", "torch", "torchvision", "timm", "optuna", "pillow", "sa
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineCheck:
     """One line of the doctor's report; `problem` says what is wrong and what to do, and is empty where all is well."""
 
     name: str
@@ -28,24 +28,26 @@ class Finding:
     problem: str = ""
 
 
-def examine(files: Sequence[str] = ()) -> list[Finding]:
+def examine(files: Sequence[str] = ()) -> list[MachineCheck]:
     """Return all findings, in the order of the report; `files` are plugin files to load as well."""
     return [python(), *packages(), *torch_pair(), *devices(), cores(), memory(), *disks(), *plugins(files)]
 
 
-def python() -> Finding:
+def python() -> MachineCheck:
     """Tell which Python runs, and where."""
-    return Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.prefix}")
+    return MachineCheck(
+        "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.prefix}"
+    )
 
 
-def packages() -> list[Finding]:
+def packages() -> list[MachineCheck]:
     """Tell the versions of the packages that decide results; imports none."""
     missing = "`pip install automl-pt` brings it"
     versions = [(name, installed_version(name)) for name in PACKAGES]
-    return [Finding(name, found, missing if found == "not installed" else "") for name, found in versions]
+    return [MachineCheck(name, found, missing if found == "not installed" else "") for name, found in versions]
 
 
-def torch_pair() -> list[Finding]:
+def torch_pair() -> list[MachineCheck]:
     """Import torch and torchvision together, as every run does; explain what then goes wrong."""
     try:
         import torch
@@ -55,42 +57,42 @@ def torch_pair() -> list[Finding]:
     except Exception as error:  # whatever it is, it is the finding
         known = explain(error)
         problem = str(known) if known is not None else f"{type(error).__name__}: {error}"
-        return [Finding("torch with torchvision", "broken", problem)]
+        return [MachineCheck("torch with torchvision", "broken", problem)]
     wanted = torch_for_torchvision()
     suits = f", built for torch {wanted}" if wanted else ""
-    return [Finding("torch with torchvision", f"work together{suits}")]
+    return [MachineCheck("torch with torchvision", f"work together{suits}")]
 
 
-def devices() -> list[Finding]:
+def devices() -> list[MachineCheck]:
     """Tell the devices PyTorch sees, and what `--device auto` and `--precision auto` choose."""
     try:
         import torch
     except Exception as error:  # said in full by torch_pair
-        return [Finding("device", "unknown", f"torch cannot be imported: {type(error).__name__}")]
+        return [MachineCheck("device", "unknown", f"torch cannot be imported: {type(error).__name__}")]
     from automl_pt.training.device import choose_device, choose_precision, describe
 
     device = choose_device("auto")
     return [
-        Finding("CUDA", _cuda(torch.version.cuda, torch.cuda.is_available(), torch.cuda.device_count())),
+        MachineCheck("CUDA", _cuda(torch.version.cuda, torch.cuda.is_available(), torch.cuda.device_count())),
         *(_gpu(index) for index in range(torch.cuda.device_count())),
-        Finding("device", f"--device auto is {describe(device)}"),
-        Finding("precision", f"--precision auto is {choose_precision('auto', device)}"),
+        MachineCheck("device", f"--device auto is {describe(device)}"),
+        MachineCheck("precision", f"--precision auto is {choose_precision('auto', device)}"),
     ]
 
 
-def cores() -> Finding:
+def cores() -> MachineCheck:
     """Tell how many CPU cores this process may use."""
     from automl_pt.training.device import available_cores
 
-    return Finding("cores", f"{available_cores()} of {os.cpu_count()} may be used")
+    return MachineCheck("cores", f"{available_cores()} of {os.cpu_count()} may be used")
 
 
-def memory() -> Finding:
+def memory() -> MachineCheck:
     """Tell the memory of the machine, and the limit of the container where there is one."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = memory_limit(Path("/sys/fs/cgroup"))
     limited = f", of which this container may use {_size(limit)}" if limit and limit < total else ""
-    return Finding("memory", f"{_size(total)}{limited}")
+    return MachineCheck("memory", f"{_size(total)}{limited}")
 
 
 def memory_limit(root: Path) -> int | None:
@@ -104,12 +106,12 @@ def memory_limit(root: Path) -> int | None:
     return None
 
 
-def disks() -> list[Finding]:
+def disks() -> list[MachineCheck]:
     """Tell the free space of the working folder and of the cache folder, and whether they can be written."""
     return [disk("disk for studies", Path.cwd()), disk("disk for the cache", cache_folder())]
 
 
-def disk(name: str, folder: Path) -> Finding:
+def disk(name: str, folder: Path) -> MachineCheck:
     """Tell the free space of the file system of `folder`, which need not exist yet."""
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -120,10 +122,10 @@ def disk(name: str, folder: Path) -> Finding:
         )
     elif free < LITTLE_DISK:
         problem = f"less than {_size(LITTLE_DISK)} are free; a study's checkpoints may not fit"
-    return Finding(name, f"{_size(free)} free in {folder}", problem)
+    return MachineCheck(name, f"{_size(free)} free in {folder}", problem)
 
 
-def plugins(files: Sequence[str]) -> list[Finding]:
+def plugins(files: Sequence[str]) -> list[MachineCheck]:
     """Load every plugin, ask it for what it registers, and tell its faults."""
     from automl_pt.plugins.manager import load_plugins
 
@@ -131,13 +133,13 @@ def plugins(files: Sequence[str]) -> list[Finding]:
         found = load_plugins(files)
         registered = (found.backbones(), found.datasets())
     except AutomlError as error:
-        return [Finding("plugins", "broken", str(error))]
+        return [MachineCheck("plugins", "broken", str(error))]
     names = [f"{plugin.name} {plugin.version}".strip() for plugin in found.loaded]
     counts = f"{len(registered[0])} backbones and {len(registered[1])} datasets"
     return [
-        Finding("plugins", f"{', '.join(names)}: {counts}"),
-        *(Finding("plugin left out", fault.given.partition(":")[0], str(fault)) for fault in found.faults),
-        *(Finding("plugin", "changed what is not its own", note) for note in found.notes),
+        MachineCheck("plugins", f"{', '.join(names)}: {counts}"),
+        *(MachineCheck("plugin left out", fault.given.partition(":")[0], str(fault)) for fault in found.faults),
+        *(MachineCheck("plugin", "changed what is not its own", note) for note in found.notes),
     ]
 
 
@@ -147,12 +149,14 @@ def _cuda(built: str | None, available: bool, count: int) -> str:
     return f"{count} GPU{'s' if count != 1 else ''}" if available else f"torch is built for {built}; no GPU is visible"
 
 
-def _gpu(index: int) -> Finding:
+def _gpu(index: int) -> MachineCheck:
     import torch
 
     properties = torch.cuda.get_device_properties(index)
     capability = f"{properties.major}.{properties.minor}"
-    return Finding(f"cuda:{index}", f"{properties.name}, {_size(properties.total_memory)}, capability {capability}")
+    return MachineCheck(
+        f"cuda:{index}", f"{properties.name}, {_size(properties.total_memory)}, capability {capability}"
+    )
 
 
 def _size(count: int) -> str:

@@ -14,7 +14,7 @@ from automl_pt.core.config_files import read_settings
 from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
-from automl_pt.study.extras.extras import MADE
+from automl_pt.study.extras.extras import EXTRAS
 from automl_pt.study.floor import below_floor
 from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
@@ -115,7 +115,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         test=judgement.get("test"),
         stopped=result.get("stopped") if is_current else None,
         seconds=result.get("seconds") if is_current else None,
-        made=read_object(directory / MADE),
+        made=read_object(directory / EXTRAS),
         probes=probes,
         classes=about.get("classes", 0),
     )

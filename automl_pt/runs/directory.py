@@ -63,7 +63,7 @@ def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
         )
 
 
-class Tidied:
+class Cleanup:
     """Where a call is refused before its run or study has begun, leave no more on disk than there was before it.
 
     What is there is noted when this is made; the blocks in which the call may be refused are entered with it. `names`

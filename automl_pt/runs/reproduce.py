@@ -28,7 +28,7 @@ FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss",
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """What two runs have in common: weights equal bit for bit or not, and each epoch's figures that differ."""
 
     #: None where the original has none: it diverged at once, or a search kept those of its best trials alone
@@ -101,14 +101,14 @@ class Reproduction:
             )
         return execute(self.config, make_folder(output), data=self.data, plugins=self.plugins)
 
-    def compare(self, output: Path) -> Comparison:
+    def compare(self, output: Path) -> RunComparison:
         """Compare the run in `output` with the original."""
         pairs = zip(history(self.original), history(output), strict=False)
         differences = [text for before, now in pairs for text in _differing(before, now)]
         counts = len(history(self.original)), len(history(output))
         if counts[0] != counts[1]:
             differences.append(f"epochs were {counts[0]} and are {counts[1]}")
-        return Comparison(self._same_weights(output), tuple(differences))
+        return RunComparison(self._same_weights(output), tuple(differences))
 
     def _same_weights(self, output: Path) -> bool | None:
         if not (self.original / INFO).exists():

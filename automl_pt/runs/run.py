@@ -22,7 +22,7 @@ from automl_pt.core.locks import locked
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data, prepare, split_settings
-from automl_pt.data.prepare import Progress as DataProgress
+from automl_pt.data.prepare import OnProgress as OnProgress
 from automl_pt.features.head_training import HeadTraining
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.directory import save_model
@@ -31,7 +31,7 @@ from automl_pt.plugins.faults import networks_fault, plugins_fault
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.directory import (
     ENDED,
-    Tidied,
+    Cleanup,
     as_begun,
     changes,
     default_output,
@@ -74,14 +74,14 @@ def train(
     require_possible(config, plugins)
     start_of(config, output, plugins)
     trackers = Trackers(plugins, config.trackers)
-    tidied = Tidied(output)
+    tidied = Cleanup(output)
     with tidied:
         data = open_data(config, output, plugins)
     results = execute(config, output, data=data, plugins=plugins)
     return _epochs(tidied, follow(results, trackers, config, output, history(output)), data.notes)
 
 
-def _epochs(tidied: Tidied, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
+def _epochs(tidied: Cleanup, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
     """Yield the results, the first with the notes on the data before its own."""
     with tidied:
         for result in results:
@@ -104,7 +104,7 @@ def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable
 
 
 def open_data(
-    config: TrainConfig, output: Path, plugins: Plugins, progress: DataProgress | None = None, *, processes: int = 1
+    config: TrainConfig, output: Path, plugins: Plugins, progress: OnProgress | None = None, *, processes: int = 1
 ) -> Data:
     """Make the run directory and freeze the split in it, or take the one that is there.
 

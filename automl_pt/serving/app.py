@@ -19,9 +19,9 @@ from automl_pt.core.text import printable
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.load import Model
 from automl_pt.model.predict import Prediction
-from automl_pt.model.prediction_files import Columns
+from automl_pt.model.prediction_files import PredictionColumns
 from automl_pt.serving.batching import Batcher
-from automl_pt.serving.clients import ClientLeft, Room, while_here
+from automl_pt.serving.clients import Capacity, ClientLeft, while_here
 from automl_pt.serving.guard import LOOPBACK, Guard
 from automl_pt.serving.limits import Limits
 from automl_pt.serving.requests import Upload, read_upload
@@ -54,7 +54,7 @@ def make_app(
     While the server `is_crowded` it asks to come again later.
     """
     limits = limits or Limits()
-    batcher, room = Batcher(model, limits), Room(limits)
+    batcher, room = Batcher(model, limits), Capacity(limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -105,7 +105,7 @@ async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response
     model = batcher.model
     logits = await batcher.logits(upload.content, upload.name)
     prediction = Prediction(Path(upload.name), model.probabilities(logits), logits=logits)
-    return _json(Columns(model.classes, top).as_object(prediction))
+    return _json(PredictionColumns(model.classes, top).as_object(prediction))
 
 
 def _top(asked: str | None, classes: int) -> int | None:

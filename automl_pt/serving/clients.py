@@ -40,30 +40,30 @@ async def _departure(request: Request) -> None:
         pass
 
 
-class NoRoom(Exception):  # noqa: N818  # it becomes an answer with status 503, no error
+class ServerBusy(Exception):  # noqa: N818  # it becomes an answer with status 503, no error
     """The bodies of other requests fill what the server holds."""
 
 
-class Room:
+class Capacity:
     """Counts the bytes of the bodies that are held."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
 
     @contextmanager
-    def part(self) -> Iterator[Part]:
+    def part(self) -> Iterator[RequestPart]:
         """Give one request its part, which is free again at the end."""
-        part = Part(self)
+        part = RequestPart(self)
         try:
             yield part
         finally:
             self.held -= part.bytes
 
 
-class Part:
+class RequestPart:
     """What one request holds."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Capacity) -> None:
         self.room, self.bytes = room, 0
 
     def add(self, count: int) -> None:
@@ -71,4 +71,4 @@ class Part:
         self.bytes += count
         self.room.held += count
         if self.bytes > self.room.limits.small and self.room.held > self.room.limits.held:
-            raise NoRoom
+            raise ServerBusy

@@ -14,13 +14,13 @@ from starlette.requests import Request
 
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.text import printable
-from automl_pt.serving.clients import NoRoom
+from automl_pt.serving.clients import ServerBusy
 from automl_pt.serving.decoding import busy
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
-    from automl_pt.serving.clients import Part
+    from automl_pt.serving.clients import RequestPart
     from automl_pt.serving.limits import Limits
 
 #: bodies that are the image itself
@@ -44,7 +44,7 @@ class Upload(NamedTuple):
     content: bytes
 
 
-async def read_upload(request: Request, limits: Limits, part: Part) -> Upload:
+async def read_upload(request: Request, limits: Limits, part: RequestPart) -> Upload:
     """Return the one image of a request, of whose bytes `part` is told.
 
     Raises HTTPException 400, 408, 413, 415 or 503, each with its reason, and ClientDisconnect.
@@ -59,7 +59,7 @@ async def read_upload(request: Request, limits: Limits, part: Part) -> Upload:
         raise HTTPException(
             413, f"the body is larger than the limit of {limits.bytes:,} bytes", {"connection": "close"}
         ) from error
-    except NoRoom as error:
+    except ServerBusy as error:
         await _pass_over(request)
         refusal = busy(f"it holds {part.room.held:,} bytes of other requests", limits)
         raise HTTPException(503, refusal.detail, {**(refusal.headers or {}), "connection": "close"}) from error
@@ -99,7 +99,7 @@ def _from_json(body: bytes) -> Upload:
         raise HTTPException(400, 'the body is not JSON such as {"image": "BASE64", "name": "cat.jpg"}') from error
 
 
-def _bounded(request: Request, limits: Limits, part: Part) -> Request:
+def _bounded(request: Request, limits: Limits, part: RequestPart) -> Request:
     """Return the request with a body that raises _TooLarge or NoRoom beyond a limit, whatever its header said."""
     said, taken = request.headers.get("content-length", ""), 0
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
-from automl_pt.study.executor.base import Answer, Call, Contact, Engine
-from automl_pt.study.extras.extras import Ended, Maker, asked
-from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.executor.base import Answer, Call, Caller, Engine
+from automl_pt.study.extras.extras import Ended, MakeExtra, asked
+from automl_pt.study.records import ModelComparison, TrialRecord
 
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
-    from automl_pt.study.objective import Subject
+    from automl_pt.study.objective import Objective
 
 #: seconds in which what is made of ended trials may save and return
 GRACE = 5.0
@@ -28,18 +28,18 @@ GRACE = 5.0
 class Steps:
     """What is done of a study in `directory` after its trials; each step is an `Answer`, until `unwanted`."""
 
-    subject: Subject
+    objective: Objective
     config: SearchConfig
     directory: Path
     plugins: Plugins | None
     engine: Engine
     unwanted: Callable[[], bool]
 
-    def compare(self, best: TrialRecord, runner_up: TrialRecord) -> Generator[str, None, Comparison | None]:
+    def compare(self, best: TrialRecord, runner_up: TrialRecord) -> Generator[str, None, ModelComparison | None]:
         """Measure whether the best trial is better than the noise."""
         what = f"the comparison of trials {best.number} and {runner_up.number}"
         found = yield from self._call("compare", what, best=best.to_dict(), runner_up=runner_up.to_dict())
-        return None if found is None else Comparison(**found)
+        return None if found is None else ModelComparison(**found)
 
     def test(self, model: Path) -> Generator[str, None, dict[str, float] | None]:
         """Measure the finished model on the test split."""
@@ -51,10 +51,10 @@ class Steps:
         found = yield from self._call("report", "the report")
         return None if found is None else Path(found)
 
-    def makers(self) -> Mapping[str, Maker]:
+    def makers(self) -> Mapping[str, MakeExtra]:
         """Return what makes the refit, the ensemble and the average that are asked for."""
 
-        def maker(name: str) -> Maker:
+        def maker(name: str) -> MakeExtra:
             def make(ended: Ended) -> Answer:
                 trials = [trial.to_dict() for trial in ended.trials]
                 what = f"the making of the {name}"
@@ -68,10 +68,10 @@ class Steps:
         self, step: str, what: str, unwanted: Callable[[], bool] | None = None, grace: float = 0.0, **arguments: Any
     ) -> Answer:
         given = {"directory": str(self.directory), **arguments}
-        plain = {"subject": self.subject.name, "step": step, "config": self.config.model_dump(mode="json")}
+        plain = {"subject": self.objective.name, "step": step, "config": self.config.model_dump(mode="json")}
 
-        def here(contact: Contact) -> Any:
-            return _STEPS[step](self.subject, self.config, self.plugins, contact, **given)
+        def here(caller: Caller) -> Any:
+            return _STEPS[step](self.objective, self.config, self.plugins, caller, **given)
 
         shown = f"{what} (backbone {', '.join(self.config.backbones)})"
         call = Call(f"{__name__}:run", {**plain, "arguments": given}, here, shown, grace)
@@ -79,13 +79,13 @@ class Steps:
 
 
 def run(
-    subject: str,
+    objective: str,
     step: str,
     config: dict[str, Any],
     arguments: dict[str, Any],
     device: str,
     threads: int,
-    contact: Contact,
+    caller: Caller,
 ) -> Any:
     """Do one step in a worker process, of plain values."""
     import torch
@@ -95,55 +95,55 @@ def run(
 
     torch.set_num_threads(threads)
     settings = SearchConfig(**{**config, "device": device, "threads": threads})
-    return _STEPS[step](load(subject), settings, loaded_plugins(settings.plugins), contact, **arguments)
+    return _STEPS[step](load(objective), settings, loaded_plugins(settings.plugins), caller, **arguments)
 
 
 def _compare(
-    subject: Subject,
+    objective: Objective,
     config: SearchConfig,
     plugins: Plugins | None,
-    contact: Contact,
+    caller: Caller,
     *,
     directory: str,
     best: dict[str, Any],
     runner_up: dict[str, Any],
 ) -> dict[str, Any] | None:
     pair = TrialRecord.from_dict(best), TrialRecord.from_dict(runner_up)
-    found = subject.compare(config, *pair, Path(directory), plugins, contact)
+    found = objective.compare(config, *pair, Path(directory), plugins, caller)
     return None if found is None else asdict(found)
 
 
 def _test(
-    subject: Subject,
+    objective: Objective,
     config: SearchConfig,
     plugins: Plugins | None,
-    contact: Contact,
+    caller: Caller,
     *,
     directory: str,
     model: str,
 ) -> dict[str, float] | None:
-    return subject.test(config, Path(model), Path(directory) / "manifest.json", plugins, contact)
+    return objective.test(config, Path(model), Path(directory) / "manifest.json", plugins, caller)
 
 
 def _report(
-    subject: Subject, config: SearchConfig, plugins: Plugins | None, contact: Contact, *, directory: str
+    objective: Objective, config: SearchConfig, plugins: Plugins | None, caller: Caller, *, directory: str
 ) -> str | None:
-    return None if subject.report is None else str(subject.report(config, Path(directory), plugins, contact))
+    return None if objective.report is None else str(objective.report(config, Path(directory), plugins, caller))
 
 
 def _make(
-    subject: Subject,
+    objective: Objective,
     config: SearchConfig,
     plugins: Plugins | None,
-    contact: Contact,
+    caller: Caller,
     *,
     directory: str,
     name: str,
     trials: list[dict[str, Any]],
 ) -> Answer:
-    assert subject.makers is not None
+    assert objective.makers is not None
     records = tuple(TrialRecord.from_dict(trial) for trial in trials)
-    return subject.makers()[name](Ended(config, Path(directory), records, plugins, contact.should_stop))
+    return objective.makers()[name](Ended(config, Path(directory), records, plugins, caller.should_stop))
 
 
 _STEPS: Mapping[str, Callable[..., Any]] = {"compare": _compare, "test": _test, "report": _report, "make": _make}

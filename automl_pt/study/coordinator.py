@@ -27,18 +27,18 @@ from automl_pt.study.events import (
     TrialRanked,
     TrialStarted,
 )
-from automl_pt.study.executor.base import Engine, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Engine, ProxyRun, Report, TrialSpec
 from automl_pt.study.floor import floor_notices
-from automl_pt.study.model_store import Shelf
-from automl_pt.study.plateau import Flatness
-from automl_pt.study.probing import Probing
-from automl_pt.study.pruning.base import Rule, Standing
+from automl_pt.study.linear_probes import LinearProbes
+from automl_pt.study.model_store import ModelStore
+from automl_pt.study.plateau import Plateau
+from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.publishing import publish_best
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.space import Space
-from automl_pt.study.store.attributes import Outcome, outcome, probe_seconds
-from automl_pt.study.store.trials import EndState, Ledger
-from automl_pt.study.trial import Running, weights_loss
+from automl_pt.study.store.attributes import Outcome, outcome, proxy_seconds
+from automl_pt.study.store.trials import EndState, TrialStore
+from automl_pt.study.trial import RunningTrial, weights_loss
 from automl_pt.training.result import EpochResult
 
 #: times a trial's process may die before the trial has failed
@@ -50,20 +50,20 @@ class Coordinator:
     """One search, from an open study to no trial left; `stop` returns a signal's number once one has come."""
 
     config: SearchConfig
-    ledger: Ledger
-    shelf: Shelf
+    trial_store: TrialStore
+    model_store: ModelStore
     engine: Engine
     rule: Rule
     space: Space
     budget: Budget
     stop: Callable[[], int | None]
     #: None unless the search may end early on its own
-    flatness: Flatness | None = None
+    plateau: Plateau | None = None
     #: None where the search does not start from weights, or no probe is wanted
-    probing: Probing | None = None
+    linear_probes: LinearProbes | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
-    _running: dict[int, Running] = field(default_factory=dict)
-    _has_told: bool = False
+    _running: dict[int, RunningTrial] = field(default_factory=dict)
+    _has_notified: bool = False
     #: how many trials the study will have; less than asked for when time is short
     _total: int = field(init=False)
 
@@ -72,16 +72,16 @@ class Coordinator:
 
     def run(self) -> Iterator[Event]:
         """Yield what happens until all trials have ended or the search has to stop."""
-        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
+        self.model_store.tidy(self.trial_store.models(), self.config.models_kept + 1)
         yield from self.keep_best()
-        if self.probing is not None:
-            self.space = yield from self.probing.run(self._must_stop, self.keep_best, self.space)
+        if self.linear_probes is not None:
+            self.space = yield from self.linear_probes.run(self._must_stop, self.keep_best, self.space)
         self.budget.begin()
         while not self._must_stop():
             yield from self._hand_out()
-            yield from self._tell_of_strangers()
+            yield from self._notify_of_foreign_trials()
             if not self._running:
-                if not self.ledger.busy():
+                if not self.trial_store.busy():
                     return
                 time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
@@ -107,8 +107,10 @@ class Coordinator:
 
     def _hand_out(self) -> Iterator[Event]:
         """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
-        with self.ledger.turn():  # nobody shall wait for us while somebody looks at our events: they are told later
-            told = list(self._drop_paused())
+        with (
+            self.trial_store.allocation_lock()
+        ):  # nobody shall wait for us while somebody looks at our events: they are told later
+            told = list(self._prune_paused())
             while len(self._running) < self.engine.slots:
                 event = self._next_start()
                 if event is None:
@@ -116,75 +118,75 @@ class Coordinator:
                 told.append(event)
         yield from told
 
-    def _tell_of_strangers(self) -> Iterator[Event]:
+    def _notify_of_foreign_trials(self) -> Iterator[Event]:
         """Say, once, that another program has added trials to the study."""
-        if self.ledger.strangers and not self._has_told:
-            self._has_told = True
-            found = counted(self.ledger.strangers, "trial")
+        if self.trial_store.foreign_trials and not self._has_notified:
+            self._has_notified = True
+            found = counted(self.trial_store.foreign_trials, "trial")
             yield Notice(f"another program has added {found} to this study: left alone, and not counted in --trials")
 
-    def _drop_paused(self) -> Iterator[Event]:
+    def _prune_paused(self) -> Iterator[Event]:
         """End the paused trials that no rule can bring back."""
-        standings = self.ledger.standings()
-        for trial in self.ledger.paused():
-            if self.rule.verdict(trial.number, standings, self._total) == "prune":
-                diverged = not all(map(math.isfinite, self.ledger.standing(trial.number).ranks.values()))
+        progress_list = self.trial_store.progress_list()
+        for trial in self.trial_store.paused():
+            if self.rule.verdict(trial.number, progress_list, self._total) == "prune":
+                diverged = not all(map(math.isfinite, self.trial_store.trial_progress(trial.number).ranks.values()))
                 reason = "diverged" if diverged else "pruned"
                 yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
 
     def _next_start(self) -> Event | None:
-        trials, standings = self.ledger.trials(), self.ledger.standings()
+        trials, progress_list = self.trial_store.trials(), self.trial_store.progress_list()
         if self.stopped == "timeout":  # the first epochs of a search are its slowest: ask again whether there is time
             self._total, self.stopped = self.config.trials, "trials"
-            self._wants_another(standings)
-        for trial in self.ledger.orphans():
+            self._wants_another(progress_list)
+        for trial in self.trial_store.orphans():
             if trial.number not in self._running:
-                done = self.ledger.standing(trial.number).epoch
+                done = self.trial_store.trial_progress(trial.number).epoch
                 if 0 < done < 1:  # its runs in miniature need no repetition
-                    self.ledger.pause(trial.number, replace(outcome(trial), reason="paused"))
+                    self.trial_store.pause(trial.number, replace(outcome(trial), reason="paused"))
                     continue
                 # it may have died before the verdict on that epoch was carried out: so it holds there again
-                return self._start(trial.number, done, self.rule.until(math.nextafter(done, -1)))
-        for trial in self.ledger.paused():
-            if self.rule.verdict(trial.number, standings, self._total) == "promote":
-                done = self.ledger.standing(trial.number).epoch
-                return self._start(trial.number, done, self.rule.until(done))
+                return self._start(trial.number, done, self.rule.next_rung(math.nextafter(done, -1)))
+        for trial in self.trial_store.paused():
+            if self.rule.verdict(trial.number, progress_list, self._total) == "promote":
+                done = self.trial_store.trial_progress(trial.number).epoch
+                return self._start(trial.number, done, self.rule.next_rung(done))
         if len(trials) >= self._total:
             return None
-        if self._wants_another(standings):
-            number = add_trial(self.ledger, self.space, self.rule, self.config.seed)
-            return self._start(number, 0, self.rule.until(0))
+        if self._wants_another(progress_list):
+            number = add_trial(self.trial_store, self.space, self.rule, self.config.seed)
+            return self._start(number, 0, self.rule.next_rung(0))
         return self._next_start()  # the study is smaller now, and some that waited may climb
 
-    def _wants_another(self, standings: list[Standing]) -> bool:
+    def _wants_another(self, progress_list: list[TrialProgress]) -> bool:
         """Say whether a further trial fits into the time and is worth it."""
-        expected = self.rule.expected_epochs(standings, len(standings) + 1)
-        if standings and not self.budget.allows(expected, self.rule.until(0)):
+        expected = self.rule.expected_epochs(progress_list, len(progress_list) + 1)
+        if progress_list and not self.budget.allows(expected, self.rule.next_rung(0)):
             self._close("timeout")
             return False
-        level = self.rule.until(0)
-        if self.flatness is not None and self.flatness.is_flat(standings, self.ledger.records(), level):
+        level = self.rule.next_rung(0)
+        if self.plateau is not None and self.plateau.is_reached(progress_list, self.trial_store.records(), level):
             self._close("flat")
             return False
         return True
 
     def _close(self, reason: Literal["timeout", "flat"]) -> None:
         """Add no more trials: the study is as large as it is."""
-        self._total, self.stopped = len(self.ledger.trials()), reason
+        self._total, self.stopped = len(self.trial_store.trials()), reason
 
-    def _start(self, number: int, done: float, until: float) -> Event:
-        trial = self.ledger.trial(number)
-        self.ledger.own(number, self.ledger.presence.owner)
-        params = self.ledger.params(trial)
-        config = trial_config(self.config, self.space, number, params, self.ledger.probes())
+    def _start(self, number: int, done: float, next_rung: float) -> Event:
+        trial = self.trial_store.trial(number)
+        self.trial_store.own(number, self.trial_store.presence.owner)
+        params = self.trial_store.params(trial)
+        config = trial_config(self.config, self.space, number, params, self.trial_store.probes())
         # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
-        ranked = (point for point in self.ledger.standing(number).ranks if point < 1)
+        ranked = (point for point in self.trial_store.trial_progress(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
-        self._running[number] = Running(number, config, known, probe_seconds=probe_seconds(trial))
-        output, manifest = self.shelf.output(number), self.shelf.directory / "manifest.json"
-        ranked_at = tuple(level for level in self.rule.levels[:-1] if level >= until)
-        self.engine.start(TrialSpec(number, config, output, until, manifest, ranked_at))
-        return TrialStarted(number, params, done, until)
+        self._running[number] = RunningTrial(number, config, known, proxy_seconds=proxy_seconds(trial))
+        output, manifest = self.model_store.output(number), self.model_store.directory / "manifest.json"
+        ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
+        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at))
+        return TrialStarted(number, params, done, next_rung)
 
     # -- taking in --------------------------------------------------------------------------------------------------
 
@@ -197,9 +199,9 @@ class Coordinator:
         if report.epoch is not None:
             yield from self._take_epoch(trial, report.epoch)
         elif report.probe is not None:
-            yield from self._take_probe(trial, report.probe)
+            yield from self._take_proxy_run(trial, report.probe)
         elif report.held is not None:
-            yield from self._take_held(trial, report.held)
+            yield from self._take_waiting(trial, report.held)
         elif report.left:
             yield from self._pause(trial)
         elif report.crash is not None:
@@ -209,41 +211,41 @@ class Coordinator:
         else:
             yield from self._take_end(trial)
 
-    def _take_epoch(self, trial: Running, result: EpochResult) -> Iterator[Event]:
+    def _take_epoch(self, trial: RunningTrial, result: EpochResult) -> Iterator[Event]:
         trial.results.append(result)
         if result.epoch in trial.known:
             return
         loss = weights_loss(result, self.config.keep)
         if math.isfinite(loss):
-            self.ledger.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
+            self.trial_store.report(trial.number, result.epoch, loss, _finite(result.rank_loss))
         self.budget.count(result.seconds)
         self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
         yield self._progress()
 
-    def _take_probe(self, trial: Running, probe: Probe) -> Iterator[Event]:
+    def _take_proxy_run(self, trial: RunningTrial, probe: ProxyRun) -> Iterator[Event]:
         trial.probe = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
-        trial.probe_seconds[probe.epoch] = probe.seconds
-        self.ledger.rank_first(trial.number, probe.epoch, probe.rank_loss, trial.probe_seconds)
+        trial.proxy_seconds[probe.epoch] = probe.seconds
+        self.trial_store.report_proxy_run(trial.number, probe.epoch, probe.rank_loss, trial.proxy_seconds)
         yield TrialRanked(trial.number, probe.epoch, probe.rank_loss)
         self.budget.count(probe.seconds, probe.epoch)
         yield self._progress()
 
     def _progress(self) -> Event:
-        left = self.rule.expected_epochs(self.ledger.standings(), self._total)
+        left = self.rule.expected_epochs(self.trial_store.progress_list(), self._total)
         done, seconds_left = self.budget.note_progress(left)
         return Progress(done, self.budget.seconds(), seconds_left)
 
-    def _take_held(self, trial: Running, epoch: float) -> Iterator[Event]:
+    def _take_waiting(self, trial: RunningTrial, epoch: float) -> Iterator[Event]:
         if trial.has_diverged:
             self.engine.pause(trial.number)
             yield from self._end(trial.number, "PRUNED", trial.outcome("diverged"))
             return
-        verdict = self.rule.verdict(trial.number, self.ledger.standings(), self._total)
+        verdict = self.rule.verdict(trial.number, self.trial_store.progress_list(), self._total)
         if verdict == "promote":
-            self.engine.go_on(trial.number, self.rule.until(epoch))
+            self.engine.resume(trial.number, self.rule.next_rung(epoch))
             return
         self.engine.pause(trial.number)
         if verdict == "prune":
@@ -251,7 +253,7 @@ class Coordinator:
         else:
             yield from self._pause(trial)
 
-    def _take_end(self, trial: Running) -> Iterator[Event]:
+    def _take_end(self, trial: RunningTrial) -> Iterator[Event]:
         reason = trial.results[-1].reason if trial.results else None
         if reason is None:
             yield from self._end(trial.number, "FAIL", trial.outcome("failed: it ended before its last epoch"))
@@ -260,8 +262,8 @@ class Coordinator:
         else:
             yield from self._end(trial.number, "COMPLETE", trial.outcome(reason))
 
-    def _take_crash(self, trial: Running, crash: str) -> Iterator[Event]:
-        crashes = self.ledger.count_crash(trial.number)
+    def _take_crash(self, trial: RunningTrial, crash: str) -> Iterator[Event]:
+        crashes = self.trial_store.count_crash(trial.number)
         if crashes >= CRASHES_ALLOWED:
             reason = f"failed: {crash}, {crashes} times"
             yield from self._end(trial.number, "FAIL", trial.outcome(reason))
@@ -269,30 +271,30 @@ class Coordinator:
             yield Notice(f"trial {trial.number}: {crash}; it goes on from its last epoch")
             del self._running[trial.number]
 
-    def _pause(self, trial: Running) -> Iterator[Event]:
+    def _pause(self, trial: RunningTrial) -> Iterator[Event]:
         """Give a trial back, unless it had done its last epoch when it was asked to stop."""
         if trial.results and trial.results[-1].reason is not None:
             yield from self._take_end(trial)
             return
         del self._running[trial.number]
         paused = trial.outcome("paused")
-        self.ledger.pause(trial.number, paused)
-        yield TrialPaused(trial.number, self.ledger.standing(trial.number).epoch, paused.value)
+        self.trial_store.pause(trial.number, paused)
+        yield TrialPaused(trial.number, self.trial_store.trial_progress(trial.number).epoch, paused.value)
         yield from self.keep_best()
 
     def _end(self, number: int, state: EndState, ended: Outcome) -> Iterator[Event]:
         self._running.pop(number, None)
-        self.ledger.end(number, state, ended)
+        self.trial_store.end(number, state, ended)
         yield TrialEnded(number, state, ended.reason, ended.value, ended.epochs, ended.seconds)
-        yield from floor_notices(self.ledger, number)
+        yield from floor_notices(self.trial_store, number)
         yield from self.keep_best()
-        self.shelf.tidy(self.ledger.models(), self.config.models_kept + 1)
+        self.model_store.tidy(self.trial_store.models(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
         """Publish the best model, and say so, unless it is published already."""
-        best = publish_best(self.ledger, self.shelf)
+        best = publish_best(self.trial_store, self.model_store)
         if best is not None:
-            yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.shelf.model))
+            yield NewBest(best.number, math.nan if best.value is None else best.value, str(self.model_store.model))
 
 
 def _finite(loss: float | None) -> float | None:

@@ -10,7 +10,7 @@ from automl_pt.study.events import Event, Notice
 from automl_pt.study.records import ProbeRecord, TrialRecord
 
 if TYPE_CHECKING:
-    from automl_pt.study.store.trials import Ledger
+    from automl_pt.study.store.trials import TrialStore
 
 
 def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord]) -> str | None:
@@ -28,10 +28,10 @@ def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord])
     return None
 
 
-def floor_notices(ledger: Ledger, number: int) -> Iterator[Event]:
+def floor_notices(trial_store: TrialStore, number: int) -> Iterator[Event]:
     """Say of a trial that has run to its end that a model without any fine-tuning is no worse."""
-    trial = next(record for record in ledger.records() if record.number == number)
+    trial = next(record for record in trial_store.records() if record.number == number)
     if trial.state == "COMPLETE":
-        found = below_floor(trial, ledger.about().get("classes", 0), ledger.probes())
+        found = below_floor(trial, trial_store.about().get("classes", 0), trial_store.probes())
         if found is not None:
             yield Notice(f"trial {number} ends {found}")

@@ -12,7 +12,7 @@ from automl_pt.study.records import TrialRecord
 
 
 @dataclass
-class Shelf:
+class ModelStore:
     """`trials/NUMBER` are run directories; `model` is the finished model. `publish(source, target)` replaces it whole.
 
     Checkpoints exist of trials that are running or paused, and weights of those and of the best that ended: as many as

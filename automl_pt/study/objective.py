@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
-from automl_pt.study.executor.base import Contact, Engine, MakeTrial
-from automl_pt.study.extras.extras import Maker
-from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.executor.base import Caller, Engine, MakeTrial
+from automl_pt.study.extras.extras import MakeExtra
+from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Material:
+class SearchData:
     """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
 
     `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
@@ -58,7 +58,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Objective:
     """The functions by which a search prepares, runs, publishes and judges.
 
     A worker process finds the subject itself by `name`, "package.module:NAME". `prepare(config, manifest, plugins)`
@@ -66,7 +66,7 @@ class Subject:
     `publish(source, target)` makes a run directory's model the finished one.
     `compare(config, best, runner_up, study's folder, plugins, contact)` measures whether the best is better than the
     noise; `test(config, model, manifest, plugins, contact)` measures the finished model on the test split; both tell
-    `contact` what a person should know of how it went.
+    `caller` what a person should know of how it went.
     `report(config, directory, plugins, contact)` writes the page of the ended study and returns its path; None: there
     is none. `starts(config, plugins)` yields what each backbone starts from, and then brings their weights here; None:
     no matter. `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
@@ -74,13 +74,13 @@ class Subject:
     """
 
     name: str
-    prepare: Callable[[SearchConfig, Path, Plugins | None], Material]
+    prepare: Callable[[SearchConfig, Path, Plugins | None], SearchData]
     make: str
     publish: Callable[[Path, Path], None]
-    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None, Contact], Comparison | None]
-    test: Callable[[SearchConfig, Path, Path, Plugins | None, Contact], dict[str, float] | None]
-    report: Callable[[SearchConfig, Path, Plugins | None, Contact], Path] | None = None
-    makers: Callable[[], Mapping[str, Maker]] | None = None
+    compare: Callable[[SearchConfig, TrialRecord, TrialRecord, Path, Plugins | None, Caller], ModelComparison | None]
+    test: Callable[[SearchConfig, Path, Path, Plugins | None, Caller], dict[str, float] | None]
+    report: Callable[[SearchConfig, Path, Plugins | None, Caller], Path] | None = None
+    makers: Callable[[], Mapping[str, MakeExtra]] | None = None
     starts: Callable[[SearchConfig, Plugins | None], Iterator[Start]] | None = None
     #: whether its `make` knows linear probes
     probes: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from automl_pt.study.model_store import ranked
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.records import TrialRecord
 
 #: as many trials as this must have brought nothing, after at least as many before them
@@ -14,7 +14,7 @@ WINDOW = 8
 
 
 @dataclass
-class Flatness:
+class Plateau:
     """Asks, before a trial is added, whether the study has become flat.
 
     `noise(best, second)` measures the standard error of the difference of two trials' losses, image by image, on the
@@ -25,9 +25,9 @@ class Flatness:
     notes: list[str] = field(default_factory=list)
     _measured: dict[tuple[int, int], float | None] = field(default_factory=dict)
 
-    def is_flat(self, standings: Sequence[Standing], records: Sequence[TrialRecord], level: float) -> bool:
+    def is_reached(self, progress_list: Sequence[TrialProgress], records: Sequence[TrialRecord], level: float) -> bool:
         """Compare the last `WINDOW` trials with those before, all at epoch `level`."""
-        losses = [trial.rank(level) for trial in standings if trial.end != "lost" and trial.epoch >= level]
+        losses = [trial.rank(level) for trial in progress_list if trial.end != "lost" and trial.epoch >= level]
         if len(losses) < 2 * WINDOW:
             return False
         gain = min(losses[:-WINDOW]) - min(losses[-WINDOW:])

@@ -15,11 +15,11 @@ from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import new_training, set_up
-from automl_pt.study.executor.base import Probe, TrialSpec
+from automl_pt.study.executor.base import ProxyRun, TrialSpec
 from automl_pt.study.ranking import shuffled_loss
 
 
-def probes(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Probe]:
+def proxy_runs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[ProxyRun]:
     """Train in miniature, for each of the points in `ranked_at` within the first epoch; say how good the weights are.
 
     They are thrown away: each begins with the trial's own, and so does the trial. A probe that is stopped on the way
@@ -27,13 +27,13 @@ def probes(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     """
     for level in (point for point in spec.ranked_at if point < 1):
         started = perf_counter()
-        loss = _loss_in_miniature(spec, level, should_stop, data, plugins)
+        loss = _proxy_loss(spec, level, should_stop, data, plugins)
         if loss is None:
             return
-        yield Probe(level, loss if math.isfinite(loss) else math.nan, perf_counter() - started)
+        yield ProxyRun(level, loss if math.isfinite(loss) else math.nan, perf_counter() - started)
 
 
-def _loss_in_miniature(
+def _proxy_loss(
     spec: TrialSpec, level: float, should_stop: Callable[[], bool], data: Data, plugins: Plugins
 ) -> float | None:
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)

@@ -109,7 +109,7 @@ class ProbeRecord:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Whether the best model is better than the runner-up by more than the validation set's noise.
 
     `difference` is runner-up minus best, in mean validation loss per image; `standard_error` is that of the paired
@@ -140,7 +140,7 @@ class StudyResult:
     model: str | None
     best: TrialRecord | None
     runner_up: TrialRecord | None
-    comparison: Comparison | None
+    comparison: ModelComparison | None
     test: dict[str, float] | None
     trials: tuple[TrialRecord, ...]
     stopped: str

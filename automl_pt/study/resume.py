@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from automl_pt.plugins.manager import Plugins
-    from automl_pt.study.objective import Material
-    from automl_pt.study.pruning.base import Standing
+    from automl_pt.study.objective import SearchData
+    from automl_pt.study.pruning.base import TrialProgress
     from automl_pt.study.space.dimensions import Dimension
 
 #: settings that say where, with what or how long a study is computed, not what is computed
@@ -65,17 +65,17 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
     }
 
 
-def describe_material(material: Material) -> dict[str, Any]:
+def describe_search_data(search_data: SearchData) -> dict[str, Any]:
     """Return what is kept of the plugins a study uses, and of the options of backbones it searches."""
     from optuna.distributions import distribution_to_json
 
-    searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in material.dimensions}
-    plugins = [dict(plugin) for plugin in material.plugins]
-    return {"plugins": plugins, "options": searched, "classes": material.classes}
+    searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in search_data.dimensions}
+    plugins = [dict(plugin) for plugin in search_data.plugins]
+    return {"plugins": plugins, "options": searched, "classes": search_data.classes}
 
 
 def in_order(
-    found: Mapping[str, Any], config: SearchConfig, material: Material
+    found: Mapping[str, Any], config: SearchConfig, search_data: SearchData
 ) -> tuple[SearchConfig, tuple[Dimension, ...]]:
     """Put the backbones in the order in which they came to the study `found`, and name their options as it does.
 
@@ -87,7 +87,7 @@ def in_order(
     known = found.get("options", {})
     dimensions = (
         replace(one, name=one.option) if before[:1] == [one.backbone] and one.option in known else one
-        for one in material.dimensions
+        for one in search_data.dimensions
     )
     order = tuple(sorted(dimensions, key=lambda one: names.index(one.backbone)))
     return config.model_copy(update={"backbones": names}), order
@@ -159,12 +159,12 @@ def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
     ]
 
 
-def require_own(strangers: int, name: str, *, where: str) -> None:
+def require_own(foreign_trials: int, name: str, *, where: str) -> None:
     """Raise StudyError where a study that no search of ours has begun holds trials: nothing is known of these."""
-    if strangers:
+    if foreign_trials:
         raise StudyError(
             "a search goes on with a study that a search has begun",
-            given=f"{where}: the study {name!r} holds {counted(strangers, 'trial')} of another program",
+            given=f"{where}: the study {name!r} holds {counted(foreign_trials, 'trial')} of another program",
             remedy="give another --name, or another --storage",
         )
 
@@ -202,26 +202,27 @@ def require_folder(trials: Sequence[FrozenTrial], directory: Path, *, where: str
 
 
 def require_same_rungs(
-    standings: Sequence[Standing],
-    levels: Sequence[float],
+    progress_list: Sequence[TrialProgress],
+    rung_resources: Sequence[float],
     trials: int,
     *,
     where: str,
     first_rung: str | None = FIRST_RUNG,
 ) -> None:
-    """Raise StudyError where trials were compared at other points than `levels`, and there is something left to decide.
+    """Raise StudyError where trials were compared at other points than `rung_resources`, and there is something left to decide.
 
     A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
     `first_rung` is how the study compares trials within the first epoch; None where it was not yet written.
     """
-    known = {point for standing in standings for point in standing.ranks}
-    points = sorted(point for point in known if point not in levels or (point < 1 and first_rung != FIRST_RUNG))
-    is_over = len(standings) >= trials and all(standing.end for standing in standings)
-    if levels and points and not is_over:
+    known = {point for trial_progress in progress_list for point in trial_progress.ranks}
+    points = sorted(point for point in known if point not in rung_resources or (point < 1 and first_rung != FIRST_RUNG))
+    is_over = len(progress_list) >= trials and all(trial_progress.end for trial_progress in progress_list)
+    if rung_resources and points and not is_over:
         raise StudyError(
             "a study goes on with the rungs it was begun with",
             given=f"{where}: trials were compared after {_epochs(points)} epochs, and now are after "
-            f"{_epochs(levels[:-1])} epochs" + ("" if first_rung == FIRST_RUNG else ", the first time in miniature"),
+            f"{_epochs(rung_resources[:-1])} epochs"
+            + ("" if first_rung == FIRST_RUNG else ", the first time in miniature"),
             remedy="give another --name to begin a new study, or `--pruner none`, which runs all trials in full",
         )
 

@@ -19,8 +19,8 @@ from automl_pt.study.executor.devices import devices_for
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.extras.extras import Ended, after_search, asked
 from automl_pt.study.model_store import ranked
-from automl_pt.study.objective import Material
-from automl_pt.study.records import Comparison, StudyResult, TrialRecord
+from automl_pt.study.objective import SearchData
+from automl_pt.study.records import ModelComparison, StudyResult, TrialRecord
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.training.device import choose_device, choose_precision
 
@@ -40,27 +40,27 @@ class OpenStudy:
     storage: str
     steps: Steps
     coordinator: Coordinator
-    material: Material
+    search_data: SearchData
     #: what the user should read before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
         """Tell what begins."""
-        records = self.coordinator.ledger.records()
+        records = self.coordinator.trial_store.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
         return StudyStarted(
-            name=self.coordinator.ledger.name,
+            name=self.coordinator.trial_store.name,
             directory=str(self.directory),
             storage=self.storage,
             trials=self.config.trials,
             finished=ended,
             workers=0 if isinstance(engine, InlineEngine) else engine.slots,
             epochs=self.config.epochs,
-            images=self.material.counts(),
-            classes=self.material.classes,
-            image_sizes=self.material.image_sizes,
+            images=self.search_data.counts(),
+            classes=self.search_data.classes,
+            image_sizes=self.search_data.image_sizes,
             device=", ".join(dict.fromkeys(devices_for(self.config))),
             searched=self.coordinator.space.text(),
             precision=_precision(self.config),
@@ -69,10 +69,10 @@ class OpenStudy:
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
         """Return what turns this search's events into what its trackers are told; None without any."""
-        ledger = self.coordinator.ledger
+        trial_store = self.coordinator.trial_store
         if trackers is None:
             return None
-        return StudyFollower(trackers, self.config, ledger.name, self.directory, ledger.records)
+        return StudyFollower(trackers, self.config, trial_store.name, self.directory, trial_store.records)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
         """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
@@ -81,27 +81,27 @@ class OpenStudy:
 
     def conclude(self, stop: Callable[[], int | None]) -> StudyResult:
         """Judge the best trial, remove what nobody needs any more, and sum up."""
-        coordinator, shelf = self.coordinator, self.coordinator.shelf
-        records = coordinator.ledger.records()
-        models = coordinator.ledger.models()
+        coordinator, model_store = self.coordinator, self.coordinator.model_store
+        records = coordinator.trial_store.records()
+        models = coordinator.trial_store.models()
         best, runner_up = [*ranked(models)[:2], None, None][:2]
         comparison, figures = self._judge(best, runner_up) if stop() is None and best else (None, None)
-        for note in coordinator.flatness.notes if coordinator.flatness is not None else ():
+        for note in coordinator.plateau.notes if coordinator.plateau is not None else ():
             self._tell(note)
         if not (self.directory / "study.json").exists():
             self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
-        shelf.tidy(models, self.config.models_kept)
+        model_store.tidy(models, self.config.models_kept)
         result = StudyResult(
-            name=coordinator.ledger.name,
+            name=coordinator.trial_store.name,
             directory=str(self.directory),
             storage=self.storage,
-            model=str(shelf.model) if best is not None else None,
+            model=str(model_store.model) if best is not None else None,
             best=best,
             runner_up=runner_up,
             comparison=comparison,
             test=figures,
             trials=tuple(records),
-            probes=tuple(coordinator.ledger.probes()),
+            probes=tuple(coordinator.trial_store.probes()),
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),
@@ -111,7 +111,7 @@ class OpenStudy:
             busy_seconds=coordinator.budget.busy,
         )
         write_json(self.directory / "result.json", result.to_dict())
-        _require_some_success(records, coordinator.ledger.name)
+        _require_some_success(records, coordinator.trial_store.name)
         return result
 
     def report(self, result: StudyResult, stop: Callable[[], int | None]) -> StudyResult:
@@ -119,7 +119,7 @@ class OpenStudy:
 
         The search is over and its model stands, so that nothing a page meets may end it with an error.
         """
-        if self.steps.subject.report is None or not self.config.report or result.signal is not None:
+        if self.steps.objective.report is None or not self.config.report or result.signal is not None:
             return result
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
@@ -133,16 +133,16 @@ class OpenStudy:
             return _noted(result, f"report.html was not written: interrupted; {_writes_it(result)}")
         return replace(result, report=str(path))
 
-    def make_more(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
+    def make_extras(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
-        shelf, budget = self.coordinator.shelf, self.coordinator.budget
-        if self.steps.subject.makers is None or result.best is None or not asked(self.config):
+        model_store, budget = self.coordinator.model_store, self.coordinator.budget
+        if self.steps.objective.makers is None or result.best is None or not asked(self.config):
             return result
         if result.best.number < 0:
             what = ", ".join(asked(self.config))
             yield Notice(f"{what}: made of the trials, although the probe is the best model and is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
-        held = tuple(trial for trial in ranked(result.trials) if shelf.holds(trial.number))
+        held = tuple(trial for trial in ranked(result.trials) if model_store.holds(trial.number))
 
         def done() -> bool:
             return stop() is not None or budget.seconds() > limit
@@ -160,7 +160,7 @@ class OpenStudy:
         search is over and its model stands, so that this is no reason to end with an error.
         """
         try:
-            return returned(self.steps.test(self.coordinator.shelf.model), self._tell), True
+            return returned(self.steps.test(self.coordinator.model_store.model), self._tell), True
         except AutomlError as error:
             self.notes.append(f"the test split was not measured: {error.in_a_line()}")
             return None, False
@@ -172,16 +172,16 @@ class OpenStudy:
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None
-    ) -> tuple[Comparison | None, dict[str, float] | None]:
+    ) -> tuple[ModelComparison | None, dict[str, float] | None]:
         """Compare and test the finished model, once: the same study opened again is told what was found then.
 
         Only a test that an error kept from being made is tried again.
         """
-        ledger = self.coordinator.ledger
+        trial_store = self.coordinator.trial_store
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
-        found = ledger.judgement()
+        found = trial_store.judgement()
         if found and found["pair"] == pair:
-            comparison = Comparison(**found["comparison"]) if found["comparison"] else None
+            comparison = ModelComparison(**found["comparison"]) if found["comparison"] else None
             if found.get("tested", True):
                 return comparison, found["test"]
         else:
@@ -191,17 +191,17 @@ class OpenStudy:
             self._tell("interrupted before the model was compared and tested; the same command does both")
             return comparison, figures
         plain = asdict(comparison) if comparison is not None else None
-        ledger.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
+        trial_store.set_judgement({"pair": pair, "comparison": plain, "test": figures, "tested": is_tested})
         return comparison, figures
 
-    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> Comparison | None:
+    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> ModelComparison | None:
         """Compare the two best where both have come to their end and the second one's weights are still there."""
         if runner_up is None or not runner_up.state == best.state == "COMPLETE":
             return None
-        if not self.coordinator.shelf.holds(runner_up.number):
+        if not self.coordinator.model_store.holds(runner_up.number):
             return None
         try:
-            found: Comparison | None = returned(self.steps.compare(best, runner_up), self._tell)
+            found: ModelComparison | None = returned(self.steps.compare(best, runner_up), self._tell)
             return found
         except AutomlError as error:  # such as of a trial that ran before its plugin was changed
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from automl_pt import __version__
 from automl_pt.config import SearchConfig
+from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.runs.directory import Tidied
+from automl_pt.runs.directory import Cleanup
 from automl_pt.study import resume
 from automl_pt.study.budget import Budget
 from automl_pt.study.concluding import Steps
@@ -27,15 +27,15 @@ from automl_pt.study.executor.devices import devices_for, memory_for, threads_fo
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.extras.extras import images_to_learn
-from automl_pt.study.model_store import Shelf
-from automl_pt.study.objective import Material, Proof, Subject
-from automl_pt.study.plateau import Flatness
-from automl_pt.study.probing import Probing, wants_probe
+from automl_pt.study.linear_probes import LinearProbes, wants_probe
+from automl_pt.study.model_store import ModelStore
+from automl_pt.study.objective import Objective, Proof, SearchData
+from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule, require_rule
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
-from automl_pt.study.space.batch_sizes import Offer, offer
+from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.points import few_images, settle
 from automl_pt.study.space.space import make_space, require_batch_sizes
 from automl_pt.study.store.backends import (
@@ -49,9 +49,9 @@ from automl_pt.study.store.backends import (
     shown,
     storage_note,
 )
-from automl_pt.study.store.coordination import Alone, Among
+from automl_pt.study.store.coordination import SharedCoordinator, SingleCoordinator
 from automl_pt.study.store.study_files import plugins_of
-from automl_pt.study.store.trials import OFFERED, Ledger, Presence
+from automl_pt.study.store.trials import OFFERED, Presence, TrialStore
 
 #: what a search makes in its folder before it has begun
 PRELIMINARY = ("manifest.json", ".lock", "logs")
@@ -66,7 +66,7 @@ ON_FEATURES = (
 def open_study(
     config: SearchConfig,
     directory: Path,
-    subject: Subject,
+    objective: Objective,
     plugins: Plugins | None,
     stop: Callable[[], int | None],
     stack: ExitStack,
@@ -79,61 +79,67 @@ def open_study(
     """
     url = storage_url(config, directory)
     if not is_shared(url):
-        _be_alone(config, url, directory, stack)
+        _require_single_coordinator(config, url, directory, stack)
     before = plugins_before(config, directory, plugins)
-    material = subject.prepare(config, directory / "manifest.json", plugins)
-    budget = _budget(config, subject, material, since)
+    search_data = objective.prepare(config, directory / "manifest.json", plugins)
+    budget = _budget(config, objective, search_data, since)
     must_stop = partial(_must_stop, stop, budget)
-    engine = _make_engine(config, directory, subject, material, plugins, must_stop)
+    engine = _make_engine(config, directory, objective, search_data, plugins, must_stop)
     stack.callback(engine.close)
-    proof = material.prove(engine, must_stop) if material.prove is not None else Proof()
-    ledger = _open_ledger(config, url, directory, stack)
-    config, material, kept, has_grown = _agree(ledger, config, directory, material)
-    config, repeats = settle(config, make_space(config, material.train_images, material.dimensions))
+    proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
+    trial_store = _open_trial_store(config, url, directory, stack)
+    config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
+    config, repeats = settle(config, make_space(config, search_data.train_images, search_data.dimensions))
     budget.slots = engine.slots
-    offered = _offer(config, material, proof, ledger, engine, has_grown)
+    offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     on_features = trains_on_features(config)
-    rule = make_rule("none" if on_features else config.pruner, config.epochs, material.train_images, ledger.study)
-    _require_same_rungs(config, ledger, rule, directory)
-    steps = Steps(subject, config, directory, plugins, engine, lambda: stop() is not None)
-    shelf = Shelf(directory, subject.publish)
+    rule = make_rule(
+        "none" if on_features else config.pruner, config.epochs, search_data.train_images, trial_store.study
+    )
+    _require_same_rungs(config, trial_store, rule, directory)
+    steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
+    model_store = ModelStore(directory, objective.publish)
     coordinator = Coordinator(
         config=config,
-        ledger=ledger,
-        shelf=shelf,
+        trial_store=trial_store,
+        model_store=model_store,
         engine=engine,
         rule=rule,
-        space=make_space(config, material.train_images, material.dimensions, offered.sizes),
+        space=make_space(config, search_data.train_images, search_data.dimensions, offered.sizes),
         budget=budget,
         stop=stop,
-        probing=Probing(config, ledger, shelf, engine) if wants_probe(config) and subject.probes else None,
-        flatness=_flatness(steps) if config.stop_when_flat else None,
+        linear_probes=LinearProbes(config, trial_store, model_store, engine)
+        if wants_probe(config) and objective.probes
+        else None,
+        plateau=_plateau(steps) if config.stop_when_flat else None,
     )
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
-    notes = resume.other_versions(before, material.plugins)
-    few = few_images(config, material.train_images, offered.sizes)
+    notes = resume.other_versions(before, search_data.plugins)
+    few = few_images(config, search_data.train_images, offered.sizes)
     notices = (ON_FEATURES if on_features else None, offered.notice, few, repeats, storage_note(url))
-    said = (*material.notes, *proof.notes, *(note for note in notices if note is not None))
-    return OpenStudy(config, directory, shown(url), steps, coordinator, material, said, notes)
+    said = (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
+    return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
-def _require_same_rungs(config: SearchConfig, ledger: Ledger, rule: Rule, directory: Path) -> None:
-    first = ledger.about().get("first_rung")
-    resume.require_same_rungs(ledger.standings(), rule.levels, config.trials, where=str(directory), first_rung=first)
+def _require_same_rungs(config: SearchConfig, trial_store: TrialStore, rule: Rule, directory: Path) -> None:
+    first = trial_store.about().get("first_rung")
+    resume.require_same_rungs(
+        trial_store.progress_list(), rule.rung_resources, config.trials, where=str(directory), first_rung=first
+    )
 
 
 def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
     return stop() is not None or budget.is_over()
 
 
-def _budget(config: SearchConfig, subject: Subject, material: Material, since: float | None) -> Budget:
+def _budget(config: SearchConfig, objective: Objective, search_data: SearchData, since: float | None) -> Budget:
     """Return the search's time, with what must be kept free of it for the end."""
     budget = Budget(config.timeout, since=since)
-    looks = 2 + (subject.report is not None and config.report)
-    budget.images = (material.train_images, looks * material.val_images + material.test_images)
+    looks = 2 + (objective.report is not None and config.report)
+    budget.images = (search_data.train_images, looks * search_data.val_images + search_data.test_images)
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
-    budget.later = images_to_learn(config, material.train_images, material.val_images)
+    budget.later = images_to_learn(config, search_data.train_images, search_data.val_images)
     return budget
 
 
@@ -142,17 +148,17 @@ def storage_url(config: SearchConfig, directory: Path) -> str:
     return config.storage or default_url(directory)
 
 
-def untouched(config: SearchConfig, directory: Path) -> Tidied:
+def untouched(config: SearchConfig, directory: Path) -> Cleanup:
     """Return what leaves no trace of a search that is refused before it has begun.
 
     Raises StorageError for a storage that cannot be named, UnknownNameError for a pruner.
     """
     require_rule(config.pruner)
     beside = files_of(storage_url(config, directory), config.name or directory.name)
-    return Tidied(directory, mark="study.json", names=PRELIMINARY, beside=beside)
+    return Cleanup(directory, mark="study.json", names=PRELIMINARY, beside=beside)
 
 
-def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
+def _require_single_coordinator(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
     """Lock the folder, and the study in its storage: that may be named from another folder, too."""
     stack.enter_context(locked(directory / ".lock", wait=False))
     beside = lock_file(url, config.name or directory.name)
@@ -160,16 +166,21 @@ def _be_alone(config: SearchConfig, url: str, directory: Path, stack: ExitStack)
         stack.enter_context(locked(beside, wait=False))
 
 
-def _offer(
-    config: SearchConfig, material: Material, proof: Proof, ledger: Ledger, engine: Engine, has_grown: bool
-) -> Offer:
+def _batch_size_candidates(
+    config: SearchConfig,
+    search_data: SearchData,
+    proof: Proof,
+    trial_store: TrialStore,
+    engine: Engine,
+    has_grown: bool,
+) -> BatchSizeCandidates:
     """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
     free = memory_for(devices_for(config)[: engine.slots]) if proof.steps else 0
-    with ledger.turn():
-        known = ledger.about().get(OFFERED, ())
-        offered = offer(config, material.train_images, proof.steps, free, known, has_grown=has_grown)
+    with trial_store.allocation_lock():
+        known = trial_store.about().get(OFFERED, ())
+        offered = batch_size_candidates(config, search_data.train_images, proof.steps, free, known, has_grown=has_grown)
         if config.batch_sizes is None:
-            ledger.set_about({**ledger.about(), OFFERED: list(offered.sizes)})
+            trial_store.set_about({**trial_store.about(), OFFERED: list(offered.sizes)})
     return offered
 
 
@@ -181,7 +192,7 @@ def plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | Non
     return used
 
 
-def _flatness(steps: Steps) -> Flatness:
+def _plateau(steps: Steps) -> Plateau:
     trials, notes = steps.directory / "trials", list[str]()
 
     def noise(best: TrialRecord, second: TrialRecord) -> float | None:
@@ -194,69 +205,72 @@ def _flatness(steps: Steps) -> Flatness:
             return None
         return None if comparison is None else float(comparison.standard_error)
 
-    return Flatness(noise, notes)
+    return Plateau(noise, notes)
 
 
-def _open_ledger(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> Ledger:
+def _open_trial_store(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> TrialStore:
     name = config.name or directory.name
     storage = open_storage(url)
     stack.callback(close_storage, storage)
-    presence: Presence = Alone()
+    presence: Presence = SingleCoordinator()
     if is_shared(url):
-        presence = Among(server_engine(url), name)
+        presence = SharedCoordinator(server_engine(url), name)
         stack.callback(presence.close)
-    return Ledger(storage, name, presence, shown(url))
+    return TrialStore(storage, name, presence, shown(url))
 
 
 def _agree(
-    ledger: Ledger, config: SearchConfig, directory: Path, material: Material
-) -> tuple[SearchConfig, Material, dict[str, Any], bool]:
+    trial_store: TrialStore, config: SearchConfig, directory: Path, search_data: SearchData
+) -> tuple[SearchConfig, SearchData, dict[str, Any], bool]:
     """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
 
     Return settings and material with the backbones in the study's own order, and what its folder shall say of it.
     """
-    require_batch_sizes(config, material.train_images)
-    with ledger.turn():
-        found = ledger.about()
-        config, dimensions = resume.in_order(found, config, material)
-        material = replace(material, dimensions=dimensions)
-        wanted = {**resume.describe(config, material.fingerprint, __version__), **resume.describe_material(material)}
+    require_batch_sizes(config, search_data.train_images)
+    with trial_store.allocation_lock():
+        found = trial_store.about()
+        config, dimensions = resume.in_order(found, config, search_data)
+        search_data = replace(search_data, dimensions=dimensions)
+        wanted = {
+            **resume.describe(config, search_data.fingerprint, __version__),
+            **resume.describe_search_data(search_data),
+        }
         if found:
             resume.require_comparable(found, wanted, where=str(directory))
-            resume.require_folder(ledger.trials(), directory, where=ledger.shown_url)
+            resume.require_folder(trial_store.trials(), directory, where=trial_store.shown_url)
         else:
-            _require_free(ledger, directory)
-        ledger.set_about({**found, **wanted, "version": found.get("version", __version__)})
-    ledger.unnamed = resume.first_of_several(config.backbones)
-    where = ledger.shown_url if config.storage else "study.db"
+            _require_free(trial_store, directory)
+        trial_store.set_about({**found, **wanted, "version": found.get("version", __version__)})
+    trial_store.unnamed = resume.first_of_several(config.backbones)
+    where = trial_store.shown_url if config.storage else "study.db"
     asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
-    kept = {"name": ledger.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
-    return config, material, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
+    kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
+    return config, search_data, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 
-def _require_free(ledger: Ledger, directory: Path) -> None:
+def _require_free(trial_store: TrialStore, directory: Path) -> None:
     """Raise StudyError where a study cannot begin in this storage and folder; it is then not left in the storage."""
     try:
-        resume.require_own(ledger.strangers, ledger.name, where=ledger.shown_url)
-        resume.require_unused(directory, where=ledger.shown_url)
+        resume.require_own(trial_store.foreign_trials, trial_store.name, where=trial_store.shown_url)
+        resume.require_unused(directory, where=trial_store.shown_url)
     except StudyError:
-        ledger.withdraw()
+        trial_store.withdraw()
         raise
 
 
 def _make_engine(
     config: SearchConfig,
     directory: Path,
-    subject: Subject,
-    material: Material,
+    objective: Objective,
+    search_data: SearchData,
     plugins: Plugins | None,
     should_stop: Callable[[], bool],
 ) -> Engine:
     if config.workers == 0 or (plugins is not None and _registered_by_hand(plugins)):
-        return InlineEngine(material.make, should_stop)
+        return InlineEngine(search_data.make, should_stop)
     devices = devices_for(config)
     threads = threads_for(config, len(devices))
-    return LocalEngine(subject.make, devices, threads=threads, logs=directory / "logs", limit=config.trial_timeout)
+    return LocalEngine(objective.make, devices, threads=threads, logs=directory / "logs", limit=config.trial_timeout)
 
 
 def _registered_by_hand(plugins: Plugins) -> bool:

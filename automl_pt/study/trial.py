@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from automl_pt.config import TrainConfig
-from automl_pt.study.executor.base import Probe
+from automl_pt.study.executor.base import ProxyRun
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.training.result import EpochResult
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial the engine is working on; `results` include those of earlier processes, sent again at its start."""
 
     number: int
@@ -22,9 +22,9 @@ class Running:
     known: frozenset[float]
     results: list[EpochResult] = field(default_factory=list)
     #: what its runs in miniature took, by their length in epochs
-    probe_seconds: dict[float, float] = field(default_factory=dict)
+    proxy_seconds: dict[float, float] = field(default_factory=dict)
     #: what the last of them gave, where this process saw it
-    probe: Probe | None = None
+    probe: ProxyRun | None = None
 
     @property
     def has_diverged(self) -> bool:
@@ -33,7 +33,7 @@ class Running:
 
     def outcome(self, reason: str) -> Outcome:
         """Sum up what the trial gave and cost."""
-        seconds = sum(self.probe_seconds.values()) + sum(result.seconds for result in self.results)
+        seconds = sum(self.proxy_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
         return Outcome(reason, kept_loss(self.results, self.config.keep), epochs, seconds)
 

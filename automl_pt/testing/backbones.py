@@ -15,7 +15,7 @@ from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import head_modules, head_parameters
 from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.core.errors import AutomlError
-from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, Case, build, make_case
+from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, BackboneCase, build, make_case
 from automl_pt.testing.contract import expect, no_network
 from automl_pt.training.rehearsal import rehearse
 
@@ -70,14 +70,14 @@ def check_fields(backbone: Backbone) -> None:
     expect(licensed, "pretrained weights have a licence", came="weights_license=None", look=look)
 
 
-def check_rehearsal(case: Case) -> None:
+def check_rehearsal(case: BackboneCase) -> None:
     """Check what a run asks before its first epoch: logits in both modes, for any number of images, and gradients."""
     place = torch.device("cpu")
     options: dict[str, Any] = {"device": place, "precision": "fp32", "channels_last": True}
     rehearse(case.model, case.backbone.name, MANY, case.size, **options)
 
 
-def check_new(case: Case) -> None:
+def check_new(case: BackboneCase) -> None:
     """Check that each build is a network of its own, as told apart by its parameters."""
     pointers = {id(parameter) for parameter in case.model.parameters()}
     again = build(case.backbone, case.size)
@@ -85,7 +85,7 @@ def check_new(case: Case) -> None:
     expect(not shared, "each build makes a new network", came=f"shared: {shared[:5]}", look=_BUILD)
 
 
-def check_logits(case: Case) -> None:
+def check_logits(case: BackboneCase) -> None:
     """Check logits: float32 [images, classes], finite, different for different images."""
     for classes, model in ((MANY, case.model), (FEW, case.few)):
         logits = case.logits(model)
@@ -96,7 +96,7 @@ def check_logits(case: Case) -> None:
         expect(finite, "logits are finite", came=f"{logits} at {case.size} px", look=f"{_FORWARD} and initialisation")
 
 
-def check_head(case: Case) -> None:
+def check_head(case: BackboneCase) -> None:
     """Check that the head, and only the head, follows the number of classes."""
     many, few = case.model.state_dict(), case.few.state_dict()
     head = head_parameters(case.model, case.backbone)
@@ -112,7 +112,7 @@ def check_head(case: Case) -> None:
     )
 
 
-def check_seed(case: Case) -> None:
+def check_seed(case: BackboneCase) -> None:
     """Check that the same seed gives the same weights."""
     same = build(case.backbone, case.size).state_dict()
     differ = [name for name, tensor in case.model.state_dict().items() if not torch.equal(tensor, same[name])]
@@ -120,7 +120,7 @@ def check_seed(case: Case) -> None:
     expect(not differ, "the same seed gives the same weights", came=f"these differ: {differ[:5]}", look=look)
 
 
-def check_gradients(case: Case) -> None:
+def check_gradients(case: BackboneCase) -> None:
     """Check that a training step reaches the first and the last parameter."""
     model = _without_zeros(case.model)
     model.train()
@@ -134,7 +134,7 @@ def check_gradients(case: Case) -> None:
         expect(reached, "gradients reach the first and the last parameter", came=came, look=look)
 
 
-def check_eval(case: Case) -> None:
+def check_eval(case: BackboneCase) -> None:
     """Check that eval mode repeats itself and changes nothing."""
     before = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
     same = torch.equal(case.logits(), case.logits())
@@ -144,7 +144,7 @@ def check_eval(case: Case) -> None:
     expect(not changed, "eval mode changes no tensor", came=f"changed: {changed[:5]}", look=look)
 
 
-def check_train(case: Case) -> None:
+def check_train(case: BackboneCase) -> None:
     """Check that train mode does what eval mode leaves: batch statistics, or else dropout."""
     model = _without_zeros(case.model)
     model.train()
@@ -160,7 +160,7 @@ def check_train(case: Case) -> None:
         expect(not torch.equal(first, second), "train mode applies dropout", came="equal logits twice", look=look)
 
 
-def check_saving(case: Case) -> None:
+def check_saving(case: BackboneCase) -> None:
     """Check that the tensors alone, through safetensors, make a model of another seed the same model."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in case.model.state_dict().items()}
     again = build(case.backbone, case.size, seed=2)
@@ -176,7 +176,7 @@ def check_saving(case: Case) -> None:
     expect(same, "a saved and loaded model gives the same logits", came="they differ", look=look)
 
 
-def check_copy(case: Case) -> None:
+def check_copy(case: BackboneCase) -> None:
     """Check that a deep copy is the same model and shares nothing."""
     twin = copy.deepcopy(case.model)
     same = torch.equal(case.logits(), case.logits(twin))
@@ -188,7 +188,7 @@ def check_copy(case: Case) -> None:
     expect(not shared, "a deep copy shares no parameter", came=f"shared: {shared[:5]}", look="__deepcopy__")
 
 
-def check_formats(case: Case) -> None:
+def check_formats(case: BackboneCase) -> None:
     """Check channels_last, and bf16 as the trainer uses it: by autocast."""
     expected = case.logits()
     layout = torch.channels_last
@@ -205,7 +205,7 @@ def check_formats(case: Case) -> None:
     expect(right, "autocast to bf16 gives finite logits", came=f"{logits.dtype} {logits}", look=look)
 
 
-def check_single(case: Case) -> None:
+def check_single(case: BackboneCase) -> None:
     """Check that in eval mode an image's logits do not depend on its batch, nor on its size of one."""
     expected, logits = case.logits(), torch.cat([case.logits(images=image[None]) for image in case.images])
     look = f"squeeze() without a dimension, or statistics over the batch, in {_FORWARD}"
@@ -213,7 +213,7 @@ def check_single(case: Case) -> None:
     expect(_near(logits, expected), "an image alone gets the logits it gets in a batch", came=came, look=look)
 
 
-def check_pretrained(case: Case) -> None:
+def check_pretrained(case: BackboneCase) -> None:
     """Check that pretrained weights are loaded or refused, never ignored: two seeds must give the same backbone."""
     if not case.backbone.has_pretrained:
         return
@@ -227,7 +227,7 @@ def check_pretrained(case: Case) -> None:
     expect(not ignored, "pretrained weights are loaded or refused", came=f"random: {ignored[:5]}", look=look)
 
 
-def _run(check: Callable[[Case], None], case: Case) -> None:
+def _run(check: Callable[[BackboneCase], None], case: BackboneCase) -> None:
     try:
         check(case)
     except AutomlError:
@@ -266,7 +266,7 @@ def _difference(logits: Tensor, expected: Tensor) -> str:
 
 
 # each relies on those before it: nothing can be said of a copy's logits when a model's own differ
-CHECKS: tuple[Callable[[Case], None], ...] = (
+CHECKS: tuple[Callable[[BackboneCase], None], ...] = (
     check_logits,
     check_rehearsal,
     check_new,

@@ -18,7 +18,7 @@ SMALL = 32
 
 
 @dataclass(frozen=True)
-class Case:
+class BackboneCase:
     """A backbone under test at one image size: built for MANY and for FEW classes, with a batch of images."""
 
     backbone: Backbone
@@ -41,7 +41,7 @@ def build(backbone: Backbone, size: int, seed: int = 1, *, classes: int = MANY, 
     return model
 
 
-def make_case(backbone: Backbone, size: int) -> Case:
+def make_case(backbone: Backbone, size: int) -> BackboneCase:
     """Build the backbone twice and draw a batch of images."""
     images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(size))
-    return Case(backbone, size, build(backbone, size), build(backbone, size, classes=FEW), images)
+    return BackboneCase(backbone, size, build(backbone, size), build(backbone, size, classes=FEW), images)

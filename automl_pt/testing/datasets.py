@@ -28,7 +28,7 @@ _LOAD = "the function given as Dataset(load=...)"
 
 
 @dataclass(frozen=True)
-class Case:
+class DatasetCase:
     """A dataset under test, loaded twice."""
 
     dataset: Dataset
@@ -50,12 +50,12 @@ def check_dataset(dataset: Dataset | str, *, root: Path | None = None) -> None:
         from automl_pt.plugins.manager import load_plugins
 
         dataset = load_plugins().dataset(dataset)
-    case = Case(dataset, _loaded(dataset, root), _loaded(dataset, root))
+    case = DatasetCase(dataset, _loaded(dataset, root), _loaded(dataset, root))
     for check in CHECKS:
         check(case)
 
 
-def check_lengths(case: Case) -> None:
+def check_lengths(case: DatasetCase) -> None:
     """Check that there are images, and one label, split, name and group for each."""
     data = case.data
     lengths = {"images": len(data.images), "labels": len(data.labels)}
@@ -67,7 +67,7 @@ def check_lengths(case: Case) -> None:
     expect(same, "as many labels, splits, names and groups as images, at least one", came=str(lengths), look=_LOAD)
 
 
-def check_classes(case: Case) -> None:
+def check_classes(case: DatasetCase) -> None:
     """Check that there are two classes or more, with names that differ."""
     classes = list(case.data.classes)
     right = len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
@@ -76,7 +76,7 @@ def check_classes(case: Case) -> None:
     expect(not twice, "class names differ", came=f"twice: {twice[:5]}", look="LabeledImages(classes=...)")
 
 
-def check_labels(case: Case) -> None:
+def check_labels(case: DatasetCase) -> None:
     """Check that labels are integers into the classes, and that every class has an image."""
     look = "LabeledImages(labels=..., classes=...): labels count classes from 0"
     labels = np.asarray(case.data.labels)
@@ -94,7 +94,7 @@ def check_labels(case: Case) -> None:
     expect(not empty, "every class has an image", came=f"none of {empty[:5]}", look=look)
 
 
-def check_splits(case: Case) -> None:
+def check_splits(case: DatasetCase) -> None:
     """Check that splits are known, complete, and disjoint in names and groups."""
     splits = case.data.splits
     if splits is None:
@@ -111,14 +111,14 @@ def check_splits(case: Case) -> None:
         expect(not torn, f"splits share no {what}", came=f"in several: {torn[:5]}", look=f"{look} and {what}=...")
 
 
-def check_names(case: Case) -> None:
+def check_names(case: DatasetCase) -> None:
     """Check that names, where given, are unique."""
     names = list(case.data.names or ())
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     expect(not twice, "names are unique", came=f"twice: {twice[:5]}", look="LabeledImages(names=...)")
 
 
-def check_order(case: Case) -> None:
+def check_order(case: DatasetCase) -> None:
     """Check that loading twice gives the same images, labels, splits and names in the same order."""
     look = f"a listing without sorted(), or random numbers without a fixed seed, in {_LOAD}"
     for name in ("classes", "labels", "splits", "names", "groups"):
@@ -130,7 +130,7 @@ def check_order(case: Case) -> None:
         expect(same, "loading twice gives the same images", came=f"image {index} differs", look=look)
 
 
-def check_images(case: Case) -> None:
+def check_images(case: DatasetCase) -> None:
     """Check that images are readable paths or uint8 arrays that become RGB."""
     for index in case.sample():
         image: Any = case.data.images[index]
@@ -147,7 +147,7 @@ def check_images(case: Case) -> None:
         expect(right, "an image becomes RGB", came=f"image {index}: {pixels.dtype} {pixels.shape}", look=_LOAD)
 
 
-def check_hints(case: Case) -> None:
+def check_hints(case: DatasetCase) -> None:
     """Check that hints are of their types, that these images do not contradict them, and that batches heed them."""
     hints = case.dataset.hints
     right = hints.image_size is None or (isinstance(hints.image_size, int) and hints.image_size > 0)
@@ -225,7 +225,7 @@ def _same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-CHECKS: tuple[Callable[[Case], None], ...] = (
+CHECKS: tuple[Callable[[DatasetCase], None], ...] = (
     check_lengths,
     check_classes,
     check_labels,

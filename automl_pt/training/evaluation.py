@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_pt.training.distributed import ALONE, Group
-from automl_pt.training.portion import Portion
+from automl_pt.training.micro_batch import MicroBatch
 
 if TYPE_CHECKING:
     from automl_pt.data.loader import Loader
@@ -20,7 +20,7 @@ DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ValidationResult:
     """Means per image; `top5` is None where there are five classes or fewer. `losses` are float64[N], on the CPU.
 
     `at_once` is how many images memory lasted for; None for all that came.
@@ -47,19 +47,19 @@ def evaluate(
     precision: NumberFormat = "fp32",
     group: Group = ALONE,
     at_once: int | None = None,
-) -> Evaluation:
+) -> ValidationResult:
     """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
 
     The cross-entropy is computed in float32 from the logits, without smoothing or class weights. With several processes
     each brings a block of the images, and all get the figures of the whole. At most `at_once` images go through the
     network at a time, and half as many whenever memory runs out.
     """
-    was_training, portion = model.training, Portion(at_once)
+    was_training, micro_batch = model.training, MicroBatch(at_once)
     model.eval()
     losses, ranks, classes = [torch.empty(0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)], 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
-            logits = portion(model, images).float()
+            logits = micro_batch(model, images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="none"))
             ranks.append(_ranks(logits, labels))
             classes = logits.shape[1]
@@ -67,7 +67,9 @@ def evaluate(
     per_image, rank = group.gather(torch.cat(losses).cpu()).double(), group.gather(torch.cat(ranks).cpu())
     classes = group.highest(classes)
     top5 = (rank < 5).double().mean().item() if classes > 5 else None
-    return Evaluation(per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image, portion.at_once)
+    return ValidationResult(
+        per_image.mean().item(), (rank == 0).double().mean().item(), top5, per_image, micro_batch.at_once
+    )
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
     images = torch.zeros(batch_size, 3, image_size, image_size, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     training = step.model.training
-    with step.undone():
+    with step.restoring_state():
         train_mode(step.model, keep_statistics=step.config.keeps_batch_norm)
         step(images, labels, 0.0)
     step.model.train(training)

@@ -25,7 +25,7 @@ def lr_factor(name: str, step: int, *, steps_per_epoch: int, epochs: int, warmup
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def factor_in_miniature(step: int, steps: int, warmup: float = 0.0) -> float:
+def proxy_lr_factor(step: int, steps: int, warmup: float = 0.0) -> float:
     """Return the factor at `step` of a run of so few `steps` that it only tries a learning rate out.
 
     It is 1 for half of them, in which the rate does its work, and then falls linearly to 0, so that the loss tells what

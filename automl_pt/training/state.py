@@ -17,13 +17,13 @@ from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
-from automl_pt.training.evaluation import Evaluation, evaluate
+from automl_pt.training.evaluation import ValidationResult, evaluate
 from automl_pt.training.memory import images_that_fit, try_out
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import EpochResult
-from automl_pt.training.schedule import factor_in_miniature, lr_factor
+from automl_pt.training.schedule import lr_factor, proxy_lr_factor
 from automl_pt.training.step import Step
-from automl_pt.training.step_modes import step_taker
+from automl_pt.training.step_modes import make_step_fn
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -42,7 +42,7 @@ def go_on(batches_done: int, batches: int) -> bool:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run stands: plain values, saved beside the tensors."""
 
     epochs_done: int = 0
@@ -83,10 +83,10 @@ class Training:
         self.step = Step(
             model, config, device=device, precision=precision, class_weights=weights, group=group, lr_scales=lr_scales
         )
-        self.take_step, self.by_index = step_taker(self.step, train_loader, config, self.steps_left)
+        self.take_step, self.by_index = make_step_fn(self.step, train_loader, config, self.steps_left)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         #: the steps of a run in miniature, which has learning rates of its own; 0 for a run
         self.steps_in_miniature = 0
         #: images that memory lasts for in validation; None for a whole batch
@@ -148,7 +148,7 @@ class Training:
         """Return the learning rate of the epoch's step `batch`, counted from 0."""
         if self.steps_in_miniature:
             warmup = self.config.warmup_epochs / self.config.epochs
-            return self.base_lr * factor_in_miniature(batch, self.steps_in_miniature, warmup)
+            return self.base_lr * proxy_lr_factor(batch, self.steps_in_miniature, warmup)
         steps = len(self.train_loader.batch_sizes)
         factor = lr_factor(
             self.config.schedule,
@@ -195,7 +195,7 @@ class Training:
         self.step.notes.clear()
         if result.is_best:
             self.progress.best_loss = loss
-        self.progress = Progress(
+        self.progress = TrainingProgress(
             epochs_done=result.epoch,
             best_loss=self.progress.best_loss,
             history=[*self.progress.history, result.to_dict()],
@@ -207,7 +207,7 @@ class Training:
         self.progress.history[-1] = result.to_dict()
         return result
 
-    def _evaluate(self, module: nn.Module) -> Evaluation:
+    def _evaluate(self, module: nn.Module) -> ValidationResult:
         found = evaluate(
             module,
             self.val_loader,
@@ -254,7 +254,7 @@ class Training:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.early_stopping = EarlyStopping(**state["early_stopping"])
-        self.progress = Progress(**state["progress"])
+        self.progress = TrainingProgress(**state["progress"])
         self.loss_sum.copy_(state["loss_sum"])
         self.step.micro_batch_size = state["micro_batch_size"]
         self.step.notes += state.get("notes", [])  # an earlier version kept none

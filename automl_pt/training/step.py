@@ -73,7 +73,7 @@ class Step:
         return loss
 
     @contextmanager
-    def undone(self) -> Iterator[None]:
+    def restoring_state(self) -> Iterator[None]:
         """Put back, at the end, what the steps in the block changed: weights, momentum, statistics, random state."""
         tensors = [*self.parameters, *self.optimizer.buffers, *self._buffers]
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
@@ -85,7 +85,7 @@ class Step:
             self._copy(tensors, saved)
             self.scaler.load_state_dict(scaler)
 
-    def whole(self, images: Tensor, labels: Tensor) -> Tensor:
+    def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
         loss = self._attempt(images, labels)
         self._update()
@@ -134,10 +134,10 @@ class Step:
         return loss.detach()
 
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
-        whole = self._weight(labels)
+        capturable_step = self._weight(labels)
         total = torch.zeros((), device=self.device)
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            loss = self._loss(some_images, some_labels, "sum") / whole
+            loss = self._loss(some_images, some_labels, "sum") / capturable_step
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
             total += loss.detach()
         return total

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
 
-def step_taker(step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]) -> tuple[TakeStep, bool]:
+def make_step_fn(
+    step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]
+) -> tuple[TakeStep, bool]:
     """Return what takes the steps of a run, and whether it is given a batch by its indices alone.
 
     Indices are enough where steps are recorded and the images lie on the device: the recorded step makes the batch.

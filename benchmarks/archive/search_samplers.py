@@ -50,7 +50,7 @@ TODAY = "product, root"
 LONG = dict.fromkeys((TODAY, "start, then GP, root", "start, then GP by rank, root"), (0, 20))
 
 Params = dict[str, Any]
-Maker = Callable[[int], optuna.samplers.BaseSampler]
+MakeExtra = Callable[[int], optuna.samplers.BaseSampler]
 
 
 @dataclass
@@ -93,7 +93,7 @@ def product(power: float = sampling.EXPONENT, startup: int = sampling.STARTUP) -
     return begin
 
 
-def started(make: Maker, power: float, by_rank: bool) -> Sampler:
+def started(make: MakeExtra, power: float, by_rank: bool) -> Sampler:
     """The product's trial 0 and start, then another sampler, told losses or the places in their order."""
 
     def begin(seed: int, told: Told) -> Callable[[int], Params]:
@@ -120,7 +120,7 @@ def _ask(sampler: optuna.samplers.BaseSampler, told: Told, by_rank: bool) -> Par
     return {**found, "lr": min(LR[1], max(LR[0], found["lr"]))}
 
 
-def of_optuna(make: Maker, power: float = 0.0) -> Sampler:
+def of_optuna(make: MakeExtra, power: float = 0.0) -> Sampler:
     """One of Optuna's samplers from the first trial on, in one study; trials out of range are told as failed."""
 
     def begin(seed: int, told: Told) -> Callable[[int], Params]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from automl_pt.api.search import run_search
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.options import defaults, parse, told, with_options
@@ -21,7 +22,6 @@ from automl_pt.model.load import load_model
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs import run
 from automl_pt.runs.reproduce import Reproduction
-from automl_pt.study.search import run_search
 from automl_pt.study.space.dimensions import dimensions
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space

@@ -17,7 +17,7 @@ from torch import nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
-from automl_pt.backbones.weight_readings import Given
+from automl_pt.backbones.weight_readings import GivenWeights
 from automl_pt.builtin.lukemelas_names import timm_names
 from automl_pt.core.errors import InvalidModelDirectoryError, WeightsError
 from automl_pt.model.load import given_weights
@@ -160,7 +160,7 @@ def test_wrappers_and_prefixes_are_taken_off_and_said(name, tmp_path):
 @given(st.lists(st.sampled_from(["module.", "model.", "net.", "encoder.", "_orig_mod.", "a.b."]), max_size=3))
 @settings(max_examples=30, deadline=None)
 def test_any_row_of_prefixes_is_taken_off(parts):
-    given = Given(Path("w"), {"state_dict": prefixed("".join(parts))})
+    given = GivenWeights(Path("w"), {"state_dict": prefixed("".join(parts))})
     model = build_model(NET, 3, 8, weights=given, seed=1)
     assert all(torch.equal(model.state_dict()[key], state()[key]) for key in headless())
 

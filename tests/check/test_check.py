@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from automl_pt.check import Report, check, quick_check, refuse
+from automl_pt.check import CheckReport, check, quick_check, refuse
 from automl_pt.check.alike import near_copies
 from automl_pt.check.facts import Facts
 from automl_pt.check.findings import KINDS
 from automl_pt.check.memory import Memory, stamp
 from automl_pt.check.page import contact_sheet
 from automl_pt.check.pairs import MAX_BITS
-from automl_pt.check.survey import Seen, survey
+from automl_pt.check.survey import SurveyedFile, survey
 from automl_pt.cli.check import command
 from automl_pt.core.errors import InvalidDatasetError, OutputError, UsageError
 from automl_pt.dataset import LabeledImages
@@ -68,7 +68,7 @@ def clean(tmp_path: Path) -> Path:
     return aged(root)
 
 
-def found(report: Report) -> dict[str, list[tuple[str, ...]]]:
+def found(report: CheckReport) -> dict[str, list[tuple[str, ...]]]:
     return {one.kind: [item.names for item in one.items] for one in report.findings}
 
 
@@ -338,7 +338,7 @@ def test_near_hashes_are_found_as_by_a_plain_loop(hashes: list[int], data: st.Da
             near ^= 1 << bit
         hashes.append(near)
     seen = [
-        Seen(index, str(index), str(index), Facts(look=f"{value:016x}", thumb="00" * 256))
+        SurveyedFile(index, str(index), str(index), Facts(look=f"{value:016x}", thumb="00" * 256))
         for index, value in enumerate(hashes)
     ]
     told = near_copies(LabeledImages([], [0] * len(seen), ("a",)), seen)
@@ -366,7 +366,8 @@ def test_pictures_of_one_make_are_not_taken_for_one_picture() -> None:
 def test_ten_thousand_images_are_compared_within_seconds() -> None:
     rng = np.random.default_rng(0)
     seen = [
-        Seen(index, str(index), str(index), Facts(look=rng.bytes(8).hex(), thumb="00" * 256)) for index in range(10_000)
+        SurveyedFile(index, str(index), str(index), Facts(look=rng.bytes(8).hex(), thumb="00" * 256))
+        for index in range(10_000)
     ]
     start = time.perf_counter()
     assert near_copies(LabeledImages([], [0] * len(seen), ("a",)), seen) == []

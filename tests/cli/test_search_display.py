@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli.live_table import LiveView
 from automl_pt.config import SearchConfig
 from automl_pt.study.events import EpochDone, Finished, TrialEnded
-from automl_pt.study.search import steps
 from automl_pt.training.result import EpochResult
 
 
@@ -28,7 +28,7 @@ def test_a_bar_shows_how_far_the_images_are_read_until_the_study_begins(tmp_path
     assert "decoding" in drawn(view)
     assert "123/400" in drawn(view)
     assert "trial" not in drawn(view)
-    for event in steps(SearchConfig(dataset="plain", epochs=1, trials=1, workers=0), tmp_path / "toy", subject=TOY):
+    for event in steps(SearchConfig(dataset="plain", epochs=1, trials=1, workers=0), tmp_path / "toy", objective=TOY):
         view.take(event)
     assert "decoding" not in drawn(view)
     assert "study toy" in drawn(view)
@@ -37,7 +37,7 @@ def test_a_bar_shows_how_far_the_images_are_read_until_the_study_begins(tmp_path
 def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_ones(tmp_path: Path) -> None:
     view, result = LiveView(), None
     config = SearchConfig(dataset="plain", epochs=20, trials=4, workers=0, pruner="none")
-    for event in steps(config, tmp_path / "toy", subject=TOY):
+    for event in steps(config, tmp_path / "toy", objective=TOY):
         view.take(event)
         result = event.result if isinstance(event, Finished) else result
     assert result is not None

@@ -16,7 +16,7 @@ from automl_pt.core.errors import (
     NotLabeledDatasetError,
 )
 from automl_pt.dataset import LabeledImages
-from automl_pt.layouts.columns import Columns
+from automl_pt.layouts.columns import TableColumns
 from automl_pt.layouts.layouts import open_path
 from automl_pt.layouts.tables import open_table
 
@@ -166,7 +166,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, kind: t
 
 def test_a_split_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidDatasetError, match="line 3: 'spare', 1 row in all"):
-        open_table(write(tmp_path, "path,label,s\nx/1.png,a,train\nx/2.png,b,spare\n"), Columns(split="s"))
+        open_table(write(tmp_path, "path,label,s\nx/1.png,a,train\nx/2.png,b,spare\n"), TableColumns(split="s"))
 
 
 def test_bytes_that_are_no_utf8_are_named_with_their_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from automl_pt.layouts.listing import list_images
 from automl_pt.model.export import ENDINGS, Format, export_model
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.own_images import validation_images
-from automl_pt.model.parity import BOUND, Images, Parity
+from automl_pt.model.parity import BOUND, Parity, ParityImages
 from automl_pt.model.preprocessed import Stage, resize
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs import run
@@ -50,18 +50,18 @@ def model(tmp_path: Path, plugins: Plugins) -> Model:
 
 
 @pytest.fixture
-def images(tiny_folder: Path) -> Images:
-    return Images(list_images([tiny_folder / "val"]).paths, "drawn images")
+def images(tiny_folder: Path) -> ParityImages:
+    return ParityImages(list_images([tiny_folder / "val"]).paths, "drawn images")
 
 
 @pytest.fixture
-def pixels(model: Model, images: Images) -> NDArray[np.uint8]:
+def pixels(model: Model, images: ParityImages) -> NDArray[np.uint8]:
     return model.pixels(images.sources)
 
 
 @pytest.mark.parametrize("preprocessing", ["none", "normalise"])
 def test_onnx_computes_the_same_elsewhere(
-    tmp_path: Path, model: Model, images: Images, pixels: NDArray[np.uint8], preprocessing: Stage
+    tmp_path: Path, model: Model, images: ParityImages, pixels: NDArray[np.uint8], preprocessing: Stage
 ) -> None:
     parity = export_model(model, tmp_path / "m.onnx", "onnx", images, preprocessing=preprocessing)
     assert parity.model_largest_difference == parity.largest_difference
@@ -80,7 +80,7 @@ def test_onnx_computes_the_same_elsewhere(
 
 @pytest.mark.parametrize("preprocessing", ["none", "normalise"])
 def test_torch_export_computes_the_same(
-    tmp_path: Path, model: Model, images: Images, pixels: NDArray[np.uint8], preprocessing: Stage
+    tmp_path: Path, model: Model, images: ParityImages, pixels: NDArray[np.uint8], preprocessing: Stage
 ) -> None:
     export_model(model, tmp_path / "m.pt2", "torch-export", images, preprocessing=preprocessing)
     files = {"classes": ""}
@@ -92,7 +92,7 @@ def test_torch_export_computes_the_same(
     assert json.loads(held) == list(model.classes)
 
 
-def test_safetensors_hold_the_weights_and_what_they_are(tmp_path: Path, model: Model, images: Images) -> None:
+def test_safetensors_hold_the_weights_and_what_they_are(tmp_path: Path, model: Model, images: ParityImages) -> None:
     parity = export_model(model, tmp_path / "m.safetensors", "safetensors", images)
     assert parity.largest_difference == 0
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
@@ -100,7 +100,7 @@ def test_safetensors_hold_the_weights_and_what_they_are(tmp_path: Path, model: M
         assert json.loads(file.metadata()["classes"]) == list(model.classes)
 
 
-def test_safetensors_cannot_preprocess(tmp_path: Path, model: Model, images: Images) -> None:
+def test_safetensors_cannot_preprocess(tmp_path: Path, model: Model, images: ParityImages) -> None:
     with pytest.raises(ExportError, match="hold weights, which compute nothing"):
         export_model(model, tmp_path / "m", "safetensors", images, preprocessing="normalise")
 
@@ -121,7 +121,9 @@ def changed(model: Model, network: torch.nn.Module) -> Model:
     return Model(model.info, network.eval(), model.device, model.precision)
 
 
-def test_an_export_that_computes_something_else_is_not_written(tmp_path: Path, model: Model, images: Images) -> None:
+def test_an_export_that_computes_something_else_is_not_written(
+    tmp_path: Path, model: Model, images: ParityImages
+) -> None:
     with pytest.raises(
         ExportError, match=r"to 0.0001, or (.|\n)*torch-export of tiny: 1 on 12 images, allowed is 0.0001"
     ):
@@ -136,13 +138,13 @@ class Untraceable(torch.nn.Module):
         return images.flatten(1)[:, :3] * (2 if images.sum().item() > 0 else 1)
 
 
-def test_a_network_that_cannot_be_traced_says_what_to_do(tmp_path: Path, model: Model, images: Images) -> None:
+def test_a_network_that_cannot_be_traced_says_what_to_do(tmp_path: Path, model: Model, images: ParityImages) -> None:
     with pytest.raises(ExportError, match="use the model directory itself"):
         export_model(changed(model, Untraceable()), tmp_path / "m.pt2", "torch-export", images)
 
 
 def test_onnx_without_its_packages_names_the_extra(
-    tmp_path: Path, model: Model, images: Images, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, images: ParityImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InstallationError, match=r"pip install 'automl-pt\[onnx\]'"):
@@ -174,16 +176,18 @@ def test_resizing_in_the_network_is_the_decoders_within_one_level(h: int, w: int
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Images:
+def photographs(tmp_path: Path) -> ParityImages:
     """Return smooth pictures of several sizes, as files."""
     paths = [tmp_path / "photographs" / f"{index}.png" for index in range(5)]
     paths[0].parent.mkdir()
     for index, (path, side) in enumerate(zip(paths, [(16, 16), (8, 8), (40, 24), (17, 90), (9, 10)], strict=True)):
         draw_image(index % 3, index).resize(side).save(path)
-    return Images(paths, "pictures", [0, 1, 2, 0, 1])
+    return ParityImages(paths, "pictures", [0, 1, 2, 0, 1])
 
 
-def test_a_network_that_resizes_takes_images_of_any_size(tmp_path: Path, model: Model, photographs: Images) -> None:
+def test_a_network_that_resizes_takes_images_of_any_size(
+    tmp_path: Path, model: Model, photographs: ParityImages
+) -> None:
     for kind in ("onnx", "torch-export"):
         output = tmp_path / f"m{ENDINGS[kind]}"
         parity = export_model(model, output, kind, photographs, preprocessing="resize")
@@ -295,7 +299,7 @@ class Slipping(torch.nn.Module):
         return logits * (1 + self.share) if torch.compiler.is_exporting() else logits
 
 
-def test_large_logits_are_compared_by_their_size(tmp_path: Path, model: Model, images: Images) -> None:
+def test_large_logits_are_compared_by_their_size(tmp_path: Path, model: Model, images: ParityImages) -> None:
     large = Large(model.network)
     parity = export_model(changed(model, large), tmp_path / "m.onnx", "onnx", images)
     assert parity.largest_difference <= parity.bound
@@ -318,13 +322,13 @@ class Indefinite(torch.nn.Module):
         return logits * float("nan") if torch.compiler.is_exporting() else logits
 
 
-def test_an_export_that_gives_no_numbers_is_refused(tmp_path: Path, model: Model, images: Images) -> None:
+def test_an_export_that_gives_no_numbers_is_refused(tmp_path: Path, model: Model, images: ParityImages) -> None:
     with pytest.raises(ExportError, match=r"inf on 12 images"):
         export_model(changed(model, Indefinite()), tmp_path / "m.pt2", "torch-export", images)
 
 
 @pytest.fixture
-def halves(tmp_path: Path) -> Images:
+def halves(tmp_path: Path) -> ParityImages:
     """Return images whose sums come close to half a level in many pixels, where two runtimes round apart."""
     folder = tmp_path / "halves"
     folder.mkdir()
@@ -335,7 +339,7 @@ def halves(tmp_path: Path) -> Images:
         picture = np.asarray(Image.fromarray(smooth).resize((width, height), Image.Resampling.BICUBIC), np.int16)
         noisy = picture + random.integers(-9, 9, picture.shape)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
-    return Images(sorted(folder.iterdir()), "pictures")
+    return ParityImages(sorted(folder.iterdir()), "pictures")
 
 
 class Steep(torch.nn.Module):
@@ -352,7 +356,7 @@ class Steep(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", ["onnx", "torch-export"])
 def test_what_resizes_is_compared_in_pixels_and_its_logits_on_equal_ones(
-    tmp_path: Path, model: Model, halves: Images, kind: Format
+    tmp_path: Path, model: Model, halves: ParityImages, kind: Format
 ) -> None:
     parity = export_model(changed(model, Steep()), tmp_path / "m", kind, halves, preprocessing="resize")
     assert parity.pixels == 40 * 3 * 8 * 8
@@ -372,7 +376,7 @@ def test_pixels_may_differ_by_rounding_alone(differing: int, largest: float, sam
 
 
 def test_an_export_that_resizes_otherwise_is_refused(
-    tmp_path: Path, model: Model, halves: Images, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Model, halves: ParityImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def elsewhere(images: torch.Tensor, size: int) -> torch.Tensor:
         levels = resize(images, size)

@@ -24,8 +24,8 @@ from automl_pt.model.labelled import open_labelled
 from automl_pt.model.load import load_model
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs import run
-from automl_pt.study.executor.base import Contact
-from automl_pt.study.extras.evaluator import Bench
+from automl_pt.study.executor.base import Caller
+from automl_pt.study.extras.evaluator import ModelEvaluator
 
 COMPOSED = "\u00c4pfel"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -163,7 +163,7 @@ def test_test_images_that_cannot_be_read_are_counted(tiny_folder: Path, tmp_path
     data = prepare(config, plugins, manifest=tmp_path / "manifest.json")
     model = load_model(make_model(tmp_path / "model", plugins), device="cpu", plugins=plugins)
     said: list[str] = []
-    assert len(Bench(config, data, plugins, Contact(tell=said.append)).score(model, "test").labels) == 11
+    assert len(ModelEvaluator(config, data, plugins, Caller(tell=said.append)).score(model, "test").labels) == 11
     assert said == ["1 of 12 test images cannot be read and are not measured"]
 
 

@@ -200,10 +200,10 @@ def test_the_card_shows_names_as_text(tmp_path: Path, plugins: Plugins) -> None:
 def test_nothing_ends_a_block_of_the_card(source: str) -> None:
     text = card(make_info(data={source: "x"}, versions={source: "y"}))
     block = text.split("## Data\n\n")[1].split("\n\n##")[0].splitlines()
-    fence = block[0].removesuffix("text")
-    assert set(fence) == {"`"}
-    assert [line for line in block[1:] if fence in line] == [fence]
-    assert block[-1] == fence
+    fencing_token = block[0].removesuffix("text")
+    assert set(fencing_token) == {"`"}
+    assert [line for line in block[1:] if fencing_token in line] == [fencing_token]
+    assert block[-1] == fencing_token
     assert "<" not in text
 
 

@@ -27,7 +27,7 @@ from automl_pt.model.evaluate import evaluate as evaluate_model
 from automl_pt.model.labelled import manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import AHEAD, Prediction, outcomes, predict_files
-from automl_pt.model.prediction_files import Columns, CsvWriter, JsonWriter, check_output, open_file
+from automl_pt.model.prediction_files import CsvWriter, JsonWriter, PredictionColumns, check_output, open_file
 from automl_pt.model.scoring import score
 from automl_pt.model.softmax import softmax
 from automl_pt.plugins.manager import Plugins
@@ -176,8 +176,8 @@ def test_the_class_is_validations_where_probabilities_are_equal_once_rounded() -
     logits = np.array([1.0, np.nextafter(np.float32(1), np.float32(2)), 0.0], np.float32)
     probabilities = softmax(logits, 100.0)
     assert probabilities[0] == probabilities[1]
-    assert Columns("abc").best(Prediction(Path("x"), probabilities, logits=logits))[0][0] == "b"
-    assert Columns("abc").best(Prediction(Path("x"), probabilities))[0][0] == "a"
+    assert PredictionColumns("abc").best(Prediction(Path("x"), probabilities, logits=logits))[0][0] == "b"
+    assert PredictionColumns("abc").best(Prediction(Path("x"), probabilities))[0][0] == "a"
 
 
 def test_two_forward_passes_at_a_time_give_the_bits_of_one(tmp_path: Path, model: Model) -> None:
@@ -191,7 +191,7 @@ def test_two_forward_passes_at_a_time_give_the_bits_of_one(tmp_path: Path, model
 
 def written(writer: type[CsvWriter] | type[JsonWriter], names: tuple[str, ...], **options: Any) -> str:
     stream = io.BytesIO()
-    columns = Columns(names)
+    columns = PredictionColumns(names)
     rows = writer(stream, columns, **options)
     for index, name in enumerate(names):
         rows.write(Prediction(Path(name), np.eye(len(names), dtype=np.float32)[index]))
@@ -238,7 +238,7 @@ def test_hostile_names_survive_json() -> None:
 
 
 def test_hostile_names_survive_parquet(tmp_path: Path) -> None:
-    with open_file(tmp_path / "p.parquet", Columns(HOSTILE)) as rows:
+    with open_file(tmp_path / "p.parquet", PredictionColumns(HOSTILE)) as rows:
         for index, name in enumerate(HOSTILE):
             rows.write(Prediction(Path(name), np.eye(len(HOSTILE), dtype=np.float32)[index]))
         rows.write(Prediction(Path(os.fsdecode(b"\xff.png")), None, "reason"))
@@ -284,8 +284,8 @@ def test_out_of_memory_takes_fewer_images_at_once_changes_nothing_and_is_told_on
     model, same = (load_model(folder, device="cpu", plugins=one) for one in (few, plugins))
     # batches of another size may round the last bit otherwise
     np.testing.assert_allclose(model.logits(paths), same.logits(paths), atol=1e-6)
-    assert model.portion.note == "out of memory with 18 images at once: went on with 2"
-    assert same.portion.note is None
+    assert model.micro_batch.note == "out of memory with 18 images at once: went on with 2"
+    assert same.micro_batch.note is None
     found = evaluate_model(folder, str(tiny_folder), few, split="val", device="cpu")
     expected = evaluate_model(folder, str(tiny_folder), plugins, split="val", device="cpu")
     assert found.scores.loss == pytest.approx(expected.scores.loss, abs=1e-6)
@@ -328,14 +328,14 @@ def test_an_output_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(OutputError, match="the output must be writable"),
-        open_file(tmp_path / "file/p.csv", Columns("ab")),
+        open_file(tmp_path / "file/p.csv", PredictionColumns("ab")),
     ):
         pass
 
 
 def test_a_failed_prediction_leaves_no_file(tmp_path: Path) -> None:
     def fail() -> None:
-        with open_file(tmp_path / "p.csv", Columns("ab")) as rows:
+        with open_file(tmp_path / "p.csv", PredictionColumns("ab")) as rows:
             rows.write(Prediction(Path("x"), None, "reason"))
             raise RuntimeError
 

@@ -24,7 +24,7 @@ from automl_pt.model.calibration import calibrate
 from automl_pt.model.intervals import f1_intervals
 from automl_pt.model.labelled import Scored, open_labelled, run_model
 from automl_pt.model.load import load_model
-from automl_pt.model.paired import compare
+from automl_pt.model.paired import compare_models
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.model.thresholds import class_thresholds, thresholds
 from automl_pt.plugins.manager import Plugins
@@ -256,18 +256,18 @@ def scored(logits: Any, labels: list[int], names: tuple[str, ...] = ("a", "b", "
 
 def test_two_models_are_compared_image_by_image() -> None:
     right, wrong = [1.0, 0.0], [0.0, 1.0]
-    found = compare(scored([right] * 4, [0] * 4), scored([right, wrong, wrong, wrong], [0] * 4))
+    found = compare_models(scored([right] * 4, [0] * 4), scored([right, wrong, wrong, wrong], [0] * 4))
     assert (found.only_first_right, found.only_second_right, found.accuracy_difference) == (3, 0, 0.75)
     assert found.p_value == pytest.approx(2 * 0.5**3)
     assert found.loss_difference == pytest.approx(-0.75)
     assert found.loss_standard_error == pytest.approx(0.5 / 2)
-    same = compare(scored([right] * 4, [0] * 4), scored([right] * 4, [0] * 4))
+    same = compare_models(scored([right] * 4, [0] * 4), scored([right] * 4, [0] * 4))
     assert (same.p_value, same.loss_difference) == (1.0, 0.0)
 
 
 def test_models_that_saw_other_images_are_not_compared() -> None:
     with pytest.raises(InvalidDatasetError, match="1 and 1 images; only one saw a, b"):
-        compare(scored([[1, 0]], [0], ("a",)), scored([[1, 0]], [0], ("b",)))
+        compare_models(scored([[1, 0]], [0], ("a",)), scored([[1, 0]], [0], ("b",)))
 
 
 def test_another_models_classes_may_stand_in_another_order(

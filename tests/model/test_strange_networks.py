@@ -21,7 +21,7 @@ from automl_pt.layouts.listing import list_images
 from automl_pt.model.export import Format, export_model
 from automl_pt.model.fit import WRAPPERS
 from automl_pt.model.load import load_model, save_model
-from automl_pt.model.parity import BOUND, Images
+from automl_pt.model.parity import BOUND, ParityImages
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.run import train
 from automl_pt.testing.backbones import check_backbone
@@ -95,7 +95,7 @@ def test_what_can_be_trained_resumes_predicts_and_is_exported(
         assert len(list(train(str(tiny_folder), **settings(name, tmp_path / "whole", plugins)))) == 2
         weights = [sorted(path.name for path in folder.glob("weights-*")) for folder in (tmp_path / "whole", broken)]
         assert weights[0] == weights[1]
-    images = Images(list_images([tiny_folder / "val"]).paths[:3], "drawn images")
+    images = ParityImages(list_images([tiny_folder / "val"]).paths[:3], "drawn images")
     for kind in FORMATS if name in EXPORTED else FORMATS[-1:]:
         model = load_model(broken, device="cpu", plugins=plugins)
         assert model.predict(images.sources).shape == (3, 3)
@@ -124,7 +124,7 @@ def test_weights_are_kept_without_a_wrappers_name_and_those_of_earlier_versions_
         load_model(tmp_path / "model", plugins=plugins)
 
 
-def export(model: Any, path: Path, kind: Format, images: Images, *, refused: bool) -> None:
+def export(model: Any, path: Path, kind: Format, images: ParityImages, *, refused: bool) -> None:
     if not refused:
         assert export_model(model, path, kind, images).largest_difference <= BOUND
         return

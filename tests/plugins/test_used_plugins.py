@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import write_plugin
 
+from automl_pt.api.search import run_search
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import CheckpointError, InvalidModelDirectoryError, StudyError
 from automl_pt.model.load import load_model
@@ -18,7 +19,6 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.plugins.provenance import how_to_get, told, used_plugins
 from automl_pt.runs import run
 from automl_pt.runs.reproduce import Reproduction
-from automl_pt.study.search import run_search
 
 MODULE = """
 from torch import nn

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report
 from automl_pt.cli.report_display import print_study
 from automl_pt.cli.studies import command as studies
@@ -24,17 +25,16 @@ from automl_pt.reporting.run import read_run
 from automl_pt.reporting.study import StudyReport, list_studies, read_study, storage_url
 from automl_pt.runs.directory import history
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.search import steps
 from automl_pt.study.store.backends import default_url, open_storage
-from automl_pt.study.store.coordination import Alone
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.coordination import SingleCoordinator
+from automl_pt.study.store.trials import TrialStore
 
 FIELDS = {"number", "state", "params", "value", "epochs", "seconds", "reason"}
 
 
 def search(directory: Path, **settings: Any) -> None:
     config = SearchConfig(**{"dataset": "plain", "epochs": 9, "trials": 4, "workers": 0, **settings})
-    list(steps(config, directory, subject=TOY))
+    list(steps(config, directory, objective=TOY))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searched: Path) -> Pa
 def leave_a_trial(directory: Path) -> None:
     """Begin a trial as a search does that is killed then."""
     storage = open_storage(default_url(directory))
-    Ledger(storage, directory.name, Alone(), "").add({}, {})
+    TrialStore(storage, directory.name, SingleCoordinator(), "").add({}, {})
 
 
 def test_a_finished_study_is_told_whole(study: Path) -> None:

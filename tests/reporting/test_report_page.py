@@ -16,6 +16,7 @@ from hostile import CLASSES
 from tiny_runs import write_plugin
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError, UsageError
@@ -30,7 +31,6 @@ from automl_pt.reporting.sections.repeat import run_repeat
 from automl_pt.reporting.sections.space import importance
 from automl_pt.reporting.sections.write import read_content
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.search import steps
 
 SECTIONS = (
     *("answer", "advice", "forecast", "trials", "curves", "space", "classes", "confusion", "mistakes", "saliency"),
@@ -254,7 +254,7 @@ def test_a_damaged_result_costs_no_more_than_it_tells(study: Path, runner: CliRu
 def test_studies_with_little_in_them_have_a_page(tmp_path: Path, dataset: str, trials: int, said: str) -> None:
     config = SearchConfig(dataset=dataset, epochs=3, trials=trials, workers=0, patience=1)
     with suppress(StudyError):  # of the study whose trials all fail
-        list(steps(config, tmp_path / "toy", subject=TOY))
+        list(steps(config, tmp_path / "toy", objective=TOY))
     content = read_content(tmp_path / "toy")[1]
     assert said in " ".join(content.values["answer"]["sentences"])
     assert said in Page(render(content.values, content.pictures)).text

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli.search_lines import result_lines
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import OutputError
@@ -18,14 +19,13 @@ from automl_pt.plugins.manager import Plugins
 from automl_pt.reporting.study import read_study
 from automl_pt.study.budget import Budget
 from automl_pt.study.events import Finished
-from automl_pt.study.executor.base import Contact
+from automl_pt.study.executor.base import Caller
 from automl_pt.study.executor.calls import failed
 from automl_pt.study.records import StudyResult
-from automl_pt.study.search import steps
 from automl_pt.study.session import REPORT_SECONDS
 
 
-def page(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def page(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     found = read_study(directory, ours=True)
     atomic_write(directory / "report.html", found.status)
     return directory / "report.html"
@@ -37,17 +37,17 @@ NO_SPACE = OutputError("the output must be writable", given="report.html: No spa
 BROKEN = failed("the report (backbone resnet18)", "ZeroDivisionError: a plot went wrong")
 
 
-def full_disk(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def full_disk(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     raise NO_SPACE
 
 
-def broken(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def broken(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     raise ZeroDivisionError("a plot went wrong")
 
 
 def search(directory: Path, make: Any, *, stop: Any = lambda: None, **settings: Any) -> StudyResult:
     config = SearchConfig(dataset="plain", **{"trials": 2, "epochs": 2, "workers": 0, **settings})
-    *_, last = steps(config, directory, subject=replace(TOY, report=make), stop=stop)
+    *_, last = steps(config, directory, objective=replace(TOY, report=make), stop=stop)
     assert isinstance(last, Finished)
     return last.result
 

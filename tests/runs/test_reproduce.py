@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from conftest import write_folder
 from tiny_runs import write_plugin
 
+from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import CheckpointError, ConfigError
@@ -16,7 +17,6 @@ from automl_pt.data.prepare import prepare
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs import run
 from automl_pt.runs.reproduce import Reproduction
-from automl_pt.study.search import steps
 
 
 @pytest.fixture

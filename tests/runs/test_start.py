@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from tiny_runs import weights
 
+from automl_pt.api.search import run_search
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.builtin import pretrained
 from automl_pt.cli import cli
@@ -23,7 +24,6 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs.run import train
 from automl_pt.runs.start import bring, choose_start, starts_pretrained
 from automl_pt.study import resume
-from automl_pt.study.search import run_search
 
 #: a backbone whose weights are a file beside the plugin, that is fetched by copying a marker
 PLUGIN = """

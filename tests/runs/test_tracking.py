@@ -20,13 +20,13 @@ from tiny_runs import command, finished, write_plugin
 from toy_trial import TOY
 
 from automl_pt import train
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import PluginError, UnknownNameError
 from automl_pt.plugins.hookspecs import TRACKING, hookimpl
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs.tracking import HOOK_OF, Told, Trackers
 from automl_pt.study import events
-from automl_pt.study.search import steps
 from automl_pt.testing import check_tracker
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
 
@@ -111,7 +111,7 @@ def search(
     config = SearchConfig(
         **{"dataset": dataset, "epochs": 9, "trials": 4, "workers": 0, "trackers": ("ear",), **settings}
     )
-    seen = list(steps(config, directory, subject=TOY, plugins=plugins))
+    seen = list(steps(config, directory, objective=TOY, plugins=plugins))
     last = seen[-1]
     assert isinstance(last, events.Finished)
     return seen, last
@@ -166,7 +166,7 @@ def test_a_study_that_goes_on_tells_no_epoch_twice(tmp_path: Path) -> None:
     config = SearchConfig(dataset="plain", epochs=9, trials=4, workers=0, trackers=("ear",))
     for count in (3, 8, 15):
         seen = 0
-        for event in steps(config, tmp_path / "toy", subject=TOY, plugins=plugins):
+        for event in steps(config, tmp_path / "toy", objective=TOY, plugins=plugins):
             seen += isinstance(event, events.EpochDone)
             if seen == count:
                 break
@@ -353,7 +353,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import steps
+from automl_pt.api.search import steps
 
 asked = dict(dataset="plain", epochs=9, trials=6, workers={workers}, plugins=({scribe!r},), trackers=("scribe",))
 for event in steps(SearchConfig(**asked), Path({folder!r}), subject=TOY):

@@ -19,7 +19,7 @@ from tiny import load_tiny, make_model
 
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.load import Model, load_model
-from automl_pt.serving.clients import NoRoom, Room
+from automl_pt.serving.clients import Capacity, ServerBusy
 from automl_pt.serving.decoding import Decoders
 from automl_pt.serving.limits import LARGE, SCANS, Limits, size_of
 
@@ -215,12 +215,12 @@ def test_bodies_are_bounded_together_but_small_ones_always_taken(model: Model) -
 
 
 def test_the_bytes_of_a_request_are_free_again_whatever_became_of_it() -> None:
-    room = Room(replace(LIMITS, held=10, small=4))
+    room = Capacity(replace(LIMITS, held=10, small=4))
     with room.part() as first:
         first.add(9)
         with room.part() as second:
             second.add(4)
-            with pytest.raises(NoRoom):
+            with pytest.raises(ServerBusy):
                 second.add(1)
         assert room.held == 9
     assert room.held == 0

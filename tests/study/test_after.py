@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from automl_pt import load_model
+from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import ConfigError, OutputError
@@ -24,12 +25,11 @@ from automl_pt.model.load import read_info
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.directory import history
 from automl_pt.study import events
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.extras.extras import Ended, after_search
 from automl_pt.study.extras.refit import joined
 from automl_pt.study.extras.weight_average import average
 from automl_pt.study.records import StudyResult, TrialRecord
-from automl_pt.study.search import steps
 
 PLUGIN = """
 from torch import nn
@@ -107,7 +107,7 @@ def test_an_ensemble_is_a_model_whose_probabilities_are_the_members_mean(tiny_fo
     card = (tmp_path / "study" / "model-ensemble" / "README.md").read_text()
     assert "the mean probabilities of 2 networks" in card
     assert "joined by automl-pt, which is needed" in card
-    assert f"ensemble of trials {found['members'][0]}, {found['members'][1]}: val loss" in made_lines(result.made)[0]
+    assert f"ensemble of trials {found['members'][0]}, {found['members'][1]}: val loss" in extras_lines(result.made)[0]
 
 
 def test_what_was_made_of_the_same_trials_is_not_made_again(tiny_folder: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_pat
     assert said[0].startswith(
         "ensemble: the weights of 1 trial are there, not of 3: one dropped after a run in miniature"
     )
-    assert made_lines(result.made) == [
+    assert extras_lines(result.made) == [
         "ensemble: none, for the weights of one trial alone are there; keep more with --keep-models"
     ]
 
@@ -204,7 +204,7 @@ def test_a_refit_trains_on_all_images_and_tells_what_it_cannot_know(tiny_folder:
     assert manifest.counts() == {"train": 36, "val": 0, "test": 12}
     assert said[0].endswith("epochs on all 36 images; none validates it")
     assert read_info(tmp_path / "study" / "model")[0].metrics == winner.metrics  # the search's own model stands
-    [line] = made_lines(result.made)
+    [line] = extras_lines(result.made)
     assert "on new images the test split alone can say; test: loss" in line
 
 
@@ -337,7 +337,7 @@ def test_an_average_of_one_trial_is_none(tiny_folder: Path, tmp_path: Path) -> N
     weights = write_pretrained(tmp_path)
     result, _ = search(tiny_folder, tmp_path / "study", weights=str(weights), average=2, trials=1)
     assert result.made["average"]["kept"] is False
-    assert made_lines(result.made) == [
+    assert extras_lines(result.made) == [
         "average of weights: not kept, the validation loss does not fall (no other trial's weights are there)"
     ]
 
@@ -384,5 +384,5 @@ def test_a_forged_list_of_members_is_refused(members: Any, text: str) -> None:
 )
 @pytest.mark.parametrize("name", ["ensemble", "average", "refit"])
 def test_figures_that_somebody_edited_are_named_and_cost_no_report(name: str, found: Any) -> None:
-    [line] = made_lines({name: found})
+    [line] = extras_lines({name: found})
     assert line.startswith(f"{name}: made.json does not hold what it was written with; remove it")

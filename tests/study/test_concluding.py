@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from toy_trial import HOSTILE
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import PluginError
 from automl_pt.study import events
 from automl_pt.study.records import StudyResult, TrialRecord
-from automl_pt.study.search import steps
 
 #: by step, what ends or hangs it, and what is said of it
 FAULTS = {
@@ -30,7 +30,7 @@ LOST = r"the (comparison of trials|making of the|report) .*\(backbone resnet18\)
 def search(directory: Path, dataset: str, stop: Any = lambda: None, **settings: Any) -> tuple[StudyResult, list[str]]:
     given: dict[str, Any] = {"epochs": 2, "trials": 2, "workers": 0, "pruner": "none", "ensemble": 2}
     config = SearchConfig(dataset=dataset, **{**given, **settings})
-    told = list(steps(config, directory, subject=HOSTILE, stop=stop))
+    told = list(steps(config, directory, objective=HOSTILE, stop=stop))
     assert isinstance(last := told[-1], events.Finished)
     return last.result, [event.text for event in told if isinstance(event, events.Notice)]
 

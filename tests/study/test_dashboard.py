@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import InstallationError, OutputError, StudyError, UnknownNameError
 from automl_pt.reporting.study import storage_url
 from automl_pt.study.dashboard import serve
-from automl_pt.study.search import steps
 
 try:
     import optuna_dashboard  # noqa: F401
@@ -22,7 +22,7 @@ else:
 
 
 def study(directory: Path) -> str:
-    for _ in steps(SearchConfig(dataset="plain", epochs=2, trials=2, workers=0), directory, subject=TOY):
+    for _ in steps(SearchConfig(dataset="plain", epochs=2, trials=2, workers=0), directory, objective=TOY):
         pass
     return storage_url(directory)
 

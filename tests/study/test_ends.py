@@ -13,6 +13,7 @@ from tiny_runs import write_plugin
 from toy_trial import TOY
 
 import automl_pt
+from automl_pt.api.search import study_name
 from automl_pt.backbone import Backbone
 from automl_pt.cli import main
 from automl_pt.cli.search import no_model
@@ -29,7 +30,6 @@ from automl_pt.core.errors import (
 from automl_pt.core.missing_model import of_trials, why_no_model
 from automl_pt.model.load import load_model
 from automl_pt.runs.directory import default_output
-from automl_pt.study.search import study_name
 from automl_pt.study.setup import files_of
 from automl_pt.study.space.dimensions import dimensions
 from automl_pt.study.space.points import count_points, few_images, settle
@@ -124,14 +124,14 @@ def test_what_is_refused_leaves_nothing_behind(
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "journal:x.log"])
 def test_a_study_that_may_not_begin_stays_out_of_a_storage_that_was_there(tmp_path: Path, url: str) -> None:
     from automl_pt.study.store.backends import close_storage, open_storage
-    from automl_pt.study.store.coordination import Alone
-    from automl_pt.study.store.trials import Ledger
+    from automl_pt.study.store.coordination import SingleCoordinator
+    from automl_pt.study.store.trials import TrialStore
 
     full = url.replace("x.", f"{tmp_path}/x.")
     storage = open_storage(full)
-    other = Ledger(storage, "other", Alone(), "x")
+    other = TrialStore(storage, "other", SingleCoordinator(), "x")
     assert other.is_new
-    assert not Ledger(storage, "other", Alone(), "x").is_new
+    assert not TrialStore(storage, "other", SingleCoordinator(), "x").is_new
     (tmp_path / "s" / "trials" / "0").mkdir(parents=True)
     (tmp_path / "s" / "trials" / "0" / "run.json").write_text("{}")
     config = SearchConfig(dataset="toy", storage=full, name="s", trials=1, workers=0)
@@ -143,10 +143,10 @@ def test_a_study_that_may_not_begin_stays_out_of_a_storage_that_was_there(tmp_pa
 
 
 def run_search_of_toys(config: SearchConfig, directory: Path, **more: Any) -> Any:
+    from automl_pt.api.search import steps
     from automl_pt.study.events import Finished
-    from automl_pt.study.search import steps
 
-    last = list(steps(config, directory, subject=TOY, **more))[-1]
+    last = list(steps(config, directory, objective=TOY, **more))[-1]
     assert isinstance(last, Finished)
     return last.result
 

@@ -18,7 +18,7 @@ from automl_pt.study.executor.devices import devices_for, threads_for
 from automl_pt.study.executor.failures import report_failure
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.executor.trial_run import await_leaving
-from automl_pt.study.model_store import Shelf, discard, ranked
+from automl_pt.study.model_store import ModelStore, discard, ranked
 from automl_pt.study.records import TrialRecord
 
 CONFIG = SearchConfig(dataset="plain")
@@ -181,14 +181,14 @@ def test_discarding_keeps_what_tells_of_the_trial(tmp_path: Path) -> None:
 
 
 def test_the_best_of_those_that_ended_keep_their_weights_for_those_under_way_may_fail(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, lambda source, target: None)
+    model_store = ModelStore(tmp_path, lambda source, target: None)
     records = [record(number, "RUNNING", 0.1 * number, "paused") for number in (1, 2)]
     records += [record(number, "PRUNED", 0.1 * number, "pruned") for number in (3, 4, 5)]
     for one in records:
-        shelf.output(one.number).mkdir(parents=True)
-        (shelf.output(one.number) / "model.json").touch()
-    shelf.tidy(records, 2)
-    assert [one.number for one in records if shelf.holds(one.number)] == [1, 2, 3, 4]
+        model_store.output(one.number).mkdir(parents=True)
+        (model_store.output(one.number) / "model.json").touch()
+    model_store.tidy(records, 2)
+    assert [one.number for one in records if model_store.holds(one.number)] == [1, 2, 3, 4]
 
 
 def test_the_budget_counts_parts_of_epochs() -> None:

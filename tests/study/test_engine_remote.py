@@ -17,11 +17,11 @@ import pytest
 import toy_trial
 from toy_trial import TOY
 
+from automl_pt.api import search
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import AutomlError
-from automl_pt.study import search
 from automl_pt.study import setup as opening
-from automl_pt.study.executor.base import Answer, Call, Contact, Engine, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Answer, Call, Caller, Engine, ProxyRun, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain as error_as_plain
 from automl_pt.study.executor.calls import from_plain as error_from_plain
 from automl_pt.study.executor.calls import returned
@@ -44,7 +44,7 @@ class Actor:
             spec = {**command["spec"], **paths, "config": TrainConfig(**command["config"])}
             self.inner.start(TrialSpec(**{**spec, "ranked_at": tuple(spec["ranked_at"])}))
         elif command["do"] == "go_on":
-            self.inner.go_on(command["number"], command["until"])
+            self.inner.resume(command["number"], command["until"])
         elif command["do"] == "call":
             return json.dumps(answer(command))
         elif command["do"] == "pause":
@@ -55,7 +55,7 @@ class Actor:
 
 def answer(command: dict[str, Any]) -> dict[str, Any]:
     told: list[str] = []
-    place: dict[str, Any] = {"device": "cpu", "threads": 1, "contact": Contact(told.append)}
+    place: dict[str, Any] = {"device": "cpu", "threads": 1, "contact": Caller(told.append)}
     try:
         found = load(command["function"])(**command["arguments"], **place)
         if isinstance(found, Generator):
@@ -73,7 +73,7 @@ def plain(report: Report) -> dict[str, Any]:
 
 def from_plain(told: dict[str, Any]) -> Report:
     epoch = None if told["epoch"] is None else EpochResult.from_dict(told["epoch"])
-    return Report(**{**told, "epoch": epoch, "probe": None if told["probe"] is None else Probe(**told["probe"])})
+    return Report(**{**told, "epoch": epoch, "probe": None if told["probe"] is None else ProxyRun(**told["probe"])})
 
 
 class ActorEngine:
@@ -91,12 +91,12 @@ class ActorEngine:
 
     def start(self, spec: TrialSpec) -> None:
         self.actors[spec.number] = self.free.pop()
-        values = {"number": spec.number, "until": spec.until, "ranked_at": spec.ranked_at}
+        values = {"number": spec.number, "until": spec.next_rung, "ranked_at": spec.ranked_at}
         places = {"output": str(spec.output), "manifest": str(spec.manifest)}
         self.send(spec.number, do="start", spec=values, config=spec.config.model_dump(mode="json"), **places)
 
-    def go_on(self, number: int, until: float) -> None:
-        self.send(number, do="go_on", until=until)
+    def resume(self, number: int, next_rung: float) -> None:
+        self.send(number, do="go_on", next_rung=next_rung)
 
     def pause(self, number: int) -> None:
         actor = self.actors.pop(number)
@@ -134,7 +134,7 @@ class ActorEngine:
 
 def run(directory: Path) -> StudyResult:
     config = SearchConfig(dataset="plain", epochs=9, trials=10, workers=0)
-    return list(search.steps(config, directory, subject=TOY))[-1].result  # type: ignore[attr-defined, no-any-return]
+    return list(search.steps(config, directory, objective=TOY))[-1].result  # type: ignore[attr-defined, no-any-return]
 
 
 def test_an_engine_of_actors_brings_the_same_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

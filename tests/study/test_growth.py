@@ -38,7 +38,7 @@ def trials_in_one_worker(folder: Path, tmp_path: Path, backbone: str, count: int
                 told = ours.wait(60)
                 assert not any(report.failure or report.crash or report.fatal for report in told), told
             shutil.rmtree(output)
-            held.append(returned(ours.call(Call("alive:alive", {}, lambda contact: None, "the count"))))
+            held.append(returned(ours.call(Call("alive:alive", {}, lambda caller: None, "the count"))))
     finally:
         ours.close()
     return held

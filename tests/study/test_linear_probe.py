@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from automl_pt import load_model
+from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
 from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, StudyError
@@ -29,7 +30,6 @@ from automl_pt.study import events
 from automl_pt.study.floor import below_floor
 from automl_pt.study.model_store import ranked
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
-from automl_pt.study.search import steps
 
 PLUGIN = """
 import os

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.data.memory import available_memory
 from automl_pt.study import events
 from automl_pt.study.executor.devices import memory_for
-from automl_pt.study.search import steps
-from automl_pt.study.space.batch_sizes import CUT, Offer, StepMemory, offer
+from automl_pt.study.space.batch_sizes import CUT, BatchSizeCandidates, StepMemory, batch_size_candidates
 from automl_pt.training.memory import BACKWARD, SHARE, WEIGHTS, step_memory
 
 #: 10 MB for the weights, 1 MB for an image
@@ -20,8 +20,8 @@ STEP = StepMemory(10_000_000, 1_000_000.0)
 WHY = "a step of {} images needs about {} MB, and each worker has {} MB"
 
 
-def sizes(free: int, *backbones: StepMemory, images: int = 10_000, **settings: Any) -> Offer:
-    return offer(SearchConfig(dataset="x", **settings), images, backbones or (STEP,), free)
+def sizes(free: int, *backbones: StepMemory, images: int = 10_000, **settings: Any) -> BatchSizeCandidates:
+    return batch_size_candidates(SearchConfig(dataset="x", **settings), images, backbones or (STEP,), free)
 
 
 @pytest.mark.parametrize(
@@ -50,26 +50,30 @@ def test_it_is_said_which_sizes_are_left_out_and_why() -> None:
 
 def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
     asked = sizes(80_000_000, batch_sizes=(256, 64))
-    assert asked == Offer((64, 256), f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
-    assert sizes(80_000_000, batch_sizes=(8, 64)) == Offer((8, 64))
+    assert asked == BatchSizeCandidates((64, 256), f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
+    assert sizes(80_000_000, batch_sizes=(8, 64)) == BatchSizeCandidates((8, 64))
 
 
 def test_a_study_that_has_grown_keeps_its_sizes_and_says_which_do_not_fit_the_newcomer() -> None:
     config, known = SearchConfig(dataset="x"), (8, 16, 256)
-    assert offer(config, 10_000, (STEP,), 80_000_000, known) == Offer(known)
-    grown = offer(config, 10_000, (STEP,), 80_000_000, known, has_grown=True)
-    assert grown == Offer(known, f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
+    assert batch_size_candidates(config, 10_000, (STEP,), 80_000_000, known) == BatchSizeCandidates(known)
+    grown = batch_size_candidates(config, 10_000, (STEP,), 80_000_000, known, has_grown=True)
+    assert grown == BatchSizeCandidates(known, f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
 
 
 def test_the_greediest_backbone_and_the_data_count_too() -> None:
     assert sizes(80_000_000, StepMemory(0, 1.0), STEP).sizes == (8, 16, 32, 64)
     assert sizes(80_000_000, images=320).sizes == (8, 16)
-    assert sizes(10**12) == Offer((8, 16, 32, 64, 128, 256))
+    assert sizes(10**12) == BatchSizeCandidates((8, 16, 32, 64, 128, 256))
 
 
 def test_a_study_offers_what_it_was_begun_with() -> None:
-    assert offer(SearchConfig(dataset="x"), 10_000, (STEP,), 1, known=[8, 256]) == Offer((8, 256))
-    assert offer(SearchConfig(dataset="x", batch_sizes=(32,)), 10_000, (STEP,), 0, known=[8, 256]) == Offer((32,))
+    assert batch_size_candidates(SearchConfig(dataset="x"), 10_000, (STEP,), 1, known=[8, 256]) == BatchSizeCandidates(
+        (8, 256)
+    )
+    assert batch_size_candidates(
+        SearchConfig(dataset="x", batch_sizes=(32,)), 10_000, (STEP,), 0, known=[8, 256]
+    ) == BatchSizeCandidates((32,))
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_pt.core.errors import UnknownNameError
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.pruning.optuna_rules import NAMES, make_rule
 from automl_pt.study.pruning.rungs import Rungs
 
@@ -19,18 +19,18 @@ S, H, L = 1 / 8, 1 / 2, 7 / 8
 @pytest.mark.parametrize("images", [1600, 5000, 10**6])
 @pytest.mark.parametrize("epochs", [2, 5, 8, 9, 27])
 def test_many_images_are_run_in_miniature_twice(epochs: int, images: int) -> None:
-    assert Rungs.over(epochs, images).levels == (S, H, epochs)
+    assert Rungs.over(epochs, images).rung_resources == (S, H, epochs)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "images", "levels"),
+    ("epochs", "images", "rung_resources"),
     [(epochs, images, (H, epochs)) for epochs in (2, 4) for images in (1, 999, 1000, 1599)]
     + [(epochs, images, (L, epochs)) for epochs in (5, 8) for images in (1, 999)]
     + [(epochs, images, (H, epochs)) for epochs in (5, 8) for images in (1000, 1599)]
     + [(epochs, images, (L, epochs // 2, epochs)) for epochs in (9, 10, 27) for images in (1, 999, 1000, 1599)],
 )
-def test_few_images_are_run_in_miniature_once(epochs: int, images: int, levels: tuple[float, ...]) -> None:
-    assert Rungs.over(epochs, images).levels == levels
+def test_few_images_are_run_in_miniature_once(epochs: int, images: int, rung_resources: tuple[float, ...]) -> None:
+    assert Rungs.over(epochs, images).rung_resources == rung_resources
 
 
 def test_a_run_of_one_epoch_has_no_rungs() -> None:
@@ -38,23 +38,23 @@ def test_a_run_of_one_epoch_has_no_rungs() -> None:
 
 
 def test_at_least_two_go_on_from_every_rung() -> None:
-    assert [Rungs.over(5, 5000).entrants(rung, 16) for rung in range(3)] == [16, 6, 2]
-    assert [Rungs.over(15, 5000).entrants(rung, 64) for rung in range(3)] == [64, 24, 8]
-    assert [Rungs.over(5, 600).entrants(rung, 16) for rung in range(2)] == [16, 2]
-    assert [Rungs.over(5, 600).entrants(rung, 64) for rung in range(2)] == [64, 8]
-    assert [Rungs.over(9, 600).entrants(rung, 16) for rung in range(3)] == [16, 3, 2]
-    assert [Rungs.over(9, 600).entrants(rung, 64) for rung in range(3)] == [64, 12, 8]
+    assert [Rungs.over(5, 5000).cohort_size(rung, 16) for rung in range(3)] == [16, 6, 2]
+    assert [Rungs.over(15, 5000).cohort_size(rung, 64) for rung in range(3)] == [64, 24, 8]
+    assert [Rungs.over(5, 600).cohort_size(rung, 16) for rung in range(2)] == [16, 2]
+    assert [Rungs.over(5, 600).cohort_size(rung, 64) for rung in range(2)] == [64, 8]
+    assert [Rungs.over(9, 600).cohort_size(rung, 16) for rung in range(3)] == [16, 3, 2]
+    assert [Rungs.over(9, 600).cohort_size(rung, 64) for rung in range(3)] == [64, 12, 8]
     rule = Rungs((1, 3, 9))
-    assert [rule.entrants(rung, 3) for rung in range(3)] == [3, 2, 2]
-    assert [rule.entrants(rung, 1) for rung in range(3)] == [1, 1, 1]
-    assert [rule.entrants(rung, 0) for rung in range(3)] == [0, 0, 0]
+    assert [rule.cohort_size(rung, 3) for rung in range(3)] == [3, 2, 2]
+    assert [rule.cohort_size(rung, 1) for rung in range(3)] == [1, 1, 1]
+    assert [rule.cohort_size(rung, 0) for rung in range(3)] == [0, 0, 0]
 
 
 def test_a_verdict_waits_until_it_is_certain() -> None:
     rule = Rungs((1, 3))
-    good, bad = Standing(1, {1: 0.1}), Standing(2, {1: 0.9})
+    good, bad = TrialProgress(1, {1: 0.1}), TrialProgress(2, {1: 0.9})
     assert rule.verdict(1, [good], 6) == "wait"
-    others = [Standing(number, {1: 0.5}) for number in range(3, 6)]
+    others = [TrialProgress(number, {1: 0.5}) for number in range(3, 6)]
     assert rule.verdict(1, [good, bad, *others], 6) == "promote"
     assert rule.verdict(2, [good, bad, *others], 6) == "prune"
     assert rule.verdict(3, [good, bad, *others], 6) == "wait"
@@ -62,7 +62,7 @@ def test_a_verdict_waits_until_it_is_certain() -> None:
 
 def test_a_trial_without_a_finite_loss_never_climbs() -> None:
     rule = Rungs((1, 3))
-    assert rule.verdict(1, [Standing(1, {1: math.inf})], 2) == "prune"
+    assert rule.verdict(1, [TrialProgress(1, {1: math.inf})], 2) == "prune"
 
 
 DEFAULTS = [(0.01, "promote"), (0.2, "promote"), (0.21, "promote"), (0.23, "prune"), (math.inf, "prune")]
@@ -71,48 +71,50 @@ DEFAULTS = [(0.01, "promote"), (0.2, "promote"), (0.21, "promote"), (0.23, "prun
 @pytest.mark.parametrize(("loss", "verdict"), DEFAULTS)
 def test_the_default_trial_is_dropped_only_when_it_is_clearly_behind(loss: float, verdict: str) -> None:
     rule = Rungs((1, 3, 9), margin=0.1)
-    rivals = [Standing(number, {1: 0.1 * number}) for number in range(1, 6)]
-    assert rule.verdict(0, [Standing(0, {1: loss}), *rivals], 6) == verdict
+    competitors = [TrialProgress(number, {1: 0.1 * number}) for number in range(1, 6)]
+    assert rule.verdict(0, [TrialProgress(0, {1: loss}), *competitors], 6) == verdict
     # a fifth trial could still be better than all: what is clearly behind stays so, the rest is not certain
     certain = verdict if verdict == "prune" or loss == 0.01 else "wait"
-    assert rule.verdict(0, [Standing(0, {1: loss}), *rivals[:-1]], 6) == certain
+    assert rule.verdict(0, [TrialProgress(0, {1: loss}), *competitors[:-1]], 6) == certain
 
 
 def test_clearly_behind_is_more_than_three_per_cent() -> None:
-    rivals = [Standing(number, {}, ranks={S: 1.0 + 0.1 * number}) for number in range(1, 16)]
+    competitors = [TrialProgress(number, {}, ranks={S: 1.0 + 0.1 * number}) for number in range(1, 16)]
     for loss, verdict in ((1.647, "promote"), (1.649, "prune")):  # the sixth, the last that goes on, has 1.6
-        assert Rungs.over(9, 5000).verdict(0, [Standing(0, {}, ranks={S: loss}), *rivals], 16) == verdict
+        assert Rungs.over(9, 5000).verdict(0, [TrialProgress(0, {}, ranks={S: loss}), *competitors], 16) == verdict
 
 
 def test_beyond_the_first_rung_an_excused_default_trial_takes_nobodys_place() -> None:
     rule = Rungs((1, 3, 9), margin=0.1)
-    rivals = [Standing(number, {1: 0.1 * number, 3: 0.1 * number}) for number in (1, 2)]
-    rivals += [Standing(number, {1: 0.1 * number}, "pruned") for number in range(3, 6)]
+    competitors = [TrialProgress(number, {1: 0.1 * number, 3: 0.1 * number}) for number in (1, 2)]
+    competitors += [TrialProgress(number, {1: 0.1 * number}, "pruned") for number in range(3, 6)]
     for score, verdict in ((0.01, "promote"), (0.21, "promote"), (0.3, "prune")):
-        default = Standing(0, {1: 0.5, 3: 0.5}, ranks={1: 0.21, 3: score})
-        verdicts = [rule.verdict(number, [default, *rivals], 6) for number in range(3)]
+        default = TrialProgress(0, {1: 0.5, 3: 0.5}, ranks={1: 0.21, 3: score})
+        verdicts = [rule.verdict(number, [default, *competitors], 6) for number in range(3)]
         assert verdicts == [verdict, "promote", "promote"]
-        assert rule.verdict(1, [default, *rivals], 6) == "promote"
+        assert rule.verdict(1, [default, *competitors], 6) == "promote"
 
 
 def test_an_excused_default_trial_waits_for_those_it_is_compared_with() -> None:
     # at the second rung two of three go on: the second best of them may still be near the default, or far below it
     rule = Rungs((1, 3, 9), margin=0.1)
-    default = Standing(0, {1: 0.31, 3: 0.31})
-    rivals = [Standing(number, {1: 0.1 * number}) for number in (1, 2, 3)]
-    rivals += [Standing(number, {1: 0.9}, "pruned") for number in range(4, 9)]
-    first = replace(rivals[0], losses={1: 0.1, 3: 0.1})
-    assert rule.verdict(0, [default, first, *rivals[1:]], 9) == "wait"
+    default = TrialProgress(0, {1: 0.31, 3: 0.31})
+    competitors = [TrialProgress(number, {1: 0.1 * number}) for number in (1, 2, 3)]
+    competitors += [TrialProgress(number, {1: 0.9}, "pruned") for number in range(4, 9)]
+    first = replace(competitors[0], losses={1: 0.1, 3: 0.1})
+    assert rule.verdict(0, [default, first, *competitors[1:]], 9) == "wait"
     for second, verdict in ((0.3, "promote"), (0.2, "prune")):
-        later = [replace(one, losses={**one.losses, 3: second}, ranks={3: second}) for one in rivals[1:3]]
-        assert rule.verdict(0, [default, first, *later, *rivals[3:]], 9) == verdict
+        later = [replace(one, losses={**one.losses, 3: second}, ranks={3: second}) for one in competitors[1:3]]
+        assert rule.verdict(0, [default, first, *later, *competitors[3:]], 9) == verdict
 
 
-@pytest.mark.parametrize("default", [Standing(0, {1: 0.25}), Standing(0, {1: 0.9}, "pruned"), Standing(0, {}, "lost")])
-def test_a_default_trial_that_is_behind_takes_nobodys_place(default: Standing) -> None:
+@pytest.mark.parametrize(
+    "default", [TrialProgress(0, {1: 0.25}), TrialProgress(0, {1: 0.9}, "pruned"), TrialProgress(0, {}, "lost")]
+)
+def test_a_default_trial_that_is_behind_takes_nobodys_place(default: TrialProgress) -> None:
     rule = Rungs((1, 3))
-    rivals = [Standing(number, {1: 0.1 * number}) for number in range(1, 6)]
-    verdicts = [rule.verdict(rival.number, [default, *rivals], 6) for rival in rivals]
+    competitors = [TrialProgress(number, {1: 0.1 * number}) for number in range(1, 6)]
+    verdicts = [rule.verdict(rival.number, [default, *competitors], 6) for rival in competitors]
     assert verdicts == ["promote"] * 2 + ["prune"] * 3
 
 
@@ -121,28 +123,28 @@ def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: ra
 
     Each takes a step to the next epoch, or to a rung within the first; `losses` holds the rung's loss first.
     """
-    standings = {number: Standing(number, {}) for number in losses}
-    allowed = dict.fromkeys(losses, rule.until(0))
+    progress_list = {number: TrialProgress(number, {}) for number in losses}
+    allowed = dict.fromkeys(losses, rule.next_rung(0))
     while True:
-        movable = [number for number, one in standings.items() if one.end is None and one.epoch < allowed[number]]
+        movable = [number for number, one in progress_list.items() if one.end is None and one.epoch < allowed[number]]
         if not movable:
-            return {number: one.epoch for number, one in standings.items()}
+            return {number: one.epoch for number, one in progress_list.items()}
         number = order.choice(movable)
-        one = standings[number]
-        point = min(math.floor(one.epoch) + 1, rule.until(one.epoch))
+        one = progress_list[number]
+        point = min(math.floor(one.epoch) + 1, rule.next_rung(one.epoch))
         if point < 1:
-            standings[number] = replace(one, ranks={**one.ranks, point: losses[number][0]})
+            progress_list[number] = replace(one, ranks={**one.ranks, point: losses[number][0]})
         else:
             epoch = int(point)
-            end = "lost" if number in lost and epoch == 2 else "finished" if epoch == rule.levels[-1] else None
-            standings[number] = replace(one, losses={**one.losses, epoch: losses[number][epoch]}, end=end)
-        for waiting, one in list(standings.items()):
+            end = "lost" if number in lost and epoch == 2 else "finished" if epoch == rule.rung_resources[-1] else None
+            progress_list[number] = replace(one, losses={**one.losses, epoch: losses[number][epoch]}, end=end)
+        for waiting, one in list(progress_list.items()):
             if one.end is None and one.epoch == allowed[waiting]:
-                verdict = rule.verdict(waiting, list(standings.values()), len(losses))
+                verdict = rule.verdict(waiting, list(progress_list.values()), len(losses))
                 if verdict == "promote":
-                    allowed[waiting] = rule.until(one.epoch)
+                    allowed[waiting] = rule.next_rung(one.epoch)
                 elif verdict == "prune":
-                    standings[waiting] = replace(one, end="pruned")
+                    progress_list[waiting] = replace(one, end="pruned")
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,10 +169,10 @@ def test_exactly_the_quota_climbs_and_no_one_is_left_waiting(trials: int, epochs
     losses = {number: [draw.random() for _ in range(epochs + 1)] for number in range(trials)}
     rule = Rungs.over(epochs, 5000)
     given_epochs = climb(rule, losses, set(), draw)
-    for rung, level in enumerate(rule.levels):
+    for rung, level in enumerate(rule.rung_resources):
         came = sum(done >= level for done in given_epochs.values())
         others = sum(done >= level for number, done in given_epochs.items() if number != 0)
-        assert rule.entrants(rung, trials) in (came, others)
+        assert rule.cohort_size(rung, trials) in (came, others)
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 16])
@@ -185,39 +187,39 @@ def test_the_expected_epochs_are_those_that_are_then_run(trials: int) -> None:
 def test_the_expected_epochs_are_those_of_runs_in_miniature_and_of_trials_in_full() -> None:
     rule = Rungs.over(5, 5000)
     assert rule.expected_epochs([], 16) == 16 * S + 6 * H + 2 * 5
-    ranked = [Standing(number, {}, ranks={S: 1.0 + number}) for number in range(16)]
+    ranked = [TrialProgress(number, {}, ranks={S: 1.0 + number}) for number in range(16)]
     assert rule.expected_epochs(ranked, 16) == 6 * H + 2 * 5
 
 
 @pytest.mark.parametrize(
     ("default", "left"),
     [
-        (Standing(0, {}), 6 + 4 + 12),
-        (Standing(0, {1: 0.9}), 5 + 4 + 12),
-        (Standing(0, {1: 0.9}, "pruned"), 5 + 4 + 12),
-        (Standing(0, {}, "lost"), 5 + 4 + 12),
+        (TrialProgress(0, {}), 6 + 4 + 12),
+        (TrialProgress(0, {1: 0.9}), 5 + 4 + 12),
+        (TrialProgress(0, {1: 0.9}, "pruned"), 5 + 4 + 12),
+        (TrialProgress(0, {}, "lost"), 5 + 4 + 12),
     ],
 )
-def test_the_default_trial_is_expected_to_do_as_others_do(default: Standing, left: float) -> None:
+def test_the_default_trial_is_expected_to_do_as_others_do(default: TrialProgress, left: float) -> None:
     assert Rungs((1, 3, 9)).expected_epochs([default], 6) == left
 
 
 def test_an_excused_default_trial_is_expected_to_come_to_its_next_rung() -> None:
-    rivals = [Standing(number, {1: 0.1, 3: 0.1}) for number in (1, 2)]
-    rivals += [Standing(number, {1: 0.9}, "pruned") for number in (3, 4, 5)]
-    assert Rungs((1, 3, 9)).expected_epochs([Standing(0, {1: 0.11, 2: 0.1}), *rivals], 6) == 1 + 12
+    competitors = [TrialProgress(number, {1: 0.1, 3: 0.1}) for number in (1, 2)]
+    competitors += [TrialProgress(number, {1: 0.9}, "pruned") for number in (3, 4, 5)]
+    assert Rungs((1, 3, 9)).expected_epochs([TrialProgress(0, {1: 0.11, 2: 0.1}), *competitors], 6) == 1 + 12
 
 
 def test_places_of_trials_dropped_before_are_free_when_the_study_grows() -> None:
     rule = Rungs((1, 3))
-    old = [Standing(number, {1: 0.1 * number}, "pruned") for number in range(3, 7)]
-    best = [Standing(number, {1: 0.01, 3: 0.01}, "finished") for number in range(1, 3)]
-    new = [Standing(number, {1: 0.5 + 0.1 * number}) for number in range(7, 13)]
+    old = [TrialProgress(number, {1: 0.1 * number}, "pruned") for number in range(3, 7)]
+    best = [TrialProgress(number, {1: 0.01, 3: 0.01}, "finished") for number in range(1, 3)]
+    new = [TrialProgress(number, {1: 0.5 + 0.1 * number}) for number in range(7, 13)]
     assert rule.verdict(7, [*best, *old, *new], 12) == "promote"
     assert rule.verdict(9, [*best, *old, *new], 12) == "prune"
 
 
-LOOKED = [Standing(number, {}, ranks={H: 0.1 * number}) for number in range(1, 7)]
+LOOKED = [TrialProgress(number, {}, ranks={H: 0.1 * number}) for number in range(1, 7)]
 
 
 @pytest.mark.parametrize(
@@ -264,14 +266,14 @@ def test_when_no_trial_is_left_to_replace_those_that_fail_the_search_ends() -> N
 
 def test_the_sampler_learns_rungs_first_then_losses() -> None:
     rule = Rungs((1, 3))
-    standings = [
-        Standing(1, {1: 0.1}, "pruned"),
-        Standing(2, {1: 0.3, 2: 0.3, 3: 0.2}, "finished"),
-        Standing(3, {1: 0.2}),
-        Standing(4, {}, "lost"),
-        Standing(5, {}),
+    progress_list = [
+        TrialProgress(1, {1: 0.1}, "pruned"),
+        TrialProgress(2, {1: 0.3, 2: 0.3, 3: 0.2}, "finished"),
+        TrialProgress(3, {1: 0.2}),
+        TrialProgress(4, {}, "lost"),
+        TrialProgress(5, {}),
     ]
-    assert rule.ranking(standings) == [2, 1, 3, 4]
+    assert rule.ranking(progress_list) == [2, 1, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -289,16 +291,16 @@ def test_the_sampler_learns_rungs_first_then_losses() -> None:
 def test_the_default_trial_is_ranked_at_the_rung_to_which_it_would_have_come(
     losses: dict[int, float], ranking: list[int]
 ) -> None:
-    rivals = [
-        Standing(1, {1: 0.1, 3: 0.1, 9: 0.1}, "finished"),
-        Standing(2, {1: 0.2, 3: 0.2}, "pruned"),
-        Standing(3, {1: 0.3}, "pruned"),
+    competitors = [
+        TrialProgress(1, {1: 0.1, 3: 0.1, 9: 0.1}, "finished"),
+        TrialProgress(2, {1: 0.2, 3: 0.2}, "pruned"),
+        TrialProgress(3, {1: 0.3}, "pruned"),
     ]
-    assert Rungs((1, 3, 9)).ranking([Standing(0, losses, "finished"), *rivals]) == ranking
+    assert Rungs((1, 3, 9)).ranking([TrialProgress(0, losses, "finished"), *competitors]) == ranking
 
 
 def test_a_default_trial_that_is_alone_is_ranked() -> None:
-    assert Rungs((1, 3)).ranking([Standing(0, {1: 0.5, 3: 0.4}, "finished")]) == [0]
+    assert Rungs((1, 3)).ranking([TrialProgress(0, {1: 0.5, 3: 0.4}, "finished")]) == [0]
 
 
 def test_an_unknown_pruner_is_named_with_near_ones() -> None:

@@ -14,18 +14,18 @@ from tiny import hungry
 from torch import nn
 
 from automl_pt import load_model
+from automl_pt.api.classifier_objective import paired
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs.run import execute
 from automl_pt.study import events
-from automl_pt.study.classifier_objective import paired
-from automl_pt.study.executor.base import Probe, TrialSpec
+from automl_pt.study.executor.base import ProxyRun, TrialSpec
 from automl_pt.study.executor.trial_run import epochs
 from automl_pt.study.proxy_run import due_after
 from automl_pt.study.ranking import last_state, rank_loss, use_batch_statistics
 from automl_pt.study.records import StudyResult
-from automl_pt.study.search import steps
 from automl_pt.training.result import EpochResult
 
 PLUGIN = """
@@ -188,19 +188,19 @@ def test_a_trial_begins_after_its_runs_in_miniature_as_if_there_had_been_none(
     whole = list(execute(config, tmp_path / "whole", data=data, plugins=plugins))
     spec = TrialSpec(1, config, tmp_path / "broken", 1 / 3, tmp_path / "manifest.json", (1 / 3, 2 / 3))
     paused = next(epochs(spec, lambda: False, data, plugins))
-    promoted_once = replace(spec, until=2 / 3, ranked_at=(2 / 3,))
+    promoted_once = replace(spec, next_rung=2 / 3, ranked_at=(2 / 3,))
     longer = next(epochs(promoted_once, lambda: False, data, plugins))
     assert not (tmp_path / "broken").exists()  # they leave nothing behind
     first, second, *results = epochs(spec, lambda: False, data, plugins)  # in one go
     for probe, alone, level in ((first, paused, 1 / 3), (second, longer, 2 / 3)):
-        assert isinstance(probe, Probe)
-        assert isinstance(alone, Probe)
+        assert isinstance(probe, ProxyRun)
+        assert isinstance(alone, ProxyRun)
         assert replace(probe, seconds=0) == replace(alone, seconds=0)
         assert probe.epoch == level
     assert [plain(result) for result in results] == [plain(result) for result in whole]
     models = [sorted(path.name for path in (tmp_path / name).glob("weights-*")) for name in ("whole", "broken")]
     assert models[0] == models[1] != []  # a weights file is named after its content
-    promoted = [*epochs(replace(spec, until=2, ranked_at=()), lambda: False, data, plugins)]
+    promoted = [*epochs(replace(spec, next_rung=2, ranked_at=()), lambda: False, data, plugins)]
     assert [plain(result) for result in promoted] == [plain(result) for result in whole]
 
 
@@ -218,7 +218,7 @@ def test_a_run_in_miniature_sees_the_images_as_they_are_unless_asked_to_augment_
         probe = next(
             epochs(TrialSpec(1, config, tmp_path / augment, 1 / 2, tmp_path / "m.json", (1 / 2,)), never, data, plugins)
         )
-        assert isinstance(probe, Probe)
+        assert isinstance(probe, ProxyRun)
         losses[augment] = probe.rank_loss
     assert losses["early"] == losses["none"] != losses["always"]
 
@@ -227,7 +227,7 @@ def never() -> bool:
     return False
 
 
-def plain(result: EpochResult | Probe) -> EpochResult:
+def plain(result: EpochResult | ProxyRun) -> EpochResult:
     """Leave out what is timed."""
     assert isinstance(result, EpochResult)
     return replace(result, seconds=0, images_per_second=0, data_wait=0, peak_memory=0, save_seconds=0)

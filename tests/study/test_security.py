@@ -20,6 +20,7 @@ from optuna.exceptions import StorageInternalError
 from test_model_directory import saved
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError, InvalidModelDirectoryError, StorageError, StudyError
@@ -29,7 +30,6 @@ from automl_pt.core.safe_path import python_command, python_environment
 from automl_pt.model.directory import _checksum
 from automl_pt.model.load import load_model
 from automl_pt.reporting.study import list_studies, read_study, storage_url
-from automl_pt.study.search import steps
 from automl_pt.study.store.backends import open_storage
 from automl_pt.study.store.reading import reading
 
@@ -40,7 +40,7 @@ SHADOWING = ("platform", "queue", "dataclasses", "selectors", "typing", "click",
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("made") / "toy"
-    for _ in steps(SearchConfig(dataset="plain", epochs=2, trials=2, workers=0), directory, subject=TOY):
+    for _ in steps(SearchConfig(dataset="plain", epochs=2, trials=2, workers=0), directory, objective=TOY):
         pass
     return directory
 
@@ -200,7 +200,7 @@ def test_damaged_files_are_errors_and_no_tracebacks(study: Path, runner: CliRunn
 def test_a_plugin_that_a_study_names_wrongly_is_named_by_a_search(study: Path) -> None:
     change(study / "study.json", plugins=[3])
     with pytest.raises(StudyError, match="plugins is no list of objects"):
-        list(steps(SearchConfig(dataset="plain", epochs=2, trials=3, workers=0), study, subject=TOY))
+        list(steps(SearchConfig(dataset="plain", epochs=2, trials=3, workers=0), study, objective=TOY))
 
 
 def resigned(directory: Path, **values: Any) -> Path:

@@ -15,14 +15,14 @@ from optuna.distributions import FloatDistribution
 from servers import PASSWORD
 from toy_trial import TOY
 
+from automl_pt.api.search import steps
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StorageError
 from automl_pt.study.events import Finished
-from automl_pt.study.search import steps
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.study.store.backends import close_storage, open_storage, server_engine
-from automl_pt.study.store.coordination import Among
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.coordination import SharedCoordinator
+from automl_pt.study.store.trials import TrialStore
 
 HERE = Path(__file__).parents[1]
 
@@ -50,7 +50,7 @@ import os, sys
 from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import steps
+from automl_pt.api.search import steps
 parent = os.getpid()
 children = []
 for _ in range(int(sys.argv[3])):
@@ -74,7 +74,7 @@ def search_together(url: str, directory: Path, coordinators: int) -> None:
 def test_two_coordinators_share_one_study(url: str, tmp_path: Path) -> None:
     search_together(url, tmp_path / "toy", 2)
     config = SearchConfig(dataset="plain", name="toy", epochs=5, trials=8, workers=0, storage=url)
-    told = list(steps(config, tmp_path / "toy", subject=TOY))
+    told = list(steps(config, tmp_path / "toy", objective=TOY))
     assert isinstance(told[-1], Finished)
     trials = told[-1].result.trials
     assert [trial.number for trial in trials] == list(range(8))
@@ -88,7 +88,7 @@ def test_two_coordinators_share_one_study(url: str, tmp_path: Path) -> None:
 
 def test_the_password_is_nowhere_in_the_study(url: str, tmp_path: Path) -> None:
     config = SearchConfig(dataset="plain", epochs=3, trials=2, workers=0, storage=url)
-    told = [event.to_dict() for event in steps(config, tmp_path / "toy", subject=TOY)]
+    told = [event.to_dict() for event in steps(config, tmp_path / "toy", objective=TOY)]
     assert PASSWORD not in repr(told)
     for path in (tmp_path / "toy").rglob("*"):
         assert path.is_dir() or PASSWORD.encode() not in path.read_bytes()
@@ -97,7 +97,7 @@ def test_the_password_is_nowhere_in_the_study(url: str, tmp_path: Path) -> None:
 def test_a_dropped_connection_is_taken_up_again(url: str, tmp_path: Path) -> None:
     config = SearchConfig(dataset="plain", epochs=3, trials=4, workers=0, storage=url)
     last = None
-    for number, event in enumerate(steps(config, tmp_path / "toy", subject=TOY)):
+    for number, event in enumerate(steps(config, tmp_path / "toy", objective=TOY)):
         last = event
         if number in (3, 6):
             servers.drop_connections(url)
@@ -107,7 +107,7 @@ def test_a_dropped_connection_is_taken_up_again(url: str, tmp_path: Path) -> Non
 
 def test_coordinators_see_who_is_alive(url: str) -> None:
     engine = server_engine(url)
-    first, second = Among(engine, "toy"), Among(server_engine(url), "toy")
+    first, second = SharedCoordinator(engine, "toy"), SharedCoordinator(server_engine(url), "toy")
     assert first.is_alive(second.owner)
     second.close()
     assert not first.is_alive(second.owner)
@@ -116,7 +116,7 @@ def test_coordinators_see_who_is_alive(url: str) -> None:
 
 def test_one_that_was_taken_for_dead_writes_nothing_any_more(url: str) -> None:
     opened = [open_storage(url) for _ in range(2)]
-    first, second = (Ledger(storage, "toy", Among(server_engine(url), "toy"), "") for storage in opened)
+    first, second = (TrialStore(storage, "toy", SharedCoordinator(server_engine(url), "toy"), "") for storage in opened)
     number = first.add({"lr": 0.1}, {"lr": FloatDistribution(0.01, 1.0)})
     first.report(number, 1, 0.5)
     servers.drop_connections(url)
@@ -133,9 +133,9 @@ def test_one_that_was_taken_for_dead_writes_nothing_any_more(url: str) -> None:
     second.report(number, 2, 0.3)
     second.refresh()
     assert second.records()[0].losses == {1: 0.5, 2: 0.3}
-    for ledger, storage in ((first, opened[0]), (second, opened[1])):
-        assert isinstance(ledger.presence, Among)
-        ledger.presence.close()
+    for trial_store, storage in ((first, opened[0]), (second, opened[1])):
+        assert isinstance(trial_store.presence, SharedCoordinator)
+        trial_store.presence.close()
         close_storage(storage)
 
 

@@ -18,9 +18,9 @@ from optuna.study import StudyDirection
 from automl_pt.core.errors import StorageError
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.study.store.backends import open_storage, retrying, shown
-from automl_pt.study.store.coordination import Alone
+from automl_pt.study.store.coordination import SingleCoordinator
 from automl_pt.study.store.journal import RepairingJournal
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.trials import TrialStore
 
 MINIMIZE = [StudyDirection.MINIMIZE]
 
@@ -170,16 +170,16 @@ METHODS += ["set_trial_state_values", "set_study_user_attr", "get_study_user_att
 @pytest.mark.parametrize("method", METHODS)
 def test_a_storage_that_is_away_for_a_moment_costs_no_trial_and_doubles_none(method: str, written: bool) -> None:
     storage = Away(method, written=written)
-    ledger = Ledger(storage, "one", Alone(), "")
-    ledger.set_about({"lr": [0.1, 1.0]})
+    trial_store = TrialStore(storage, "one", SingleCoordinator(), "")
+    trial_store.set_about({"lr": [0.1, 1.0]})
     for loss in (0.5, 0.4):
-        number = ledger.add({"lr": loss}, {"lr": FloatDistribution(0.1, 1.0)})
-        ledger.report(number, 1, loss)
-        ledger.end(number, "COMPLETE", Outcome("completed", loss, 1, 1.0))
-    ledger.set_best([1, 1])
-    assert (ledger.about(), ledger.best()) == ({"lr": [0.1, 1.0]}, [1, 1])
-    ledger.refresh()
-    assert [(record.number, record.value, record.state) for record in ledger.records()] == [
+        number = trial_store.add({"lr": loss}, {"lr": FloatDistribution(0.1, 1.0)})
+        trial_store.report(number, 1, loss)
+        trial_store.end(number, "COMPLETE", Outcome("completed", loss, 1, 1.0))
+    trial_store.set_best([1, 1])
+    assert (trial_store.about(), trial_store.best()) == ({"lr": [0.1, 1.0]}, [1, 1])
+    trial_store.refresh()
+    assert [(record.number, record.value, record.state) for record in trial_store.records()] == [
         (0, 0.5, "COMPLETE"),
         (1, 0.4, "COMPLETE"),
     ]

@@ -16,6 +16,7 @@ import optuna
 import pytest
 from toy_trial import TOY
 
+from automl_pt.api.search import steps, study_name
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import DeviceError, OutputError, StudyError
 from automl_pt.core.files import write_json
@@ -24,19 +25,18 @@ from automl_pt.study import events
 from automl_pt.study.budget import Budget
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.executor.inline import InlineEngine
-from automl_pt.study.model_store import Shelf
+from automl_pt.study.model_store import ModelStore
 from automl_pt.study.pruning.rungs import Rungs
 from automl_pt.study.records import StudyResult, TrialRecord
-from automl_pt.study.search import steps, study_name
 from automl_pt.study.space.space import make_space
 from automl_pt.study.store.attributes import Outcome, outcome
 from automl_pt.study.store.backends import close_storage, default_url, open_storage
-from automl_pt.study.store.coordination import Alone
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.coordination import SingleCoordinator
+from automl_pt.study.store.trials import TrialStore
 
 
 def search(directory: Path, **settings: Any) -> tuple[StudyResult, list[events.Event]]:
-    told = list(steps(config(**settings), directory, subject=TOY))
+    told = list(steps(config(**settings), directory, objective=TOY))
     last = told[-1]
     assert isinstance(last, events.Finished)
     return last.result, told
@@ -211,7 +211,7 @@ def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_pa
     study.tell(study.ask(), 0.0)  # takes what was enqueued
     study.ask()
     told: list[events.Event] = []
-    for event in steps(config(trials=8, pruner=pruner), tmp_path / "toy", subject=TOY):
+    for event in steps(config(trials=8, pruner=pruner), tmp_path / "toy", objective=TOY):
         told.append(event)
         if isinstance(event, events.TrialStarted) and (event.number, event.epochs_done) == (7, 0):
             study.enqueue_trial({"lr": 0.2})  # while the search is at work
@@ -231,7 +231,7 @@ def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_pa
 
 def test_an_epoch_ranked_but_not_told_before_a_kill_is_told_again(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "whole", trials=16)
-    running = steps(config(trials=16), tmp_path / "toy", subject=TOY)
+    running = steps(config(trials=16), tmp_path / "toy", objective=TOY)
     number = next(event.trial for event in running if isinstance(event, events.EpochDone) and event.result.epoch == 4)
     running.close()  # type: ignore[attr-defined]
     study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path}/toy/study.db")
@@ -387,7 +387,7 @@ def test_at_no_time_are_there_more_checkpoints_than_the_bound(
     tmp_path: Path, space: dict[str, tuple[float, ...]], workers: int
 ) -> None:
     directory, most, result = tmp_path / "toy", 0, None
-    for event in steps(config(trials=16, workers=workers, **space), directory, subject=TOY):
+    for event in steps(config(trials=16, workers=workers, **space), directory, objective=TOY):
         most = max(most, len(list((directory / "trials").glob("*/checkpoints"))))
         result = event.result if isinstance(event, events.Finished) else None
     assert result is not None
@@ -409,7 +409,7 @@ def test_when_all_who_went_on_fail_the_best_of_those_dropped_is_the_model(tmp_pa
 def test_leaving_the_search_and_calling_it_again_gives_the_same_study(tmp_path: Path) -> None:
     whole, _ = search(tmp_path / "whole" / "toy")
     for stop_after in range(3, 40, 4):
-        run = steps(config(), tmp_path / "broken" / "toy", subject=TOY)
+        run = steps(config(), tmp_path / "broken" / "toy", objective=TOY)
         for _ in zip(range(stop_after), run, strict=False):
             pass
         run.close()
@@ -420,7 +420,7 @@ def test_leaving_the_search_and_calling_it_again_gives_the_same_study(tmp_path: 
 def test_a_signal_pauses_the_search_with_everything_kept(tmp_path: Path) -> None:
     stop: list[int] = []
     result = None
-    for event in steps(config(), tmp_path / "toy", subject=TOY, stop=lambda: stop[0] if stop else None):
+    for event in steps(config(), tmp_path / "toy", objective=TOY, stop=lambda: stop[0] if stop else None):
         if isinstance(event, events.EpochDone):
             stop.append(signal.SIGTERM)
         if isinstance(event, events.Finished):
@@ -439,7 +439,9 @@ def test_a_signal_pauses_the_search_with_everything_kept(tmp_path: Path) -> None
 def test_a_trial_whose_last_epoch_was_done_when_a_signal_came_has_ended(tmp_path: Path, workers: int) -> None:
     stop: list[int] = []
     told: list[events.Event] = []
-    for event in steps(config(workers=workers), tmp_path / "toy", subject=TOY, stop=lambda: stop[0] if stop else None):
+    for event in steps(
+        config(workers=workers), tmp_path / "toy", objective=TOY, stop=lambda: stop[0] if stop else None
+    ):
         told.append(event)
         if isinstance(event, events.EpochDone) and event.result.reason is not None:
             stop.append(signal.SIGTERM)
@@ -449,7 +451,7 @@ def test_a_trial_whose_last_epoch_was_done_when_a_signal_came_has_ended(tmp_path
 
 
 def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
-    first = steps(config(), tmp_path / "toy", subject=TOY)
+    first = steps(config(), tmp_path / "toy", objective=TOY)
     next(first)
     with pytest.raises(OutputError, match="in use by another process"):
         search(tmp_path / "toy")
@@ -458,7 +460,7 @@ def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_study_whose_folder_was_removed_while_it_ran_says_so(tmp_path: Path) -> None:
     last = None
-    for number, event in enumerate(steps(config(trials=4), tmp_path / "toy", subject=TOY)):
+    for number, event in enumerate(steps(config(trials=4), tmp_path / "toy", objective=TOY)):
         last = event
         if number == 6:
             shutil.rmtree(tmp_path / "toy")
@@ -491,7 +493,7 @@ def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path
 
 def test_the_time_counts_from_when_the_command_was_given(tmp_path: Path) -> None:
     # loading PyTorch took all of it
-    told = list(steps(config(timeout=60), tmp_path / "toy", subject=TOY, since=time.monotonic() - 60))
+    told = list(steps(config(timeout=60), tmp_path / "toy", objective=TOY, since=time.monotonic() - 60))
     assert isinstance(told[-1], events.Finished)
     assert (told[-1].result.stopped, told[-1].result.trials) == ("timeout", ())
     assert told[-1].result.seconds > 60
@@ -500,7 +502,7 @@ def test_the_time_counts_from_when_the_command_was_given(tmp_path: Path) -> None
 @pytest.mark.parametrize("storage", ["sqlite:///{}/shared.db", "journal:{}/shared.log"])
 def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tmp_path: Path, storage: str) -> None:
     url = storage.format(tmp_path)
-    first = steps(config(storage=url), tmp_path / "here" / "toy", subject=TOY)
+    first = steps(config(storage=url), tmp_path / "here" / "toy", objective=TOY)
     next(first)
     with pytest.raises(OutputError, match="in use by another process"):
         search(tmp_path / "there" / "toy", storage=url)
@@ -510,7 +512,7 @@ def test_two_searches_of_one_study_in_a_file_are_refused_from_two_folders_too(tm
 
 
 def test_the_file_in_a_studys_own_folder_is_refused_to_others_too(tmp_path: Path) -> None:
-    first = steps(config(), tmp_path / "here" / "toy", subject=TOY)
+    first = steps(config(), tmp_path / "here" / "toy", objective=TOY)
     next(first)
     (tmp_path / "link").symlink_to(tmp_path / "here")
     for name in ("here", "link"):
@@ -532,7 +534,7 @@ def test_the_timeout_is_kept_and_leaves_a_model(
     assert result.model is not None
 
 
-class Together(Alone):
+class Together(SingleCoordinator):
     """One of several coordinators, who all live, and take turns by themselves."""
 
     has_company = True
@@ -542,22 +544,22 @@ class Together(Alone):
 
 
 def test_a_coordinator_does_not_publish_over_the_better_model_of_another(tmp_path: Path) -> None:
-    settings, shelf = config(), Shelf(tmp_path, TOY.publish)
+    settings, model_store = config(), ModelStore(tmp_path, TOY.publish)
     opened = [open_storage(f"sqlite:///{tmp_path}/study.db") for _ in range(2)]
-    ledgers = [Ledger(storage, "toy", Together(owner), "") for owner, storage in zip("ab", opened, strict=True)]
+    ledgers = [TrialStore(storage, "toy", Together(owner), "") for owner, storage in zip("ab", opened, strict=True)]
     rule, space, engine = Rungs.over(9, 5000), make_space(settings, 1000), InlineEngine(lambda spec, stop: iter(()))
-    for number, ledger in enumerate(ledgers):
-        ledger.refresh()
-        ledger.add(space.default(), space.distributions())
-        write_json(shelf.output(number) / "model.json", {"trial": number})
+    for number, trial_store in enumerate(ledgers):
+        trial_store.refresh()
+        trial_store.add(space.default(), space.distributions())
+        write_json(model_store.output(number) / "model.json", {"trial": number})
     ledgers[0].refresh()
     told = []
     for number in (1, 0):  # the first does not know yet that the second has a better one
         ledgers[number].end(number, "COMPLETE", Outcome("completed", 0.5 - 0.1 * number, 9, 1.0))
-        one = Coordinator(settings, ledgers[number], shelf, engine, rule, space, Budget(None), lambda: None)
+        one = Coordinator(settings, ledgers[number], model_store, engine, rule, space, Budget(None), lambda: None)
         told += list(one.keep_best())
     assert [event.number for event in told if isinstance(event, events.NewBest)] == [1]
-    assert json.loads((shelf.model / "model.json").read_text()) == {"trial": 1}
+    assert json.loads((model_store.model / "model.json").read_text()) == {"trial": 1}
     for storage in opened:
         close_storage(storage)
 
@@ -606,7 +608,7 @@ import sys
 from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
-from automl_pt.study.search import steps
+from automl_pt.api.search import steps
 for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), subject=TOY):
     print(type(event).__name__, flush=True)
 """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_pt.training.schedule import factor_in_miniature, lr_factor
+from automl_pt.training.schedule import lr_factor, proxy_lr_factor
 
 NAMES = ["constant", "step", "polynomial", "cosine"]
 
@@ -44,11 +44,11 @@ def test_every_step_of_every_run_has_a_positive_rate(name: str, steps: int, epoc
 
 
 def test_in_miniature_the_rate_stays_for_half_of_the_steps_and_then_comes_to_rest() -> None:
-    assert [factor_in_miniature(step, 8) for step in range(8)] == [1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125]
-    assert [factor_in_miniature(step, 8, 0.5) for step in range(8)] == [0.25, 0.5, 0.75, 1, 0.875, 0.625, 0.375, 0.125]
-    assert factor_in_miniature(0, 1) == 1
+    assert [proxy_lr_factor(step, 8) for step in range(8)] == [1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125]
+    assert [proxy_lr_factor(step, 8, 0.5) for step in range(8)] == [0.25, 0.5, 0.75, 1, 0.875, 0.625, 0.375, 0.125]
+    assert proxy_lr_factor(0, 1) == 1
 
 
 @given(st.integers(1, 500), st.floats(0, 1), st.data())
 def test_in_miniature_every_step_has_a_positive_rate(steps: int, warmup: float, data: st.DataObject) -> None:
-    assert 0 < factor_in_miniature(data.draw(st.integers(0, steps - 1)), steps, warmup) <= 1
+    assert 0 < proxy_lr_factor(data.draw(st.integers(0, steps - 1)), steps, warmup) <= 1

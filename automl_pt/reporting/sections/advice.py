@@ -10,8 +10,8 @@ from typing import Any
 from automl_pt.core.errors import StudyError
 from automl_pt.core.text import counted
 from automl_pt.reporting.sections import Section, missing
-from automl_pt.reporting.sections.judged import Judged
 from automl_pt.reporting.sections.mistakes import WEAK
+from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.store.study_files import read_object
 
@@ -24,7 +24,7 @@ BEHIND = 0.1
 Tip = tuple[str, str]
 
 
-def advice_section(report: StudyReport, judged: Judged | Section, forecast: Section) -> Section:
+def advice_section(report: StudyReport, judged: ValidationResults | Section, forecast: Section) -> Section:
     """List what is worth trying, the most promising first."""
     if report.best is None:
         return missing("There is no model yet to improve.")
@@ -32,11 +32,11 @@ def advice_section(report: StudyReport, judged: Judged | Section, forecast: Sect
     tips = [
         *_start(config),
         *_images(forecast),
-        *(_classes(judged, config) if isinstance(judged, Judged) else ()),
+        *(_classes(judged, config) if isinstance(judged, ValidationResults) else ()),
         *_range(report),
         *_epochs(report),
         *_trials(report),
-        *(_labels(judged) if isinstance(judged, Judged) else ()),
+        *(_labels(judged) if isinstance(judged, ValidationResults) else ()),
     ]
     if not tips:
         return {"tips": [], "note": "Nothing in this study points to a setting that would clearly help."}
@@ -69,7 +69,7 @@ def _images(forecast: Section) -> Iterator[Tip]:
         )
 
 
-def _classes(judged: Judged, config: Mapping[str, Any]) -> Iterator[Tip]:
+def _classes(judged: ValidationResults, config: Mapping[str, Any]) -> Iterator[Tip]:
     entries = [entry for entry in judged.scores.per_class if entry.images and entry.recall is not None]
     if len(entries) < 2 or config.get("class_weights") == "balanced":
         return
@@ -126,7 +126,7 @@ def _trials(report: StudyReport) -> Iterator[Tip]:
         )
 
 
-def _labels(judged: Judged) -> Iterator[Tip]:
+def _labels(judged: ValidationResults) -> Iterator[Tip]:
     from automl_pt.model.label_errors import label_errors
 
     doubted = len(label_errors(judged.probabilities, judged.pixels.labels))

@@ -10,20 +10,20 @@ from automl_pt.core.text import counted, printable
 from automl_pt.reporting.html.formats import duration, loss, number, percent, spread
 from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section
-from automl_pt.reporting.sections.judged import Judged
+from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
-from automl_pt.study.extras.descriptions import made_lines
+from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.records import TrialRecord, title
 
 
-def study_answer(report: StudyReport, judged: Judged | Section) -> Section:
+def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Section:
     """Say which model a study found, how good it is, and what its lead is worth."""
     best = report.best
     if best is None or best.value is None:
         return {"sentences": _nothing(report), "inside_noise": None, "more": []}
     inside = report.comparison["inside_noise"] if report.comparison else None
     sentences = [_which(report, best), _good(report, best, judged), _lead(report, best)]
-    return {"sentences": sentences, "inside_noise": inside, "more": made_lines(report.made)}
+    return {"sentences": sentences, "inside_noise": inside, "more": extras_lines(report.made)}
 
 
 def _which(report: StudyReport, best: TrialRecord) -> str:
@@ -47,8 +47,8 @@ def _settings(params: Mapping[str, Any]) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
-def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> str:
-    seen = _seen(judged) if isinstance(judged, Judged) else f"Its validation loss is {loss(best.value)}"
+def _good(report: StudyReport, best: TrialRecord, judged: ValidationResults | Section) -> str:
+    seen = _seen(judged) if isinstance(judged, ValidationResults) else f"Its validation loss is {loss(best.value)}"
     figures = report.test
     if figures and isinstance(figures.get("accuracy"), float):
         tested = f"{percent(figures['accuracy'])} (loss {loss(figures.get('loss'))})"
@@ -56,7 +56,7 @@ def _good(report: StudyReport, best: TrialRecord, judged: Judged | Section) -> s
     return f"{seen}. It was chosen by these images, and there is no test split, so expect slightly less on new ones."
 
 
-def _seen(judged: Judged) -> str:
+def _seen(judged: ValidationResults) -> str:
     scores = judged.scores
     heat = "" if scores.temperature == 1 else f" at its temperature of {scores.temperature:.3g}"
     return (
@@ -98,14 +98,14 @@ def _nothing(report: StudyReport) -> list[str]:
     ]
 
 
-def run_answer(run: RunReport, judged: Judged | Section, best: dict[str, Any] | None) -> Section:
+def run_answer(run: RunReport, judged: ValidationResults | Section, best: dict[str, Any] | None) -> Section:
     """Say what a run trained, how good it is, and how it ended."""
     config = run.record.get("config")
     config = config if isinstance(config, dict) else {}
     what = f"{config.get('backbone', 'a model')} on {config.get('dataset', 'unknown data')}"
     settings = f"learning rate {number(config.get('lr'))} and batch size {number(config.get('batch_size'))}"
     sentences = [f"This run trained {what} with {settings}."]
-    if isinstance(judged, Judged):
+    if isinstance(judged, ValidationResults):
         sentences.append(f"{_seen(judged)}; the epoch was chosen by these images.")
     elif best is not None:
         sentences.append(f"Its lowest validation loss is {loss(best['val_loss'])}, after epoch {best['epoch']}.")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from automl_pt import __version__
+from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.plugins.manager import Plugins, load_plugins
@@ -15,23 +15,23 @@ from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
 from automl_pt.reporting.sections.advice import advice_section
 from automl_pt.reporting.sections.answer import run_answer, study_answer
-from automl_pt.reporting.sections.checked import check_section
+from automl_pt.reporting.sections.data_check import check_section
 from automl_pt.reporting.sections.forecast import forecast_section
-from automl_pt.reporting.sections.judged import (
-    Judged,
+from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, saliency_section
+from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
+from automl_pt.reporting.sections.space import space_section
+from automl_pt.reporting.sections.timing import run_time, study_time
+from automl_pt.reporting.sections.trials import curves_section, trials_section
+from automl_pt.reporting.sections.validation_results import (
+    ValidationResults,
     calibration_section,
     classes_section,
     confusion_section,
     judge,
     try_judge,
 )
-from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, saliency_section
-from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
-from automl_pt.reporting.sections.space import space_section
-from automl_pt.reporting.sections.spent import run_time, study_time
-from automl_pt.reporting.sections.trials import curves_section, trials_section
 from automl_pt.reporting.study import StudyReport
-from automl_pt.study.executor.base import NO_CONTACT, Contact
+from automl_pt.study.executor.base import NO_CALLER, Caller
 from automl_pt.training.result import EpochResult
 
 _LABELS = {
@@ -52,19 +52,19 @@ _LABELS = {
 
 
 def study_content(
-    report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None, contact: Contact = NO_CONTACT
+    report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None, caller: Caller = NO_CALLER
 ) -> Content:
     """Gather all that is known of a study; what cannot be had is a section that says why.
 
-    `contact` is told that the work goes on.
+    `caller` is told that the work goes on.
     """
-    judged: Judged | Section = missing("There is no model yet.")
+    judged: ValidationResults | Section = missing("There is no model yet.")
     if report.model is not None:
         model = Path(report.model)
         beside = manifest_beside(model)
-        judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, contact=contact))
-    images, shown = _of_images(judged, contact)
-    forecast = _forecast(report, judged, plugins, contact)
+        judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, caller=caller))
+    images, shown = _of_images(judged, caller)
+    forecast = _forecast(report, judged, plugins, caller)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
@@ -83,7 +83,7 @@ def study_content(
 def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
     """Gather all that is known of a run; what cannot be had is a section that says why."""
     directory = Path(run.directory)
-    judged: Judged | Section = missing("The run has kept no model.")
+    judged: ValidationResults | Section = missing("The run has kept no model.")
     if (directory / "model.json").exists():
         judged = try_judge(lambda: judge(directory, manifest_beside(directory), device=device, plugins=plugins))
     images, shown = _of_images(judged)
@@ -110,11 +110,13 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
     return Content(values, shown)
 
 
-def _forecast(report: StudyReport, judged: Judged | Section, plugins: Plugins | None, contact: Contact) -> Section:
-    if not isinstance(judged, Judged):
+def _forecast(
+    report: StudyReport, judged: ValidationResults | Section, plugins: Plugins | None, caller: Caller
+) -> Section:
+    if not isinstance(judged, ValidationResults):
         return judged
     loaded = plugins if plugins is not None else load_plugins()
-    return attempt(lambda: forecast_section(report, judged.data, loaded, contact=contact))
+    return attempt(lambda: forecast_section(report, judged.data, loaded, caller=caller))
 
 
 def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:
@@ -154,18 +156,20 @@ def _state(report: StudyReport) -> str:
     return f"{report.status}{why_ended}" + (f"; {len(report.trials)} trials: {states}" if states else "")
 
 
-def _of_images(judged: Judged | Section, contact: Contact = NO_CONTACT) -> tuple[dict[str, Section], dict[str, str]]:
+def _of_images(
+    judged: ValidationResults | Section, caller: Caller = NO_CALLER
+) -> tuple[dict[str, Section], dict[str, str]]:
     """Make the sections that need the model's answers; without those, each says why it is not there."""
     names = ("classes", "confusion", "mistakes", "saliency", "calibration", "check")
-    if not isinstance(judged, Judged):
+    if not isinstance(judged, ValidationResults):
         return dict.fromkeys(names, judged), {}
     found = judged
     mistakes = mistakes_section(found)
-    contact.alive()
+    caller.alive()
     shown = pictures(found, mistakes)
-    contact.alive()
+    caller.alive()
     saliency, looks = _saliency(found, mistakes)
-    contact.alive()
+    caller.alive()
     sections: dict[str, Callable[[], Section]] = {
         "classes": lambda: classes_section(found),
         "confusion": lambda: confusion_section(found),
@@ -177,7 +181,7 @@ def _of_images(judged: Judged | Section, contact: Contact = NO_CONTACT) -> tuple
     return {name: attempt(make) for name, make in sections.items()}, {**shown, **looks}
 
 
-def _saliency(judged: Judged, mistakes: Section) -> tuple[Section, dict[str, str]]:
+def _saliency(judged: ValidationResults, mistakes: Section) -> tuple[Section, dict[str, str]]:
     try:
         return saliency_section(judged, mistakes)
     except AutomlError as error:

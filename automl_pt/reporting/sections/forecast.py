@@ -21,7 +21,7 @@ from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.runs.directory import recorded_config
 from automl_pt.runs.setup import choose_preprocessing
-from automl_pt.study.executor.base import NO_CONTACT, Contact
+from automl_pt.study.executor.base import NO_CALLER, Caller
 from automl_pt.study.store.study_files import read_object
 
 #: shares of the training images that a head is fitted to
@@ -33,7 +33,7 @@ LEAST = 2
 NONE = "There is no linear probe, whose features this needs; a search from pretrained weights begins with one."
 
 
-def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, contact: Contact = NO_CONTACT) -> Section:
+def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, caller: Caller = NO_CALLER) -> Section:
     """Fit heads to growing parts of the training images and extend the fall of the error to twice as many."""
     found = min(
         (probe for probe in report.probes if probe.failure is None and probe.value is not None),
@@ -52,7 +52,7 @@ def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, conta
         return missing("The features of the linear probe are no longer in the cache.")
     if len(splits.train[1]) > MAX_IMAGES:
         return missing(f"With {len(splits.train[1]):,} training images the forecast would take too long.")
-    points = _points(splits, len(data.manifest.classes), contact)
+    points = _points(splits, len(data.manifest.classes), caller)
     if len(points) < 3:
         return missing("There are too few training images to fit heads to parts of them.")
     return _section(points, found.backbone)
@@ -81,14 +81,14 @@ def _features(config: TrainConfig, data: Data, plugins: Plugins) -> FrozenSplits
     return None
 
 
-def _points(splits: FrozenSplits, classes: int, contact: Contact) -> list[dict[str, Any]]:
+def _points(splits: FrozenSplits, classes: int, caller: Caller) -> list[dict[str, Any]]:
     """Return the accuracy of heads fitted to parts of the images; each part lies within the next, with all classes."""
     features, labels = splits.train
     order = _stratified(labels.numpy())
     points = []
     for part in PARTS:
         rows = torch.from_numpy(order[: round(part * len(order))])
-        contact.alive()
+        caller.alive()
         if len(rows) < LEAST * classes:
             continue
         head = fit_head((features[rows], labels[rows]), splits.val, classes)

@@ -15,7 +15,7 @@ from automl_pt.model.label_errors import label_errors
 from automl_pt.model.saliency import grad_cam
 from automl_pt.reporting.html.page import MAX_PICTURES
 from automl_pt.reporting.sections import Section, missing
-from automl_pt.reporting.sections.judged import Judged
+from automl_pt.reporting.sections.validation_results import ValidationResults
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ MAX_LOOKS = 6
 WEAK = 0.8
 
 
-def mistakes_section(judged: Judged) -> Section:
+def mistakes_section(judged: ValidationResults) -> Section:
     """List likely wrong labels, and the other mistakes by how sure the model was of them."""
     probabilities, labels = judged.probabilities, judged.pixels.labels
     predicted = probabilities.argmax(axis=1)
@@ -69,7 +69,7 @@ def _note(wrong: int, above: int, images: int) -> str:
     return f"{counted(wrong, 'mistake')} on {images:,} validation images{shown}; the model was surest of the first."
 
 
-def _item(judged: Judged, index: int, taken_for: int) -> dict[str, Any]:
+def _item(judged: ValidationResults, index: int, taken_for: int) -> dict[str, Any]:
     classes, label = judged.model.classes, int(judged.pixels.labels[index])
     return {
         "index": index,
@@ -81,21 +81,21 @@ def _item(judged: Judged, index: int, taken_for: int) -> dict[str, Any]:
     }
 
 
-def pictures(judged: Judged, mistakes: Section) -> dict[str, str]:
+def pictures(judged: ValidationResults, mistakes: Section) -> dict[str, str]:
     """Return a small picture of each image that the page shows, by the name it has there."""
     shown = [item["index"] for kind in ("labels", "mistakes") for item in mistakes[kind][:MAX_PICTURES]]
     made = {f"image-{index}": _picture(judged, index) for index in dict.fromkeys(shown)}
     return {name: picture for name, picture in made.items() if picture is not None}
 
 
-def _picture(judged: Judged, index: int) -> str | None:
+def _picture(judged: ValidationResults, index: int) -> str | None:
     try:
         return thumbnail(judged.source(index))
     except (DatasetError, OSError):  # a lazy dataset that cannot make this image any more: the page goes without it
         return None
 
 
-def _original(judged: Judged, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _original(judged: ValidationResults, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the square of the original picture that the network was given, uint8[3, s, s]; else its pixels."""
     try:
         source = judged.source(index)
@@ -109,7 +109,7 @@ def _original(judged: Judged, index: int, pixels: NDArray[np.uint8]) -> NDArray[
     return np.ascontiguousarray(full[top : top + side, left : left + side].transpose(2, 0, 1))
 
 
-def saliency_section(judged: Judged, mistakes: Section) -> tuple[Section, dict[str, str]]:
+def saliency_section(judged: ValidationResults, mistakes: Section) -> tuple[Section, dict[str, str]]:
     """Say where the network looked on the images shown first, and give the pictures of it."""
     half = MAX_LOOKS // 2
     chosen = [*mistakes["labels"][:half], *mistakes["mistakes"]][:MAX_LOOKS]

@@ -13,35 +13,35 @@ from automl_pt.reporting.run import RunReport, is_run, read_head, read_run
 from automl_pt.reporting.sections import Content
 from automl_pt.reporting.sections.content import run_content, study_content
 from automl_pt.reporting.study import StudyReport, read_study
-from automl_pt.study.executor.base import Contact
+from automl_pt.study.executor.base import Caller
 
 #: the name a search gives its report, in the study's folder
 NAME = "report.html"
 
 
 def read_content(
-    subject: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
+    objective: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
 ) -> tuple[StudyReport | RunReport, Content]:
     """Return what is known of a study or a run directory, and all sections of its report.
 
     Raises as `read_study`, and StudyError where a run.json is damaged; damage elsewhere is a section that says so.
     """
-    if is_run(Path(subject)):
-        folder = Path(subject)
+    if is_run(Path(objective)):
+        folder = Path(objective)
         try:
             run = read_run(folder)
         except StudyError:
             run = read_head(folder)  # the page says of the history that it is damaged
         return run, run_content(run, device=device, plugins=plugins)
-    report = read_study(subject, storage=storage)
+    report = read_study(objective, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
 
 
-def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     """Write the page of a study whose search has just ended and still holds its lock; return its path."""
     report = read_study(directory, storage=config.storage, ours=True)
     plugins = plugins or load_plugins(config.plugins)
-    content = study_content(report, device=config.device, plugins=plugins, contact=contact)
+    content = study_content(report, device=config.device, plugins=plugins, caller=caller)
     return write_page(content, directory / NAME)
 
 

@@ -2,7 +2,7 @@
 
 A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
 that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
-ends. An engine takes one step after another of it, says what came out, and holds after epoch `until` for an answer: go
+ends. An engine takes one step after another of it, says what came out, and holds after epoch `next_rung` for an answer: go
 on to a later epoch, or pause, which leaves the iterator. Nothing else crosses the border, and all of it is plain
 values, so that a remote actor can stand on the other side: a cluster is another engine.
 """
@@ -24,20 +24,20 @@ class TrialSpec:
 
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there stands for
-    a run in miniature, before the first epoch, of which the trial gives a `Probe`. None of them lies before `until`.
+    a run in miniature, before the first epoch, of which the trial gives a `ProxyRun`. None of them lies before `next_rung`.
     A `number` below 0 is no trial but a linear probe, which has one epoch.
     """
 
     number: int
     config: TrainConfig
     output: Path
-    until: float
+    next_rung: float
     manifest: Path
     ranked_at: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProxyRun:
     """By what a trial is ranked before its first epoch, after one of its runs in miniature: NaN when that diverged.
 
     `epoch` is how long that run was, in epochs, `seconds` what it took.
@@ -57,7 +57,7 @@ class PassProgress:
 
 
 #: what a trial's iterator yields
-Step = EpochResult | Probe | PassProgress
+Step = EpochResult | ProxyRun | PassProgress
 #: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
 MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 
@@ -67,7 +67,7 @@ class Report:
     """What an engine has to say about trial `number`: exactly one of the other fields is set.
 
     `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
-    which the trial waits for `go_on` or `pause`.
+    which the trial waits for `resume` or `pause`.
     `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
     failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `fatal` is an error
     that every other trial would meet too.
@@ -75,7 +75,7 @@ class Report:
 
     number: int
     epoch: EpochResult | None = None
-    probe: Probe | None = None
+    probe: ProxyRun | None = None
     passed: PassProgress | None = None
     held: float | None = None
     ended: bool = False
@@ -86,7 +86,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Contact:
+class Caller:
     """What a function that is called where trials run has of its caller.
 
     `tell` passes a sentence on to the user. `alive` says that it is still at work, as every sentence does, because
@@ -103,21 +103,21 @@ class Contact:
 
 
 #: for whoever calls a function himself
-NO_CONTACT = Contact()
+NO_CALLER = Caller()
 
 
 @dataclass(frozen=True)
 class Call:
     """A function to call where trials run: `package.module:function`, and its arguments as plain values.
 
-    There it is given `device`, `threads` and `contact` besides. `here` does the same in this process. Either returns
+    There it is given `device`, `threads` and `caller` besides. `here` does the same in this process. Either returns
     plain values, or a generator that yields sentences for the user and returns them. `what` says in messages what was
     done. Once the call is unwanted, the function has `grace` seconds in which to save and return.
     """
 
     function: str
     arguments: Mapping[str, Any]
-    here: Callable[[Contact], Any]
+    here: Callable[[Caller], Any]
     what: str
     grace: float = 0.0
 
@@ -134,8 +134,8 @@ class Engine(Protocol):
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial, in a free slot."""
 
-    def go_on(self, number: int, until: float) -> None:
-        """Let a held trial go on to epoch `until`."""
+    def resume(self, number: int, next_rung: float) -> None:
+        """Let a held trial go on to epoch `next_rung`."""
 
     def pause(self, number: int) -> None:
         """Leave a held trial: its checkpoint stays, its slot becomes free."""

@@ -6,7 +6,17 @@ from collections.abc import Callable, Generator, Iterator
 
 from automl_pt.core.errors import AutomlError
 from automl_pt.plugins.faults import described
-from automl_pt.study.executor.base import Answer, Call, Contact, MakeTrial, PassProgress, Probe, Report, Step, TrialSpec
+from automl_pt.study.executor.base import (
+    Answer,
+    Call,
+    Caller,
+    MakeTrial,
+    PassProgress,
+    ProxyRun,
+    Report,
+    Step,
+    TrialSpec,
+)
 from automl_pt.study.executor.calls import failed
 from automl_pt.study.executor.failures import report_failure
 
@@ -20,15 +30,15 @@ class InlineEngine:
         self._make, self._should_stop = make, should_stop
         self._spec: TrialSpec | None = None
         self._epochs: Iterator[Step] | None = None
-        self._until = 0.0
+        self._next_rung = 0.0
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or go on with a trial."""
-        self._spec, self._until = spec, spec.until
+        self._spec, self._next_rung = spec, spec.next_rung
 
-    def go_on(self, number: int, until: float) -> None:
-        """Let the held trial go on to epoch `until`."""
-        self._until = until
+    def resume(self, number: int, next_rung: float) -> None:
+        """Let the held trial go on to epoch `next_rung`."""
+        self._next_rung = next_rung
 
     def pause(self, number: int) -> None:
         """Leave the held trial."""
@@ -38,7 +48,7 @@ class InlineEngine:
         """Call a function here, where nothing holds it to a limit, and what ends a process ends the search."""
         told: list[str] = []
         try:
-            found = call.here(Contact(told.append, should_stop=unwanted))
+            found = call.here(Caller(told.append, should_stop=unwanted))
             if isinstance(found, Generator):
                 found = yield from found
         except AutomlError:
@@ -65,8 +75,8 @@ class InlineEngine:
             return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
         if isinstance(result, PassProgress):
             return [Report(number, passed=result)]
-        told = Report(number, probe=result) if isinstance(result, Probe) else Report(number, epoch=result)
-        held = (isinstance(result, Probe) or result.reason is None) and result.epoch >= self._until
+        told = Report(number, probe=result) if isinstance(result, ProxyRun) else Report(number, epoch=result)
+        held = (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= self._next_rung
         return [told, *([Report(number, held=result.epoch)] if held else [])]
 
     def halt(self, grace: float) -> list[Report]:

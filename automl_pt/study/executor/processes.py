@@ -18,7 +18,7 @@ from automl_pt.core.errors import InstallationError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.safe_path import python_command, python_environment
 from automl_pt.core.text import printable
-from automl_pt.study.executor.base import Answer, Call, PassProgress, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Answer, Call, PassProgress, ProxyRun, Report, TrialSpec
 from automl_pt.study.executor.calls import (
     STARTING,
     WorkerEnded,
@@ -104,16 +104,16 @@ class LocalEngine:
             number=spec.number,
             config={**spec.config.model_dump(mode="json"), **self._place(worker)},
             output=str(spec.output),
-            until=spec.until,
+            next_rung=spec.next_rung,
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
         )
 
-    def go_on(self, number: int, until: float) -> None:
-        """Let a held trial go on to epoch `until`."""
+    def resume(self, number: int, next_rung: float) -> None:
+        """Let a held trial go on to epoch `next_rung`."""
         worker = self._of(number)
         worker.held, worker.heard = False, time.monotonic()
-        worker.send(do="go_on", until=until)
+        worker.send(do="resume", next_rung=next_rung)
 
     def pause(self, number: int) -> None:
         """Leave a held trial."""
@@ -164,10 +164,10 @@ class LocalEngine:
         deadline = time.monotonic() + grace
         for worker in self._workers:
             worker.send(do="stop")
-        self._forget_held()
+        self._forget_waiting()
         while any(worker.spec for worker in self._workers) and (left := deadline - time.monotonic()) > 0:
             reports += [report for report in self.wait(left) if report.held is None]
-            self._forget_held()
+            self._forget_waiting()
         for worker in [worker for worker in self._workers if worker.spec is not None]:
             self._remove(worker)
         for worker in self._workers[1:]:
@@ -183,7 +183,7 @@ class LocalEngine:
         self._selector.close()
         return reports
 
-    def _forget_held(self) -> None:
+    def _forget_waiting(self) -> None:
         """After "stop" a worker that holds leaves its trial, and has nothing more to say."""
         for worker in self._workers:
             if worker.held:
@@ -235,7 +235,7 @@ class LocalEngine:
         if "epoch" in message:
             return [Report(number, epoch=EpochResult.from_dict(message["epoch"]))]
         if "probe" in message:
-            return [Report(number, probe=Probe(**message["probe"]))]
+            return [Report(number, probe=ProxyRun(**message["probe"]))]
         if "passed" in message:
             return [Report(number, passed=PassProgress(**message["passed"]))]
         worker.held = "held" in message

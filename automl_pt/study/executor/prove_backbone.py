@@ -12,7 +12,7 @@ from automl_pt.config import TrainConfig
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import choose_parameters
-from automl_pt.study.executor.base import Contact
+from automl_pt.study.executor.base import Caller
 from automl_pt.study.executor.trial_run import loaded_plugins
 from automl_pt.training.device import choose_device, choose_precision
 from automl_pt.training.layout import arrange, has_channels_last
@@ -20,9 +20,7 @@ from automl_pt.training.memory import step_memory
 from automl_pt.training.rehearsal import rehearse
 
 
-def prove(
-    config: dict[str, Any], classes: int, size: int, device: str, threads: int, contact: Contact
-) -> dict[str, Any]:
+def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int, caller: Caller) -> dict[str, Any]:
     """Do what `prove_backbone` does, in a worker process and of plain values; it is one step, under the limit whole."""
     settings = TrainConfig(**{**config, "device": device, "threads": threads})
     torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from automl_pt.runs.directory import history
 from automl_pt.runs.start import settled
 from automl_pt.study.executor.base import Step, TrialSpec
 from automl_pt.study.executor.linear_probe import linear_probe
-from automl_pt.study.proxy_run import probes
+from automl_pt.study.proxy_run import proxy_runs
 from automl_pt.study.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
 
@@ -53,7 +53,7 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
             return
 
     if not past:
-        yield from probes(spec, should_stop, data, plugins)
+        yield from proxy_runs(spec, should_stop, data, plugins)
         if should_stop():
             return
 

@@ -24,7 +24,7 @@ from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.plugins.faults import described
-from automl_pt.study.executor.base import Contact, MakeTrial, PassProgress, Probe, Report, TrialSpec
+from automl_pt.study.executor.base import Caller, MakeTrial, PassProgress, ProxyRun, Report, TrialSpec
 from automl_pt.study.executor.calls import as_plain, returned
 from automl_pt.study.executor.failures import report_failure
 
@@ -32,7 +32,7 @@ from automl_pt.study.executor.failures import report_failure
 BEAT = 1.0
 
 
-class Link:
+class CoordinatorLink:
     """The worker's end of the socket: commands come in on a thread of their own, messages go out whole."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Link:
             self.send(alive=True)
 
 
-def serve(link: Link, make: MakeTrial) -> None:
+def serve(link: CoordinatorLink, make: MakeTrial) -> None:
     """Run the trials and call the functions that are asked for, until the coordinator ends this process."""
     link.send(ready=True)
     while True:
@@ -86,7 +86,7 @@ def serve(link: Link, make: MakeTrial) -> None:
                 number=command["number"],
                 config=TrainConfig(**command["config"]),
                 output=Path(command["output"]),
-                until=command["until"],
+                next_rung=command["next_rung"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
             )
@@ -98,18 +98,18 @@ def serve(link: Link, make: MakeTrial) -> None:
             link.send(**answer(link, command))
 
 
-def answer(link: Link, command: dict[str, Any]) -> dict[str, Any]:
+def answer(link: CoordinatorLink, command: dict[str, Any]) -> dict[str, Any]:
     """Call the function that a command names, with the device and the threads of this worker, and answer it."""
 
     def should_stop() -> bool:
         link.alive()
         return link.stopping()
 
-    contact = Contact(lambda text: link.send(told=text), link.alive, should_stop)
+    caller = Caller(lambda text: link.send(told=text), link.alive, should_stop)
     try:
-        found = load(command["function"])(**command["arguments"], **command["place"], contact=contact)
+        found = load(command["function"])(**command["arguments"], **command["place"], caller=caller)
         if isinstance(found, Generator):
-            found = returned(found, contact.tell)
+            found = returned(found, caller.tell)
         return {"called": found}
     except AutomlError as error:
         return {"called": None, "error": as_plain(error)}
@@ -118,24 +118,24 @@ def answer(link: Link, command: dict[str, Any]) -> dict[str, Any]:
         return {"called": None, "failed": described(error)}
 
 
-def run_trial(link: Link, make: MakeTrial, spec: TrialSpec) -> None:
+def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
     """Send each epoch of one trial; hold where told to."""
-    epochs, until = make(spec, link.stopping), spec.until
+    epochs, next_rung = make(spec, link.stopping), spec.next_rung
     try:
         for result in epochs:
             if isinstance(result, PassProgress):
                 link.send(number=spec.number, passed=asdict(result))
                 continue
-            if isinstance(result, Probe):
+            if isinstance(result, ProxyRun):
                 link.send(number=spec.number, probe=asdict(result))
             else:
                 link.send(number=spec.number, epoch=result.to_dict())
-            if (isinstance(result, Probe) or result.reason is None) and result.epoch >= until:
+            if (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= next_rung:
                 link.send(number=spec.number, held=result.epoch)
                 answer = link.next_command()
-                if answer["do"] != "go_on":
+                if answer["do"] != "resume":
                     return
-                until = answer["until"]
+                next_rung = answer["next_rung"]
         link.send(number=spec.number, **({"left": True} if link.stopping() else {"ended": True}))
     finally:
         if isinstance(epochs, Generator):
@@ -158,5 +158,5 @@ def load(path: str) -> Callable[..., Any]:
 def main() -> None:
     """Serve the socket whose descriptor, coordinator and function the command line names."""
     descriptor, _, path = sys.argv[1:]
-    link = Link(socket.socket(fileno=int(descriptor)))
+    link = CoordinatorLink(socket.socket(fileno=int(descriptor)))
     serve(link, load(path))

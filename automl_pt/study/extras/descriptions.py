@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def made_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def extras_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say what a refit, an ensemble and an average gave and cost, one line each; the search's own model stands beside.
 
     `made` is the field of StudyResult.

@@ -9,8 +9,8 @@ from typing import Any
 from automl_pt.model.directory import save_model
 from automl_pt.model.ensemble import join_infos, join_states
 from automl_pt.model.load import Model
-from automl_pt.study.executor.base import Contact
-from automl_pt.study.extras.evaluator import Bench, gain
+from automl_pt.study.executor.base import Caller
+from automl_pt.study.extras.evaluator import ModelEvaluator, gain
 from automl_pt.study.extras.extras import Ended
 
 
@@ -20,9 +20,9 @@ def make_ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     Members have the winner's preprocessing, so that one batch of images serves all. `model` is None where there is but
     one such trial.
     """
-    bench = Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop))
+    evaluator = ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop))
     wanted = ended.trials[: ended.config.ensemble]
-    models = {trial.number: bench.load(ended.output(trial.number)) for trial in wanted}
+    models = {trial.number: evaluator.load(ended.output(trial.number)) for trial in wanted}
     best = models[wanted[0].number]
     members = {number: model for number, model in models.items() if model.info.preprocessing == best.info.preprocessing}
     for reason in _left_out(ended, len(models), len(members)):
@@ -33,11 +33,11 @@ def make_ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     titles = [f"trial {number}" for number in members]
     info = join_infos([model.info for model in members.values()], titles)
     save_model(target, join_states([model.network.state_dict() for model in members.values()]), info)
-    joined = bench.load(target)
-    found = {**gain(bench.score(joined), bench.score(best)), **_cost(bench, joined, best)}
+    joined = evaluator.load(target)
+    found = {**gain(evaluator.score(joined), evaluator.score(best)), **_cost(evaluator, joined, best)}
     metrics = {name: found[name] for name in ("val_loss", "val_accuracy", "loss_gain", "loss_standard_error")}
     save_model(target, joined.network.state_dict(), replace(joined.info, metrics=metrics))
-    test = yield from bench.tested(joined, "ensemble")
+    test = yield from evaluator.tested(joined, "ensemble")
     return {"model": str(target), "members": list(members), **found, "test": test}
 
 
@@ -54,6 +54,6 @@ def _left_out(ended: Ended, loaded: int, members: int) -> list[str]:
     return reasons
 
 
-def _cost(bench: Bench, joined: Model, best: Model) -> dict[str, float]:
-    times = bench.milliseconds(joined), bench.milliseconds(best)
+def _cost(evaluator: ModelEvaluator, joined: Model, best: Model) -> dict[str, float]:
+    times = evaluator.milliseconds(joined), evaluator.milliseconds(best)
     return {"ms_per_image": times[0], "best_ms_per_image": times[1], "times_slower": times[0] / times[1]}

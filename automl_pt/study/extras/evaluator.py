@@ -16,24 +16,24 @@ from automl_pt.data.prepare import Data, prepare
 from automl_pt.dataset import Split
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
-from automl_pt.model.paired import compare
+from automl_pt.model.paired import compare_models
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.study.executor.base import NO_CONTACT, Contact
+from automl_pt.study.executor.base import NO_CALLER, Caller
 
 #: images that a model's speed is measured on, and how often; the fastest counts
 TIMED_IMAGES, REPEATS = 256, 3
 
 
 @dataclass(frozen=True)
-class Bench:
+class ModelEvaluator:
     """A study's data and plugins, to measure models on."""
 
     config: SearchConfig
     data: Data
     plugins: Plugins
     #: is told where memory ran out, how many images cannot be read, and that work goes on
-    contact: Contact = NO_CONTACT
+    caller: Caller = NO_CALLER
 
     @classmethod
     def of(
@@ -41,12 +41,12 @@ class Bench:
         config: SearchConfig,
         directory: Path,
         plugins: Plugins | None,
-        contact: Contact = NO_CONTACT,
-    ) -> Bench:
+        caller: Caller = NO_CALLER,
+    ) -> ModelEvaluator:
         """Open the data of the study in `directory`; raise what `prepare` raises when they are not as they were."""
         plugins = plugins or load_plugins(config.plugins)
-        data = prepare(config, plugins, manifest=directory / "manifest.json", progress=contact.progress)
-        return cls(config, data, plugins, contact)
+        data = prepare(config, plugins, manifest=directory / "manifest.json", progress=caller.progress)
+        return cls(config, data, plugins, caller)
 
     def load(self, folder: Path) -> Model:
         """Load a model directory on the device of the search, without a temperature kept beside it."""
@@ -57,16 +57,16 @@ class Bench:
         pixels = self.data.pixels(split, model.info.preprocessing.image_size)
         listed = self.data.manifest.counts()[split]
         if len(pixels.labels) < listed:
-            self.contact.tell(
+            self.caller.tell(
                 f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured"
             )
         starts = range(0, len(pixels.labels), BATCH_SIZE)
         parts = []
         for start in starts:
             parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
-            self.contact.alive()
-        if model.portion.note is not None:
-            self.contact.tell(model.portion.note)
+            self.caller.alive()
+        if model.micro_batch.note is not None:
+            self.caller.tell(model.micro_batch.note)
         return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
 
     @property
@@ -91,8 +91,8 @@ class Bench:
             found = self.test(model)
         except AutomlError as error:
             yield f"{name}: the test split was not measured: {error.in_a_line()}"
-        if model.portion.note is not None:
-            yield f"{name}: {model.portion.note}"
+        if model.micro_batch.note is not None:
+            yield f"{name}: {model.micro_batch.note}"
         return found
 
     def milliseconds(self, model: Model) -> float:
@@ -106,7 +106,7 @@ class Bench:
             started = time.perf_counter()
             for start in range(0, len(pixels), BATCH_SIZE):
                 model.forward(pixels[start : start + BATCH_SIZE])
-                self.contact.alive()
+                self.caller.alive()
             found.append(time.perf_counter() - started)
         return 1000 * min(found) / len(pixels)
 
@@ -122,7 +122,7 @@ def gain(new: Scored, best: Scored) -> dict[str, Any]:
 
     `inside_noise` holds where that is under two standard errors of the per-image differences.
     """
-    paired = compare(new, best)
+    paired = compare_models(new, best)
     error = paired.loss_standard_error
     (loss, accuracy), (best_loss, best_accuracy) = figures(new), figures(best)
     return {

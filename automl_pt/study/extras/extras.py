@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
 #: in the study's folder: what was made, of which trials, and its figures
-MADE = "made.json"
+EXTRAS = "made.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Ended:
 
 
 #: makes one thing, telling how it goes on; returns its figures, or None where it was stopped or could not be made
-Maker = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
+MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
 def asked(config: SearchConfig) -> list[str]:
@@ -51,14 +51,14 @@ def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
     return refit + (config.average or 0) * (train + val) + 3 * (config.ensemble or 0) * val
 
 
-def after_search(ended: Ended, makers: Mapping[str, Maker]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
+def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
     """Make what is asked for and not made yet of the same trials; return the figures of each by name.
 
     Any error (ours, memory that is not there, a plugin's network) is told and costs that one thing: the search is over,
     its model stands, and its report is still to be written.
     """
-    path = ended.directory / MADE
-    made = _made_before(path)
+    path = ended.directory / EXTRAS
+    made = _earlier_extras(path)
     for name in asked(ended.config):
         of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
         if _is_made(made.get(name), of):
@@ -88,7 +88,7 @@ def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Eve
             return cast("dict[str, Any] | None", end.value)
 
 
-def _made_before(path: Path) -> dict[str, Any]:
+def _earlier_extras(path: Path) -> dict[str, Any]:
     """Return what an earlier search made; nothing where that is not told, or damaged: then it is made again."""
     try:
         found = read_json(path)

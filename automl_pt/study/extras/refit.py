@@ -20,8 +20,8 @@ from automl_pt.model.info import ModelInfo
 from automl_pt.model.load import Model
 from automl_pt.runs.directory import history
 from automl_pt.runs.run import execute
-from automl_pt.study.executor.base import Contact
-from automl_pt.study.extras.evaluator import Bench
+from automl_pt.study.executor.base import Caller
+from automl_pt.study.extras.evaluator import ModelEvaluator
 from automl_pt.study.extras.extras import Ended
 
 #: what the model card and the report say in place of validation figures
@@ -30,17 +30,17 @@ UNKNOWN = "none: all training and validation images were trained on"
 
 def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     """Train and write `model-refit`; None where it was stopped, to be gone on with from its checkpoint."""
-    bench, winner = (
-        Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop)),
+    evaluator, winner = (
+        ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop)),
         ended.trials[0],
     )
     info, _ = read_info(ended.output(winner.number))
     epochs = int(info.metrics["epoch"])
     output = ended.directory / "refit" / f"trial-{winner.number}-epochs-{epochs}"
-    data = joined(bench.data)
+    data = joined(evaluator.data)
     images = data.manifest.counts()["train"]
     yield f"refit: trial {winner.number}'s settings, {epochs} epochs on all {images} images; none validates it"
-    for result in _epochs(settings(info, ended), output, data, bench, epochs, ended.should_stop):
+    for result in _epochs(settings(info, ended), output, data, evaluator, epochs, ended.should_stop):
         yield f"refit: epoch {result.epoch} of {epochs}, train loss {result.train_loss:.4f}"
     done = history(output)
     if done and done[-1].reason == "diverged":
@@ -48,8 +48,8 @@ def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
         return {"model": None, "trial": winner.number, "epochs": len(done), "test": None}
     if len(done) < epochs:
         return None
-    model = bench.load(output)
-    test = yield from bench.tested(model, "refit")
+    model = evaluator.load(output)
+    test = yield from evaluator.tested(model, "refit")
     metrics = {"refit_of_trial": winner.number, "epoch": epochs, "validation": UNKNOWN}
     figures = _publish(ended, model, output, metrics, test)
     # beside the model, so that whoever measures it on these images is told that it was trained on them
@@ -74,7 +74,12 @@ def settings(info: ModelInfo, ended: Ended) -> TrainConfig:
 
 
 def _epochs(
-    config: TrainConfig, output: Path, data: Data, bench: Bench, epochs: int, should_stop: Callable[[], bool]
+    config: TrainConfig,
+    output: Path,
+    data: Data,
+    evaluator: ModelEvaluator,
+    epochs: int,
+    should_stop: Callable[[], bool],
 ) -> Generator[Any]:
     """Yield the epochs still to do, no more than `epochs` in all."""
 
@@ -85,7 +90,7 @@ def _epochs(
     past = history(output)
     if len(past) >= epochs or (past and past[-1].reason is not None):
         return
-    for result in execute(config, output, data=data, plugins=bench.plugins, after_step=after_step):
+    for result in execute(config, output, data=data, plugins=evaluator.plugins, after_step=after_step):
         yield result
         if result.epoch >= epochs:
             return

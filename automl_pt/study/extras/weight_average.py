@@ -21,8 +21,8 @@ from automl_pt.data.loader import Loader
 from automl_pt.model.directory import save_model
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model
-from automl_pt.study.executor.base import Contact
-from automl_pt.study.extras.evaluator import Bench, figures, gain
+from automl_pt.study.executor.base import Caller
+from automl_pt.study.extras.evaluator import ModelEvaluator, figures, gain
 from automl_pt.study.extras.extras import Ended
 from automl_pt.training.moving_average import copied
 
@@ -41,19 +41,19 @@ def average(states: Sequence[State]) -> State:
 
 def make_average(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     """Try the average, and write `model-average` where its validation loss is below the best trial's."""
-    bench, target = (
-        Bench.of(ended.config, ended.directory, ended.plugins, Contact(alive=ended.should_stop)),
+    evaluator, target = (
+        ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop)),
         ended.directory / "model-average",
     )
     trials = ended.trials[: ended.config.average]
-    best = bench.load(ended.output(trials[0].number))
-    soup, start = _Soup(bench, best), bench.score(best)
+    best = evaluator.load(ended.output(trials[0].number))
+    soup, start = _Soup(evaluator, best), evaluator.score(best)
     taken, tried = [trials[0].number], []
     loss, chosen = figures(start)[0], start
     for trial in trials[1:]:
         if ended.should_stop():
             return None
-        model = bench.load(ended.output(trial.number))
+        model = evaluator.load(ended.output(trial.number))
         if _kind(model) != _kind(best):
             continue
         tried.append(trial.number)
@@ -69,7 +69,7 @@ def make_average(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
         return {**result, "batch_norm": soup.batch_norm, "model": None, "test": None}
     metrics = {"val_loss": result["val_loss"], "val_accuracy": result["val_accuracy"], "average_of_trials": taken}
     save_model(target, soup.state, replace(best.info, metrics=metrics, history=[]))
-    test = yield from bench.tested(bench.load(target), "average")
+    test = yield from evaluator.tested(evaluator.load(target), "average")
     return {**result, "batch_norm": soup.batch_norm, "model": str(target), "test": test}
 
 
@@ -82,8 +82,8 @@ def _kind(model: Model) -> tuple[Any, ...]:
 class _Soup:
     """The networks averaged so far, and one network to measure an average with."""
 
-    def __init__(self, bench: Bench, best: Model) -> None:
-        self.bench, self.best = bench, best
+    def __init__(self, evaluator: ModelEvaluator, best: Model) -> None:
+        self.evaluator, self.best = evaluator, best
         self.states: list[State] = [_state(best.network)]
         self.network = copied(best.network)
         self.batch_norm = self._rule()
@@ -103,7 +103,7 @@ class _Soup:
     def with_(self, model: Model) -> Scored:
         """Measure, on the validation images, the average with one network more."""
         self._load(average([*self.states, _state(model.network)]))
-        return self.bench.score(replace(self.best, network=self.network))
+        return self.evaluator.score(replace(self.best, network=self.network))
 
     def keep(self, model: Model) -> None:
         """Take in for good a network that was the last to be measured."""
@@ -119,20 +119,20 @@ class _Soup:
 
     def _batches(self) -> Any:
         """Return one epoch of training batches, augmented as in the last ones of training, the same each time."""
-        rule, config = self.best.info.preprocessing, self.bench.config
+        rule, config = self.best.info.preprocessing, self.evaluator.config
         loader = Loader(
-            self.bench.data.pixels("train", rule.image_size),
+            self.evaluator.data.pixels("train", rule.image_size),
             batch_size=BATCH_SIZE,
             mean=rule.mean,
             std=rule.std,
             seed=config.seed,
             device=self.best.device,
-            hints=self.bench.data.hints,
+            hints=self.evaluator.data.hints,
             augmented_epochs=1 if config.augment == "always" else 0,
             shuffle=True,
         )
         for batch in loader.epoch(1):
-            self.bench.contact.alive()
+            self.evaluator.caller.alive()
             yield batch
 
 

@@ -12,7 +12,7 @@ Verdict = Literal["promote", "wait", "prune"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialProgress:
     """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
     maps an epoch, or a fraction of the first, to the loss by which trials are compared there.
 
@@ -45,17 +45,17 @@ class Rule(Protocol):
     """Decides from the standings alone, so that a restarted coordinator decides the same."""
 
     @property
-    def levels(self) -> tuple[float, ...]:
+    def rung_resources(self) -> tuple[float, ...]:
         """Return the epochs after which trials are compared by their `rank`; none where Optuna's pruners decide."""
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the first point above `epoch`, in epochs, at which a trial waits for a verdict."""
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Say whether trial `number`, waiting, goes on; `total` is how many trials the study will have."""
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Return the numbers of the trials that can be compared, best first: what the sampler learns from."""
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Estimate how many epochs all trials together still have to do."""

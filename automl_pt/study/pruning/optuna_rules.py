@@ -10,7 +10,7 @@ import optuna
 from optuna.pruners import BasePruner
 
 from automl_pt.core.errors import UnknownNameError
-from automl_pt.study.pruning.base import Rule, Standing, Verdict
+from automl_pt.study.pruning.base import Rule, TrialProgress, Verdict
 from automl_pt.study.pruning.rungs import Rungs
 
 #: name -> makes the pruner for runs of so many epochs
@@ -48,31 +48,36 @@ class OptunaRule:
     pruner: BasePruner
     epochs: int
     study: Callable[[], optuna.Study]
-    levels: tuple[float, ...] = ()
+    rung_resources: tuple[float, ...] = ()
     _study: optuna.Study | None = field(default=None, repr=False)
 
-    def until(self, epoch: float) -> float:
+    def next_rung(self, epoch: float) -> float:
         """Return the next epoch, or the end where nothing is ever pruned."""
         return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else math.floor(epoch) + 1
 
-    def verdict(self, number: int, standings: Sequence[Standing], total: int) -> Verdict:
+    def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the pruner about the trial as it stands in the storage."""
         self._study = self._study or self.study()
         trial = self._study.get_trials(deepcopy=False)[number]
         return "prune" if self.pruner.prune(self._study, trial) else "promote"
 
-    def ranking(self, standings: Sequence[Standing]) -> list[int]:
+    def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
         """Rank by the loss of the weights kept; trials that failed or diverged come last."""
-        ended = [standing for standing in standings if standing.end or standing.losses]
+        ended = [trial_progress for trial_progress in progress_list if trial_progress.end or trial_progress.losses]
 
-        def key(standing: Standing) -> tuple[float, int]:
-            return (math.inf if standing.end == "lost" else standing.best(standing.epoch), standing.number)
+        def key(trial_progress: TrialProgress) -> tuple[float, int]:
+            return (
+                math.inf if trial_progress.end == "lost" else trial_progress.best(trial_progress.epoch),
+                trial_progress.number,
+            )
 
-        return [standing.number for standing in sorted(ended, key=key)]
+        return [trial_progress.number for trial_progress in sorted(ended, key=key)]
 
-    def expected_epochs(self, standings: Sequence[Standing], total: int) -> float:
+    def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Count with what ended trials took on average; before the first has ended, with all epochs."""
-        ended = [standing.epoch for standing in standings if standing.end is not None]
+        ended = [trial_progress.epoch for trial_progress in progress_list if trial_progress.end is not None]
         mean = sum(ended) / len(ended) if ended else self.epochs
-        under_way = sum(max(0.0, mean - standing.epoch) for standing in standings if standing.end is None)
-        return under_way + mean * max(0, total - len(standings))
+        under_way = sum(
+            max(0.0, mean - trial_progress.epoch) for trial_progress in progress_list if trial_progress.end is None
+        )
+        return under_way + mean * max(0, total - len(progress_list))

@@ -30,14 +30,14 @@ class StepMemory:
 
 
 @dataclass(frozen=True)
-class Offer:
+class BatchSizeCandidates:
     """The batch sizes of a study, rising; `notice` says what a person should know of them, None: nothing."""
 
     sizes: tuple[int, ...]
     notice: str | None = None
 
 
-def offer(
+def batch_size_candidates(
     config: SearchConfig,
     train_images: int,
     steps: Sequence[StepMemory],
@@ -45,7 +45,7 @@ def offer(
     known: Sequence[int] = (),
     *,
     has_grown: bool = False,
-) -> Offer:
+) -> BatchSizeCandidates:
     """Choose the batch sizes for workers with `free` bytes of memory each (0: unknown).
 
     `steps` are those of the study's backbones, of which the greediest counts; `known` are the sizes that the study was
@@ -55,16 +55,16 @@ def offer(
     asked = config.batch_sizes is not None
     sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images, config.epochs))))
     if known and not asked and not has_grown:
-        return Offer(sizes)
+        return BatchSizeCandidates(sizes)
     too_large = tuple(size for size in sizes if free and any(step.of(size) > free for step in steps))
     if not too_large:
-        return Offer(sizes)
+        return BatchSizeCandidates(sizes)
     need = max(step.of(too_large[0]) for step in steps)
     why = f"a step of {too_large[0]} images needs about {gigabytes(need)}, and each worker has {gigabytes(free)}"
     names = f"batch size{'s' if len(too_large) > 1 else ''} {', '.join(map(str, too_large))}"
     if asked or known:
-        return Offer(sizes, f"{names}: {why}; {CUT}")
+        return BatchSizeCandidates(sizes, f"{names}: {why}; {CUT}")
     kept = tuple(size for size in sizes if size not in too_large)
     if not kept:
-        return Offer(sizes[:1], f"no batch size but {sizes[0]} is offered, for {why}; {CUT}")
-    return Offer(kept, f"not offered: {names}, for {why}; --batch-size offers them all the same")
+        return BatchSizeCandidates(sizes[:1], f"no batch size but {sizes[0]} is offered, for {why}; {CUT}")
+    return BatchSizeCandidates(kept, f"not offered: {names}, for {why}; --batch-size offers them all the same")

@@ -8,32 +8,32 @@ from typing import Any
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.seeds import derive_seed
 from automl_pt.study.executor import failures
-from automl_pt.study.probing import starts_at_probe
+from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import outcome
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.trials import TrialStore
 
 OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
-def add_trial(ledger: Ledger, space: Space, rule: Rule, seed: int) -> int:
+def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int) -> int:
     """Add a trial at the point that the sampler asks for, and return its number; no batch that was too large again."""
-    trials, smaller = ledger.trials(), space
+    trials, smaller = trial_store.trials(), space
     for trial in trials:
         ended = outcome(trial)
         if ended is not None and ended.reason == OUT_OF_MEMORY:
             smaller = smaller.without(trial.params["batch_size"])
     params = suggest(
         smaller,
-        {trial.number: ledger.params(trial) for trial in trials},
-        rule.ranking(ledger.standings()),
+        {trial.number: trial_store.params(trial) for trial in trials},
+        rule.ranking(trial_store.progress_list()),
         seed=seed,
         number=len(trials),
     )
-    return ledger.add(params, space.distributions(params.get("backbone", space.backbones[0])))
+    return trial_store.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
 def trial_config(

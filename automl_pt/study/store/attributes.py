@@ -10,12 +10,12 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_pt.core.json_reader import parse_json
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.records import TrialRecord
 
 OWNER, OUTCOME, RANKS = "owner", "outcome", "ranks"
 #: what a trial's runs in miniature took, in seconds, by their length in epochs
-PROBE_SECONDS = "probe_seconds"
+PROXY_SECONDS = "probe_seconds"
 #: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
 BACKBONE = "backbone"
 NOBODY = ""
@@ -44,19 +44,19 @@ def outcome(trial: FrozenTrial) -> Outcome:
     """Return how a trial ended, or what it had given when it was last paused."""
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
-        best = Standing(trial.number, losses(trial)).best(trial.last_step or 0)
-        seconds = sum(probe_seconds(trial).values())
+        best = TrialProgress(trial.number, losses(trial)).best(trial.last_step or 0)
+        seconds = sum(proxy_seconds(trial).values())
         return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
     return Outcome(*parse_json(text, not_finite=True))
 
 
-def standing(trial: FrozenTrial) -> Standing:
+def trial_progress(trial: FrozenTrial) -> TrialProgress:
     """Return how far a trial is."""
     end: Literal["finished", "pruned", "lost"] | None = None
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
         end = "lost" if lost else "pruned" if trial.state == TrialState.PRUNED else "finished"
-    return Standing(trial.number, losses(trial), end, ranks(trial))
+    return TrialProgress(trial.number, losses(trial), end, ranks(trial))
 
 
 def losses(trial: FrozenTrial) -> dict[int, float]:
@@ -69,9 +69,9 @@ def ranks(trial: FrozenTrial) -> dict[float, float]:
     return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
 
 
-def probe_seconds(trial: FrozenTrial) -> dict[float, float]:
+def proxy_seconds(trial: FrozenTrial) -> dict[float, float]:
     """Return what a trial's runs in miniature took, by their length in epochs."""
-    found = trial.user_attrs.get(PROBE_SECONDS, {})
+    found = trial.user_attrs.get(PROXY_SECONDS, {})
     if not isinstance(found, dict):  # an earlier version, with one run in miniature, wrote what that took
         return {0.0: found}
     return {float(epoch): seconds for epoch, seconds in found.items()}

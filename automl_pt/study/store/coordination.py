@@ -2,7 +2,7 @@
 
 With a file storage there is one: it holds the lock of the study's folder. On a server each coordinator holds a lock of
 the server's own under its name; the server drops it when the connection ends, however the coordinator died. Whoever
-finds that lock free declares its owner dead, which shuts it out (`fence`), and takes over its trials.
+finds that lock free declares its owner dead, which shuts it out (`fencing_token`), and takes over its trials.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from automl_pt.core.seeds import derive_seed
 from automl_pt.study.store.backends import retrying
-from automl_pt.study.store.fencing import Fence
+from automl_pt.study.store.fencing import FencingToken
 
 
-class Alone:
+class SingleCoordinator:
     """The only coordinator: what another one left is an orphan."""
 
     owner = "coordinator"
@@ -31,7 +31,7 @@ class Alone:
     def join(self, storage: BaseStorage, study_id: int) -> None:
         """Be alone: there is nobody to shut out."""
 
-    def turn(self) -> nullcontext[None]:
+    def allocation_lock(self) -> nullcontext[None]:
         """Nobody else hands out trials."""
         return nullcontext()
 
@@ -40,7 +40,7 @@ class Alone:
         return False
 
 
-class Among:
+class SharedCoordinator:
     """One of several coordinators on a database server, PostgreSQL or MySQL."""
 
     has_company = True
@@ -50,11 +50,11 @@ class Among:
         self._engine, self._study = engine, study
         self._postgresql = engine.dialect.name == "postgresql"
         self._connection = retrying(self._announce)
-        self._fence: Fence | None = None
+        self._fencing_token: FencingToken | None = None
 
     def join(self, storage: BaseStorage, study_id: int) -> None:
         """Put up the fence, ours and the others'."""
-        self._fence = Fence(storage, study_id, self.owner)
+        self._fencing_token = FencingToken(storage, study_id, self.owner)
 
     def _announce(self) -> Connection:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -74,7 +74,7 @@ class Among:
         return retrying(self._engine.connect).execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def allocation_lock(self) -> Iterator[None]:
         """Hold the study's lock, which others wait for."""
         self.keep_up()
         with self._connect() as connection:
@@ -94,8 +94,8 @@ class Among:
             if not self._call(connection, take, owner):
                 return True
             try:
-                if self._fence is not None:
-                    self._fence.shut(connection, owner)
+                if self._fencing_token is not None:
+                    self._fencing_token.revoke(connection, owner)
             finally:
                 self._drop(connection, owner)
             return False
@@ -122,8 +122,8 @@ class Among:
     def close(self) -> None:
         """Leave, and give the lock back ourselves: the server may take a moment to see that a connection has ended."""
         with suppress(sqlalchemy.exc.DBAPIError):  # the connection is gone, and the lock with it
-            if self._fence is not None:
-                self._fence.close(self._connection)
+            if self._fencing_token is not None:
+                self._fencing_token.close(self._connection)
             self._drop(self._connection, self.owner)
         self._connection.close()
         self._engine.dispose()

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from automl_pt.core.errors import StorageError
 
 
-class Fence:
+class FencingToken:
     """The tokens of a study's coordinators; `owner` is this one's name."""
 
     def __init__(self, storage: BaseStorage, study_id: int, owner: str) -> None:
@@ -39,7 +39,7 @@ class Fence:
                 remedy="run the same command again: it joins the others as a new coordinator",
             )
 
-    def shut(self, connection: Connection, owner: str) -> None:
+    def revoke(self, connection: Connection, owner: str) -> None:
         """Remove the token of `owner`, who is dead or leaves: nothing it still sends is written."""
         connection.execute(self._row(sqlalchemy.delete(StudyUserAttributeModel), owner))
 
@@ -50,7 +50,7 @@ class Fence:
     def close(self, connection: Connection) -> None:
         """Leave the study."""
         sqlalchemy.event.remove(self._sessions, "before_commit", self._require)
-        self.shut(connection, self._owner)
+        self.revoke(connection, self._owner)
 
 
 def _key(owner: str) -> str:

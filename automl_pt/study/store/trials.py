@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from automl_pt.study.pruning.base import Standing
+from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.quiet import quiet
 from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.attributes import (
@@ -31,13 +31,13 @@ from automl_pt.study.store.attributes import (
     NOBODY,
     OUTCOME,
     OWNER,
-    PROBE_SECONDS,
+    PROXY_SECONDS,
     RANKS,
     Outcome,
     is_ours,
     params_of,
     record,
-    standing,
+    trial_progress,
 )
 from automl_pt.study.store.backends import retrying
 
@@ -59,7 +59,7 @@ class Presence(Protocol):
     def join(self, storage: BaseStorage, study_id: int) -> None:
         """Take part in a study: what is written to it from here on is known to be ours."""
 
-    def turn(self) -> AbstractContextManager[None]:
+    def allocation_lock(self) -> AbstractContextManager[None]:
         """Hold the right to hand out trials."""
 
     def is_alive(self, owner: str) -> bool:
@@ -67,7 +67,7 @@ class Presence(Protocol):
 
 
 @dataclass
-class Ledger:
+class TrialStore:
     """The book of one study."""
 
     storage: BaseStorage
@@ -80,7 +80,7 @@ class Ledger:
     #: whether this process has made the study
     is_new: bool = field(init=False)
     #: how many trials other programs have added
-    strangers: int = field(default=0, init=False)
+    foreign_trials: int = field(default=0, init=False)
     #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
     _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
@@ -99,15 +99,15 @@ class Ledger:
         """Read the trials again; needed where others write, too."""
         found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
         self._trials = {trial.number: trial for trial in found if is_ours(trial)}
-        self.strangers = len(found) - len(self._trials)
+        self.foreign_trials = len(found) - len(self._trials)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def allocation_lock(self) -> Iterator[None]:
         """Hold the right to hand out trials and to publish, knowing what the others have written; once at a time."""
         if self._in_turn:
             yield
             return
-        with self.presence.turn():
+        with self.presence.allocation_lock():
             self._in_turn = True
             try:
                 if self.presence.has_company:
@@ -124,13 +124,13 @@ class Ledger:
         """Return one of them."""
         return self._trials[number]
 
-    def standing(self, number: int) -> Standing:
+    def trial_progress(self, number: int) -> TrialProgress:
         """Return how far a trial is."""
-        return standing(self._trials[number])
+        return trial_progress(self._trials[number])
 
-    def standings(self) -> list[Standing]:
+    def progress_list(self) -> list[TrialProgress]:
         """Return how far every trial is, for the pruning rule."""
-        return [standing(trial) for trial in self.trials()]
+        return [trial_progress(trial) for trial in self.trials()]
 
     def records(self) -> list[TrialRecord]:
         """Return all trials as plain values."""
@@ -156,7 +156,7 @@ class Ledger:
         trial = copy.deepcopy(retrying(lambda: self.storage.get_trial(trial_id)))
         self._trials[trial.number] = trial
         # numbers have no gaps but those that others have taken
-        self.strangers = max(self.strangers, trial.number + 1 - len(self._trials))
+        self.foreign_trials = max(self.foreign_trials, trial.number + 1 - len(self._trials))
         return trial.number
 
     def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
@@ -192,9 +192,9 @@ class Ledger:
             trial.intermediate_values[0] = rank_loss
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
-    def rank_first(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
+    def report_proxy_run(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
         """Write by what a trial is ranked after a run in miniature of so many epochs, and what each of these took."""
-        self._set(number, PROBE_SECONDS, {str(length): took for length, took in seconds.items()})
+        self._set(number, PROXY_SECONDS, {str(length): took for length, took in seconds.items()})
         self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:

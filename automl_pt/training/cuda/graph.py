@@ -77,7 +77,7 @@ class GraphedStep:
         self.batch = [part.clone() for part in batch]
         self.lr = torch.zeros((), device=step.device)
         self.loss = torch.zeros((), device=step.device)
-        with step.undone():
+        with step.restoring_state():
             try:
                 self.replay = self.capture(self._work)
             except RuntimeError as error:
@@ -88,7 +88,7 @@ class GraphedStep:
 
     def _work(self) -> None:
         self.step.optimizer.lr = self.lr
-        self.loss.copy_(self.step.whole(*self._made(tuple(self.batch))))
+        self.loss.copy_(self.step.capturable_step(*self._made(tuple(self.batch))))
 
 
 def why_not(step: Step) -> str | None:

@@ -15,7 +15,7 @@ from automl_pt.check.facts import Facts
 from automl_pt.check.findings import Finding
 from automl_pt.check.memory import Memory, stamp
 from automl_pt.check.quick import are_files, quick_check
-from automl_pt.check.survey import Seen
+from automl_pt.check.survey import SurveyedFile
 from automl_pt.core.text import counted
 from automl_pt.data.prepare import Data
 from automl_pt.dataset import LabeledImages
@@ -67,10 +67,10 @@ def _with_splits(data: Data) -> LabeledImages:
     return replace(inventory.images, splits=[split_of.get(name) for name in inventory.names])
 
 
-def _by_digest(data: Data, images: LabeledImages) -> list[Seen]:
+def _by_digest(data: Data, images: LabeledImages) -> list[SurveyedFile]:
     digests = {entry.name: entry.sha256 for entry in data.manifest.entries}
     names = enumerate(data.inventory.names)
-    return [Seen(index, name, digests.get(name, ""), Facts()) for index, name in names if index < len(images)]
+    return [SurveyedFile(index, name, digests.get(name, ""), Facts()) for index, name in names if index < len(images)]
 
 
 def _is_remembered(images: LabeledImages) -> bool:

@@ -16,29 +16,29 @@ from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError, StudyError
 from automl_pt.data.manifest import require_asked
-from automl_pt.data.prepare import Data, Progress, prepare, split_settings
+from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.provenance import used_plugins
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
-from automl_pt.study.executor.base import Call, Contact, Engine, Step, TrialSpec
+from automl_pt.study.executor.base import Call, Caller, Engine, Step, TrialSpec
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.prove_backbone import prove_backbone
 from automl_pt.study.executor.trial_run import epochs
-from automl_pt.study.extras.evaluator import Bench
-from automl_pt.study.extras.extras import Maker
-from automl_pt.study.objective import Material, Proof, Subject
-from automl_pt.study.records import Comparison, TrialRecord
+from automl_pt.study.extras.evaluator import ModelEvaluator
+from automl_pt.study.extras.extras import MakeExtra
+from automl_pt.study.objective import Objective, Proof, SearchData
+from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
 from automl_pt.study.space.dimensions import dimensions
 from automl_pt.training.device import choose_device
 
 
-def prepare_material(
-    config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: Progress | None = None
-) -> Material:
+def prepare_search_data(
+    config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: OnProgress | None = None
+) -> SearchData:
     """Freeze or reload the split; its images are decoded with the proof, once, before any worker asks for them.
 
     `progress(stage, done, total)` is called as that goes on, and may raise to end it.
@@ -59,7 +59,7 @@ def prepare_material(
         return epochs(spec, should_stop, data, plugins)
 
     counts = data.manifest.counts()
-    return Material(
+    return SearchData(
         train_images=counts.get("train", 0),
         val_images=counts.get("val", 0),
         test_images=counts.get("test", 0),
@@ -88,7 +88,7 @@ def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
     fetch_weights(found, config, plugins, config.backbone_options)
 
 
-def in_time(config: SearchConfig, since: float, progress: Progress | None = None) -> Subject:
+def in_time(config: SearchConfig, since: float, progress: OnProgress | None = None) -> Objective:
     """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
 
     def show(what: str, done: int, total: int) -> None:
@@ -101,7 +101,7 @@ def in_time(config: SearchConfig, since: float, progress: Progress | None = None
                 remedy="search again with a larger --timeout, or without one",
             )
 
-    return replace(IMAGES, prepare=partial(prepare_material, progress=show))
+    return replace(IMAGES, prepare=partial(prepare_search_data, progress=show))
 
 
 def _prove(
@@ -139,7 +139,7 @@ def _prove(
 
 
 def _proving(trial: TrainConfig, plugins: Plugins, classes: int, size: int) -> Call:
-    def here(contact: Contact) -> dict[str, float]:
+    def here(caller: Caller) -> dict[str, float]:
         return prove_backbone(trial, plugins, classes, size)
 
     arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
@@ -152,39 +152,41 @@ def compare(
     runner_up: TrialRecord,
     directory: Path,
     plugins: Plugins | None,
-    contact: Contact,
-) -> Comparison | None:
+    caller: Caller,
+) -> ModelComparison | None:
     """Compare two trials' kept weights, image by image, on the validation split."""
-    bench = Bench.of(config, directory, plugins, contact)
-    scored = [bench.score(bench.load(directory / "trials" / str(record.number))) for record in (best, runner_up)]
+    evaluator = ModelEvaluator.of(config, directory, plugins, caller)
+    scored = [
+        evaluator.score(evaluator.load(directory / "trials" / str(record.number))) for record in (best, runner_up)
+    ]
     first, second = (losses_of(one.logits, one.labels) for one in scored)
     return paired(best.number, runner_up.number, first, second)
 
 
-def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> Comparison:
+def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> ModelComparison:
     """Say whether the mean of `second - first`, float64[N] losses of the same images, is more than their noise."""
     difference = second - first
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
     mean = float(difference.mean())
-    return Comparison(best, runner_up, mean, error, len(difference), abs(mean) < 2 * error)
+    return ModelComparison(best, runner_up, mean, error, len(difference), abs(mean) < 2 * error)
 
 
 def test(
-    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, contact: Contact
+    config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, caller: Caller
 ) -> dict[str, float] | None:
     """Measure the finished model on the test split; None where there is none."""
-    bench = Bench.of(config, manifest.parent, plugins, contact)
-    return bench.test(bench.load(model)) if bench.has_test else None
+    evaluator = ModelEvaluator.of(config, manifest.parent, plugins, caller)
+    return evaluator.test(evaluator.load(model)) if evaluator.has_test else None
 
 
-def report(config: SearchConfig, directory: Path, plugins: Plugins | None, contact: Contact) -> Path:
+def report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
     """Write report.html into the folder of a study whose search has ended here."""
     from automl_pt.reporting.sections.write import write_report
 
-    return write_report(config, directory, plugins, contact)
+    return write_report(config, directory, plugins, caller)
 
 
-def makers() -> dict[str, Maker]:
+def makers() -> dict[str, MakeExtra]:
     """Return what makes more of ended trials than the best one's model."""
     from automl_pt.study.extras.ensemble import make_ensemble
     from automl_pt.study.extras.refit import make_refit
@@ -193,9 +195,9 @@ def makers() -> dict[str, Maker]:
     return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
 
 
-IMAGES = Subject(
+IMAGES = Objective(
     f"{__name__}:IMAGES",
-    prepare_material,
+    prepare_search_data,
     "automl_pt.study.executor.trial_run:make_trial",
     publish,
     compare,

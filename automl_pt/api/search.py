@@ -21,7 +21,7 @@ from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
-from automl_pt.study.objective import Subject
+from automl_pt.study.objective import Objective
 from automl_pt.study.records import StudyResult
 from automl_pt.study.resume import as_begun
 from automl_pt.study.session import OpenStudy
@@ -93,7 +93,7 @@ def steps(
     directory: Path,
     *,
     plugins: Plugins | None = None,
-    subject: Subject | None = None,
+    objective: Objective | None = None,
     stop: Callable[[], int | None] = lambda: None,
     since: float | None = None,
 ) -> Iterator[Event]:
@@ -104,24 +104,26 @@ def steps(
     study there was made with other data or settings.
     """
     since = time.monotonic() if since is None else since
-    subject = subject or _images(config, since)
+    objective = objective or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     trackers = _trackers(config, plugins, notices)
     directory = Path(directory).absolute()
     begun = untouched(config, directory)
     plugins_before(config, directory, plugins)
-    config = yield from _started(config, subject, plugins)
+    config = yield from _started(config, objective, plugins)
     with ExitStack() as stack:
         with begun, translated(shown(config.storage or default_url(directory))):
-            study = open_study(config, make_folder(directory), subject, plugins, stop, stack, since)
+            study = open_study(config, make_folder(directory), objective, plugins, stop, stack, since)
         yield from follow_study(_events(study, stop), study.follower(trackers), notices)
 
 
-def _started(config: SearchConfig, subject: Subject, plugins: Plugins | None) -> Generator[Event, None, SearchConfig]:
+def _started(
+    config: SearchConfig, objective: Objective, plugins: Plugins | None
+) -> Generator[Event, None, SearchConfig]:
     """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()
-    for start in subject.starts(config, plugins) if subject.starts is not None else ():
+    for start in objective.starts(config, plugins) if objective.starts is not None else ():
         size = start.parameters
         yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text, size)
         pretrained.add(start.pretrained)
@@ -139,7 +141,7 @@ def _events(study: OpenStudy, stop: Callable[[], int | None]) -> Iterator[Event]
             yield from study.coordinator.run()
             yield from study.coordinator.leave(study.grace(stop))
             result = study.conclude(stop)
-            result = yield from study.make_more(result, stop)
+            result = yield from study.make_extras(result, stop)
             result = study.report(result, stop)
         finally:
             study.coordinator.engine.close()
@@ -159,7 +161,7 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 
 
-def _images(config: SearchConfig, since: float) -> Subject:
-    from automl_pt.study.classifier_objective import in_time
+def _images(config: SearchConfig, since: float) -> Objective:
+    from automl_pt.api.classifier_objective import in_time
 
     return in_time(config, since)

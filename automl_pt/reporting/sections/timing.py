@@ -17,7 +17,7 @@ from automl_pt.training.result import EpochResult
 
 
 @dataclass
-class Spent:
+class Timing:
     """Seconds of the epochs read so far, by what they were spent on."""
 
     data: float = 0.0
@@ -62,7 +62,7 @@ class Spent:
 
 def study_time(report: StudyReport) -> Section:
     """Sum up the epochs of all trials; idle is the time in which a worker had none of the last search's to do."""
-    directory, spent = Path(report.directory), Spent()
+    directory, spent = Path(report.directory), Timing()
     for trial in report.trials:
         folder = directory / "trials" / str(trial.number)
         try:
@@ -89,7 +89,7 @@ def study_time(report: StudyReport) -> Section:
 
 def run_time(run: RunReport, history: Sequence[EpochResult]) -> Section:
     """Sum up a run's epochs; the rest is what passed between its beginning and its end beside them."""
-    spent = Spent()
+    spent = Timing()
     spent.add(history, train_images(run.record))
     if not spent.epochs:
         return missing("No epoch has been done.")

@@ -16,10 +16,10 @@ from automl_pt.core.files import read_json
 from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
 from automl_pt.study.executor.base import Engine, Report, TrialSpec
 from automl_pt.study.executor.linear_probe import FILE, probe_config
-from automl_pt.study.model_store import Shelf
+from automl_pt.study.model_store import ModelStore
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
-from automl_pt.study.store.trials import Ledger
+from automl_pt.study.store.trials import TrialStore
 
 #: times a probe's process may die before it is given up
 CRASHES_ALLOWED = 3
@@ -30,12 +30,12 @@ TOLD = 0.1
 
 
 @dataclass
-class Probing:
+class LinearProbes:
     """Runs the probes that a study still lacks, on the engine of its trials."""
 
     config: SearchConfig
-    ledger: Ledger
-    shelf: Shelf
+    trial_store: TrialStore
+    model_store: ModelStore
     engine: Engine
     _crashes: dict[int, int] = field(default_factory=dict)
     _told: dict[int, float] = field(default_factory=dict)
@@ -54,14 +54,14 @@ class Probing:
         bounded = self.config.max_params is not None or self.config.max_ms is not None
         if (len(space.backbones) < 2 and not bounded) or must_stop():
             return space
-        names, said = chosen(self.config, self.ledger.probes())
+        names, said = chosen(self.config, self.trial_store.probes())
         yield Notice(said)
         return space.only(names)
 
     def _probes(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield what happens until each backbone has its probe, or is known to have none, or the search has to stop."""
         names = list(dict.fromkeys(self.config.backbones))
-        known = {record.backbone for record in self.ledger.probes()}
+        known = {record.backbone for record in self.trial_store.probes()}
         waiting = [(-1 - place, name) for place, name in enumerate(names) if name not in known]
         running: dict[int, str] = {}
         while (waiting or running) and not must_stop():
@@ -74,8 +74,8 @@ class Probing:
 
     def _start(self, number: int, name: str) -> Event:
         trial = self.config.trial(backbone=name, lr=DEFAULT_LR, batch_size=DEFAULT_BATCH_SIZE, seed=self.config.seed)
-        manifest = self.shelf.directory / "manifest.json"
-        self.engine.start(TrialSpec(number, probe_config(trial), self.shelf.output(number), 1, manifest))
+        manifest = self.model_store.directory / "manifest.json"
+        self.engine.start(TrialSpec(number, probe_config(trial), self.model_store.output(number), 1, manifest))
         return ProbeStarted(number, name)
 
     def _take(self, report: Report, running: dict[int, str], waiting: list[tuple[int, str]]) -> Iterator[Event]:
@@ -103,17 +103,17 @@ class Probing:
             running.pop(number)
 
     def _keep(self, number: int, name: str) -> Event:
-        found = read_json(self.shelf.output(number) / FILE)
+        found = read_json(self.model_store.output(number) / FILE)
         record = ProbeRecord.from_dict({**found, "number": number, "backbone": name})
         record = replace(record, failure=over_limit(self.config, record))
-        with self.ledger.turn():
-            self.ledger.add_probe(record)
+        with self.trial_store.allocation_lock():
+            self.trial_store.add_probe(record)
         return ProbeEnded(record)
 
     def _give_up(self, number: int, name: str, reason: str) -> Event:
         """Go on without: its trials start from a new head, whatever is asked, and nothing holds them to a floor."""
-        with self.ledger.turn():
-            self.ledger.add_probe(ProbeRecord(number, name, failure=reason))
+        with self.trial_store.allocation_lock():
+            self.trial_store.add_probe(ProbeRecord(number, name, failure=reason))
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
 
 

@@ -13,7 +13,7 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 
 
 @dataclass
-class Portion:
+class MicroBatch:
     """How many images go through at a time: `at_once`, None for all that come; half as many whenever memory runs out.
 
     `refused` is the number that was too many first; None as long as memory lasted.

@@ -18,7 +18,7 @@ from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.sections import Section, missing, why
 from automl_pt.runs.directory import recorded_config
-from automl_pt.study.executor.base import NO_CONTACT, Contact
+from automl_pt.study.executor.base import NO_CALLER, Caller
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ LEAST_PAIR = 2
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidationResults:
     """A model's probabilities float32[N, C] on the N validation images of its own split, and the figures of them."""
 
     model: Model
@@ -51,8 +51,8 @@ def judge(
     *,
     device: str = "auto",
     plugins: Plugins | None = None,
-    contact: Contact = NO_CONTACT,
-) -> Judged:
+    caller: Caller = NO_CALLER,
+) -> ValidationResults:
     """Run the model in `directory` on the validation images of `manifest`; raise what loading either of them raises.
 
     Raises StudyError for None: a split drawn now would have images among them that the model was trained on.
@@ -68,19 +68,19 @@ def judge(
     settings = recorded_config(TrainConfig, read_info(directory)[0].config, source=directory / "model.json")
     plugins = plugins if plugins is not None else load_plugins()
     model = load_model(directory, device=device, plugins=plugins)
-    data = prepare(settings, plugins, manifest=manifest, progress=contact.progress)
+    data = prepare(settings, plugins, manifest=manifest, progress=caller.progress)
     pixels = data.pixels("val", model.info.preprocessing.image_size)
     starts = range(0, len(pixels.labels), BATCH_SIZE)
     parts = []
     for start in starts:
         parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
-        contact.alive()
+        caller.alive()
     logits = np.concatenate(parts)
     scores = score(logits, pixels.labels, model.classes, temperature=model.temperature)
-    return Judged(model, data, pixels, model.probabilities(logits), scores)
+    return ValidationResults(model, data, pixels, model.probabilities(logits), scores)
 
 
-def try_judge(make_judged: Callable[[], Judged]) -> Judged | Section:
+def try_judge(make_judged: Callable[[], ValidationResults]) -> ValidationResults | Section:
     """Return what was judged, or a section that says why nothing could be."""
     try:
         return make_judged()
@@ -88,7 +88,7 @@ def try_judge(make_judged: Callable[[], Judged]) -> Judged | Section:
         return missing(f"The model could not be run on the validation images. {why(error)}")
 
 
-def classes_section(judged: Judged) -> Section:
+def classes_section(judged: ValidationResults) -> Section:
     """List the classes, the worst found first, with Wilson's intervals."""
     scores, split = judged.scores, f"{judged.scores.images:,} validation images"
     rows = [{"index": index, **vars(entry)} for index, entry in enumerate(scores.per_class)]
@@ -101,7 +101,7 @@ def classes_section(judged: Judged) -> Section:
     return {"split": "val", "note": note, **figures, "macro": scores.macro, "weighted": scores.weighted, "rows": rows}
 
 
-def confusion_section(judged: Judged) -> Section:
+def confusion_section(judged: ValidationResults) -> Section:
     """Give the confusion matrix as counts and as shares of the true class, and its largest entries off the diagonal."""
     if judged.scores.confusion is None:
         return missing(f"With {len(judged.model.classes):,} classes the matrix is left out.")
@@ -132,7 +132,7 @@ def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str
     ]
 
 
-def calibration_section(judged: Judged) -> Section:
+def calibration_section(judged: ValidationResults) -> Section:
     """Give the reliability curve and the expected calibration error."""
     found = judged.scores.calibration
     bins = [{**vars(one), "interval": interval(round(one.accuracy * one.images), one.images)} for one in found.bins]
