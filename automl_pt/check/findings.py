@@ -12,53 +12,172 @@ from automl_pt.core.text import few, printable
 #: stop: training refuses to start; falsify: it would run and its figures would be wrong; note: it copes, as told
 Level = Literal["stop", "falsify", "note"]
 
-_LEAVES_OUT = "stops before the first epoch; with --max-bad it leaves them out and lists them"
-#: kind: level, what it is, what training would do
-KINDS: dict[str, tuple[Level, str, str]] = {
-    "unreadable": ("stop", "files that are no image, or damaged", _LEAVES_OUT),
-    "truncated": ("stop", "images whose end is missing", _LEAVES_OUT),
-    "empty": ("stop", "files of zero bytes", _LEAVES_OUT),
-    "huge": ("stop", "images beyond the size limit, or decompression bombs", _LEAVES_OUT),
-    "one class": ("stop", "fewer than two classes", "refuses: there is nothing to tell apart"),
-    "lost class": ("stop", "classes without a readable image", "refuses"),
-    "small class": ("stop", "classes too small to split", "refuses, unless the data bring their own split"),
-    "missing class": ("stop", "classes that only one of training and validation has", "refuses"),
+_SKIPS = "stops before the first epoch; with --max-bad it skips and lists them"
+#: kind: level, what it is, what training does, what a person can do
+KINDS: dict[str, tuple[Level, str, str, str]] = {
+    "unreadable": (
+        "stop",
+        "files that are no image, or damaged",
+        _SKIPS,
+        "remove the files or replace them; or accept a share of them with --max-bad 0.05",
+    ),
+    "truncated": (
+        "stop",
+        "images whose end is missing",
+        _SKIPS,
+        "copy the files again from their source; or accept a share of them with --max-bad 0.05",
+    ),
+    "empty": ("stop", "files of zero bytes", _SKIPS, "copy the files again from their source, or remove them"),
+    "huge": (
+        "stop",
+        "images beyond the size limit, or decompression bombs",
+        _SKIPS,
+        "scale the images down, or remove them",
+    ),
+    "one class": (
+        "stop",
+        "fewer than two classes",
+        "refuses: there is nothing to tell apart",
+        "put the images of each class into a folder of its own",
+    ),
+    "lost class": (
+        "stop",
+        "classes without a readable image",
+        "refuses",
+        "add readable images to the class, or remove its folder",
+    ),
+    "small class": (
+        "stop",
+        "classes too small to split",
+        "refuses, unless the data bring their own split",
+        "add images to the class, or join it with another one",
+    ),
+    "missing class": (
+        "stop",
+        "classes that only one of training and validation has",
+        "refuses",
+        "move some of the class's images into the split that has none",
+    ),
     "twin classes": (
         "stop",
         "class names that differ only in case, spaces, invisible or composed characters, or as 1 and 1.0 do",
         "refuses",
+        "rename or join the classes",
     ),
-    "two classes": ("falsify", "one picture under two classes", "learns both labels; one of them is wrong"),
-    "copies across": ("falsify", "the same file in two splits", "is measured on images it has learnt by heart"),
-    "alike across": ("falsify", "nearly the same picture in two splits", "is measured on images it has nearly seen"),
+    "two classes": (
+        "falsify",
+        "one picture under two classes",
+        "learns both labels; one of them is wrong",
+        "decide which class is right, and remove the other copy",
+    ),
+    "alike classes": (
+        "falsify",
+        "nearly the same picture under two classes",
+        "learns both labels; one of them may be wrong",
+        "compare the pictures; where they show the same thing, keep one of them under the right class",
+    ),
+    "copies across": (
+        "falsify",
+        "the same file in two splits",
+        "measures itself on images that it has memorised",
+        "remove the copies from one of the splits",
+    ),
+    "alike across": (
+        "falsify",
+        "nearly the same picture in two splits",
+        "measures itself on images that it has nearly seen",
+        "keep pictures of one scene in one split: move them, or let automl-pt split with --group-by",
+    ),
     "copies unsplit": (
         "falsify",
         "the same file more than once, before a split is made",
         "may get one copy for training and another for validation",
+        "remove the copies, or keep them together with --group-by or --group-column",
     ),
     "alike unsplit": (
         "note",
         "nearly the same picture more than once, before a split is made",
-        "may get one for training and one for validation; --group-by or --group-column keeps them together",
+        "may get one for training and one for validation",
+        "keep them together with --group-by or --group-column, for instance by patient or plot",
     ),
-    "copies within": ("note", "the same file more than once within a split", "counts each copy"),
-    "complaint": ("note", "JPEG files with damage that the decoder could pass over", "uses them as they decode"),
-    "wrong ending": ("note", "files whose ending tells another format", "goes by the content"),
-    "animated": ("note", "animations", "uses the first frame"),
-    "CMYK": ("note", "images in print colours (CMYK)", "converts them to RGB without a colour profile"),
-    "16 bit": ("note", "images with 16 bits a channel", "scales them to 8 bits"),
-    "palette": ("note", "images with a palette", "looks the colours up"),
-    "alpha": ("note", "images with transparent parts", "lays them on white"),
-    "rotated": ("note", "photographs whose EXIF data turn them", "turns them upright"),
-    "odd sizes": ("note", "images of very different size", "resizes all to one side: choose --image-size with care"),
-    "long": ("note", "images more than four times as long as wide", "sees the centre square alone"),
-    "hidden": ("note", "hidden files and what systems leave behind", "ignores them"),
-    "link": ("note", "links that leave the dataset, lead nowhere or repeat what is counted", "ignores them"),
-    "other file": ("note", "files that are no image by their ending", "ignores them"),
-    "outside": ("note", "images in no class folder", "ignores them"),
-    "repeated": ("note", "rows of the table that repeat an image", "counts the image once"),
-    "odd name": ("note", "class names with invisible or reordering characters", "keeps the name"),
-    "unchecked": ("note", "comparisons that were not made", "goes on"),
+    "copies within": (
+        "note",
+        "the same file more than once within a split",
+        "counts each copy",
+        "remove the copies, unless they are meant to count twice",
+    ),
+    "complaint": (
+        "note",
+        "JPEG files with damage that the decoder could pass over",
+        "uses them as they decode",
+        "look at the pictures; save those again that look damaged",
+    ),
+    "wrong ending": (
+        "note",
+        "files whose ending tells another format",
+        "goes by the content",
+        "nothing; rename them if other programs stumble over it",
+    ),
+    "animated": (
+        "note",
+        "animations",
+        "uses the first frame",
+        "nothing, unless the other frames matter: save these as images of their own",
+    ),
+    "CMYK": (
+        "note",
+        "images in print colours (CMYK)",
+        "converts them to RGB without a colour profile",
+        "nothing, unless colours matter: convert them to RGB with their colour profile",
+    ),
+    "16 bit": (
+        "note",
+        "images with 16 bits a channel",
+        "scales them to 8 bits",
+        "nothing, unless fine differences in brightness matter",
+    ),
+    "palette": ("note", "images with a palette", "looks up the colours", "nothing"),
+    "alpha": (
+        "note",
+        "images with transparent parts",
+        "puts them on white",
+        "nothing, unless the background matters: put them on the background that new images have",
+    ),
+    "rotated": ("note", "photographs whose EXIF data turn them", "turns them upright", "nothing"),
+    "odd sizes": (
+        "note",
+        "images of very different size",
+        "resizes all to one side",
+        "consider a larger --image-size where small details matter",
+    ),
+    "long": (
+        "note",
+        "images more than four times as long as wide",
+        "sees the centre square only",
+        "crop them where what matters is not in the centre",
+    ),
+    "hidden": ("note", "hidden files and what systems leave behind", "ignores them", "nothing"),
+    "link": (
+        "note",
+        "links that leave the dataset, lead nowhere or repeat what is counted",
+        "ignores them",
+        "give --follow-links to include images that links lead to",
+    ),
+    "other file": (
+        "note",
+        "files that are no image by their ending",
+        "ignores them",
+        "nothing, or convert them to JPEG or PNG if they are images",
+    ),
+    "outside": ("note", "images in no class folder", "ignores them", "move them into a class folder, or remove them"),
+    "repeated": (
+        "note",
+        "rows of the table that repeat an image",
+        "counts the image once",
+        "remove the rows that repeat an image",
+    ),
+    "odd name": ("note", "class names with invisible or reordering characters", "keeps the name", "rename the classes"),
+    "unchecked": ("note", "comparisons that were not made", "continues", "check a part of the data by itself"),
 }
 
 
@@ -83,12 +202,13 @@ class Finding:
     level: Level
     what: str
     training: str
+    todo: str
 
 
 def finding(kind: str, items: Sequence[Item], *, level: Level | None = None) -> list[Finding]:
     """Return a list with the finding, or an empty list without items; `level` overrides the kind's own."""
-    own, what, training = KINDS[kind]
-    return [Finding(kind, tuple(items), level or own, what, training)] if items else []
+    own, what, training, todo = KINDS[kind]
+    return [Finding(kind, tuple(items), level or own, what, training, todo)] if items else []
 
 
 def refuse(findings: Sequence[Finding]) -> None:

@@ -54,6 +54,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none of that name, suggest those that are near to it."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from automl_pt.cli.groups import suggestion
+
+            ctx.fail(f"No such command '{name}'.{suggestion(name, list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
         with formatter.section("Commands"):
@@ -100,7 +111,7 @@ def _run(words: list[str], *, traceback: bool) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; everything finished so far is kept, and the same command goes on", err=True)
+        click.echo("stopped; everything finished so far is kept; run the same command to continue", err=True)
         return 130
     except Exception as error:
         known = _known(error)

@@ -73,7 +73,9 @@ def command(
         click.echo(to_json(rows, indent=2))
         return
     header = ("name", "image size", "parameters", "GFLOPs", "pretrained", "licence of the weights")
-    print_columns(header, list(map(_cells, rows)))
+    print_columns(
+        header, list(map(_cells, rows)), drop=("licence of the weights", "GFLOPs", "image size", "pretrained")
+    )
 
 
 def print_none_cached(*, as_json: bool) -> None:

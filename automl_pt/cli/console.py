@@ -1,7 +1,8 @@
-"""Where tables are printed: as wide as the terminal, or as wide as they need to be in a file or pipe."""
+"""Where tables are printed: as wide as the terminal, or as COLUMNS says, or as wide as they need in a file or pipe."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -15,7 +16,12 @@ WIDE = 200
 
 def stdout() -> Console:
     """Return the console for a command's answer."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    return Console(highlight=False, width=None if has_width() else WIDE)
+
+
+def has_width() -> bool:
+    """Say whether a width is known: that of a terminal, or the one that COLUMNS names."""
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
 
 
 def text(value: object) -> str:

@@ -42,4 +42,4 @@ def command(pattern: str | None, plugins: tuple[str, ...], as_json: bool) -> Non
         click.echo(to_json(rows, indent=2))
         return
     cells = [(r["name"], "yes" if r["downloads"] else "no", r["license"] or "-", r["description"] or "-") for r in rows]
-    print_columns(("name", "downloads", "licence", "description"), cells)
+    print_columns(("name", "downloads", "licence", "description"), cells, drop=("licence",))

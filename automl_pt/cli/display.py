@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.files import to_json
-from automl_pt.core.text import counted
+from automl_pt.core.text import counted, shown_path
 from automl_pt.metric import Metric, columns
 from automl_pt.model.directory import INFO, read_info
+from automl_pt.reporting.accuracy import wilson
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
 #: what the reasons mean, for people
 REASONS = {
     "completed": "all epochs done",
-    "patience": "validation loss did not fall any more",
-    "diverged": "the loss is not finite: lower the learning rate",
+    "patience": "the validation loss stopped falling",
+    "diverged": "the loss is not finite; lower the learning rate",
     "pruned": "others did better",
-    "interrupted": "stopped on request; the same command goes on",
+    "interrupted": "stopped on request; run the same command to continue",
     "failed": "an error ended it",
 }
 
@@ -144,6 +146,7 @@ class LineDisplay(QuietDisplay):
     def __init__(self, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
         self.console, self.metrics = console or Console(highlight=False, soft_wrap=True), metrics
         self._has_notified = False
+        self._val_images = 0
 
     def network(self, start: Start) -> None:
         """Print what the network starts from."""
@@ -157,6 +160,7 @@ class LineDisplay(QuietDisplay):
         if not self._has_notified:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
         counts = {str(split): count for split, count in data.manifest.counts().items()}
+        self._val_images = counts.get("val", 0)
         self.console.print(images_line(counts, len(data.manifest.classes), (size,)))
         self.console.print(escape(f"device:  {device}"))
         epochs = counted(config.epochs, "epoch")
@@ -194,7 +198,13 @@ class LineDisplay(QuietDisplay):
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             values = {name[4:]: value for name, value in kept.items() if name.startswith("val_")}
             figures = ", ".join(metric_texts({**values, "loss": values.get("loss")}, self.metrics))
-            self.console.print(escape(f"model: {output}, epoch {kept['epoch']}, {figures}{weights}"))
+            self.console.print(escape(f"model: {shown_path(output)}, epoch {kept['epoch']}, {figures}{weights}"))
+            between = wilson(values.get("accuracy"), self._val_images)
+            if between is not None:
+                low, high = (f"{100 * end:.1f}" for end in between)
+                images = counted(self._val_images, "validation image")
+                self.console.print(f"       95 % interval of the accuracy on {images}: {low} to {high} %")
+            self.console.print(escape(f"next:  automl-pt predict {shlex.quote(shown_path(output))} IMAGES"))
 
 
 class TerminalDisplay(LineDisplay):

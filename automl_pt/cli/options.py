@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
-from automl_pt.core.config_files import read_toml
+from automl_pt.core.config_files import read_command_options, read_settings
+from automl_pt.core.errors import ConfigError
 from automl_pt.core.search_entries import plain_type
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +22,9 @@ NAMES = {
     **{"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"},
     "backbone_options": "backbone-option",
 }
+
+#: options of a command that are no settings: their names in a TOML file, and as parameters
+OPTIONS = {"output": "output", "quiet": "quiet", "json": "as_json"}
 
 
 class Range(click.ParamType[Any]):
@@ -91,9 +95,24 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
 def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any]) -> C:
     """Join a TOML file with the options given on top of it; raise one ConfigError that lists every mistake."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    settings = read_toml(config) if config is not None else {}
+    settings = read_settings(config) if config is not None else {}
     source = str(config) if config is not None else "settings"
     return make(kind, {**settings, **given}, source=source, toml=config is not None)
+
+
+def from_file(config: Path | None, **options: Any) -> dict[str, Any]:
+    """Return the options of a command that are no settings; what a TOML file says counts where an option is not given.
+
+    In the file they stand beside the settings, by the names of `OPTIONS`. Raises ConfigError for a value of another
+    kind, and for an option that the command does not have.
+    """
+    found = read_command_options(config) if config is not None else {}
+    unknown = [f"{name}: the command has no such option" for name in found if OPTIONS[name] not in options]
+    if unknown:
+        raise ConfigError(unknown, source=str(config))
+    for name, value in found.items():
+        options[OPTIONS[name]] = options[OPTIONS[name]] or (Path(value) if isinstance(value, str) else value)
+    return options
 
 
 def _shown(default: Any) -> str:

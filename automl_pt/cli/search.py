@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_pt.cli.options import build_config, settings_options
+from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.options import build_config, from_file, settings_options
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError
 from automl_pt.core.missing_model import of_trials
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from automl_pt.study.records import StudyResult
 
 
-@click.command("search")
+@click.command("search", cls=GroupedCommand)
 @settings_options(SearchConfig)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event; the last holds the result.")
 def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> int:
     """Search learning rate and batch size for DATASET, and leave one finished model in studies/NAME/model.
 
-    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial is
-    the documented default (learning rate 0.001, batch size 16), or what is nearest to it where the ranges, few images
-    or little memory leave it out: below 320 training images and at 5 epochs it has batch size 8, as all trials have.
-    The same command goes on where it was stopped, and with a larger --trials it adds to what is there. Exit code 1
-    says that there is no model.
+    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial has
+    the documented default settings (learning rate 0.001, batch size 16), or the nearest ones in the ranges that are
+    searched. The same command continues where it was stopped; with a larger --trials it adds trials. Exit code 1 says
+    that there is no model.
     """
     since = time.monotonic()  # loading PyTorch takes seconds, which --timeout is to cover
+    quiet, as_json = from_file(config, quiet=quiet, as_json=as_json).values()
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.api.classifier_objective import in_time

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_pt.cli.options import build_config, settings_options
+from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.options import build_config, from_file, settings_options
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import DivergedError
 from automl_pt.core.missing_model import diverged
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
 
-@click.command("train")
+@click.command("train", cls=GroupedCommand)
 @settings_options(TrainConfig)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run directory.  [runs/DATASET-BACKBONE]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -29,8 +30,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     """Train one model on DATASET with fixed parameters.
 
     DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The same command
-    goes on where it was stopped.
+    continues where it was stopped.
     """
+    output, quiet, as_json = from_file(config, output=output, quiet=quiet, as_json=as_json).values()
     settings = build_config(TrainConfig, config, options)
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told

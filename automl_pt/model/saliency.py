@@ -1,8 +1,8 @@
 """Where a network looked: Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391).
 
 The last feature map is averaged over its channels, each weighted by how much the class's logit gains with it; what
-speaks against the class is cut off. The map is the last one that is at least `MIN_SIDE` wide: at small image sizes the
-very last ones have shrunk to a point, which shows nothing.
+was evidence against the class is cut off. Where the last map is less than `MIN_SIDE` wide, as at small image sizes,
+there is no picture: so coarse a map shows no place, and an earlier layer does not decide.
 """
 
 from __future__ import annotations
@@ -94,8 +94,11 @@ class _Recorder:
             if output.ndim == 3 and output.shape[1] > 1:
                 # what comes before tokens is the cutting into patches, not what the network made of them
                 self.found, self.reason = None, f"the network works on tokens ({name}), not on a map of features"
-            elif output.ndim == 4 and min(_sides(output)) >= MIN_SIDE:
-                self.found = (name, output)
+            elif output.ndim == 4 and min(_sides(output)) > 1:  # a map of one point is a pooled one
+                height, width = _sides(output)
+                is_large = min(height, width) >= MIN_SIDE
+                self.found = (name, output) if is_large else None
+                self.reason = f"its last feature map is only {height} x {width}, which shows no place"
 
         return keep
 

@@ -92,7 +92,7 @@ def test_a_trial_dropped_within_its_first_epoch_shows_by_what(tmp_path: Path) ->
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_study(found, console)
     console.file.close()
-    assert re.search(rf"{dropped.rank_loss:.4f} at 0.88 +0.88 ", console.export_text())
+    assert re.search(rf"~{dropped.rank_loss:.4f} +- +0.88 ", console.export_text())
     assert dropped.to_dict() | {"ranks": {"0.875": dropped.rank_loss}, "ranked_at": 7 / 8} == (dropped.to_dict())
     # and Optuna's tools find it as a number and as a point to draw
     plain = optuna.load_study(study_name="toy", storage=storage_url(tmp_path / "toy")).get_trials()[dropped.number]
@@ -186,8 +186,9 @@ def test_no_studies_says_how_to_make_one(tmp_path: Path, runner: CliRunner) -> N
 
 def test_hostile_text_is_shown_as_text(study: Path) -> None:
     trial = TrialRecord(0, "FAIL", {"backbone": "[red]x[/red]\x1b[2J"}, None, 0, 0.0, "failed: \x1b]0;x\x07\nnext", {})
+    other = TrialRecord(1, "FAIL", {"backbone": "y"}, None, 0, 0.0, "failed: x", {})
     found = read_study("toy")
-    hostile = StudyReport(**{**vars(found), "trials": (trial,), "dataset": "a\u202eb", "best": None})
+    hostile = StudyReport(**{**vars(found), "trials": (trial, other), "dataset": "a\u202eb", "best": None})
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_study(hostile, console)
     console.file.close()

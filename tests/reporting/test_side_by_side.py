@@ -66,7 +66,7 @@ def test_the_table_and_the_json_say_the_same(studies: Path, runner: CliRunner) -
     values = json.loads(runner.invoke(command, ["compare", *pair, "--json"], catch_exceptions=False).output)
     assert values["same_data"] is True
     assert f"{values['first']['val_loss']:.4f}" in table
-    assert f"{values['second']['test']['accuracy']:.4f}" in table
+    assert f"{100 * values['second']['test']['accuracy']:.1f} %" in table
     assert "on the same 12 validation images the loss of a is" in table
     assert "both models were chosen by these images" in table
 

@@ -49,6 +49,8 @@ def _plots(content: Mapping[str, Any]) -> dict[str, Any]:
         drawn["curves"] = (plots.curves if content["kind"] == "study" else plots.run_curves)(sections["curves"])
     if "space" in sections:
         drawn["space"] = plots.space(sections["space"])
+    if "forecast" in sections:
+        drawn["forecast"] = plots.forecast(sections["forecast"])
     if "calibration" in sections:
         drawn["reliability"] = plots.reliability(sections["calibration"])
     if "confusion" in sections and len(sections["confusion"]["classes"]) > MAX_TABLE:

@@ -62,8 +62,8 @@ def _good(report: StudyReport, best: TrialRecord, judged: ValidationResults | Se
     figures = report.test
     if figures and isinstance(figures.get("accuracy"), float):
         tested = f"{percent(figures['accuracy'])} (loss {loss(figures.get('loss'))})"
-        return f"{seen}; on the test images, by which nothing was chosen, on {tested}."
-    return f"{seen}; it was chosen by these images, and there is no test split to show what that is worth."
+        return f"{seen}; on the test images, which were not used to choose anything, on {tested}."
+    return f"{seen}. It was chosen by these images, and there is no test split, so expect slightly less on new ones."
 
 
 def _seen(judged: ValidationResults) -> str:
@@ -79,16 +79,16 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
     lead = report.comparison
     if lead is None:
         if report.status in ("running", "interrupted"):
-            return "Whether its lead is more than noise is measured when the search has ended."
-        return "There was no second complete trial whose weights were kept, so that its lead was not measured."
+            return "Whether its lead is statistically clear is measured when the search has ended."
+        return "No second complete trial kept its weights, so the lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
-    over = f"Its lead over {title(lead['runner_up'])}"
+    other = title(lead["runner_up"])
     if lead["difference"] < 0 and report.objective != "val_loss":
-        noise = "inside the noise" if lead["inside_noise"] else "more than noise"
-        return f"By the loss {title(lead['runner_up'])} is ahead of it, which is {noise} ({gap})."
+        clear = "not statistically clear" if lead["inside_noise"] else "statistically clear"
+        return f"{other[0].upper()}{other[1:]} has a lower loss, and the difference is {clear} ({gap})."
     if lead["inside_noise"]:
-        return f"{over} is inside the noise ({gap}): another seed could turn the order round."
-    return f"{over} is more than noise ({gap}), on images that it was chosen by."
+        return f"The best two are statistically tied: {other} is behind by {gap}; another seed could reverse it."
+    return f"Its lead over {other} is clear ({gap}), measured on the images that it was chosen by."
 
 
 def _nothing(report: StudyReport) -> list[str]:

@@ -12,11 +12,13 @@ from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.metric import Metric
-from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
+from automl_pt.reporting.sections.advice import advice_section
 from automl_pt.reporting.sections.answer import run_answer, study_answer
 from automl_pt.reporting.sections.data_check import check_section
+from automl_pt.reporting.sections.forecast import forecast_section
 from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, saliency_section
 from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
 from automl_pt.reporting.sections.space import space_section
@@ -35,6 +37,7 @@ from automl_pt.study.executor.base import NO_CALLER, Caller
 from automl_pt.training.result import EpochResult
 
 _LABELS = {
+    "advice": "What to try next",
     "trials": "Trials",
     "curves": "Learning curves",
     "space": "Search space",
@@ -44,6 +47,7 @@ _LABELS = {
     "saliency": "Where it looked",
     "calibration": "Calibration",
     "check": "Data check",
+    "forecast": "More images",
     "time": "Time",
     "repeat": "Repeat",
 }
@@ -62,9 +66,12 @@ def study_content(
         beside = manifest_beside(model)
         judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, caller=caller))
     images, shown = _of_images(judged, caller)
+    forecast = _forecast(report, judged, plugins, caller)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
+        "advice": advice_section(report, judged, forecast),
+        "forecast": forecast,
         "trials": trials_section(report, plugins.metrics() if plugins is not None else BY_NAME),
         "curves": curves_section(report),
         "space": space_section(report),
@@ -101,8 +108,18 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
         "time": damage or attempt(lambda: run_time(run, history)),
         "repeat": attempt(lambda: run_repeat(run)),
     }
-    values["contents"] = [pair for pair in values["contents"] if pair[0] != "space"]
+    of_studies = ("space", "advice", "forecast")
+    values["contents"] = [pair for pair in values["contents"] if pair[0] not in of_studies]
     return Content(values, shown)
+
+
+def _forecast(
+    report: StudyReport, judged: ValidationResults | Section, plugins: Plugins | None, caller: Caller
+) -> Section:
+    if not isinstance(judged, ValidationResults):
+        return judged
+    loaded = plugins if plugins is not None else load_plugins()
+    return attempt(lambda: forecast_section(report, judged.data, loaded, caller=caller))
 
 
 def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:

@@ -32,18 +32,18 @@ def check_section(data: Data) -> Section:
     images = _with_splits(data)
     if whole := _is_remembered(images):
         findings: Sequence[Finding] = check(images, max_bad=data.max_bad).findings
-        note = f"All {len(images):,} images were looked at."
+        note = f"All {len(images):,} images were checked."
     else:
         findings = [*quick_check(images), *copies(images, _by_digest(data, images))]
         asked = f"automl-pt check {shlex.quote(data.manifest.source)}"
         note = (
-            f"Names, counts and equal files among {len(images):,} images were looked at, not the pictures: "
+            f"Names, counts and equal files among {len(images):,} images were checked, not the pictures: "
             f"`{asked}` decodes and compares all of them, and a report made after it says what it found."
         )
     if not findings:
         note += " Nothing was found."
     if data.manifest.left_out:
-        note += f" {counted(len(data.manifest.left_out), 'file')} found in the data were left out of the split."
+        note += f" {counted(len(data.manifest.left_out), 'file')} found in the data are not in the split."
     ordered = sorted(findings, key=lambda found: (_LEVELS[found.level], found.kind))
     return {"whole": whole, "note": note, "findings": [_plain(found) for found in ordered]}
 
@@ -54,6 +54,7 @@ def _plain(found: Finding) -> dict[str, object]:
         "level": found.level,
         "what": found.what,
         "training": found.training,
+        "todo": found.todo,
         "count": len(found.items),
         "cases": [str(item) for item in found.items[:MAX_CASES]],
     }

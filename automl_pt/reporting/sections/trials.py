@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.core.text import counted
 from automl_pt.metric import Metric, columns
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
@@ -19,8 +20,8 @@ _REASONS = {
     "patience": "it stopped improving (patience)",
     "pruned": "pruned: others were better",
     "diverged": "diverged: no finite loss",
-    "interrupted": "interrupted, can go on",
-    "paused": "waits to be compared",
+    "interrupted": "interrupted; the same command resumes it",
+    "paused": "paused until it is compared",
     "running": "is running",
     "probe": "linear probe: a head fitted to the frozen network's features",
 }
@@ -39,8 +40,8 @@ def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME)
         return missing("No trial has been begun.")
     rows = [{**_row(trial, report.best), "reason": _ended(report, trial)} for trial in in_order(every)]
     note = (
-        "A pruned trial has no final loss; under 'compared at' stands the loss by which it was ranked, after so many "
-        "epochs. It is measured with each batch's own statistics, so that it is no validation loss."
+        "A pruned trial has no final loss. The column 'compared at' has the ranking loss of each trial after so many "
+        "epochs; it is measured with each batch's own statistics, so it cannot be compared with a validation loss."
     )
     compared = any(trial.ranks for trial in report.trials)
     return {
@@ -99,14 +100,13 @@ def _params(trials: Sequence[TrialRecord]) -> list[str]:
 def curves_section(report: StudyReport) -> Section:
     """Give each trial's validation losses by epoch, and the losses by which it was ranked."""
     curves = [_curve(trial, report.best) for trial in report.trials]
-    if not any(curve["points"] or curve["ranks"] for curve in curves):
-        return missing("No trial has come to an epoch's end.")
-    dots = any(epoch < 1 for curve in curves for epoch, _ in curve["ranks"])
-    note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned." + (
-        " Small dots before the first epoch are of runs in miniature, by which trials were first compared."
-        if dots
-        else ""
-    )
+    if not any(curve["points"] for curve in curves):
+        return missing("No trial has finished an epoch.")
+    short = sum(not curve["points"] and bool(curve["ranks"]) for curve in curves)
+    note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned."
+    note += " Losses far above the others are beyond the upper edge."
+    if short:
+        note += f" {counted(short, 'trial')} ended after a short trial run, whose ranking loss is another measure."
     high = [curve["number"] for curve in curves if any(loss is None for _, loss in curve["points"])]
     return {"curves": curves, "note": note, "not_finite": high}
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: pairs of confused classes that are listed
 MAX_PAIRS = 200
+#: a confusion that occurred once says little of the model
+LEAST_PAIR = 2
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def classes_section(judged: ValidationResults) -> Section:
     rows.sort(key=lambda row: (row["recall"] is None, row["recall"], row["index"]))
     note = (
         f"On the {split}, the worst found class first. The search and the choice of the epoch saw these images: "
-        "new ones may do a little worse. The intervals hold 95 % (Wilson); those of classes with few images are wide."
+        "new images may do slightly worse. The 95 % intervals are Wilson's; those of classes with few images are wide."
     )
     figures = {name: getattr(scores, name) for name in ("images", "loss", "accuracy", "accuracy_interval", "top5")}
     return {"split": "val", "note": note, **figures, "macro": scores.macro, "weighted": scores.weighted, "rows": rows}
@@ -117,6 +119,7 @@ def confusion_section(judged: ValidationResults) -> Section:
 def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
+    wrong[wrong < LEAST_PAIR] = 0
     found = sorted((-int(wrong[true, predicted]), int(true), int(predicted)) for true, predicted in np.argwhere(wrong))
     return [
         {
@@ -139,11 +142,11 @@ def calibration_section(judged: ValidationResults) -> Section:
     if abs(drift) >= 0.01:
         verdict = f"{'surer' if drift > 0 else 'less sure'} than it is right: by {100 * abs(drift):.1f} points"
     note = (
-        f"On average the model says {100 * mean:.1f} % and is right on {100 * judged.scores.accuracy:.1f} %: it is "
+        f"On average the model is {100 * mean:.1f} % sure, and right on {100 * judged.scores.accuracy:.1f} %: it is "
         f"{verdict}. "
-        f"The expected calibration error over {len(bins)} bins is {found.ece:.4f}. On the dashed line its word can be "
-        "taken as it is; below the line it is too sure of itself. A larger dot stands for more images; the lines are "
-        "95 % intervals, long where there are few."
+        f"The expected calibration error over {len(bins)} bins is {found.ece:.4f}. On the dashed line its "
+        "probabilities are right; below the line it is overconfident. A larger dot stands for more images; "
+        "the lines are 95 % intervals, long where there are few."
     )
     temperature = judged.model.temperature
     if temperature != 1:
