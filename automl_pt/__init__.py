@@ -1,13 +1,13 @@
-"""AutoML-lite for image classification: search learning rate and batch size, leave one finished model.
+"""AutoML-lite for image classification: search learning rate and batch size, and get one finished model.
 
-Importing the package imports no torch; `train`, `search` and `load_model` are found on first use.
+Importing the package imports no torch; `train`, `search` and `load_model` are imported on first use.
 """
 
 from __future__ import annotations
 
 from automl_pt.core.safe_path import leave_out_working_folder
 
-leave_out_working_folder()  # before the imports below, which it could answer with files of its own
+leave_out_working_folder()  # before the imports below, which files in the working folder could replace
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -64,5 +64,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # completion in a shell or notebook asks here; it must not import torch
+    # called for completion in a shell or notebook, so it must not import torch
     return sorted({*globals(), *__all__})

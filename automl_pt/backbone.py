@@ -1,4 +1,4 @@
-"""What a backbone is: a name, how to build it, and the images it wants."""
+"""The definition of a backbone: its name, how to build it, and the images it requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Trial(Protocol):
-    """What `search_space` is given: Optuna's trial, of which these three are asked."""
+    """The interface of Optuna's trial that `search_space` receives."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -34,16 +34,16 @@ class Trial(Protocol):
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """The file of a backbone's pretrained weights: where it is on this machine, and how it gets there.
+    """The file of a backbone's pretrained weights: its place on this machine, and how to fetch it.
 
-    All three are functions, so that nothing is imported or asked before somebody needs the answer.
+    All three are functions, so that nothing is imported or requested before it is needed.
     """
 
-    #: returns the file where it is on this machine, else None; uses no network
+    #: returns the file if it is on this machine, else None; uses no network
     cached: Callable[[], Path | None]
-    #: fetches the file and returns it; raises WeightsError, naming the file, where that cannot be done
+    #: fetches the file and returns it; raises WeightsError, naming the file, if that fails
     fetch: Callable[[], Path]
-    #: returns the size of the file in bytes, None where it is not known; uses no network
+    #: returns the size of the file in bytes, None if unknown; uses no network
     size: Callable[[], int | None] = lambda: None
 
 
@@ -52,60 +52,60 @@ class Backbone:
     """A named network builder.
 
     `build(num_classes, pretrained)` returns a new `nn.Module` from float[B, 3, S, S] to logits float[B, num_classes].
-    A model may also return an object that holds them as `logits`. With `pretrained` it loads weights or raises; it
-    never falls back to random ones. An argument of `build` called `image_size` is given the side of the images. Any
-    other has a default and is an option: set by `backbone_options`, and searched where `search_space` says so.
+    A model may also return an object with the attribute `logits`. With `pretrained` it loads weights or raises; it
+    never falls back to random ones. An argument of `build` called `image_size` receives the side of the images. Any
+    other has a default and is an option: set by `backbone_options`, and searched if `search_space` says so.
     """
 
     name: str
     build: Callable[..., nn.Module]
-    #: side S of the images in pixels, where the user names none
+    #: default side S of the images in pixels
     image_size: int = 224
-    #: smallest side the network accepts, if it takes other sizes than `image_size`; None: nothing is promised of others
+    #: smallest accepted side, if the network accepts other sizes than `image_size`; None: no other size is promised
     min_image_size: int | None = None
     #: per channel, of pixels scaled to [0, 1]
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    #: True when `build(n, True)` can give pretrained weights
+    #: True if `build(n, True)` can return pretrained weights
     has_pretrained: bool = False
-    #: licence of those weights, shown in listings and kept with the model
+    #: licence of those weights, shown in listings and stored with the model
     weights_license: str | None = None
-    #: SHA-256 of their file in hexadecimal digits, where it is known: shown in listings and kept with the model
+    #: SHA-256 of their file in hexadecimal digits, if known: shown in listings and stored with the model
     weights_sha256: str | None = None
-    #: the file of those weights; None: only `build` knows, and is asked for them when they are needed
+    #: the file of those weights; None: only `build` knows it, and is called when they are needed
     published: PublishedWeights | None = None
-    #: called after `build` with the model and the image size: a place for a stem that suits small images
+    #: called after `build` with the model and the image size, for example to adapt the stem to small images
     adapt: Callable[[nn.Module, int], nn.Module] | None = None
-    #: name, or names, of the head's modules; found as the last linear layer when None. On pretrained weights the last
-    #: linear layer in each, with an output for each class, starts at zero
+    #: name, or names, of the head's modules; None: the last linear layer. On pretrained weights the last
+    #: linear layer in each, with one output per class, starts at zero
     head: str | tuple[str, ...] | None = None
-    #: of (num_classes, image_size): the lines with which plain torchvision or timm builds the same network as `model`,
+    #: (num_classes, image_size) -> the lines with which plain torchvision or timm builds the same network as `model`,
     #: for the model directory's README; None: only this package builds it
     recipe: Callable[[int, int], str] | None = None
-    #: of (model, tensors): renames the tensors of a published weights file to this model's names
+    #: (model, tensors) -> the tensors of a published weights file under this model's names
     convert_weights: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
-    #: of (model): names of its modules or parameters, in groups from the input to the head, for `layer_decay` and
-    #: `freeze_groups`; None: a group for each of the model's children that has parameters, in their own order
+    #: (model) -> names of its modules or parameters, in groups from the input to the head, for `layer_decay` and
+    #: `freeze_groups`; None: one group for each of the model's children with parameters, in their order
     param_groups: Callable[[nn.Module], Sequence[Sequence[str]]] | None = None
-    #: of (trial): asks it, by `trial.suggest_...`, for each option of `build` that a search shall search too
+    #: (trial): calls `trial.suggest_...` for each option of `build` that a search should search
     search_space: Callable[[Trial], object] | None = None
-    #: for listings; None: not known. `parameters` and `gflops` (of one image of `image_size`, a multiplication with
+    #: for listings; None: unknown. `parameters` and `gflops` (of one image of `image_size`, a multiplication with
     #: its addition counted as two) are those of the network with its published head
     parameters: int | None = None
     gflops: float | None = None
-    #: whether it normalises by batch, for listings; a run looks at the model itself
+    #: whether it uses batch normalisation, for listings; a run inspects the model itself
     batch_norm: bool | None = None
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Many backbones under one prefix, each made when it is asked for: for a zoo whose import is slow.
+    """Many backbones under one prefix, each built on access, for a zoo that is slow to import.
 
-    `names()` lists them in full, `prefix` included; `make(name)` gives one of them. Neither is called before somebody
-    lists all backbones or asks for a name that starts with `prefix`.
+    `names()` lists the full names, including `prefix`; `make(name)` returns one of them. Neither is called before
+    all backbones are listed or a name that starts with `prefix` is requested.
     """
 
-    #: ends in "/"
+    #: must end in "/"
     prefix: str
     names: Callable[[], Sequence[str]]
     make: Callable[[str], Backbone]

@@ -1,7 +1,7 @@
-"""Settings: frozen, checked when made, every mistake reported at once; to and from TOML.
+"""Settings: frozen, validated on creation, with all mistakes reported at once; to and from TOML.
 
-A field's description is what `--help` and the README say of it. Ranges stand here alone: the command line, config
-files and Python all come through these classes.
+A field's description is its text in `--help` and the reference. Ranges are defined only here, because the command
+line, config files and Python all use these classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Count = Annotated[int, Strict(), Field(gt=0)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Seed = Annotated[int, Strict()]
-#: strict, so that neither "0.2" nor true is taken for a number
+#: strict, so that neither "0.2" nor true counts as a number
 Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Strict(), Field(ge=0, lt=1)]
@@ -84,42 +84,44 @@ ClassWeights = Annotated[
 
 C = TypeVar("C", bound="Settings")
 
-#: learning rates of a search that trains a whole network from weights
+#: default learning rates of a search that trains a whole network from weights
 FINE_TUNING_LR = (3e-4, 3e-2)
-#: most epochs at the end of a run that see the images as they are (docs/evidence/recipe.md)
+#: the backbone's name that stands for those whose pretrained weights are on this machine
+AUTO = "auto"
+#: limit of the unaugmented epochs at the end of a run (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
 
 class Settings(BaseModel):
-    """What a single run and a search have in common: the data, the recipe, the device."""
+    """The settings that single runs and searches share: data, training, device."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
 
     dataset: str = Field(description="a folder, archive or table of labelled images, or a registered dataset's name")
     root: str | None = Field(None, description="folder of a named dataset's files")
-    download: Flag = Field(False, description="let a named dataset fetch its files into --root")
+    download: Flag = Field(False, description="allow a named dataset to download its files to --root")
     val_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = Field(
         0.2,
-        description="share of the training images split off for validation when the data bring no split of their own",
+        description="share of the training images split off for validation if the data have no validation split",
     )
     test_fraction: Fraction = Field(
-        0.0, description="share of all images split off as a test split when the data bring none"
+        0.0, description="share of all images split off as a test split if the data have none"
     )
     max_bad: Fraction = Field(
-        0.0, description="share of unreadable images that are left out, and listed, rather than ending the run"
+        0.0, description="share of unreadable images that may be skipped, and listed, without ending the run"
     )
-    image_column: str | None = Field(None, description="a table's column of image paths; default: guessed, and said")
-    label_column: str | None = Field(None, description="a table's column of labels; default: guessed, and said")
-    split_column: str | None = Field(None, description="a table's column that says train, val or test")
+    image_column: str | None = Field(None, description="a table's column of image paths; default: guessed, with a note")
+    label_column: str | None = Field(None, description="a table's column of labels; default: guessed, with a note")
+    split_column: str | None = Field(None, description="a table's column that states train, val or test")
     group_column: str | None = Field(
-        None, description="a table's column of groups that are never torn apart by a split"
+        None, description="a table's column of groups; images of one group are always in the same split"
     )
     group_by: str | None = Field(
         None,
         description="regular expression on relative paths; images with the same first group (or match) stay together",
     )
     follow_links: Flag = Field(
-        False, description="take images outside the folder or table's folder that links within it lead to"
+        False, description="use images outside the folder, or the table's folder, that links in it lead to"
     )
 
     epochs: Count = Field(5, description="passes over the whole training split")
@@ -154,38 +156,38 @@ class Settings(BaseModel):
     )
     pretrained: Flag | None = Field(
         None,
-        description="start from the backbone's pretrained weights, or from random ones; default: pretrained where the "
+        description="start from the backbone's pretrained weights, or from random ones; default: pretrained if the "
         "backbone has weights, unless the dataset's hints say otherwise",
     )
     weights: str | None = Field(
         None,
-        description="start from this file (safetensors, state dict, checkpoint of a training) or model directory",
+        description="start from this file (safetensors, state dict, training checkpoint) or model directory",
     )
-    freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains the head alone")
+    freeze: Literal["none", "backbone"] = Field("none", description="'backbone' trains only the head")
     freeze_groups: CountOrZero = Field(
-        0, description="parameter groups, counted from the input, that do not train; the last group always trains"
+        0, description="number of frozen parameter groups, counted from the input; the last group always trains"
     )
     head: Literal["new", "probe"] = Field(
         "new",
-        description="what the head starts from: 'new' is the head as the network is built, which is zero on weights; "
+        description="what the head starts from: 'new' is the network's initialisation, which is zero on weights; "
         "'probe' a logistic regression on the frozen network's features",
     )
     features: Literal["cached", "mirrored", "computed"] = Field(
         "cached",
-        description="with a frozen backbone: 'cached' trains on features computed once, of the images as they are; "
+        description="with a frozen backbone: 'cached' trains on features computed once, of unaugmented images; "
         "'mirrored' adds those of mirror images; 'computed' runs the network in every epoch, on augmented images",
     )
     layer_decay: Annotated[float, Strict(), Field(gt=0, le=1)] = Field(
-        1.0, description="factor on the learning rate for each parameter group further from the head; 1: all alike"
+        1.0, description="factor on the learning rate per parameter group away from the head; 1: equal rates"
     )
     head_lr_factor: Rate = Field(1.0, description="factor on the learning rate of the head")
     batch_norm: BatchNorm = Field(
         "auto",
-        description="statistics of batch normalisation: 'keep' leaves them, and uses them, as the run finds them; "
-        "'train' takes each batch's own; auto keeps those of the weights a run starts from, and trains from scratch",
+        description="statistics of batch normalisation: 'keep' uses and keeps the existing ones; "
+        "'train' uses each batch's own; auto keeps those of the weights a run starts from, and trains from scratch",
     )
     backbone_options: tuple[str, ...] = Field(
-        (), description="NAME=VALUE: an option of the backbone's own; in a search it is then not searched"
+        (), description="NAME=VALUE: an option of the backbone; a search then does not search it"
     )
 
     optimizer: str = Field(
@@ -222,8 +224,8 @@ class Settings(BaseModel):
     ema_decay: Fraction = Field(0.0, description="decay per step of a moving average of the weights; 0 keeps none")
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda[:n] or mps")
-    precision: Precision = Field("auto", description="number format of the forward pass; auto picks what is fast here")
-    checkpoint_minutes: Rate = Field(10.0, description="an epoch longer than this is also saved on the way")
+    precision: Precision = Field("auto", description="number format of the forward pass; auto: what is fast here")
+    checkpoint_minutes: Rate = Field(10.0, description="minutes between checkpoints within a long epoch")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
     compile: Literal["auto", "never"] = Field(
@@ -233,7 +235,7 @@ class Settings(BaseModel):
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
     plugins: tuple[str, ...] = Field((), description="a plugin file to load")
     trackers: tuple[str, ...] = Field(
-        (), description="a plugin that is told how the run or search goes, such as tensorboard; none is, unasked"
+        (), description="a plugin that receives the events of the run or search, such as tensorboard; default: none"
     )
     cache_dir: str | None = Field(
         None,
@@ -247,14 +249,14 @@ class Settings(BaseModel):
 
     @property
     def augmented_epochs(self) -> int:
-        """Return how many epochs, from the first on, see augmented images; the others see them as they are."""
+        """Return how many epochs, from the first on, use augmented images; later ones do not."""
         return {"none": 0, "early": max(self.epochs // 2, self.epochs - CLEAN_EPOCHS), "always": self.epochs}[
             self.augment
         ]
 
     @property
     def keeps_batch_norm(self) -> bool:
-        """Say whether batch normalisation keeps its running statistics, and uses them, while the weights train."""
+        """Return whether batch normalisation keeps and uses its running statistics while the weights train."""
         starts_trained = self.pretrained or self.weights is not None
         return self.batch_norm == "keep" or (self.batch_norm == "auto" and starts_trained)
 
@@ -265,7 +267,7 @@ class Settings(BaseModel):
         return self
 
     def contradictions(self) -> Iterator[tuple[set[str], str]]:
-        """Yield the settings that do not fit together, and the rule that they break."""
+        """Yield the settings that contradict each other, and the violated rule."""
         if self.warmup_epochs >= self.epochs:
             rule = f"warmup_epochs must be below epochs, got {self.warmup_epochs} and {self.epochs}"
             yield {"warmup_epochs", "epochs"}, rule
@@ -273,27 +275,27 @@ class Settings(BaseModel):
             rule = "min_delta belongs to stop_rule 'best', got stop_rule 'consecutive'"
             yield {"min_delta", "stop_rule"}, rule
         if self.pretrained and self.weights:
-            rule = "give pretrained or weights, not both: each says where the weights come from"
+            rule = "give pretrained or weights, not both: each states where the weights come from"
             yield {"pretrained", "weights"}, rule
         if self.freeze == "backbone" and (self.freeze_groups or self.layer_decay != 1):
-            rule = "freeze 'backbone' trains the head alone: leave out freeze_groups and layer_decay"
+            rule = "freeze 'backbone' trains only the head: remove freeze_groups and layer_decay"
             yield {"freeze", "freeze_groups", "layer_decay"}, rule
         changes_images = self.augmentation not in ("shift-flip", "none") or self.transforms
         if self.freeze == "backbone" and self.features != "computed" and changes_images:
             rule = "features are those of the images as they are: with freeze 'backbone' and another augmentation give "
             yield {"freeze", "features", "augmentation", "transforms"}, f"{rule}features 'computed'"
         if self.head == "probe" and self.pretrained is False and self.weights is None:
-            rule = "head 'probe' is fitted to what trained weights give: give pretrained or weights"
+            rule = "head 'probe' is fitted to the features of trained weights: give pretrained or weights"
             yield {"head", "pretrained", "weights"}, rule
         if self.class_weights == self.sampling == "balanced":
             yield {"class_weights", "sampling"}, "give class_weights or sampling 'balanced', not both: each balances"
         if self.group_column and self.group_by:
-            rule = "give group_column or group_by, not both: each says which images belong together"
+            rule = "give group_column or group_by, not both: each states which images belong together"
             yield {"group_column", "group_by"}, rule
 
     @property
     def starts_from_weights(self) -> bool:
-        """Say whether training starts from weights that another training has left."""
+        """Return whether training starts from trained weights."""
         return bool(self.pretrained) or self.weights is not None
 
     @field_validator("backbone_options")
@@ -352,10 +354,15 @@ OWN_SETTINGS = {
 class SearchConfig(Settings):
     """Settings of a study."""
 
-    backbones: tuple[str, ...] = Field(("resnet18",), min_length=1, description="backbones to search among")
+    backbones: tuple[str, ...] = Field(
+        ("resnet18",),
+        min_length=1,
+        description="backbones to search among, of which the linear probes choose; 'auto': those whose pretrained "
+        "weights are on this machine",
+    )
     lr: tuple[Rate, Rate] = Field(
         (1e-4, 1.0),
-        description="lowest and highest learning rate, searched log-uniformly; from weights, where the whole network "
+        description="lowest and highest learning rate, searched log-uniformly; from weights, if the whole network "
         "trains, the default is 0.0003:0.03",
     )
     batch_sizes: tuple[Count, ...] | None = Field(
@@ -370,7 +377,7 @@ class SearchConfig(Settings):
         "Trial 0 has the value that the setting has otherwise, or the nearest",
     )
     trials: Count = Field(16, description="number of trials in the study")
-    timeout: Rate | None = Field(None, description="seconds after which the search ends with what it has")
+    timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -397,7 +404,9 @@ class SearchConfig(Settings):
     )
     cpus_per_trial: Count | None = Field(None, description="with engine ray: CPU cores of each trial; default: 1")
     workers: CountOrZero | None = Field(
-        None, description="trials at a time; default: one per GPU, or per CPU core; 0 runs them in this process"
+        None,
+        description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
+        "features; 0 runs them in this process",
     )
     trial_timeout: Rate | None = Field(
         None, description="seconds without an epoch, or without progress after the trials, that count as hung"
@@ -405,26 +414,26 @@ class SearchConfig(Settings):
     keep_models: Count = Field(1, description="how many of the best trials keep their weights")
     probe: Flag = Field(
         True,
-        description="where the search starts from weights: first fit a linear head to the frozen network's features: "
-        "it is the study's first finished model, and what the trials are held against",
+        description="if the search starts from weights: first fit a linear head to the frozen network's features, "
+        "which is the study's first finished model and a floor for the trials",
     )
     max_params: Count | None = Field(
-        None, description="of several backbones only those with at most so many parameters: 10M, 500k, or a number"
+        None, description="of several backbones only those with at most this many parameters: 10M, 500k, or a number"
     )
     max_ms: Rate | None = Field(
-        None, description="of several backbones only those that take at most so many milliseconds for one image here"
+        None, description="of several backbones only those that take at most this many milliseconds for one image here"
     )
     report: Flag = Field(True, description="write report.html into the study's folder at the end")
     refit: Flag = Field(
         False, description="at the end, train the winner's settings on training and validation images: model-refit"
     )
     ensemble: Several | None = Field(
-        None, description="at the end, average the probabilities of so many of the best trials: model-ensemble"
+        None, description="at the end, average the probabilities of this many of the best trials: model-ensemble"
     )
     average: Several | None = Field(
         None,
-        description="at the end, average the weights of up to so many of the best trials, which started from the same "
-        "pretrained weights, where the validation loss falls: model-average",
+        description="at the end, average the weights of up to this many of the best trials, all started from the same "
+        "pretrained weights, if the validation loss falls: model-average",
     )
     stop_when_flat: Flag = Field(
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
@@ -445,7 +454,7 @@ class SearchConfig(Settings):
             update["lr"] = fine_tuning if from_weights and self.freeze == "none" else from_scratch
         asked = self.model_fields_set
         settled = self.model_copy(update=update)
-        settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was
+        settled.__pydantic_fields_set__ = set(asked)  # still the fields that the user gave
         return settled
 
     @model_validator(mode="before")
@@ -468,18 +477,19 @@ class SearchConfig(Settings):
         return round(float(found[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
 
     def contradictions(self) -> Iterator[tuple[set[str], str]]:
-        """Yield the settings that do not fit together, and the rule that they break."""
+        """Yield the settings that contradict each other, and the violated rule."""
         yield from super().contradictions()
         is_from_scratch = self.pretrained is False and self.weights is None
         if (self.max_params or self.max_ms) and (is_from_scratch or not self.probe):
-            rule = (
-                "max_params and max_ms bound the choice by probes: give pretrained or weights, and leave the probe on"
-            )
+            rule = "max_params and max_ms limit the choice by probes: give pretrained or weights, and keep the probe on"
             yield {"max_params", "max_ms", "probe", "pretrained", "weights"}, rule
         if self.engine is not None and self.workers is not None and (self.engine == "inline") != (self.workers == 0):
             rule = "engine 'inline' is the same as workers 0, and runs one trial at a time: give one of the two"
             yield {"engine", "workers"}, f"{rule}, got engine {self.engine!r} and workers {self.workers}"
         yield from self._of_ray()
+        if AUTO in self.backbones and (self.pretrained is False or self.weights is not None or not self.probe):
+            rule = "backbone auto compares pretrained backbones by their probes: leave out weights and --from-scratch"
+            yield {"backbones", "pretrained", "weights", "probe"}, f"{rule}, and leave the probe on"
         if self.lr[0] > self.lr[1]:
             yield {"lr"}, f"lr must go from low to high, got {self.lr[0]:g}:{self.lr[1]:g}"
         yield from self._search_mistakes()
@@ -520,7 +530,7 @@ class SearchConfig(Settings):
 
     @property
     def models_kept(self) -> int:
-        """Return how many of the best trials keep their weights, those that are to be joined among them."""
+        """Return how many of the best trials keep their weights, including those to be combined."""
         return max(self.keep_models, self.ensemble or 1, self.average or 1)
 
     def trial(
@@ -534,7 +544,7 @@ class SearchConfig(Settings):
         head: str | None = None,
         searched: Mapping[str, Any] | None = None,
     ) -> TrainConfig:
-        """Fix the searched settings and the seed: the run that one trial is; its options come after those given."""
+        """Return the settings of one trial's run: the searched settings, its seed, and its options after given ones."""
         shared = {name: getattr(self, name) for name in Settings.model_fields}
         own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
         own |= {**({} if head is None else {"head": head}), **(searched or {})}
@@ -576,14 +586,14 @@ def _own_values(name: str, text: str) -> tuple[Any, ...] | None:
 
 
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as this version names them: earlier ones augmented every epoch, and said `auto`."""
+    """Return settings under this version's names: earlier versions augmented every epoch, and called that `auto`."""
     return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
 
 
 def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a record holds as this version names them, with what earlier versions always did.
+    """Return a record's settings under this version's names, with the fixed behaviour of earlier versions.
 
-    Before `batch_norm` was a setting the statistics were trained, on pretrained weights, too.
+    Before `batch_norm` was a setting the statistics were always trained, on pretrained weights too.
     """
     starts_trained = bool(settings.get("pretrained") or settings.get("weights"))
     earlier = {"batch_norm": "train"} if starts_trained and "batch_norm" not in settings else {}
@@ -591,7 +601,7 @@ def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings", toml: bool = False) -> C:
-    """Build settings of `kind`, or raise one ConfigError that lists every mistake, with `toml` in TOML's words."""
+    """Create settings of `kind`, or raise one ConfigError that lists every mistake, with `toml` in TOML's terms."""
     try:
         return kind(**settings)
     except ValidationError as error:
@@ -599,7 +609,7 @@ def make(kind: type[C], settings: Mapping[str, Any], *, source: str = "settings"
 
 
 def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: ValidationError, toml: bool) -> list[str]:
-    """List all mistakes; contradictions too, between settings that are right each for itself."""
+    """List all mistakes, including contradictions between settings that are valid on their own."""
     found = []
     for item in error.errors():
         field = kind.model_fields.get(str(item["loc"][0])) if item["loc"] else None

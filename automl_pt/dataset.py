@@ -1,4 +1,4 @@
-"""What a dataset is: a name and a function that gives labelled images."""
+"""The definition of a dataset: its name, and a function that returns labelled images."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Hints:
-    """What is known of a dataset's images that training should respect."""
+    """Properties of a dataset's images that training respects."""
 
     #: a mirrored image still belongs to its class (not so for digits and letters)
     horizontal_flip: bool = True
     #: a slightly shifted image still belongs to its class
     shift: bool = True
-    #: side in pixels to train at, where the user names none; None: the backbone's own
+    #: default side in pixels to train at; None: the backbone's own
     image_size: int | None = None
-    #: whether a backbone starts from its pretrained weights where the user does not say; None: unless the side above is
+    #: whether a backbone starts from its pretrained weights by default; None: unless the side above is
     #: below 64 px, for which torchvision's networks get another stem
     pretrained: bool | None = None
 
 
 class LazyImages(Sequence["NDArray[np.uint8]"]):
-    """`count` images, each made by `get(index)` when it is asked for: for sets that no memory holds.
+    """`count` images, each created by `get(index)` on access, for sets that do not fit into memory.
 
-    `get` may be called from any thread, for the same index more than once, and gives the same image each time: a uint8
-    array [H, W, 3] or [H, W]. It may raise `images.decode.UnreadableImage`.
+    `get` may be called from any thread, and repeatedly for the same index, and must return the same image each time: a
+    uint8 array [H, W, 3] or [H, W]. It may raise `images.decode.UnreadableImage`.
     """
 
     def __init__(self, count: int, get: Callable[[int], NDArray[np.uint8]]) -> None:
@@ -56,15 +56,15 @@ class LazyImages(Sequence["NDArray[np.uint8]"]):
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """N images with their labels, as a dataset gives them: nothing decoded that need not be.
+    """N images with their labels, as a dataset returns them, decoded only if necessary.
 
-    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence such as LazyImages is fine:
-    an item is asked for when it is needed, from any thread, and not kept. `labels` are integers into
-    `classes`. `splits` names each image's split, or None where the tool shall split. `names` identify images for good
-    (default: the path relative to `root`, or the index). Images of one of `groups` never end up in two splits.
-    `left_out` lists (name, reason) of files that were found and not taken.
-    `notes` are sentences the user should read: what was guessed, and how the data were understood. `content_id` is a
-    text that changes whenever any image does: with it, arrays are hashed once, and not each time a study goes on.
+    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence such as LazyImages is
+    allowed: items are accessed when needed, from any thread, and not kept. `labels` are integers into
+    `classes`. `splits` names each image's split, or None to split it automatically. `names` identify images permanently
+    (default: the path relative to `root`, or the index). Images of one of `groups` are never in two splits.
+    `left_out` lists (name, reason) of files that were found and not used.
+    `notes` are sentences for the user: what was guessed, and how the data were interpreted. `content_id` is a text that
+    changes whenever any image does: with it, arrays are hashed once, and not each time a study resumes.
     """
 
     images: Sequence[Path] | Sequence[NDArray[np.uint8]]
@@ -86,8 +86,9 @@ class LabeledImages:
 class Dataset:
     """A named source of labelled images.
 
-    `load(root)` gives the images; `root` is the folder named by `--root`, or the path given on the command line for
-    kinds of data that are found by path. `download(root)` fetches what `load` needs and is called on `--download` only.
+    `load(root)` returns the images; `root` is the folder of `--root`, or the path on the command line for
+    kinds of data that are found by path. `download(root)` fetches the files for `load`, and is called on `--download`
+    only.
     """
 
     name: str

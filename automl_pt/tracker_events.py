@@ -1,4 +1,4 @@
-"""What a tracker is told: one frozen value for each of its hooks, of plain Python values alone."""
+"""The events that a tracker receives: one frozen value per hook, of plain Python values."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run begins or goes on. Every command that works on a run tells this once of it, before its first epoch."""
+    """A run starts or resumes. Every command that works on a run reports this once, before its first epoch."""
 
     run: TrackedRun
     #: all settings of the run by name: numbers, texts, booleans, None, lists of those
     settings: Mapping[str, Any]
-    #: epochs that were done before; they are not told again
+    #: epochs of earlier commands, which are not reported again
     epochs_done: int = 0
 
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """An epoch is done, and what it gave is on disk."""
+    """An epoch is finished, and its results are on disk."""
 
     run: TrackedRun
     #: counted from 1
@@ -49,12 +49,12 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The command is done with a run; `reason` says whether the run has ended or waits to be gone on with."""
+    """The command has finished with a run; `reason` states whether the run has ended or can be resumed."""
 
     run: TrackedRun
-    #: `completed`, `patience`, `diverged`, `pruned`, `failed: ...`; or `interrupted`, `paused`: it may go on
+    #: `completed`, `patience`, `diverged`, `pruned`, `failed: ...`; or `interrupted`, `paused`: it can be resumed
     reason: str
-    #: epochs done in all
+    #: finished epochs in all
     epochs: int
     #: figures of the best epoch that was told, by the objective; empty where none was
     best: Mapping[str, float] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """A trial of a study has ended for good; the same trial's RunFinished was told just before."""
+    """A trial of a study has ended finally; its RunFinished was reported just before."""
 
     run: TrackedRun
     #: the searched settings
@@ -70,7 +70,7 @@ class TrialFinished:
     #: COMPLETE, PRUNED or FAIL
     state: str
     reason: str
-    #: validation loss of the weights it kept; None where it kept none
+    #: validation loss of the weights it kept; None if it kept none
     value: float | None
     epochs: int
     seconds: float
@@ -78,12 +78,12 @@ class TrialFinished:
 
 @dataclass(frozen=True)
 class StudyFinished:
-    """The search command is at its end. A study that is searched further later tells this again."""
+    """The search command has ended. A study that is resumed later reports this again."""
 
     study: str
     #: absolute path of the study's folder
     directory: str
-    #: number of the best trial, its searched settings and its validation loss; None and empty where there is none
+    #: number of the best trial, its searched settings and its validation loss; None and empty if there is none
     best_trial: int | None
     params: Mapping[str, Any]
     value: float | None
@@ -93,5 +93,5 @@ class StudyFinished:
     #: `trials`, `timeout`, `flat` or `interrupted`
     stopped: str
     seconds: float
-    #: figures of the test split, where there is one
+    #: figures of the test split, if there is one
     test: Mapping[str, float] = field(default_factory=dict)

@@ -106,7 +106,7 @@ def no_space(folder: Path) -> None:
         try:
             save(folder, 2)
         except OutputError as error:
-            os._exit(7 if error.rule == "the output must be writable" else 8)
+            os._exit(7 if error.rule == "the output cannot be written" else 8)
 
     save(folder, 1)
     _, status = os.waitpid(in_child(refused), 0)

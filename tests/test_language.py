@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: what is held to it: folders and files, from the root of the repository
-COVERED = ("docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+COVERED = ("docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "automl_pt")
+#: parts of the package that are not rewritten yet
+NOT_YET = ("automl_pt/cli/", "automl_pt/reporting/", "automl_pt/check/page.py")
 SUFFIXES = {".md", ".py", ".svg"}
 #: made from the package, whose own words are held to the table where they are written
 GENERATED = {"commands.md", "settings.md", "errors.md", "hooks.md", "plugin-values.md"}
@@ -75,6 +77,56 @@ PHRASES = {
     "in vain": "without effect",
     "begin anew": "start from the beginning",
     "made anew": "made again",
+    "goes on from": "resumes from",
+    "go on from": "resume from",
+    "it goes on": "it continues",
+    "going on": "continuing",
+    "may go on": "may continue",
+    "go on to": "continue to",
+    "begun anew": "started again",
+    "be told": "receive",
+    "told nothing": "not called",
+    "what was said": "what was reported",
+    "and said": "with a note",
+    "nobody": "no process, no user; or state what happens",
+    "somebody": "name the actor",
+    "everybody": "all",
+    "anyone else": "name the actor",
+    "has begun": "has started",
+    "had begun": "had started",
+    "was begun": "was started",
+    "put back": "restored",
+    "puts back": "restores",
+    "puts aside": "renames",
+    "of its own making": "its own",
+    "to be there": "to exist",
+    "are there now": "exist now",
+    "in the way of": "conflicts with",
+    "stands in the way": "blocks, conflicts",
+    "taken for": "counts as",
+    "takes for": "considers",
+    "as it is asked": "as requested",
+    "as asked": "as requested",
+    "is asked for": "is requested",
+    "was asked for": "was requested",
+    "none of ours": "not ours",
+    "is no number": "is not a number",
+    "must be readable": "name the fault: is not readable",
+    "must be intact": "name the fault: is damaged",
+    "must be whole": "name the fault: is incomplete",
+    "tell of": "report",
+    "telling of": "reporting",
+    "what it gave": "its result",
+    "what a search gave": "the result of a search",
+    "before its time": "early",
+    "all the same": "anyway",
+    "for good": "finally, permanently",
+    "in words that help": "explained",
+    "as good as": "equivalent to",
+    "out of competition": "not competing",
+    "nothing shall": "state what happens, in the present tense",
+    "shall say": "says",
+    "shall search": "searches",
 }
 #: metaphors of earlier versions -> the field's words; word forms are found, too
 METAPHORS = {
@@ -106,6 +158,9 @@ ALLOWED = (
     r"`[^`\n]*`",
     r"greedy recipe",
     r"room for",
+    r"fenced? (?:blocks?|the lines)",
+    r"NOBODY",
+    r"\{[^{}\n]*\}",
 )
 
 
@@ -114,8 +169,11 @@ def texts() -> dict[str, str]:
     for name in COVERED:
         place = ROOT / name
         for path in [place] if place.is_file() else sorted(place.rglob("*")):
+            relative = str(path.relative_to(ROOT))
+            if relative.startswith(NOT_YET):
+                continue
             if path.suffix in SUFFIXES and path.name not in GENERATED and "hooks" not in path.parts:
-                found[str(path.relative_to(ROOT))] = path.read_text()
+                found[relative] = path.read_text()
     return found
 
 

@@ -1,11 +1,11 @@
-"""The subject of a real study: image classifiers, trained by `run`, judged on validation and test images."""
+"""The objective of a real study: image classifiers, trained by `run` and evaluated on validation and test images."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from automl_pt.core.errors import PluginError, StudyError
 from automl_pt.data.manifest import require_asked
 from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
+from automl_pt.model.labelled import Scored
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
@@ -43,9 +44,9 @@ from automl_pt.training.evaluation import require_value
 def prepare_search_data(
     config: SearchConfig, manifest: Path, plugins: Plugins | None, *, progress: OnProgress | None = None
 ) -> SearchData:
-    """Freeze or reload the split; its images are decoded with the proof, once, before any worker asks for them.
+    """Freeze or reload the split; `prove` also decodes the images once, before any worker needs them.
 
-    `progress(stage, done, total)` is called as that goes on, and may raise to end it.
+    `progress(stage, done, total)` is called meanwhile, and may raise to stop.
     """
     plugins = plugins or load_plugins(config.plugins)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
@@ -88,7 +89,7 @@ def _size(config: SearchConfig, backbone: Backbone, data: Data) -> int:
 
 
 def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
-    """Yield what each backbone starts from, then bring their pretrained weights here; nothing is made before that."""
+    """Yield what each backbone starts from, then fetch its pretrained weights; nothing is created before that."""
     plugins = plugins or load_plugins(config.plugins)
     names = tuple(dict.fromkeys(config.backbones))
     found = [choose_start(config, plugins.backbone(name, config.backbone_options), plugins) for name in names]
@@ -98,14 +99,14 @@ def starts(config: SearchConfig, plugins: Plugins | None) -> Iterator[Start]:
 
 
 def in_time(config: SearchConfig, since: float, progress: OnProgress | None = None) -> Objective:
-    """Return image classifiers, the reading of whose images ends with StudyError when the search's time is up."""
+    """Return image classifiers; reading their images raises StudyError when the search's time is over."""
 
     def show(what: str, done: int, total: int) -> None:
         if progress is not None:
             progress(what, done, total)
         if config.timeout is not None and time.monotonic() - since > config.timeout:
             raise StudyError(
-                "no model: the time was up while images were still being read",
+                "no model: the time limit was reached while images were still being read",
                 given=f"--timeout {config.timeout:g}, {what}: {done} of {total}",
                 remedy="search again with a larger --timeout, or without one",
             )
@@ -121,9 +122,9 @@ def _prove(
     engine: Engine,
     unwanted: Callable[[], bool],
 ) -> Proof:
-    """Try each network once where trials run, then decode the images: absent weights or a wrong size fail here.
+    """Try each network once where trials run, then decode the images, so that missing weights or a wrong size fail now.
 
-    A plugin's fault ends the search where no other backbone is left; else its trials fail, and it is said.
+    A plugin's fault ends the search if no other backbone remains; otherwise its trials will fail, and a note says so.
     """
     steps, faults, classes = list[StepMemory](), list[PluginError](), len(data.manifest.classes)
     notes: list[str] = []
@@ -138,7 +139,8 @@ def _prove(
             continue
         if found is not None:
             notes += found["notes"]
-            steps.append(StepMemory(found["fixed"], found["per_image"]))
+            if found["fixed"]:
+                steps.append(StepMemory(found["fixed"], found["per_image"]))
         for split in ("train", "val"):
             data.pixels(split, size)
     if faults and len(faults) == len(nets):
@@ -163,17 +165,33 @@ def compare(
     plugins: Plugins | None,
     caller: Caller,
 ) -> ModelComparison | None:
-    """Compare two trials' kept weights, image by image, on the validation split."""
+    """Compare the saved weights of two trials, image by image, on the validation split."""
     evaluator = ModelEvaluator.of(config, directory, plugins, caller)
     scored = [
         evaluator.score(evaluator.load(directory / "trials" / str(record.number))) for record in (best, runner_up)
     ]
     first, second = (losses_of(one.logits, one.labels) for one in scored)
-    return paired(best.number, runner_up.number, first, second)
+    found = asdict(paired(best.number, runner_up.number, first, second))
+    return ModelComparison.from_dict({**found, **accuracies(*scored)})
+
+
+def accuracies(best: Scored, runner_up: Scored) -> dict[str, float]:
+    """Return a comparison's accuracies, and, where they order the two otherwise than the losses, its scaled losses."""
+    found = {
+        name: float((one.logits.argmax(axis=1) == one.labels).mean())
+        for name, one in (("best_accuracy", best), ("runner_up_accuracy", runner_up))
+    }
+    if found["runner_up_accuracy"] > found["best_accuracy"]:
+        from automl_pt.model.temperature import fit  # imports SciPy
+
+        for name, one in (("best_scaled_loss", best), ("runner_up_scaled_loss", runner_up)):
+            scaled = one.logits / np.float32(fit(one.logits, one.labels))
+            found[name] = float(losses_of(scaled, one.labels).mean())
+    return found
 
 
 def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArray[np.float64]) -> ModelComparison:
-    """Say whether the mean of `second - first`, float64[N] losses of the same images, is more than their noise."""
+    """Return whether the mean of `second - first`, float64[N] losses of the same images, exceeds its noise."""
     difference = second - first
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
     mean = float(difference.mean())
@@ -183,20 +201,20 @@ def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArra
 def test(
     config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, caller: Caller
 ) -> dict[str, float] | None:
-    """Measure the finished model on the test split; None where there is none."""
+    """Evaluate the finished model on the test split; None if there is none."""
     evaluator = ModelEvaluator.of(config, manifest.parent, plugins, caller)
     return evaluator.test(evaluator.load(model)) if evaluator.has_test else None
 
 
 def report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:
-    """Write report.html into the folder of a study whose search has ended here."""
+    """Write report.html into the folder of a study whose search has ended in this process."""
     from automl_pt.reporting.sections.write import write_report
 
     return write_report(config, directory, plugins, caller)
 
 
 def makers() -> dict[str, MakeExtra]:
-    """Return what makes more of ended trials than the best one's model."""
+    """Return the functions that make the extras: a refit, an ensemble, an average."""
     from automl_pt.study.extras.ensemble import make_ensemble
     from automl_pt.study.extras.refit import make_refit
     from automl_pt.study.extras.weight_average import make_average

@@ -1,7 +1,7 @@
 """A search, from a dataset's name to one finished model.
 
-`steps` is the whole of it: open the study, run its trials, tell what happens. It can be killed at any moment; the same
-call goes on.
+`steps` does all of it: open the study, run its trials, report events. It can be killed at any moment; the same call
+resumes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.published import lr_ranges, with_published
 from automl_pt.runs.tracking import Trackers
+from automl_pt.study.auto_backbones import with_backbones
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
 from automl_pt.study.objective import Objective
 from automl_pt.study.records import StudyResult
@@ -43,13 +44,13 @@ def search(
     on_event: Callable[[Event], None] | None = None,
     **settings: Any,
 ) -> StudyResult:
-    """Search learning rate and batch size on `dataset`; return what was found, the finished model's folder with it.
+    """Search learning rate and batch size on `dataset`; return the result, with the finished model's folder.
 
     `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call goes on with it. `plugins` are plugin files, as `--plugin` takes them, or what
-    `load_plugins` returned; those registered by hand are known to this process only, so trials then run in it. Raises
-    the errors of `automl_pt.core.errors`; StudyError when every trial has failed. Where the time was up, or all trials
-    diverged, before any trial kept weights, the result's `model` and `best` are None.
+    `studies/NAME`, and the same call resumes it. `plugins` are plugin files, as for `--plugin`, or the result of
+    `load_plugins`; plugins registered by hand exist in this process only, so trials then run in it. Raises
+    the errors of `automl_pt.core.errors`; StudyError if every trial has failed. If no trial kept weights, because the
+    time was over or all diverged, the result's `model` and `best` are None.
     """
     registered, files = given_plugins(plugins)
     config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
@@ -74,15 +75,15 @@ def run_search(
 
 
 def study_name(config: SearchConfig) -> str:
-    """Return the study's name: the one given, or one made of the dataset's, safe as a folder's name.
+    """Return the study's name: the given one, or one made from the dataset's that is safe as a folder's name.
 
-    Where characters have to be replaced or cut off, a few digits of the whole name's hash are added, so that data sets
-    whose names differ in these alone, or are written in another script, get studies of their own.
+    If characters are replaced or cut off, digits of the whole name's hash are appended, so that datasets whose names
+    differ only in these characters get different studies.
     """
     if config.name is not None:
         return config.name
     name = unicodedata.normalize("NFC", Path(os.path.abspath(config.dataset)).name)
-    if not name:  # of the root folder, which has none
+    if not name:  # the root folder has no name
         return "study"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
     if plain == name and len(plain) <= LONGEST_NAME and plain[0].isalnum():
@@ -102,15 +103,18 @@ def steps(
 ) -> Iterator[Event]:
     """Run the study in `directory`, yielding events; the last is Finished, which holds the result.
 
-    `stop` is asked often; once it returns a signal's number all trials save and the search ends. Leaving the iterator
-    does the same. The time counts from `since`, a moment of `time.monotonic`, or from now. Raises StudyError when the
-    study there was made with other data or settings.
+    `stop` is called often; once it returns a signal's number all trials save and the search ends. Closing the iterator
+    does the same. Time counts from `since`, a value of `time.monotonic`, or from now. Raises StudyError if the
+    study exists with other data or settings.
     """
     since = time.monotonic() if since is None else since
     objective = objective or _images(config, since)
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     plugins = plugins if plugins is not None else load_plugins(config.plugins)
+    config, chosen = with_backbones(config, Path(directory), plugins)
+    if chosen is not None:
+        yield Notice(chosen)
     trackers = _trackers(config, plugins, notices)
     require_executor(config, plugins)
     directory = Path(directory).absolute()
@@ -138,7 +142,7 @@ def _settled(config: SearchConfig, plugins: Plugins | None) -> tuple[SearchConfi
 def _started(
     config: SearchConfig, ranges: Ranges | None, notes: Sequence[str], objective: Objective, plugins: Plugins | None
 ) -> Generator[Event, None, SearchConfig]:
-    """Tell what each backbone starts from, and fetch its weights; return the settings that fit the start."""
+    """Report what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()
     for start in objective.starts(config, plugins) if objective.starts is not None else ():
         size = start.parameters
@@ -168,14 +172,14 @@ def _events(study: OpenStudy, stop: Callable[[], int | None]) -> Iterator[Event]
 
 
 def _trackers(config: SearchConfig, plugins: Plugins | None, notices: list[str]) -> Trackers | None:
-    """Look the trackers up, before anything is done; no search asks for any unless told to."""
+    """Look the trackers up before any other work; by default there are none."""
     if not config.trackers:
         return None
     return Trackers(plugins or load_plugins(config.plugins), config.trackers, report=notices.append)
 
 
 def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchConfig:
-    """Let worker processes load the plugin files that this process was given."""
+    """Add the plugin files of this process to the settings, so that worker processes load them."""
     files = plugins.files if plugins is not None else ()
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 

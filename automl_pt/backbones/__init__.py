@@ -1,1 +1,1 @@
-"""From a registered backbone to a network: built, its weights loaded, its parameters grouped."""
+"""Turns a registered backbone into a network: built, its weights loaded, its parameters grouped."""

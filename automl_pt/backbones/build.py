@@ -1,4 +1,4 @@
-"""From a backbone to a model: seeded, fitted to classes and image size, and proved to run."""
+"""Builds a model from a backbone: seeded, adapted to classes and image size, and tested on an image."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def build_model(
     prove: bool = True,
     tell: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
-    """Return `backbone` with a head for `num_classes`, in train mode, its random numbers from `seed` (any integer).
+    """Return `backbone` with a head for `num_classes`, in train mode, initialised from `seed` (any integer).
 
-    A new head on pretrained weights starts at zero (see `zero_head`). `tell` is told how the file of `weights` was
-    read. The global random states are left where building ended. Without `prove` no image is passed through: the
-    caller knows that it fits. Raises WeightsError when `pretrained` or `weights` cannot be honoured, ConfigError for an
-    image size the network cannot take, PluginError for a builder that fails.
+    A new head on pretrained weights starts at zero (see `zero_head`). `tell` receives notes on how the file of
+    `weights` was read. The global random states are not restored. Without `prove` no image is passed through, because
+    the caller knows that the network fits. Raises WeightsError if `pretrained` or `weights` cannot be used, ConfigError
+    for an image size that the network does not take, PluginError for a builder that fails.
     """
     _check(backbone, image_size, pretrained)
     seed_all(derive_seed(seed, "model"))
@@ -60,23 +60,23 @@ def build_model(
         zero_head(model, backbone, num_classes)
     if prove:
         _prove(model, backbone, num_classes, image_size)
-    model.train()  # what it returns is the plugin's to choose
+    model.train()  # the plugin may return it in either mode
     return model
 
 
 def assemble(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module:
-    """Return `backbone` with a head for `num_classes`, its numbers as they come; raise as `build_model`."""
+    """Return `backbone` with a head for `num_classes`, from the current random state; raise as `build_model`."""
     _check(backbone, image_size, False)
     return _adapted(_built(backbone, num_classes, image_size, False), backbone, image_size)
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
-    """Return the names of the head's parameters; raise PluginError when there are none."""
+    """Return the names of the head's parameters; raise PluginError if there are none."""
     modules = head_modules(model, backbone)
     names = {name for name, _ in model.named_parameters() if in_modules(name, modules)}
     if not names:
         raise PluginError(
-            "a backbone's head must be known",
+            "the head of this backbone is unknown",
             given=f"{backbone.name}: {', '.join(modules) or 'no linear layer'} has no parameters",
             remedy="name the head's module in Backbone(head=...)",
         )
@@ -84,11 +84,11 @@ def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
 
 
 def zero_head(model: nn.Module, backbone: Backbone, num_classes: int) -> None:
-    """Set to zero what computes the logits in each of the head's modules: its last layer with an output for each class.
+    """Set the layers that compute the logits to zero: the last layer of each head module with one output per class.
 
-    The first loss is then ln(num_classes), and the first gradients of the pretrained weights are those of a head that
-    has begun to learn, not of random numbers. A head whose last layer is no linear layer or 1x1 convolution stays as
-    the backbone made it.
+    The first loss is then ln(num_classes), and the first gradients of the pretrained weights come from a head that
+    already learns, not from random numbers. A head whose last layer is neither linear nor a 1x1 convolution stays
+    unchanged.
     """
     named = dict(model.named_modules())
     with torch.no_grad():
@@ -100,12 +100,12 @@ def zero_head(model: nn.Module, backbone: Backbone, num_classes: int) -> None:
 
 def _gives_logits(layer: nn.Module, num_classes: int) -> bool:
     is_linear = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
-    weight = layer._parameters.get("weight") if is_linear else None  # absent where it is computed from others
+    weight = layer._parameters.get("weight") if is_linear else None  # None if it is computed from other parameters
     return weight is not None and len(weight) == num_classes
 
 
 def head_modules(model: nn.Module, backbone: Backbone) -> tuple[str, ...]:
-    """Return the names of the modules that make up the head: as told by the backbone, else the last linear layer."""
+    """Return the names of the head's modules: those given by the backbone, else the last linear layer."""
     if backbone.head is not None:
         return (backbone.head,) if isinstance(backbone.head, str) else backbone.head
     return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
@@ -118,9 +118,9 @@ def _check(backbone: Backbone, image_size: int, pretrained: bool) -> None:
         )
     if pretrained and not backbone.has_pretrained:
         raise WeightsError(
-            "pretrained weights must exist",
-            given=f"{backbone.name} offers none",
-            remedy="leave pretrained out, give a file with --weights, or pick another of `automl-pt backbones`",
+            "this backbone has no pretrained weights",
+            given=f"{backbone.name}",
+            remedy="remove the option pretrained, give a file with --weights, or choose another backbone",
         )
 
 
@@ -139,7 +139,7 @@ def _load(
     weights: Path | GivenWeights,
     tell: Callable[[str], None],
 ) -> nn.Module:
-    """Load `weights` into the network and adapt it; a head that they do not hold starts at zero."""
+    """Load `weights` into the network and adapt it; a head that is not in them starts at zero."""
 
     def convert(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         if backbone.convert_weights is None:
@@ -159,9 +159,9 @@ def _load(
 def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:
     size = {SIZE: image_size} if takes_image_size(backbone) else {}
     with plugins_fault(
-        "a backbone's build(num_classes, pretrained) must return a model",
+        "a backbone's build(num_classes, pretrained) did not return a model",
         whose=backbone.name,
-        remedy="correct the backbone, or pick another one",
+        remedy="correct the backbone, or choose another one",
     ):
         model = backbone.build(num_classes, pretrained, **size)
     return _a_network(model, backbone, "build(num_classes, pretrained)")
@@ -170,7 +170,7 @@ def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bo
 def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise PluginError(
-            f"a backbone's {hook} must return a torch.nn.Module",
+            f"a backbone's {hook} did not return a torch.nn.Module",
             given=f"{backbone.name}: {type(model).__name__}",
             remedy="return the network itself",
         )
@@ -178,12 +178,12 @@ def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
 
 
 def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
-    """Pass one black image through, in eval mode and without random numbers: a misfit shows now, not in epoch 1."""
+    """Pass one black image through, in eval mode and without random numbers, so that a misfit fails before epoch 1."""
     image = torch.zeros(1, 3, image_size, image_size)
-    model.eval()  # what it returns is the plugin's to choose
+    model.eval()  # the plugin may return it in either mode
     try:
         with torch.no_grad():
-            output = model(image.contiguous(memory_format=torch.channels_last))  # as a run lays out its own
+            output = model(image.contiguous(memory_format=torch.channels_last))  # the layout of a run
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
@@ -195,17 +195,17 @@ def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: i
 
 
 def _failed(model: nn.Module, backbone: Backbone, image: torch.Tensor, error: BaseException) -> AutomlError:
-    """Say why a network fails on an image: because of its memory layout, or its size, or for its own sake."""
+    """Explain why a network fails on an image: its memory layout, its size, or its own fault."""
     if _takes(model, image):
         return PluginError(
-            "a backbone's model must take images in channels_last memory",
+            "a backbone's model does not take images in channels_last memory",
             given=f"{backbone.name}: {described(error)}",
-            remedy="use reshape() or flatten() in its forward(), where it says view()",
+            remedy="use reshape() or flatten() in its forward(), in place of view()",
         )
     if image.shape[-1] != backbone.image_size and _takes_its_own_size(backbone):
         return ConfigError(
             [
-                f"image_size: {backbone.name} must accept images of {image.shape[-1]} px; it is made for "
+                f"image_size: {backbone.name} does not take images of {image.shape[-1]} px; it is made for "
                 f"{backbone.image_size} and failed with {described(error)}"
             ]
         )
@@ -213,9 +213,9 @@ def _failed(model: nn.Module, backbone: Backbone, image: torch.Tensor, error: Ba
 
 
 def _takes_its_own_size(backbone: Backbone) -> bool:
-    """Say whether the network, built for the size it is made for, takes an image of it: else the size is not to blame.
+    """Return whether the network, built for its own size, takes such an image; if not, the size is not the cause.
 
-    Random numbers may go on from where they are: an error follows.
+    Random numbers are drawn, which is harmless because an error follows.
     """
     size = backbone.image_size
     try:
@@ -230,6 +230,6 @@ def _takes(model: nn.Module, image: torch.Tensor) -> bool:
     try:
         with torch.no_grad():
             model(image)
-    except (Exception, SystemExit):  # whatever it was, the caller reports the first error
+    except (Exception, SystemExit):  # the caller reports the first error
         return False
     return True

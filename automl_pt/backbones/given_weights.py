@@ -1,4 +1,4 @@
-"""Loads weights that somebody gave into a network, in the first way of reading them that fits."""
+"""Loads weights from a user's file into a network, in the first way of reading them that fits."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def load_given(
 ) -> tuple[nn.Module, bool, list[str]]:
     """Load weights into `model`, before or after it is adapted to the image size.
 
-    Return the model, whether the weights held its head, and what to say.
+    Return the model, whether the weights contain its head, and notes.
 
-    Published weights want the network as it was published, those of a model trained at this size the adapted one.
-    Raises WeightsError, naming the nearest way of reading them, where none fits.
+    Published weights fit the network as published; those of a model trained at this size fit the adapted one.
+    Raises WeightsError, naming the nearest way of reading them, if none fits.
     """
     given = given if isinstance(given, GivenWeights) else GivenWeights(given, read_content(given))
     ways = list(readings(given.content))
@@ -38,8 +38,8 @@ def load_given(
         raise _no_tensors(given)
     published, nearest = _first_fit(model, ways, heads, convert)
     if published is not None:
-        has_head, said = _load(model, published, heads, convert, given)
-        return adapt(model), has_head, said
+        has_head, notes = _load(model, published, heads, convert, given)
+        return adapt(model), has_head, notes
     adapted = adapt(model)
     trained, other = _first_fit(adapted, ways, heads, convert)
     if trained is None:
@@ -51,7 +51,7 @@ def load_given(
 def _first_fit(
     model: nn.Module, ways: Sequence[Reading], heads: Sequence[str], convert: Convert | None
 ) -> tuple[Reading | None, tuple[str, list[str]]]:
-    """Return the first reading that fits, else None; and the nearest one's way with what keeps it from fitting."""
+    """Return the first reading that fits, or None; and the description of the nearest one with its misfits."""
     found: list[tuple[str, list[str]]] = []
     for reading in ways:
         tensors = _converted(model, reading.tensors, convert)
@@ -72,9 +72,9 @@ def _load(
     tensors = _converted(model, reading.tensors, convert)
     has_head = load_tensors(model, tensors, heads)
     renamed = len(tensors.keys() - reading.tensors.keys())
-    said = [*reading.said(), *([f"{renamed} names are translated to this network's"] if renamed else [])]
-    said += _of_the_head(model, tensors, heads, has_head=has_head)
-    return has_head, [f"weights of {printable(given.source)}: {text}" for text in said]
+    notes = [*reading.said(), *([f"{renamed} names are translated to this network's"] if renamed else [])]
+    notes += _of_the_head(model, tensors, heads, has_head=has_head)
+    return has_head, [f"weights of {printable(given.source)}: {text}" for text in notes]
 
 
 def _of_the_head(
@@ -83,10 +83,10 @@ def _of_the_head(
     wanted = {name: tensor for name, tensor in model.state_dict().items() if in_modules(name, heads)}
     if has_head:
         if wanted:
-            yield "the head is taken, too, for it has the same number of classes"
+            yield "the head is loaded too, because it has the same number of classes"
         return
     shapes = [
-        f"{name} is {list(tensors[name].shape)} and not {list(tensor.shape)}"
+        f"{name} is {list(tensors[name].shape)}, not {list(tensor.shape)}"
         for name, tensor in wanted.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
@@ -95,7 +95,7 @@ def _of_the_head(
 
 def _no_tensors(given: GivenWeights) -> WeightsError:
     return WeightsError(
-        "a file of weights holds no tensors by name",
+        "the file of weights holds no tensors by name",
         given=f"{printable(given.source)}: its entries are {few(given.content)}",
-        remedy="save `model.state_dict()` where the model came from, and give that file",
+        remedy="save `model.state_dict()` in the original program, and give that file",
     )

@@ -1,4 +1,4 @@
-"""A backbone's own options: arguments of its `build` besides the two that all have, given as NAME=VALUE."""
+"""A backbone's own options, given as NAME=VALUE: arguments of its `build` besides the two standard ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = "image_size"
 
 
 def parse(text: str) -> tuple[str, Any]:
-    """Return an option's name and value: a number, true, false or null as JSON writes them, else the text itself."""
+    """Return an option's name and value: a JSON number, true, false or null, else the text itself."""
     name, _, value = text.partition("=")
     try:
         return name, parse_json(value, not_finite=True)
@@ -28,16 +28,16 @@ def parse(text: str) -> tuple[str, Any]:
 
 
 def told(name: str, value: Any) -> str:
-    """Write an option so that `parse` gives back the same value, bit for bit."""
+    """Return the text of an option from which `parse` returns exactly the same value."""
     text = json.dumps(value)
     return f"{name}={value if isinstance(value, str) and parse(f'{name}={value}')[1] == value else text}"
 
 
 def defaults(backbone: Backbone) -> dict[str, Any]:
-    """Return the options that `build` has, with their defaults."""
+    """Return the options of `build` with their defaults."""
     try:
         parameters = list(inspect.signature(backbone.build).parameters.values())[2:]
-    except (TypeError, ValueError):  # a builder in C, or one that hides its arguments
+    except (TypeError, ValueError):  # a builder in C, or one with hidden arguments
         return {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     empty = inspect.Parameter.empty
@@ -45,7 +45,7 @@ def defaults(backbone: Backbone) -> dict[str, Any]:
 
 
 def takes_image_size(backbone: Backbone) -> bool:
-    """Say whether `build` has an argument `image_size`: then it is given the side of the images."""
+    """Return whether `build` has an argument `image_size`, which then receives the side of the images."""
     try:
         return SIZE in inspect.signature(backbone.build).parameters
     except (TypeError, ValueError):
@@ -53,14 +53,14 @@ def takes_image_size(backbone: Backbone) -> bool:
 
 
 def with_options(backbone: Backbone, options: Sequence[str]) -> Backbone:
-    """Return the backbone with `options` (NAME=VALUE) given to its `build`; raise ConfigError for one it has not."""
+    """Return the backbone with `options` (NAME=VALUE) passed to its `build`; raise ConfigError for an unknown one."""
     if not options:
         return backbone
     values, known = dict(map(parse, options)), defaults(backbone)
     mistakes = [_unknown(backbone, name, known) for name in values if name not in known]
     if mistakes:
         raise ConfigError(mistakes)
-    # the lines that build it without this package know nothing of options
+    # the recipe that builds it without this package does not know the options
     return replace(backbone, build=partial(backbone.build, **values), recipe=None)
 
 

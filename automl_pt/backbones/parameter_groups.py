@@ -1,4 +1,4 @@
-"""A model's parameters in groups from the input to the head: for freezing, and rates that fall towards the input."""
+"""A model's parameters in groups from the input to the head, for freezing and layer-wise learning rates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from automl_pt.plugins.faults import plugins_fault
 
 
 def parameter_groups(model: nn.Module, backbone: Backbone) -> list[list[str]]:
-    """Return the names of all parameters in groups, from the input to the head, which is the last group.
+    """Return the names of all parameters in groups from the input to the head, which is the last group.
 
-    Parameters of no module in a group, such as a class token, belong to the first. Raises PluginError where
+    Parameters outside all groups, such as a class token, belong to the first. Raises PluginError if
     `Backbone(param_groups=...)` names a module that the model does not have.
     """
     told = _told(model, backbone) if backbone.param_groups is not None else _children(model)
@@ -29,7 +29,7 @@ def parameter_groups(model: nn.Module, backbone: Backbone) -> list[list[str]]:
 
 
 def freeze(model: nn.Module, backbone: Backbone, groups: int) -> None:
-    """Let the first `groups` groups not train; raise ConfigError when none would be left."""
+    """Freeze the first `groups` groups; raise ConfigError if none would remain trainable."""
     found = parameter_groups(model, backbone)
     if groups >= len(found):
         raise ConfigError([f"freeze_groups: {backbone.name} has {len(found)} groups; at most {len(found) - 1} freeze"])
@@ -40,9 +40,9 @@ def freeze(model: nn.Module, backbone: Backbone, groups: int) -> None:
 
 
 def lr_scales(model: nn.Module, backbone: Backbone, decay: float, head_factor: float = 1.0) -> dict[str, float]:
-    """Return the factor on each parameter's learning rate: `head_factor` in the head, which `decay` leaves alone.
+    """Return the factor on each parameter's learning rate: `head_factor` in the head, which `decay` does not affect.
 
-    The group before the head has the factor `decay`, each group before that `decay` times less.
+    The group before the head has the factor `decay`, and each group before that another factor of `decay`.
     """
     found = parameter_groups(model, backbone)
     scales = {name: decay ** (len(found) - 1 - place) for place, group in enumerate(found) for name in group}
@@ -61,7 +61,7 @@ def _told(model: nn.Module, backbone: Backbone) -> Sequence[Sequence[str]]:
     unknown = sorted({name for group in groups for name in group} - known)
     if unknown or not groups:
         raise PluginError(
-            "a backbone's parameter groups name modules of its model",
+            "a backbone's parameter groups name modules that its model does not have",
             given=f"{backbone.name}: {', '.join(unknown[:5]) or 'no group'}",
             remedy="name them in Backbone(param_groups=...) as model.named_modules() does",
         )

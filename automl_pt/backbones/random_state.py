@@ -1,7 +1,7 @@
-"""The random numbers of a process: PyTorch's, NumPy's and Python's own, which a network may draw from.
+"""The random states of a process that a network may draw from: PyTorch's, NumPy's and Python's.
 
-All three are seeded together, kept in checkpoints, and put back after what must leave no trace. Generators that a
-plugin makes for itself, as `numpy.random.default_rng()`, are its own to seed.
+All three are seeded together, stored in checkpoints, and restored after steps that must have no side effect. A plugin
+seeds its own generators, such as `numpy.random.default_rng()`, itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def seed_all(seed: int) -> None:
-    """Seed the global random numbers of PyTorch, NumPy and Python with a number in [0, 2**63)."""
+    """Seed the global random states of PyTorch, NumPy and Python with a number in [0, 2**63)."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -24,7 +24,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def kept_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Put back, after the block, the global random numbers on the CPU, and on those of `devices` that are GPUs."""
+    """Restore the global random states on the CPU, and on the GPUs among `devices`, after the block."""
     numbers = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
@@ -35,15 +35,15 @@ def kept_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
 
 
 def other_states() -> Tensor:
-    """Return NumPy's and Python's random states as float64[1, N], which holds their 32-bit numbers exactly."""
+    """Return NumPy's and Python's random states as float64[1, N], which represents their 32-bit numbers exactly."""
     _, keys, position, has_gauss, gauss = np.random.get_state()
-    _, words, held = random.getstate()
-    numbers = [*keys, position, has_gauss, gauss, *words, held is not None, held or 0.0]
+    _, words, next_gauss = random.getstate()
+    numbers = [*keys, position, has_gauss, gauss, *words, next_gauss is not None, next_gauss or 0.0]
     return torch.tensor([[float(number) for number in numbers]], dtype=torch.float64)
 
 
 def set_other_states(state: Tensor) -> None:
-    """Go back to what `other_states` returned, as float64[N]."""
+    """Restore the states that `other_states` returned, as float64[N]."""
     numbers = state.tolist()
     keys, (position, has_gauss, gauss), words = numbers[:624], numbers[624:627], numbers[627:-2]
     np.random.set_state(("MT19937", np.array(keys, np.uint32), int(position), int(has_gauss), gauss))

@@ -1,8 +1,8 @@
-"""Weights as people have them: the ways to read what a file holds as the tensors of one network.
+"""The ways to read a file of weights as the tensors of one network.
 
 A training program saves its state dict in an entry beside its epoch and optimiser. DataParallel puts `module.` before
-every name, torch.compile `_orig_mod.`, and a Lightning module the name of its attribute. Each way reads one entry and
-takes off one prefix. Whoever knows the network takes the first way that fits, and says what was taken off.
+every name, torch.compile `_orig_mod.`, and a Lightning module the name of its attribute. Each reading uses one entry
+and removes one prefix. The caller, who knows the network, uses the first that fits, and reports what was removed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from automl_pt.core.text import counted, few
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: entries by what they usually hold, an average of the weights first, as timm prefers it; then any other entry
+#: usual entries in order of preference, with averaged weights first as in timm; then any other entry
 _ENTRIES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher"),
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "student"),
 )
-#: a checkpoint's entry may hold the state of a wrapper, which has an entry of its own
+#: nesting of entries: a checkpoint's entry may hold a wrapper's state, which has an entry of its own
 _DEPTH = 2
-#: wrappers of PyTorch that may stand around any part of a network
+#: PyTorch's wrappers, which may enclose any part of a network
 _WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-#: a prefix is tried when it stands before at least this share of the names
+#: a prefix is tried if at least this share of the names have it
 _SHARE = 0.25
-#: most parts of a prefix; module.model.backbone. has three
+#: limit of the parts of a prefix; module.model.backbone. has three
 _PARTS = 6
 
 
 @dataclass(frozen=True)
 class GivenWeights:
-    """Weights somebody gave: where they are, what is there, and the backbone where a model directory names it."""
+    """A user's weights: their source, their content, and the backbone if a model directory names it."""
 
     source: Path
     content: Mapping[str, Any]
@@ -45,47 +45,47 @@ class GivenWeights:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a file: tensors by name, and what was taken off or left to come to them."""
+    """One way to read a file: tensors by name, and what was removed or ignored to obtain them."""
 
     tensors: Mapping[str, Tensor]
-    #: such as "state_dict"; empty where the file holds the tensors themselves
+    #: such as "state_dict"; empty if the file holds the tensors at its top level
     entry: str = ""
     #: such as "module."
     prefix: str = ""
-    #: entries beside the one that was read, and entries within it that hold no tensor
+    #: ignored entries: beside the one that was read, and entries within it without tensors
     others: tuple[str, ...] = ()
-    #: tensors without the prefix
+    #: tensors whose names lack the prefix
     outside: tuple[str, ...] = ()
-    #: names from which a wrapper of PyTorch was taken off
+    #: number of names that a wrapper of PyTorch was removed from
     unwrapped: int = 0
 
     def said(self) -> Iterator[str]:
-        """Say what was taken off, and what is not used, with counts."""
+        """Yield notes on what was removed and what is not used, with counts."""
         if self.entry:
             yield f"the entry {self.entry!r} is read"
         if self.others:
             yield f"other entries not used, {len(self.others)}: {few(self.others)}"
         if self.unwrapped:
-            yield f"a wrapper's name such as _orig_mod. is taken off {counted(self.unwrapped, 'name')}"
+            yield f"a wrapper's name such as _orig_mod. is removed from {counted(self.unwrapped, 'name')}"
         if self.prefix:
-            yield f"the prefix {self.prefix!r} is taken off {counted(len(self.tensors), 'name')}"
+            yield f"the prefix {self.prefix!r} is removed from {counted(len(self.tensors), 'name')}"
         if self.outside:
             yield f"tensors without that prefix not used, {len(self.outside)}: {few(self.outside)}"
 
     @property
     def way(self) -> str:
-        """Return how the file was read, for a message; empty where nothing was taken off."""
+        """Return how the file was read, for a message; empty if nothing was removed."""
         parts = [f"the entry {self.entry!r}"] if self.entry else []
-        parts += [f"the prefix {self.prefix!r} taken off"] if self.prefix else []
+        parts += [f"the prefix {self.prefix!r} removed"] if self.prefix else []
         return " with ".join(parts)
 
 
 def readings(content: Mapping[str, Any]) -> Iterator[Reading]:
-    """Yield the ways to read a file's content, the one that takes least off first."""
+    """Yield the ways to read a file's content, the one that removes least first."""
     for entry, tensors, others in _entries(content):
         plain = {_WRAPPER.sub("", name): tensor for name, tensor in tensors.items()}
         unwrapped = sum(name not in tensors for name in plain)
-        if len(plain) < len(tensors):  # two names became one: they are names of two networks
+        if len(plain) < len(tensors):  # two names became equal, so they belong to two networks
             plain, unwrapped = dict(tensors), 0
         for prefix in ("", *_prefixes(plain)):
             inside = {name.removeprefix(prefix): tensor for name, tensor in plain.items() if name.startswith(prefix)}
@@ -94,7 +94,7 @@ def readings(content: Mapping[str, Any]) -> Iterator[Reading]:
 
 
 def _entries(content: Mapping[str, Any], way: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor], Any]]:
-    """Yield what holds tensors by name: the way to it, its tensors, and the names of what is left beside it."""
+    """Yield each entry that holds tensors by name: its path, its tensors, and the names of the other entries."""
     import torch
 
     named = {name: value for name, value in content.items() if isinstance(name, str)}
@@ -112,7 +112,7 @@ def _entries(content: Mapping[str, Any], way: str = "", depth: int = 0) -> Itera
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the prefixes that many of the names have, the most frequent and shortest first."""
+    """Return the prefixes that many names have, the most frequent and shortest first."""
     found: Counter[str] = Counter()
     for name in tensors:
         parts = name.split(".")[:-1]

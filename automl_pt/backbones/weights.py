@@ -1,7 +1,7 @@
-"""Weights from files that somebody sent: read without running code, and only taken when they fit.
+"""Reads weights from untrusted files without running code, and accepts them only if they fit.
 
 safetensors files hold nothing but tensors. PyTorch's own files hold a pickle, which is read with `weights_only=True`:
-an unpickler that makes tensors and plain containers and refuses everything else.
+this unpickler builds tensors and plain containers and refuses everything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError  # the name of an error alone; nothing is unpickled here
+from pickle import UnpicklingError  # the exception class only; nothing is unpickled here
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.core.errors import WeightsError
@@ -23,29 +23,29 @@ from automl_pt.core.text import printable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_RULE = "a file of weights must be safetensors or a plain state dict, and intact"
-_REMEDY = "save it again with `safetensors.torch.save_file(model.state_dict(), FILE)` where the model came from"
-#: a tar archive says so in its first header block
+_RULE = "the file of weights is not intact safetensors or a plain state dict"
+_REMEDY = "save it again with `safetensors.torch.save_file(model.state_dict(), FILE)` in the original program"
+#: a tar archive's marker in its first header block
 _TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
 #: the first byte of a pickle, which torch.save wrote before PyTorch 1.6
 _PICKLE_MAGIC = b"\x80"
-#: what a pickle wants to import, as PyTorch's refusal names it
+#: what a pickle imports, as named by PyTorch's refusal
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-#: as many misfits as one message names
+#: limit of misfits in one message
 _SHOWN = 5
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or plain state dict, on the CPU, by name.
 
-    Raises WeightsError for anything else: what `read_content` refuses, and a checkpoint in which the state dict is one
-    entry among others.
+    Raises WeightsError for anything else: what `read_content` refuses, and a checkpoint that holds the state dict as
+    one entry among others.
     """
     return _plain(read_content(path), path)
 
 
 def read_content(path: Path) -> dict[Any, Any]:
-    """Return what a safetensors file or a file of torch.save holds, if it is a dict: tensors, plain values, containers.
+    """Return the content of a safetensors file or a file of torch.save, if it is a dict of tensors and plain values.
 
     Raises WeightsError for anything else: a missing or damaged file, a whole pickled model, TorchScript, a tar archive,
     compressed members.
@@ -65,15 +65,15 @@ def read_content(path: Path) -> dict[Any, Any]:
 
 
 def require_weights(path: Path) -> None:
-    """Raise WeightsError where `path` is no file."""
+    """Raise WeightsError if `path` is not a file."""
     if path.is_dir():
         raise _folder(path)
     if not path.is_file():
-        raise WeightsError("a file of weights must exist", given=str(path), remedy="check the path given to --weights")
+        raise WeightsError("file of weights not found", given=str(path), remedy="check the path given to --weights")
 
 
 def _folder(path: Path) -> WeightsError:
-    """Say which file of a folder holds weights, or why it holds none."""
+    """Return an error that names the file of weights in a folder, or says why it holds none."""
     found = sorted(file for place in (path, path / "model") for file in place.glob("weights-*.safetensors"))
     absence = None if found else why_no_model(path)
     if found:
@@ -81,18 +81,18 @@ def _folder(path: Path) -> WeightsError:
     else:
         remedy = "name a file of weights" if absence is None else absence.remedy
     what = f"{printable(path)}, a folder" + ("" if absence is None else f" without a model, because {absence.what}")
-    return WeightsError("weights are given as a file, not as a folder", given=what, remedy=remedy)
+    return WeightsError("--weights was given a folder, not a file", given=what, remedy=remedy)
 
 
 def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:
-    """Say what keeps `tensors` from being the weights of `model`; empty when they fit, `heads` left aside."""
+    """Return what keeps `tensors` from being the weights of `model`, apart from `heads`; empty if they fit."""
     wanted = model.state_dict()
     found = []
     for name in sorted({*wanted, *tensors}):
         if in_modules(name, heads):
             continue
         if name not in tensors:
-            # files from before PyTorch 0.4.1 do not count batches, and nothing depends on the count here
+            # files from before PyTorch 0.4.1 do not count batches, and nothing here depends on the count
             if not name.endswith("num_batches_tracked"):
                 found.append(f"{name} is missing")
         elif name not in wanted:
@@ -105,7 +105,7 @@ def misfits(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequence[str]) -> bool:
     """Copy fitting `tensors` into `model`; return whether its head is among them.
 
-    A head of another number of classes stays as it was initialised.
+    A head with another number of classes keeps its initialisation.
     """
     wanted = model.state_dict()
     head = {name for name in wanted if in_modules(name, heads)}
@@ -116,14 +116,14 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], heads: Sequenc
 
 
 def has_any(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Say whether any of `tensors` is the model's by name."""
+    """Return whether any of `tensors` has the name of one of the model's."""
     return not tensors.keys().isdisjoint(model.state_dict())
 
 
 def misfit_error(
     path: Path, backbone: str, found: Sequence[str], *, way: str = "", of: str | None = None
 ) -> WeightsError:
-    """Name the tensors that do not fit, the first few in full; `way` says how the file was read, `of` whose it is."""
+    """List the tensors that do not fit, the first few in full; `way` says how the file was read, `of` whose it is."""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     read = f", read as {printable(way)}," if way else ""
     shown = "; ".join(map(printable, found[:_SHOWN]))
@@ -136,7 +136,7 @@ def misfit_error(
 
 
 def in_modules(name: str, modules: Sequence[str]) -> bool:
-    """Return whether a tensor's name lies in one of the modules."""
+    """Return whether a tensor's name is within one of the modules."""
     return any(name.startswith(f"{module}.") for module in modules)
 
 
@@ -152,7 +152,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_zip(path: Path) -> Any:
-    """Load a zip as torch.save writes it: stored members only, since a small compressed file can fill the memory."""
+    """Load a zip of torch.save; only uncompressed members, because a small compressed file can fill the memory."""
     try:
         members = zipfile.ZipFile(path).infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -169,22 +169,22 @@ def _torch(path: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            # PyTorch warns of pickles that it did not write itself: those that it cannot read are refused here anyhow
+            # PyTorch warns about pickles of other programs; those that it cannot read are refused below
             warnings.simplefilter("ignore", UserWarning)
-            # the settings of a training script, as timm's keeps them in its checkpoints: a container of plain values
+            # timm's checkpoints hold the settings of the training script in this container of plain values
             with torch.serialization.safe_globals([Namespace]):
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged or hostile file raises is not documented, and varies
+    except Exception as error:  # the errors for damaged or hostile files vary and are not documented
         raise _refused(path, _why(error)) from error
 
 
 def _why(error: Exception) -> str:
-    """Say why torch.load refused, without its own text of a pickle: that advises to load it unsafely."""
+    """Explain why torch.load refused, without its own text, which advises to load the pickle unsafely."""
     code = _GLOBAL.search(str(error))
     if code:
         return f"it would run {code[1]} when loaded"
     if isinstance(error, UnpicklingError):
-        return "a pickle of something else than tensors by name, or a damaged one"
+        return "a damaged pickle, or one of something other than tensors by name"
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
@@ -199,7 +199,7 @@ def _plain(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
 
     odd = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
     if odd:
-        raise _refused(path, f"entry {odd[0]!r} is no tensor; give the state dict alone")
+        raise _refused(path, f"entry {odd[0]!r} is not a tensor; give the state dict alone")
     return content
 
 

@@ -1,1 +1,1 @@
-"""What is registered out of the box, through the same hooks as anyone else's."""
+"""The built-in backbones and datasets, registered through the same hooks as plugins."""

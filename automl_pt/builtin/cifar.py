@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as published for Python: pickles, which are read here without being unpickled.
+"""CIFAR-10 and CIFAR-100 as published for Python: pickles, which are read here without unpickling.
 
-Unpickling runs what a file says. So the file is only taken apart into its strings and numbers (`pickletools`, which
-builds nothing), and the longest string is the pixels. A changed file gives an error or other pixels, never code.
+Unpickling runs code from the file. So the file is only split into its strings and numbers (`pickletools`, which builds
+no objects), and the longest string is the pixels. A modified file gives an error or other pixels, but runs no code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(kind: Any, root: Path, *, train: bool) -> DatasetPart:
 
 
 def download(kind: Any, root: Path) -> None:
-    """Fetch and unpack the published archive, checked against torchvision's checksum, unless it is there."""
+    """Download and unpack the published archive, checked against torchvision's checksum, unless it exists."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     if not all((root / kind.base_folder / name).is_file() for name, _ in [*kind.train_list, *kind.test_list]):
@@ -42,7 +42,7 @@ def download(kind: Any, root: Path) -> None:
 
 
 def read_batch(path: Path, classes: int) -> tuple[Any, list[int]]:
-    """Return uint8 [N, 32, 32, 3] and N labels of one file; raise InvalidDatasetError when it holds anything else."""
+    """Return uint8 [N, 32, 32, 3] and N labels of one file; raise InvalidDatasetError if it holds anything else."""
     import numpy as np
 
     found = tokens(path)
@@ -69,7 +69,7 @@ def class_names(path: Path, key: str) -> list[str]:
 
 
 def tokens(path: Path) -> list[Token]:
-    """Return the strings and numbers of a pickle in their order, bytes as latin-1; nothing in it is carried out."""
+    """Return the strings and numbers of a pickle in order, bytes as latin-1, without executing it."""
     found: list[Token] = []
     try:
         with open(path, "rb") as stream:
@@ -95,7 +95,7 @@ def _numbers_after(found: list[Token], key: str) -> list[int]:
 
 def _damaged(path: Path, reason: str) -> InvalidDatasetError:
     return InvalidDatasetError(
-        "a file of CIFAR must be as it was published",
+        "the file is not CIFAR's as published",
         given=f"{path}: {reason}",
-        remedy="fetch the dataset again with --download, into an empty folder",
+        remedy="download the dataset again with --download, into an empty folder",
     )

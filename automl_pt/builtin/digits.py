@@ -1,4 +1,4 @@
-"""scikit-learn's scanned digits: 1797 real images that come with the package, so that a search needs no network."""
+"""scikit-learn's scanned digits: 1797 real images in the installed package, so that a search needs no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register_datasets() -> list[Dataset]:
         Dataset(
             "digits",
             load,
-            # a mirrored digit is another sign, or none; and each fills its 8 px frame, so that a shift cuts it:
+            # no flips, because a mirrored digit is another sign; no shifts, because the digits fill their 8 px frames:
             # shifting doubled the validation loss of 6 epochs (docs/evidence/recipe.md)
             hints=Hints(horizontal_flip=False, shift=False, image_size=8, pretrained=False),
             license="CC-BY-4.0",
@@ -52,7 +52,7 @@ def load(root: Path | None) -> LabeledImages:
 def _scans() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the grey levels [N, 64] and the digits [N], read from scikit-learn's own file.
 
-    Importing scikit-learn would take longer than a first epoch on them.
+    Importing scikit-learn would take longer than a first epoch.
     """
     import numpy as np
 
@@ -62,9 +62,9 @@ def _scans() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _splits() -> list[Split]:
-    """Return each image's split: part of the dataset, not of a run, so that its test images are the same for everybody.
+    """Return each image's split, which is fixed, so that everyone has the same test images.
 
-    Drawn once with scikit-learn's train_test_split, and kept, so that no version of it can change them.
+    Drawn once with scikit-learn's train_test_split and stored, so that no later version can change it.
     """
     kept = Path(__file__).with_name("digits-split.txt").read_text(encoding="ascii")
     return [SPLITS[int(number)] for number in kept if number != "\n"]

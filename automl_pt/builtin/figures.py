@@ -1,6 +1,6 @@
-"""Parameters, GFLOPs and batch normalisation of the built-in backbones, from a table that is measured beforehand.
+"""Parameters, GFLOPs and batch normalisation of the built-in backbones, from a measured table.
 
-`benchmarks/backbone_figures.py` makes the table. A library's newer version may have models that it does not know.
+`benchmarks/backbone_figures.py` creates the table. A newer version of a library may have models that are not in it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ TABLE = Path(__file__).with_name("figures.json")
 
 
 class Figures(NamedTuple):
-    """Of a network with its published head of 1000 classes, and one image of its native size."""
+    """Figures of a network with its published head of 1000 classes, for one image of its native size."""
 
     parameters: int
-    #: a multiplication with its addition counts as two
+    #: a multiplication with its addition counts as two operations
     gflops: float
     batch_norm: bool
-    #: the part of its library that holds it
+    #: the part of its library that contains it
     family: str = ""
 
 
 @cache
 def table() -> Mapping[str, Figures]:
-    """Return all figures by key: NAME@SIZE, the name without the tag of its weights."""
+    """Return all figures by key: NAME@SIZE, without the tag of the weights in the name."""
     return {key: Figures(*values) for key, values in read_json(TABLE)["figures"].items()}
 
 
 def figures(name: str, image_size: int) -> Figures | None:
-    """Return what is known of a backbone, with or without the tag of its weights; None where nothing is."""
+    """Return the figures of a backbone, with or without the tag of its weights; None if unknown."""
     return table().get(f"{name.partition('.')[0]}@{image_size}")

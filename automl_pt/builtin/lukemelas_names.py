@@ -1,6 +1,6 @@
-"""EfficientNets of lukemelas/EfficientNet-PyTorch and its relatives: the same networks as timm's, under other names.
+"""EfficientNets of lukemelas/EfficientNet-PyTorch and derived packages: timm's networks under other names.
 
-There a network's blocks are counted from its first to its last, in timm from the first of their stage.
+These count a network's blocks from its first to its last; timm counts from the first of each stage.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
-#: a name that these networks have and no other does
+#: a name that only these networks have
 _MARK = "_conv_stem.weight"
 _OUTSIDE = {
     **{"_conv_stem": "conv_stem", "_bn0": "bn1"},
     **{"_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"},
 }
 _SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-#: a block that expands its channels first, and one that does not
+#: the parts of a block with an expansion of its channels, and of one without
 _INVERTED = {
     **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"},
     **{"_project_conv": "conv_pwl", "_bn2": "bn3", **_SQUEEZE},
@@ -32,9 +32,9 @@ _SEPARABLE = {
 
 
 def timm_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return tensors of such a network under the names that timm's `model` has; any others as they are.
+    """Return tensors of such a network under the names in timm's `model`; any others unchanged.
 
-    A name that has no counterpart is kept, so that it shows among the misfits.
+    A name without a counterpart is kept, so that it appears among the misfits.
     """
     if _MARK not in tensors:
         return tensors

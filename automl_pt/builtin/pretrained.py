@@ -1,4 +1,4 @@
-"""torchvision's published weights: fetched once into torch.hub's cache, checked, read without running code."""
+"""torchvision's published weights: downloaded once to torch.hub's cache, checked, read without running code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from automl_pt.core.files import atomic_file, sha256_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: seconds without a byte after which a download is given up
+#: seconds without data after which a download is aborted
 TIMEOUT = 20.0
-#: seconds in which a host must take a connection, its name looked up in them
+#: seconds to connect to a host, including the name lookup
 CONNECT = 5.0
 _CHUNK = 1 << 20
 #: torchvision's files end in the first digits of their SHA-256
@@ -30,20 +30,20 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
 def published(name: str) -> PublishedWeights:
-    """Return how torchvision's default weights of `name` are found, fetched and measured."""
+    """Return how torchvision's default weights of `name` are found, downloaded and measured."""
     return PublishedWeights(partial(_cached, name), partial(torchvision_file, name), partial(_size, name))
 
 
 def torchvision_weights(name: str) -> dict[str, Tensor]:
     """Return the tensors of torchvision's default weights of `name`, from torch.hub's cache or the network.
 
-    Raises WeightsError, naming the file that is needed, when neither has them or the file is damaged.
+    Raises WeightsError, naming the required file, if neither has them or the file is damaged.
     """
     return read_weights(torchvision_file(name))
 
 
 def torchvision_file(name: str) -> Path:
-    """Return the file of torchvision's default weights of `name`, fetched where it is not in torch.hub's cache."""
+    """Return the file of torchvision's default weights of `name`, downloaded if it is not in torch.hub's cache."""
     url, path = _published(name)
     if not path.exists():
         fetch(url, path, name)
@@ -72,23 +72,23 @@ def _size(name: str) -> int | None:
 
 
 def fetch(url: str, path: Path, name: str) -> None:
-    """Fetch the weights of `name` into `path`, as a whole or not at all; raise WeightsError where it cannot be done."""
+    """Download the weights of `name` to `path`, completely or not at all; raise WeightsError if that fails."""
     try:
         reach(url)
         with urllib.request.urlopen(url, timeout=TIMEOUT) as source, atomic_file(path) as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
     except HTTPError as error:
-        with error:  # it holds the connection
+        with error:  # closes the connection
             raise absent(name, f"{path} (from {url})", str(error)) from error
     except (OSError, ValueError) as error:
         raise absent(name, f"{path} (from {url})", f"{type(error).__name__}: {error}") from error
 
 
 def reach(url: str) -> None:
-    """Raise OSError unless the host of `url`, or the proxy for it, takes a connection within a few seconds.
+    """Raise OSError unless the host of `url`, or its proxy, accepts a connection within a few seconds.
 
-    urllib has no limit for looking a name up, and one for each address; where nothing answers that adds up to minutes.
+    urllib does not limit name lookups and limits each address separately, which can take minutes without a network.
     """
     parts = urlparse(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
@@ -102,7 +102,7 @@ def reach(url: str) -> None:
     thread.start()
     thread.join(CONNECT)
     if thread.is_alive():
-        raise TimeoutError(f"{parts.hostname} gave no answer within {CONNECT:g} s")
+        raise TimeoutError(f"{parts.hostname} did not answer within {CONNECT:g} s")
     if failures:
         raise failures[0]
 
@@ -115,18 +115,18 @@ def _connect(address: tuple[str, int], failures: list[OSError]) -> None:
 
 
 def check_hash(path: Path) -> None:
-    """Compare a file with the digits of its SHA-256 in its name; raise WeightsError when they differ."""
+    """Compare a file with the digits of its SHA-256 in its name; raise WeightsError if they differ."""
     named = _HASH_IN_NAME.search(path.name)
     if named and not sha256_file(path).startswith(named[1]):
         raise WeightsError(
-            "a file of weights must have the content its name promises",
+            "the file of weights is damaged: its content does not match its name",
             given=f"{path}: its SHA-256 does not start with {named[1]}",
             remedy="delete the file and run the same command again",
         )
 
 
 def absent(name: str, file: str, reason: str) -> WeightsError:
-    """Return the error for weights that neither the cache nor the network has; `file` is where they should be."""
+    """Return the error for weights that neither the cache nor the network has; `file` is their expected place."""
     return WeightsError(
         f"the pretrained weights of {name} are not on this machine, and cannot be fetched",
         given=f"{file}: {reason}",

@@ -1,7 +1,6 @@
-"""Every timm model as `timm/NAME`, with and without the tag of its weights, without importing timm to look one up.
+"""Every timm model as `timm/NAME`, with and without the tag of its weights; lookups do not import timm.
 
-timm takes seconds to import, so what its registry says of each model is kept in the cache folder, one file for each
-version of timm.
+timm takes seconds to import, so its registry's records are stored in the cache folder, one file per version of timm.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm/"
-#: of the file in the cache folder; to be raised when a record's fields change
+#: format of the file in the cache folder; to be increased when a record's fields change
 FORMAT = 2
 
 Record = dict[str, Any]
@@ -43,7 +42,7 @@ def names() -> list[str]:
 
 
 def make(name: str) -> Backbone:
-    """Return the backbone of the timm model `name` ("timm/..."); raise KeyError when there is none."""
+    """Return the backbone of the timm model `name` ("timm/..."); raise KeyError if there is none."""
     record = _records()[name.removeprefix(PREFIX)]
     model, native = name.removeprefix(PREFIX), record["image_size"]
     known = figures(name, native)
@@ -55,7 +54,7 @@ def make(name: str) -> Backbone:
         mean=tuple(record["mean"]),
         std=tuple(record["std"]),
         has_pretrained=record["pretrained"],
-        # a few of timm's models come without a word on their weights' licence
+        # some of timm's models do not state their weights' licence
         weights_license=record["license"] or ("not stated" if record["pretrained"] else None),
         published=published(model, native) if record["pretrained"] else None,
         adapt=partial(adapt, native),
@@ -82,7 +81,7 @@ def build(name: str, num_classes: int, pretrained: bool) -> nn.Module:
 
 
 def adapt(native: int, model: nn.Module, image_size: int) -> nn.Module:
-    """Tell a model that is made for one image size, such as a vision transformer, the size it will get."""
+    """Set the image size of a model that is made for one size, such as a vision transformer."""
     set_input_size = getattr(model, "set_input_size", None)
     if image_size != native and set_input_size is not None:
         set_input_size(img_size=(image_size, image_size))
@@ -90,7 +89,7 @@ def adapt(native: int, model: nn.Module, image_size: int) -> nn.Module:
 
 
 def param_groups(model: nn.Module) -> list[list[str]]:
-    """Return timm's own groups, a block each where the model has blocks; its parameters' names from input to head."""
+    """Return timm's own groups, one per block if the model has blocks; its parameters' names from input to head."""
     from timm.models import group_parameters
 
     matcher = getattr(model, "group_matcher", None)
@@ -101,7 +100,7 @@ def param_groups(model: nn.Module) -> list[list[str]]:
 
 
 def recipe(name: str, native: int, num_classes: int, image_size: int) -> str:
-    """Return the lines that build the same network as `model` with timm alone."""
+    """Return the lines that build the same network as `model` with timm only."""
     lines = ["import timm", f"model = timm.create_model({name!r}, num_classes={num_classes})"]
     if image_size != native:
         size = f"({image_size}, {image_size})"
@@ -118,7 +117,7 @@ def _records() -> dict[str, Record]:
 def _read(path: Path) -> dict[str, Record] | None:
     try:
         records = read_json(path)
-    except (OSError, ValueError):  # not there yet, or damaged: it is made again
+    except (OSError, ValueError):  # missing or damaged: it is created again
         return None
     return records if isinstance(records, dict) and records else None
 
@@ -127,7 +126,7 @@ def _write(path: Path, records: dict[str, Record]) -> dict[str, Record]:
     try:
         atomic_write(path, to_json(records))
     except OutputError as error:
-        _log.warning("names of timm models are not kept, and each command imports timm: %s", error.given)
+        _log.warning("names of timm models are not cached, and each command imports timm: %s", error.given)
     return records
 
 

@@ -1,7 +1,7 @@
-"""timm's published weights: from the hub's cache, or fetched into it, and loaded by timm's own code from the file.
+"""timm's published weights: from the hub's cache, or downloaded to it, and loaded from the file by timm's own code.
 
-timm asks the hub even for a file that is in the cache, and a machine without a network then waits for a minute of
-retries. So the file is found first, and timm is given it.
+timm contacts the hub even for a cached file, which costs a minute of retries without a network. So the file is found
+first, and passed to timm.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def pretrained_model(name: str, num_classes: int) -> nn.Module:
-    """Return the timm model `name` with the weights timm names for it and a head of its own.
+    """Return the timm model `name` with the weights timm names for it and a new head.
 
-    Raises WeightsError, naming the file that is needed, when neither cache nor network has them.
+    Raises WeightsError, naming the required file, if neither cache nor network has them.
     """
     import timm
 
@@ -36,9 +36,9 @@ def pretrained_model(name: str, num_classes: int) -> nn.Module:
         model: nn.Module = timm.create_model(
             name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay
         )
-    except Exception as error:  # readers of npz, safetensors and checkpoints each raise their own
+    except Exception as error:  # readers of npz, safetensors and checkpoints raise different types
         raise WeightsError(
-            "a file of weights must be intact and of this network",
+            "the file of weights is damaged, or of another network",
             given=f"{path} for timm/{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]}",
             remedy="delete the file and run the same command again",
         ) from error
@@ -46,14 +46,14 @@ def pretrained_model(name: str, num_classes: int) -> nn.Module:
 
 
 def published(name: str, image_size: int) -> PublishedWeights:
-    """Return how the weights of the timm model `name` are found, fetched and measured: four bytes a parameter."""
+    """Return how the weights of the timm model `name` are found, downloaded and measured: four bytes per parameter."""
     known = figures(name, image_size)
     size = None if known is None else 4 * known.parameters
     return PublishedWeights(partial(_cached, name), partial(weights_file, name), lambda: size)
 
 
 def weights_file(name: str) -> Path:
-    """Return the file of the weights timm names for `name`, fetched where the cache has none."""
+    """Return the file of the weights timm names for `name`, downloaded if it is not cached."""
     config = _config(name)
     return _hub_file(name, config) if config.hf_hub_id else _url_file(name, config)
 
@@ -75,7 +75,7 @@ def _cached(name: str) -> Path | None:
 
 
 def hub_names(filename: str | None) -> Sequence[str]:
-    """Return the names under which the hub may have the weights, the safest first."""
+    """Return the names under which the hub may have the weights, the safest format first."""
     if filename is None or filename == "pytorch_model.bin":
         return ("model.safetensors", "pytorch_model.bin")
     if filename == "open_clip_pytorch_model.bin":
@@ -113,13 +113,13 @@ def _hub_file(model: str, config: Any) -> Path:
         raise absent(f"timm/{model}", wanted, f"{type(error).__name__}: {error}") from error
     try:
         return Path(hf_hub_download(repository, name, revision=revision or None))
-    except Exception as error:  # the hub's own errors, its HTTP library's, and the disk's
+    except Exception as error:  # errors of the hub, of its HTTP library, and of the disk
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise absent(f"timm/{model}", wanted, reason) from error
 
 
 def _offered(repository: str, names: Sequence[str], revision: str | None) -> str:
-    """Ask the hub once which of `names` it has: it answers, or there is no network and nobody waits for retries."""
+    """Ask the hub once which of `names` it has, so that without a network nothing waits for retries."""
     from huggingface_hub import hf_hub_url
 
     reach(hf_hub_url(repository, names[0], revision=revision))
@@ -131,7 +131,7 @@ def _offered(repository: str, names: Sequence[str], revision: str | None) -> str
         except HTTPError as error:
             error.close()
             if error.code != 404:
-                return name  # not for us, or not now: the hub's own client, which knows the user's token, shall say
+                return name  # refused here: the hub's own client, which has the user's token, reports the reason
     return names[-1]
 
 

@@ -1,4 +1,4 @@
-"""ResNets and DenseNets of torchvision, under their own names. The table is static: listing imports no torch."""
+"""ResNets and DenseNets of torchvision, under their own names, in a static table: listing imports no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESNETS = (
 DENSENETS = ("densenet121", "densenet161", "densenet169", "densenet201")
 LICENSE = "BSD-3-Clause"
 
-# torchvision's published DenseNet files are older than the rule that a module's name holds no dot
+# torchvision's DenseNet files predate the rule that a module's name has no dot
 _OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -81,7 +81,7 @@ def _figures(name: str) -> dict[str, Any]:
 
 
 def param_groups(model: nn.Module) -> list[list[str]]:
-    """Return the stem, each stage of blocks, and the head; a DenseNet's transitions go with the block before them."""
+    """Return the stem, each stage of blocks, and the head; a DenseNet's transition belongs to the block before it."""
     groups: list[list[str]] = [[]]
     features = getattr(model, "features", model)
     prefix = "" if features is model else "features."
@@ -93,7 +93,7 @@ def param_groups(model: nn.Module) -> list[list[str]]:
 
 
 def build(name: str, head: str, num_classes: int, pretrained: bool) -> nn.Module:
-    """Build torchvision's network `name`; with `pretrained`, from torchvision's default weights and with a new head."""
+    """Build torchvision's network `name`; with `pretrained`, from torchvision's default weights with a new head."""
     from torch import nn
     from torchvision.models import get_model
 
@@ -116,7 +116,7 @@ def modern_densenet_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> di
 
 
 def recipe(name: str, convolution: str, pool: str, num_classes: int, image_size: int) -> str:
-    """Return the lines that build the same network as `model` with torchvision alone."""
+    """Return the lines that build the same network as `model` with torchvision only."""
     lines = ["import torch, torchvision", f"model = torchvision.models.{name}(num_classes={num_classes})"]
     if image_size < SMALL:
         channels = 96 if name == "densenet161" else 64

@@ -1,7 +1,7 @@
-"""The usual image sets as `torchvision/NAME`: found under --root, fetched by torchvision on --download.
+"""The usual image sets as `torchvision/NAME`: found under --root, downloaded by torchvision with --download.
 
-The table is static, so listing imports no torch. torchvision reads the files, except CIFAR's: those are pickles, and
-`cifar` reads them without unpickling.
+The table is static, so listing imports no torch. torchvision reads the files, except CIFAR's pickles, which
+`cifar` reads without unpickling.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from automl_pt.dataset import Dataset, Hints, LabeledImages, Split
 from automl_pt.plugins.hookspecs import hookimpl
 
 PREFIX = "torchvision/"
-#: digits, letters and signs: a mirrored one is another, or none
+#: hints for digits, letters and signs, whose mirror images mean something else
 UNMIRRORED = partial(Hints, horizontal_flip=False)
 
 Parts = Mapping[Split, Mapping[str, Any]]
@@ -39,7 +39,7 @@ IN_THREE: Parts = {"train": {"split": "train"}, "val": {"split": "val"}, "test":
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A set of torchvision: its class there, the arguments for each split, and how its object is read.
+    """A dataset of torchvision: its class there, the arguments for each split, and how its object is read.
 
     `read` is None for CIFAR, which torchvision would unpickle.
     """
@@ -113,7 +113,7 @@ def register_datasets() -> list[Dataset]:
 
 
 def load(known: KnownDataset, root: Path | None) -> LabeledImages:
-    """Return the images of all splits found under `root`; raise InvalidDatasetError when they are not there, whole."""
+    """Return the images of all splits found under `root`; raise InvalidDatasetError if any are missing."""
     folder = _folder(known, root)
     loaded = {split: _part(known, folder, arguments) for split, arguments in known.parts.items()}
     parts = list(loaded.values())
@@ -132,7 +132,7 @@ def load(known: KnownDataset, root: Path | None) -> LabeledImages:
 
 
 def download(known: KnownDataset, root: Path | None) -> None:
-    """Fetch the files into `root` with torchvision, unless they are there; raise InvalidDatasetError when it fails."""
+    """Download the files to `root` with torchvision, unless they exist; raise InvalidDatasetError if that fails."""
     folder = _folder(known, root)
     try:
         for arguments in known.parts.values():
@@ -140,11 +140,11 @@ def download(known: KnownDataset, root: Path | None) -> None:
                 cifar.download(_class(known), folder)
             else:
                 _class(known)(str(folder), download=True, **arguments)
-    except (OSError, RuntimeError, ValueError) as error:  # no network, another checksum, a full disk
+    except (OSError, RuntimeError, ValueError) as error:  # no network, a wrong checksum, a full disk
         raise InvalidDatasetError(
-            "the files of a dataset must be fetched whole",
+            "the dataset could not be downloaded completely",
             given=f"{PREFIX}{known.name} into {folder}: {type(error).__name__}: {error}",
-            remedy="try again where there is a network, or copy the files there and leave --download out",
+            remedy="try again with a network, or copy the files there and run without --download",
         ) from error
 
 
@@ -155,11 +155,11 @@ def _part(known: KnownDataset, folder: Path, arguments: Mapping[str, Any]) -> Da
         return known.read(_class(known)(str(folder), download=False, **arguments))
     except AutomlError:
         raise
-    except Exception as error:  # readers of a dozen formats, each with errors of its own
+    except Exception as error:  # a dozen formats, whose readers raise different types
         raise InvalidDatasetError(
-            "the files of a dataset must be there, and intact",
+            "the dataset's files are missing or damaged",
             given=f"{PREFIX}{known.name} in {folder}: {type(error).__name__}: {error}",
-            remedy="check --root, or fetch them with --download",
+            remedy="check --root, or download them with --download",
         ) from error
 
 
@@ -172,9 +172,9 @@ def _class(known: KnownDataset) -> Any:
 def _folder(known: KnownDataset, root: Path | None) -> Path:
     if root is None:
         raise InvalidDatasetError(
-            "a dataset of torchvision needs the folder of its files",
+            "--root is missing, the folder of the dataset's files",
             given=f"{PREFIX}{known.name} without --root",
-            remedy="name the folder with --root; with --download the files are fetched into it",
+            remedy="give the folder with --root; with --download the files are downloaded to it",
         )
     return root
 
@@ -184,7 +184,7 @@ def _joined(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
 
 
 class _Chain(Sequence[Any]):
-    """Sequences one after another, their items left as lazy as they are."""
+    """A concatenation of sequences that keeps their items lazy."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self.parts = parts

@@ -1,4 +1,4 @@
-"""Reads images, labels and classes out of torchvision's dataset objects, one function for each way they keep them."""
+"""Reads images, labels and classes from torchvision's dataset objects, with one function per way of storing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_pt.core.errors import InvalidDatasetError
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """One split of a set: paths, or arrays uint8 [H, W] or [H, W, 3]; labels; class names; groups where there are."""
+    """One split of a set: paths, or arrays uint8 [H, W] or [H, W, 3]; labels; class names; groups if there are any."""
 
     images: Sequence[Any]
     labels: Sequence[int]
@@ -20,7 +20,7 @@ class DatasetPart:
     groups: Sequence[str] | None = None
 
     def names(self) -> list[str]:
-        """Name images by their number: the order is the published files', and the same for everybody."""
+        """Name images by their number, because the order of the published files is the same everywhere."""
         return [f"{index:06}" for index in range(len(self.labels))]
 
 
@@ -45,7 +45,7 @@ def stl10(dataset: Any) -> DatasetPart:
 
 
 def annotated_files(dataset: Any) -> DatasetPart:
-    """Read sets of image files whose labels stand in lists of their own."""
+    """Read sets of image files with separate lists of labels."""
     # torchvision has no public name for either; the tests read a small set of each kind
     files = getattr(dataset, "_image_files", None) or dataset._images
     return DatasetPart([Path(file) for file in files], list(dataset._labels), list(dataset.classes))
@@ -60,16 +60,16 @@ def samples(dataset: Any) -> DatasetPart:
 
 
 def gtsrb(dataset: Any) -> DatasetPart:
-    """Read GTSRB: PPM files; the 30 photos of one track in the training part are a group."""
+    """Read GTSRB: PPM files; the 30 photos of one track in the training part form a group."""
     pairs = dataset._samples
     paths = [Path(path) for path, _ in pairs]
-    # training files are called TRACK_FRAME.ppm within a class folder, test files by a number alone
+    # training files are called TRACK_FRAME.ppm within a class folder, test files by a number only
     groups = [f"{label}/{path.stem.partition('_')[0]}" for path, (_, label) in zip(paths, pairs, strict=True)]
     return DatasetPart(PpmFiles(paths), [label for _, label in pairs], [f"{label:02}" for label in range(43)], groups)
 
 
 class PpmFiles(Sequence[Any]):
-    """PPM files, each read when it is asked for, as uint8 [H, W, 3]; the tool's own opener takes no PPM."""
+    """PPM files, each read on access, as uint8 [H, W, 3], because the general decoder does not allow PPM."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -89,7 +89,7 @@ class PpmFiles(Sequence[Any]):
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidDatasetError(
-                "an image must be readable from its first to its last pixel",
+                "an image is unreadable",
                 given=f"{path}: {error}",
-                remedy="fetch the dataset again with --download, into an empty folder",
+                remedy="download the dataset again with --download, into an empty folder",
             ) from error

@@ -1,4 +1,4 @@
-"""Looks at every image before training: what is wrong, where, and what training would do about it."""
+"""Examines every image before training: what is wrong, where, and how training handles it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from automl_pt.layouts.left_out import suffix
 
 __all__ = ["Finding", "Item", "Level", "Report", "check", "quick_check", "refuse"]
 
-#: the 95th percentile of the short sides against the 5th, from where the choice of the image size matters
+#: ratio of the 95th to the 5th percentile of the short sides from which the image size is worth choosing
 SIZE_RATIO = 3.0
 LONG = 4.0
 _FAULTS = ("unreadable", "truncated", "empty", "huge")
@@ -25,7 +25,7 @@ _FAULTS = ("unreadable", "truncated", "empty", "huge")
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found; `read` counts the files that had to be read, the others being remembered."""
+    """The result of a check; `read` counts the files that were read, because all others came from the cache."""
 
     images: int
     read: int
@@ -37,18 +37,18 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing found would stop training or falsify its figures."""
+        """Return whether nothing would stop training or make its figures wrong."""
         return all(found.level == "note" for found in self.findings)
 
 
 def check(data: LabeledImages, *, max_bad: float = 0.0, progress: Progress | None = None) -> CheckReport:
-    """Decode every image whole, in parallel, and compare them; unchanged files are not read again.
+    """Decode every image completely, in parallel, and compare them; unchanged files come from the cache.
 
-    Images that cannot be decoded are a note, rather than a stop, while their share is at most `max_bad`, as training
-    counts it: of the images that are no test images, and of the test images, each for themselves.
-    `progress(stage, done, total)` is called as it goes on.
-    What was found is remembered in the cache folder. Raises OutputError when AUTOML_PT_CACHE names one that cannot be
-    written; the default folder is done without, and `notes` says so.
+    Undecodable images are a note, not a stop, while their share is at most `max_bad`. As in training, the share is
+    computed separately for test images and all others.
+    `progress(stage, done, total)` is called during the check.
+    The results are cached. Raises OutputError if AUTOML_PT_CACHE names a folder that cannot be written; without the
+    default cache folder the check runs uncached, and `notes` says so.
     """
     memory, notes = open_memory()
     with memory:
@@ -126,6 +126,6 @@ def _sizes(seen: Sequence[SurveyedFile]) -> list[Finding]:
     if high >= SIZE_RATIO * low:
         smallest, largest = sides[0], sides[-1]
         detail = f"short sides: 5 % up to {low}, half up to {middle}, 5 % from {high} pixels"
-        spread = [Item((smallest[2], largest[2]), f"{smallest[0]} and {largest[0]} pixels, the extremes; {detail}")]
+        spread = [Item((smallest[2], largest[2]), f"from {smallest[0]} to {largest[0]} pixels; {detail}")]
     long = [Item((name,), f"{short} x {side} pixels") for short, side, name in sides if side > LONG * short]
     return [*finding("odd sizes", spread), *finding("long", long)]

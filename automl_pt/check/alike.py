@@ -1,4 +1,4 @@
-"""Finds images that are the same, byte for byte or to the eye, and where they lie."""
+"""Finds images that are equal byte for byte, or look alike, and the splits and classes that they are in."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from automl_pt.check.memory import Memory
 from automl_pt.check.survey import SurveyedFile
 from automl_pt.dataset import LabeledImages
 
-#: more pairs of images than this are not compared: some minutes of work
+#: limit of compared pairs of images, some minutes of work
 MAX_COMPARISONS = 2 * 10**11
-#: pairs found by another version of `pairs` are found again
+#: version of the algorithm in `pairs`; results of other versions are computed again
 PAIRS = "1"
-#: pairs listed; a dataset of one repeated picture has more than anyone will read
+#: limit of listed pairs, because a dataset of one repeated picture has millions
 MAX_PAIRS = 10_000
 
 
 def copies(data: LabeledImages, seen: Sequence[SurveyedFile]) -> list[Finding]:
-    """Find files with equal content: under two classes, across splits, within one, or before a split is made."""
+    """Find files with equal content: in two classes, across splits, within one split, or before a split is made."""
     by_digest: dict[str, list[SurveyedFile]] = defaultdict(list)
     for one in seen:
         if one.digest and not one.facts.fault:
@@ -47,11 +47,11 @@ def _kind_of_copies(data: LabeledImages, group: Sequence[SurveyedFile]) -> str:
 def near_copies(data: LabeledImages, seen: Sequence[SurveyedFile], memory: Memory | None = None) -> list[Finding]:
     """Find pairs that look alike across splits, under two classes, or before a split; `copies` finds equal files.
 
-    With a `memory`, images compared before are not compared again.
+    With a `memory`, pairs computed earlier are reused.
     """
     able = [one for one in seen if one.facts.look]
     if len(able) * (len(able) - 1) // 2 > MAX_COMPARISONS:
-        return finding("unchecked", [Item((), f"{len(able):,} images are too many to find all that look alike")])
+        return finding("unchecked", [Item((), f"{len(able):,} images are too many to compare for similar ones")])
     across, unsplit, classes = list[Item](), list[Item](), list[Item]()
     for one, other in _pairs(able, memory):
         splits = {_split(data, one), _split(data, other)}
@@ -71,7 +71,7 @@ def near_copies(data: LabeledImages, seen: Sequence[SurveyedFile], memory: Memor
 
 
 def _pairs(seen: Sequence[SurveyedFile], memory: Memory | None) -> Iterator[tuple[SurveyedFile, SurveyedFile]]:
-    """Yield the pairs that look alike; remembered, where they are few, by what all the images show."""
+    """Yield the pairs that look alike; stored, if there are few, under the hashes of all images."""
     looks = hashlib.sha256(PAIRS.encode())
     looks.update("".join(one.facts.look + one.facts.thumb for one in seen).encode())
     key = looks.hexdigest()
@@ -96,12 +96,13 @@ def _split(data: LabeledImages, one: SurveyedFile) -> str:
 
 
 def _kept_together(data: LabeledImages, group: Sequence[SurveyedFile]) -> bool:
-    """Return whether groups keep the images in one split, whatever it is."""
+    """Return whether groups keep the images in one split, whichever it is."""
     return data.groups is not None and len({data.groups[one.index] for one in group}) == 1
 
 
 def _item(data: LabeledImages, group: Sequence[SurveyedFile]) -> Item:
     classes = sorted({data.classes[data.labels[one.index]] for one in group})
     splits = sorted({_split(data, one) for one in group} - {""})
-    told = ([f"classes {', '.join(classes)}"] if len(classes) > 1 else []) + ([" and ".join(splits)] if splits else [])
-    return Item(tuple(one.name for one in group), "; ".join(told))
+    details = [f"classes {', '.join(classes)}"] if len(classes) > 1 else []
+    details += [" and ".join(splits)] if splits else []
+    return Item(tuple(one.name for one in group), "; ".join(details))

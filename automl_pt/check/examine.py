@@ -1,4 +1,4 @@
-"""Examines one image: decodes it whole, and takes two fingerprints of what it shows."""
+"""Examines one image: decodes it completely, and computes two fingerprints of its content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from automl_pt.images.read import UnreadableImage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: side from which the perceptual hash is made; its own 32 px fit in twice
+#: side of the picture that the perceptual hash is computed from; twice the hash's own 32 px
 _LOOK = 64
 
 
 def examine(content: bytes, name: object) -> Facts:
-    """Decode an image file whole and say what it is; never raises for bad content."""
+    """Decode an image file completely and describe it; never raises for bad content."""
     complaints: list[str] = []
     try:
         header = open_header(content, name)
@@ -53,18 +53,18 @@ def fingerprints(pixels: NDArray[np.uint8]) -> tuple[str, str]:
 
 
 def _is_animated(image: Image.Image) -> bool:
-    """Return whether there is a second frame; an MPO file's second picture is a preview or another eye's view."""
+    """Return whether there is a second frame; the second picture of an MPO file is a preview or a stereo view."""
     if image.format == "MPO":
         return False
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # what follows the first frame is damaged, and never used
+    except Exception:  # damage after the first frame has no effect
         return True
 
 
 def _shines_through(content: bytes, name: object) -> bool:
-    """Return whether any pixel is transparent, rather than whether there might be one."""
+    """Return whether any pixel is transparent, not only whether the format allows it."""
     image = open_header(content, name)
-    if image.mode.startswith("I"):  # Pillow's own conversion passes over a transparent colour of 16 bits
+    if image.mode.startswith("I"):  # Pillow's own conversion ignores a transparent colour of 16 bits
         return bool((np.asarray(image) == image.info["transparency"]).any())
     return int(np.asarray(image.convert("RGBA").getchannel("A")).min()) < 255

@@ -1,4 +1,4 @@
-"""What one image file is found to be."""
+"""The facts that a check finds in one image file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import PIL
 
 from automl_pt.images.read import RULE
 
-#: facts found by another version are found again
+#: facts of other versions are computed again
 VERSION = f"4 {RULE} {PIL.__version__}"
-#: side in pixels of the picture kept to compare alike images by
+#: side in pixels of the picture that is stored for comparing similar images
 THUMB = 16
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One file's content: its fault, or its form and two fingerprints of what it shows."""
+    """The facts of one file's content: its fault, or its format and two fingerprints."""
 
-    #: one of images.Fault, or "" for an image that decodes whole
+    #: a value of images.Fault, or "" for an image that decodes completely
     fault: str = ""
     reason: str = ""
     format: str = ""
@@ -37,7 +37,7 @@ class Facts:
     thumb: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what differs from the defaults."""
+        """Return the fields that differ from their defaults."""
         return {key: value for key, value in asdict(self).items() if value != getattr(_NONE, key)}
 
 

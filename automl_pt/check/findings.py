@@ -1,4 +1,4 @@
-"""What `check` can find, how bad it is, and what training would do about it."""
+"""The kinds of findings of `check`, their severity, how training handles them, and what a person can do."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Literal
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.text import few, printable
 
-#: stop: training refuses to start; falsify: it would run and its figures would be wrong; note: it copes, as told
+#: stop: training refuses to start; falsify: it runs with wrong figures; note: it handles the case as described
 Level = Literal["stop", "falsify", "note"]
 
 _SKIPS = "stops before the first epoch; with --max-bad it skips and lists them"
-#: kind: level, what it is, what training does, what a person can do
+#: kind -> level, description, how training handles it, what a person can do
 KINDS: dict[str, tuple[Level, str, str, str]] = {
     "unreadable": (
         "stop",
-        "files that are no image, or damaged",
+        "files that are not images, or are damaged",
         _SKIPS,
         "remove the files or replace them; or accept a share of them with --max-bad 0.05",
     ),
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     "one class": (
         "stop",
         "fewer than two classes",
-        "refuses: there is nothing to tell apart",
+        "refuses, because there is nothing to distinguish",
         "put the images of each class into a folder of its own",
     ),
     "lost class": (
@@ -54,13 +54,13 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     ),
     "missing class": (
         "stop",
-        "classes that only one of training and validation has",
+        "classes that are missing from training or validation",
         "refuses",
         "move some of the class's images into the split that has none",
     ),
     "twin classes": (
         "stop",
-        "class names that differ only in case, spaces, invisible or composed characters, or as 1 and 1.0 do",
+        "class names that differ only in case, spaces, invisible or composed characters, or like 1 and 1.0",
         "refuses",
         "rename or join the classes",
     ),
@@ -79,13 +79,13 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     "copies across": (
         "falsify",
         "the same file in two splits",
-        "measures itself on images that it has memorised",
+        "is measured on images it has memorised",
         "remove the copies from one of the splits",
     ),
     "alike across": (
         "falsify",
         "nearly the same picture in two splits",
-        "measures itself on images that it has nearly seen",
+        "is measured on nearly memorised images",
         "keep pictures of one scene in one split: move them, or let automl-pt split with --group-by",
     ),
     "copies unsplit": (
@@ -108,14 +108,14 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     ),
     "complaint": (
         "note",
-        "JPEG files with damage that the decoder could pass over",
-        "uses them as they decode",
+        "JPEG files with damage that the decoder could skip",
+        "uses them as decoded",
         "look at the pictures; save those again that look damaged",
     ),
     "wrong ending": (
         "note",
-        "files whose ending tells another format",
-        "goes by the content",
+        "files whose ending states another format",
+        "uses the format of the content",
         "nothing; rename them if other programs stumble over it",
     ),
     "animated": (
@@ -136,14 +136,14 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
         "scales them to 8 bits",
         "nothing, unless fine differences in brightness matter",
     ),
-    "palette": ("note", "images with a palette", "looks up the colours", "nothing"),
+    "palette": ("note", "images with a palette", "converts the colours", "nothing"),
     "alpha": (
         "note",
         "images with transparent parts",
         "puts them on white",
         "nothing, unless the background matters: put them on the background that new images have",
     ),
-    "rotated": ("note", "photographs whose EXIF data turn them", "turns them upright", "nothing"),
+    "rotated": ("note", "photographs with an EXIF rotation", "turns them upright", "nothing"),
     "odd sizes": (
         "note",
         "images of very different size",
@@ -153,19 +153,19 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     "long": (
         "note",
         "images more than four times as long as wide",
-        "sees the centre square only",
+        "uses only the centre square",
         "crop them where what matters is not in the centre",
     ),
-    "hidden": ("note", "hidden files and what systems leave behind", "ignores them", "nothing"),
+    "hidden": ("note", "hidden and system files", "ignores them", "nothing"),
     "link": (
         "note",
-        "links that leave the dataset, lead nowhere or repeat what is counted",
+        "links that leave the dataset, lead nowhere or repeat a file",
         "ignores them",
         "give --follow-links to include images that links lead to",
     ),
     "other file": (
         "note",
-        "files that are no image by their ending",
+        "files that are not images by their ending",
         "ignores them",
         "nothing, or convert them to JPEG or PNG if they are images",
     ),
@@ -183,7 +183,7 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One case of a finding: the names concerned (two or more where they are alike), and what there is to say."""
+    """One case of a finding: the names involved (two or more for similar images), and a detail."""
 
     names: tuple[str, ...]
     detail: str = ""
@@ -206,17 +206,17 @@ class Finding:
 
 
 def finding(kind: str, items: Sequence[Item], *, level: Level | None = None) -> list[Finding]:
-    """Return a list with the finding, or an empty list without items; `level` overrides the kind's own."""
+    """Return a list with the finding, or an empty list without items; `level` replaces the kind's own level."""
     own, what, training, todo = KINDS[kind]
     return [Finding(kind, tuple(items), level or own, what, training, todo)] if items else []
 
 
 def refuse(findings: Sequence[Finding]) -> None:
-    """Raise one InvalidDatasetError that lists the findings with which training cannot start; else return."""
+    """Raise one InvalidDatasetError that lists the findings that stop training, if there are any."""
     stops = [item for item in findings if item.level == "stop"]
     if stops:
         raise InvalidDatasetError(
-            "training needs data without faults that `automl-pt check` calls stops",
+            "the data have faults that stop training",
             given="; ".join(f"{stop.what}: {few(stop.items, 3)}" for stop in stops),
-            remedy="`automl-pt check` with the same data lists every case; mend, rename or remove them",
+            remedy="`automl-pt check` with the same data lists every case; repair, rename or remove them",
         )

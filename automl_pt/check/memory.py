@@ -1,4 +1,4 @@
-"""Remembers what was found in which content, so that a second check reads almost nothing."""
+"""Caches facts by content, so that a second check reads almost nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from automl_pt.core.files import CACHE_VARIABLE, cache_folder
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.locks import require_record_locks
 
-#: path, size in bytes, modification time in nanoseconds, inode: while these stay, so does the content
+#: path, size in bytes, modification time in nanoseconds, inode; the content is unchanged while these are
 Stamp = tuple[bytes, int, int, int]
 
-#: a file changed less than this long ago may change again without its time stamp telling
+#: a file modified less than this long ago may change again with the same time stamp
 _SETTLED_NS = 2_000_000_000
-#: paths asked for in one query; SQLite takes 999 values everywhere
+#: paths per query, because SQLite always allows 999 values
 _AT_ONCE = 900
 
 _SCHEMA = """
@@ -35,30 +35,30 @@ CREATE TABLE IF NOT EXISTS alike (looks TEXT, version TEXT, pairs TEXT, PRIMARY 
 
 
 def stamp(path: Path, status: os.stat_result) -> Stamp:
-    """Return what tells a file's content without reading it."""
+    """Return the stamp that identifies a file's content without reading it."""
     return os.fsencode(path), status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def open_memory() -> tuple[Memory, list[str]]:
-    """Open the memory in the cache folder; where the default folder cannot be written, one that lasts for this check.
+    """Open the cache of checks in the cache folder, or in memory if the default folder cannot be written.
 
-    Returns it with what the user should know. Raises OutputError where the user named the folder.
+    Also returns notes for the user. Raises OutputError if the user chose the folder.
     """
     try:
         memory = Memory()
     except OutputError as error:
         if os.environ.get(CACHE_VARIABLE):
             raise
-        return Memory(Path(":memory:")), [f"nothing is remembered for the next check ({error.given})"]
-    note = network_note(memory.path, "what checks remember")
+        return Memory(Path(":memory:")), [f"results are not cached for the next check ({error.given})"]
+    note = network_note(memory.path, "the cache of checks")
     return memory, [] if note is None else [note]
 
 
 class Memory:
     """An SQLite file in the cache folder, for several threads and processes; a context manager that closes it.
 
-    Every entry is kept at once, so that a check cut short is gone on with, and two do not wait for each other.
-    Methods raise OutputError when the file cannot be read or written any more.
+    Every entry is committed at once, so that an interrupted check resumes and two checks do not wait for each other.
+    Methods raise OutputError if the file can no longer be read or written.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -77,7 +77,7 @@ class Memory:
         self._database.close()
 
     def recall(self, stamps: Iterable[Stamp]) -> dict[bytes, tuple[str, Facts]]:
-        """Return digest and facts by path, of files that have not changed since they were examined."""
+        """Return digest and facts, by path, of files that have not changed since they were examined."""
         wanted = {one[0]: one for one in stamps}
         every, known = list(wanted), dict[bytes, tuple[str, Facts]]()
         for start in range(0, len(every), _AT_ONCE):
@@ -92,25 +92,25 @@ class Memory:
         return known
 
     def facts(self, digest: str) -> Facts | None:
-        """Return what was found in a content, wherever it lay."""
+        """Return the facts of a content, from whichever file it was found in."""
         query = "SELECT facts FROM facts WHERE sha256 = ? AND version = ?"
         rows = self._execute(query, (digest, VERSION))
         return Facts(**parse_json(rows[0][0])) if rows else None
 
     def keep(self, one: Stamp, digest: str, facts: Facts) -> None:
-        """Remember what was found; a file changed just now is looked at again next time."""
+        """Store facts; a file that has just changed is examined again next time."""
         content = json.dumps(facts.to_dict())
         self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (digest, VERSION, content))
         if time.time_ns() - one[2] > _SETTLED_NS:
             self._execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", (*one, digest))
 
     def pairs(self, key: str) -> list[tuple[int, int]] | None:
-        """Return what `keep_pairs` was given under this key; None when it was not."""
+        """Return what `keep_pairs` stored under this key; None if nothing was."""
         rows = self._execute("SELECT pairs FROM alike WHERE looks = ? AND version = ?", (key, VERSION))
         return [(one, other) for one, other in parse_json(rows[0][0])] if rows else None
 
     def keep_pairs(self, key: str, pairs: Sequence[tuple[int, int]]) -> None:
-        """Remember which of some images look alike; `key` tells what they show, in their order."""
+        """Store which images look alike; `key` identifies their fingerprints, in order."""
         self._execute("INSERT OR REPLACE INTO alike VALUES (?, ?, ?)", (key, VERSION, json.dumps(pairs)))
 
     def _execute(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
@@ -122,7 +122,7 @@ class Memory:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file; what is damaged or not ours is put aside, as all of it can be found again."""
+    """Open the file; a damaged or foreign file is renamed, because all its content can be computed again."""
     try:
         return _connected(path)
     except sqlite3.DatabaseError as error:
@@ -144,8 +144,8 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def _unusable(path: Path, error: Exception) -> OutputError:
     return OutputError(
-        "the check's memory must be readable and writable",
+        "the cache of checks cannot be read or written",
         given=f"{path}: {error}",
-        remedy="free some space, delete the file (all of it can be found again), or set AUTOML_PT_CACHE to a folder on "
-        "a disk of this machine",
+        remedy="free some space, delete the file (its content can be computed again), or set AUTOML_PT_CACHE to a "
+        "folder on a local disk",
     )

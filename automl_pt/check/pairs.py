@@ -1,4 +1,4 @@
-"""Finds pairs of images that look alike, by comparing all with all; products of matrices do the comparing."""
+"""Finds pairs of images that look alike by comparing all with all, in matrix products."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from automl_pt.check.facts import THUMB, Facts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: perceptual hashes that differ in at most so many of their 64 bits make two images candidates
+#: two images are candidates if at most this many of the 64 bits of their perceptual hashes differ
 MAX_BITS = 6
-#: candidates are alike when their grey pictures of 16 x 16 pixels differ, on average, by at most this share of the
+#: candidates are alike if their grey pictures of 16 x 16 pixels differ, on average, by at most this share of the
 #: picture's own contrast: photographs saved again at quality 30 or half the size differ by up to 0.025, different
-#: clothes of one make (Fashion-MNIST) by 0.05 and more
+#: clothes of one type (Fashion-MNIST) by 0.05 and more
 MAX_SHARE = 0.04
-#: flat pictures have no contrast: so many levels of 255 may they differ
+#: the allowed difference in levels of 255 for pictures without contrast
 MIN_LEVELS = 1.0
 
 _BLOCK = 2048
 
 
 def near_pairs(facts: Sequence[Facts]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of indices of images with near hashes and near pictures, each once."""
+    """Yield each pair of indices of images with near hashes and near pictures, once."""
     bits = np.unpackbits(_bytes(one.look for one in facts)).astype(np.float32).reshape(-1, 64) * 2 - 1
     thumbs = _bytes(one.thumb for one in facts).reshape(-1, THUMB * THUMB)
     for start in range(0, len(facts), _BLOCK):
         for other in range(start, len(facts), _BLOCK):
-            # for bits as -1 and 1 the product is 64 less twice the number that differ
+            # with bits as -1 and 1 the product is 64 minus twice the number of differing bits
             near = bits[start : start + _BLOCK] @ bits[other : other + _BLOCK].T >= 64 - 2 * MAX_BITS
-            # np.nonzero of a matrix takes fifteen times as long as of its rows laid end to end
+            # np.nonzero takes fifteen times as long for a matrix as for its flattened rows
             rows, columns = np.divmod(np.flatnonzero(near), near.shape[1])
             rows, columns = rows + start, columns + other
             rows, columns = rows[rows < columns], columns[rows < columns]

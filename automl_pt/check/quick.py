@@ -1,4 +1,4 @@
-"""The cheap part of the check: class names, counts, files left out and empty files; nothing is decoded."""
+"""The fast part of the check: class names, counts, ignored files and empty files, without decoding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from automl_pt.images.read import UnreadableImage
 from automl_pt.layouts.class_names import as_read
 from automl_pt.layouts.left_out import HIDDEN, NO_CLASS
 
-#: characters that print as nothing or turn the writing direction
+#: invisible characters and those that turn the writing direction
 _UNSEEN = ("Cc", "Cf")
 
 
 def quick_check(data: LabeledImages, *, val_fraction: float = 0.2) -> list[Finding]:
-    """Find what needs no decoding: in time proportional to the number of files, one `stat` each."""
+    """Find everything that needs no decoding, with one `stat` per file."""
     return [
         *finding("one class", [] if len(data.classes) > 1 else [Item(tuple(data.classes), "the only class")]),
         *finding("twin classes", list(_twins(data.classes))),
@@ -30,7 +30,7 @@ def quick_check(data: LabeledImages, *, val_fraction: float = 0.2) -> list[Findi
 
 
 def are_files(data: LabeledImages) -> bool:
-    """Return whether the images are files, rather than pixels; a first image that cannot even be asked for is none."""
+    """Return whether the images are files, not pixels; False if the first image cannot be accessed."""
     try:
         return len(data) > 0 and isinstance(data.images[0], Path)
     except UnreadableImage:
@@ -38,14 +38,14 @@ def are_files(data: LabeledImages) -> bool:
 
 
 def name_of(data: LabeledImages, index: int) -> str:
-    """Return what an image is called in messages: its name, else its path, else its index."""
+    """Return an image's name in messages: its name, else its path, else its index."""
     if data.names is not None:
         return data.names[index]
     return f"image {index}" if data.root is None else str(data.images[index])
 
 
 def _twins(classes: Sequence[str]) -> Iterator[Item]:
-    """Yield classes that a person, or another file system, takes for one."""
+    """Yield classes that a person, or another file system, considers equal."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         plain = " ".join(_plain(unicodedata.normalize("NFKC", name)).casefold().split())
@@ -97,9 +97,9 @@ def _empty(data: LabeledImages) -> Iterator[Item]:
     if not are_files(data):
         return
     for index, path in enumerate(data.images):
-        assert isinstance(path, Path), "all are paths, as the first is"
+        assert isinstance(path, Path), "all images are paths if the first is"
         try:
             if path.stat().st_size == 0:
                 yield Item((name_of(data, index),))
         except OSError:
-            continue  # the full decode tells what is wrong with it
+            continue  # the full decode reports the fault

@@ -1,4 +1,4 @@
-"""Examines every image of a dataset, in parallel, reading only what is not remembered."""
+"""Examines every image of a dataset, in parallel, reading only files that are not cached."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from automl_pt.images.read import UnreadableImage, read
 
 Progress = Callable[[str, int, int], None]
 
-_STAGE = "looking at images"
+_STAGE = "examining images"
 
 
 @dataclass(frozen=True)
 class SurveyedFile:
-    """One image with what was found: its index in the data, name, content digest ("" when unreadable) and facts."""
+    """One image with its facts: its index in the data, name, content digest ("" if unreadable) and facts."""
 
     index: int
     name: str
@@ -33,7 +33,7 @@ class SurveyedFile:
 
 
 def survey(data: LabeledImages, memory: Memory, progress: Progress | None = None) -> tuple[list[SurveyedFile], int]:
-    """Return what is known of every image, in order, and how many files had to be read for it."""
+    """Return every image with its facts, in order, and how many files were read."""
     if not are_files(data):
         return list(_of_arrays(data)), 0
     stamps = [_stamp(image) for image in data.images]  # type: ignore[arg-type]  # all are paths, as the first is
@@ -62,7 +62,7 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _examined(data: LabeledImages, indices: list[int], memory: Memory) -> Iterator[tuple[int, str, Facts]]:
-    """Examine files with threads: decoders and hashes let other threads run; a bounded number is under way."""
+    """Examine files in threads, because decoders and hashes release Python's lock; a bounded number is in flight."""
     if not indices:
         return
     cores = available_cores()
@@ -75,7 +75,7 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
     from automl_pt.check.examine import examine
 
     path = data.images[index]
-    assert isinstance(path, Path), "arrays are looked at elsewhere"
+    assert isinstance(path, Path), "_of_arrays handles arrays"
     try:
         content = read(path)
     except UnreadableImage as error:
@@ -85,7 +85,7 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
 
 
 def _of_arrays(data: LabeledImages) -> Iterator[SurveyedFile]:
-    """Look at pixels that need no decoding here: only copies, near copies and sizes can be found."""
+    """Examine images given as pixels: only copies, near copies and sizes can be found."""
     from automl_pt.check.examine import fingerprints
     from automl_pt.images.decode import as_rgb
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.console import stdout, text
 from automl_pt.cli.display import metric_texts
-from automl_pt.cli.search_lines import ENDED, clock, lead_line, params_text
+from automl_pt.cli.search_lines import ENDED, clock, lead_lines, params_text
 from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, varying
 from automl_pt.core.text import counted, shown_path
 from automl_pt.metric import Metric
@@ -161,7 +161,7 @@ def _score(trial: TrialRecord) -> str:
 
 
 def _answer(report: StudyReport) -> Iterable[str]:
-    from automl_pt.study.records import chosen_by, disagreement
+    from automl_pt.study.records import ModelComparison, chosen_by, disagreement
 
     best = report.best
     if best is None:
@@ -178,7 +178,7 @@ def _answer(report: StudyReport) -> Iterable[str]:
         yield text(f"chosen:   by {by}")
     yield from map(text, disagreement(report.everything(), best, report.objective))
     if report.comparison is not None:
-        yield text(lead_line(report.comparison))
+        yield from map(text, lead_lines(ModelComparison.from_dict(report.comparison)))
     if report.model is not None:
         yield f"model:    {text(shown_path(report.model))}"
 

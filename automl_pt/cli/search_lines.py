@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from automl_pt.metric import Metric
 from automl_pt.reporting.accuracy import read_accuracy
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import ProbeRecord, StudyResult, chosen_by, disagreement, in_order, title
+from automl_pt.study.records import ModelComparison, ProbeRecord, StudyResult, chosen_by, disagreement, in_order, title
 
 #: why a search ended, for people
 ENDED = {
@@ -141,7 +140,7 @@ def _figures(result: StudyResult) -> Iterator[str]:
         yield f"chosen:   by {by}"
         yield from disagreement([*(one.as_trial() for one in result.probes), *result.trials], best, result.objective)
     if result.comparison is not None:
-        yield lead_line(asdict(result.comparison))
+        yield from lead_lines(result.comparison)
     elif result.runner_up is not None and result.runner_up.value is not None:
         second = result.runner_up
         yield (
@@ -150,16 +149,16 @@ def _figures(result: StudyResult) -> Iterator[str]:
         )
 
 
-def lead_line(comparison: Mapping[str, Any]) -> str:
+def lead_lines(found: ModelComparison) -> Iterator[str]:
     """Say whether the best trial's lead in loss is statistically clear; by another objective it may be negative."""
-    other = title(comparison["runner_up"])
-    ahead = f"clearly ahead of {other}" if comparison["difference"] >= 0 else f"the loss of {other} is clearly lower"
-    verdict = f"statistically tied with {other}" if comparison["inside_noise"] else ahead
-    images = f" over {comparison['images']} images" if "images" in comparison else ""
-    return (
-        f"lead:     {verdict} (difference in loss {comparison['difference']:.4f} "
-        f"+- {comparison['standard_error']:.4f}{images})"
-    )
+    other = title(found.runner_up)
+    ahead = f"clearly ahead of {other}" if found.difference >= 0 else f"the loss of {other} is clearly lower"
+    verdict = f"statistically tied with {other}" if found.inside_noise else ahead
+    gap = f"{found.difference:.4f} +- {found.standard_error:.4f} over {found.images} images"
+    yield f"lead:     {verdict} (difference in loss {gap})"
+    against = found.disagreement()
+    if against is not None:
+        yield f"note: {against}"
 
 
 def next_lines(result: StudyResult) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Config files: read as TOML, and their mistakes told in TOML's words, since that is what the user wrote."""
+"""Reads config files as TOML, and words mistakes in TOML's terms, because TOML is what the user wrote."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.text import printable
 
-#: marks that editors put before a text; that of UTF-8 means nothing, the others mean another encoding
+#: byte order marks of encodings that TOML does not allow
 _OTHERS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-#: TOML's names of Python's types; a boolean is an integer for Python, so that it stands first
+#: TOML's names of Python's types; bool comes before int, because a bool is an int in Python
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     *((bool, "boolean"), (str, "string"), (int, "integer"), (float, "float")),
     *(((list, tuple), "array"), (dict, "table"), ((date, time), "date or time")),
 )
 #: what a config file may hold beside settings: options that say where and how a command writes
 COMMAND_OPTIONS: dict[str, type] = {"output": str, "quiet": bool, "json": bool}
-#: pydantic's name of a mistake: what the value must be
+#: pydantic's name of a mistake -> what the value must be
 _RULES = {
     **dict.fromkeys(("string_type",), "must be a string in quotes"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
@@ -33,9 +33,9 @@ _RULES = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a config file's table; raise ConfigError naming the line when it is not TOML, or not UTF-8.
+    """Read a config file's table; raise ConfigError naming the line where the file is not valid TOML or not UTF-8.
 
-    A byte order mark before the text, as editors on Windows write it, is dropped.
+    A byte order mark at the start, as some editors on Windows write it, is ignored.
     """
     try:
         return tomllib.loads(_text(Path(path).read_bytes()))
@@ -62,7 +62,7 @@ def read_command_options(path: Path) -> dict[str, Any]:
 
 
 def _text(content: bytes) -> str:
-    """Decode a config file; raise ValueError that says how to save it where it is not UTF-8."""
+    """Decode a config file; raise ValueError with the remedy if it is not UTF-8."""
     if content.startswith(_OTHERS) or b"\0" in content[:4]:
         raise ValueError("the file is UTF-16 or UTF-32, and TOML is UTF-8: save it as UTF-8")
     try:
@@ -73,15 +73,15 @@ def _text(content: bytes) -> str:
 
 
 def toml_mistake(item: Mapping[str, Any], default: object) -> str | None:
-    """Say in TOML's words what is wrong with a value's type; None where its type is right.
+    """Describe in TOML's terms a value of the wrong type; return None if its type is right.
 
-    `item` is a mistake as pydantic tells it, `default` the setting's own value, of which an array's example is made.
+    `item` is a mistake as pydantic reports it; `default` is the setting's default, for the example of an array.
     """
     if not item["loc"]:
         return None
     name, *places = item["loc"]
     if item["type"] == "extra_forbidden" and isinstance(item["input"], dict):
-        return f"{printable(name)}: unknown table; settings stand at the top of the file, not below [{printable(name)}]"
+        return f"{printable(name)}: unknown table; settings go at the top of the file, not below [{printable(name)}]"
     if item["type"] == "tuple_type":
         rule = f"must be an array, such as {name} = {_example(item['input'], default)}"
     elif item["type"] in ("too_short", "too_long") or (item["type"] == "missing" and places):
@@ -97,18 +97,18 @@ def toml_mistake(item: Mapping[str, Any], default: object) -> str | None:
 
 
 def _example(given: object, default: object) -> str:
-    """Show an array in which the value given stands, or the default where an array has to have several items."""
+    """Return an example array that holds the given value, or the default if the array needs several items."""
     return written(default) if isinstance(default, tuple) and len(default) > 1 else written([given])
 
 
 def described(value: object) -> str:
-    """Show a value as TOML writes it, with its kind."""
+    """Return a value in TOML notation, after its type."""
     kind = next((name for types, name in _KINDS if isinstance(value, types)), type(value).__name__)
     return f"the {kind} {written(value)}" if kind != "table" else "a table"
 
 
 def written(value: object) -> str:
-    """Write a value as TOML does, on one line and printable."""
+    """Return a value in TOML notation, on one line and printable."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

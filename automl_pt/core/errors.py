@@ -1,4 +1,4 @@
-"""Every error automl-pt raises on purpose, and the exit code the command line gives it.
+"""All errors that automl-pt raises on purpose, with their exit codes on the command line.
 
     AutomlError                        1
     ├── UsageError                     2   the request itself is wrong
@@ -7,21 +7,21 @@
     ├── DatasetError
     │   ├── NotLabeledDatasetError         images without class folders or a label column
     │   └── InvalidDatasetError            labelled, but not usable: categories differ, unreadable images, ...
-    ├── InvalidModelDirectoryError         not a model that this toolkit (or a backbone name) can give
+    ├── InvalidModelDirectoryError         not a model directory of this toolkit, nor a backbone's name
     ├── WeightsError                       pretrained weights are absent, damaged or do not fit
     ├── PluginError                        a plugin that cannot be imported or breaks a hook's contract
-    ├── DeviceError                        the device asked for is not there
-    ├── CheckpointError                    no intact checkpoint to go on from, or one of another run
-    ├── StudyError                         the study cannot be resumed as asked
+    ├── DeviceError                        the requested device does not exist
+    ├── CheckpointError                    no intact checkpoint to resume from, or one of another run
+    ├── StudyError                         the study cannot be resumed as requested
     ├── StorageError                       the study's storage cannot be opened, read or written
-    ├── DivergedError                  a training's loss was not finite; the command line alone says so by an error
+    ├── DivergedError                  a training's loss was not finite; raised by the command line only
     ├── ExportError                        a model cannot be exported, or its export computes something else
     ├── PeerError                          another process of a distributed run failed
-    ├── OutputError                        a file cannot be written: no space, read-only, taken
+    ├── OutputError                        a file cannot be written: no space, read-only, in use
     │   └── NoLocksError                       the file system has no locks between processes
     └── InstallationError                  installed packages do not fit together or are missing
 
-Every message has three parts: the rule, what was given, what to do next.
+Every message has three parts: what is wrong in this case, what was given, what to do next.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from difflib import get_close_matches
 
 
 class AutomlError(Exception):
-    """Base of all errors raised on purpose: `rule` was broken by `given`; `remedy` says what to do next."""
+    """Base of all errors raised on purpose: `rule` names the fault, `given` the input, `remedy` what to do next."""
 
     exit_code = 1
 
@@ -40,7 +40,7 @@ class AutomlError(Exception):
         super().__init__(f"{rule}\n  given: {given}\n  next:  {remedy}")
 
     def in_a_line(self) -> str:
-        """Return all three parts in one line, for a note beside a result that stands all the same."""
+        """Return all three parts in one line, for a note beside a result that is still valid."""
         given = " ".join(part.strip() for part in self.given.splitlines() if part.strip())
         return f"{self.rule}: {given}; {self.remedy}"
 
@@ -49,14 +49,14 @@ class AutomlError(Exception):
 
 
 def _rebuild(kind: type[AutomlError], rule: str, given: str, remedy: str) -> AutomlError:
-    """Make an error again in another process, whatever its subclass's own constructor takes."""
+    """Rebuild an error in another process, without calling its subclass's own constructor."""
     error = kind.__new__(kind)
     AutomlError.__init__(error, rule, given=given, remedy=remedy)
     return error
 
 
 class UsageError(AutomlError):
-    """The request itself is wrong; nothing was started."""
+    """The request itself is wrong; nothing has started."""
 
     exit_code = 2
 
@@ -75,7 +75,7 @@ class ConfigError(UsageError):
 
 
 class UnknownNameError(UsageError):
-    """No `kind` is registered as `name`; near names among `known` are suggested."""
+    """No `kind` is registered as `name`; similar names among `known` are suggested."""
 
     def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str, rule: str | None = None) -> None:
         self.suggestions = get_close_matches(name, known, n=3, cutoff=0.6)
@@ -92,31 +92,31 @@ class NotLabeledDatasetError(DatasetError):
 
 
 class InvalidDatasetError(DatasetError):
-    """The data are labelled but cannot be trained on as they are."""
+    """The data are labelled, but cannot be trained on unchanged."""
 
 
 class InvalidModelDirectoryError(AutomlError):
-    """A path or name given as a model is none: not a model directory, damaged, or not a known backbone."""
+    """The path or name given as a model is not a model directory, is damaged, or is not a known backbone."""
 
 
 class WeightsError(AutomlError):
-    """Pretrained weights are not at hand, damaged, of an unsafe format, or do not fit the backbone."""
+    """Pretrained weights are not available, damaged, of an unsafe format, or do not fit the backbone."""
 
 
 class PluginError(AutomlError):
-    """A plugin cannot be imported, implements an unknown hook, or returns what the hook does not allow."""
+    """A plugin cannot be imported, implements an unknown hook, or returns a value that the hook does not allow."""
 
 
 class DeviceError(AutomlError):
-    """The device asked for is not there."""
+    """The requested device does not exist."""
 
 
 class CheckpointError(AutomlError):
-    """No checkpoint is intact, or the one found belongs to a run with other settings."""
+    """No checkpoint is intact, or the checkpoint belongs to a run with other settings."""
 
 
 class StudyError(AutomlError):
-    """A study cannot be resumed as asked, because results would not be comparable or files have changed."""
+    """A study cannot be resumed as requested, because results would not be comparable or files have changed."""
 
 
 class StorageError(AutomlError):
@@ -124,7 +124,7 @@ class StorageError(AutomlError):
 
 
 class PeerError(AutomlError):
-    """Another process of a distributed run has ended, and this one cannot go on without it."""
+    """Another process of a distributed run has ended, and this one cannot continue without it."""
 
 
 class DivergedError(AutomlError):
@@ -132,11 +132,11 @@ class DivergedError(AutomlError):
 
 
 class ExportError(AutomlError):
-    """A model cannot be exported, or what was exported computes other logits."""
+    """A model cannot be exported, or its export computes other logits."""
 
 
 class OutputError(AutomlError):
-    """A file or folder cannot be written: no space left, read-only, or already taken by something else."""
+    """A file or folder cannot be written: no space left, read-only, or in use."""
 
 
 class NoLocksError(OutputError):
@@ -144,4 +144,4 @@ class NoLocksError(OutputError):
 
 
 class InstallationError(AutomlError):
-    """Installed packages are missing or do not fit each other."""
+    """Installed packages are missing or incompatible."""

@@ -1,4 +1,4 @@
-"""The one way files are written: to a temporary name, synced, renamed. A reader sees the old file or the new one."""
+"""Writes files atomically: to a temporary name, synced, renamed. A reader sees the old file or the new one."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MAX_NEIGHBOURS = 2000
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path`; on leaving without an error it becomes `path`, durably.
+    """Open a temporary file beside `path`; on exit without an error it is renamed to `path` and synced.
 
-    Raises OutputError when the disk is full or the folder cannot be written; `path` is then what it was before.
+    Raises OutputError when the disk is full or the folder cannot be written; `path` is then unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -41,21 +41,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        # torch's writer meets a full disk as an OSError, and raises a RuntimeError about its own bookkeeping from it
+        # on a full disk torch's writer raises a RuntimeError, whose context is the OSError
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         raise output_error(cause, path) from error
     finally:
-        with suppress(OSError):  # where the folder cannot be used, the error above has said so
+        with suppress(OSError):  # the error above has already been raised
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on leaving without an error it becomes `path`, replacing what was there.
+    """Yield a temporary folder beside `path`; on exit without an error it replaces `path`.
 
-    Raises OutputError when the disk is full or the folder cannot be written; nothing half done stays behind.
+    Raises OutputError when the disk is full or the folder cannot be written; no partial result remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
@@ -71,20 +71,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_new(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write a file that must not exist yet, for use within `atomic_folder`; return its size in bytes."""
+    """Write a file that must not exist yet, within `atomic_folder`; return its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as stream:
         return sum(stream.write(chunk) for chunk in chunks)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Replace the content of `path` as a whole; text is written as UTF-8."""
+    """Replace the content of `path`; text is written as UTF-8."""
     with atomic_file(path) as stream:
         stream.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can sync folders."""
+    """Sync `folder`, so that a rename in it survives a power cut, where the system can sync folders."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -94,7 +94,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents and prove that it can be written; raise OutputError before any work is done."""
+    """Create `path` with its parents and check that it is writable; raise OutputError before any work is done."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         remove_stale(path)
@@ -107,7 +107,7 @@ def make_folder(path: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files in `folder` whose writer was killed."""
+    """Remove temporary files in `folder` whose writing process no longer runs."""
     for path in sorted(folder.glob(".*.tmp")):
         parts = path.name.split(".")
         if len(parts) > 3 and parts[-3].isdigit() and not is_running(int(parts[-3])):
@@ -126,25 +126,25 @@ def is_running(pid: int) -> bool:
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
-    """Say in one line why `path` cannot be written and what helps."""
+    """Return an error that says why `path` cannot be written and what helps."""
     remedies = {
-        errno.ENOSPC: "free some space and run the same command again: it goes on from the last checkpoint",
-        errno.EDQUOT: "free some of your quota and run the same command again: it goes on from the last checkpoint",
+        errno.ENOSPC: "free some space and run the same command again; it resumes from the last checkpoint",
+        errno.EDQUOT: "free some of your quota and run the same command again; it resumes from the last checkpoint",
         errno.EROFS: "choose a folder on a writable file system",
         errno.EACCES: "choose a folder you may write to, or change its permissions",
         errno.EPERM: "choose a folder you may write to, or change its permissions",
         errno.ENOTDIR: "a part of the path is a file; choose another folder",
         errno.ENAMETOOLONG: "choose a shorter name",
         errno.EMFILE: "raise the limit on open files, as with `ulimit -n 1024`, and run the same command again",
-        errno.EEXIST: "a file of that name is in the way; choose another folder",
+        errno.EEXIST: "a file of that name exists; choose another folder",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = remedies.get(error.errno or 0, "check the disk and the path, then run the same command again")
-    return OutputError("the output must be writable", given=f"{path}: {reason}", remedy=remedy)
+    return OutputError("the output cannot be written", given=f"{path}: {reason}", remedy=remedy)
 
 
 def finite_or_none(value: Any) -> Any:
-    """Replace NaN and infinities by None, at any depth: JSON has no word for them."""
+    """Replace NaN and infinities by None, at any depth, because JSON cannot express them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -155,17 +155,17 @@ def finite_or_none(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Write `value` as standard JSON in ASCII, so that any file name survives; not-finite numbers become null."""
+    """Return `value` as standard JSON in ASCII, so that any file name survives; non-finite numbers become null."""
     return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
+    """Write `value` as indented JSON, atomically."""
     atomic_write(path, to_json(value, indent=2) + "\n")
 
 
 def is_there(path: str | Path) -> bool:
-    """Return whether something is at `path`; nothing is at a name that the file system does not allow."""
+    """Return whether something exists at `path`; False for a name that the file system does not allow."""
     return os.path.exists(path)
 
 
@@ -184,18 +184,18 @@ def not_found(path: str | Path, also: Iterable[str] = ()) -> str:
 
 
 def impossible_name(error: BaseException) -> UsageError | None:
-    """Return what to tell of an error that a name met which no file can have; None for other errors."""
+    """Return a usage error for an OS error about a name that no file can have; None for other errors."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         given = printable(error.filename)
         shown = given if len(given) <= 200 else f"{given[:100]}... ({len(given)} characters)"
         return UsageError("this name is longer than the file system allows", given=shown, remedy="give a shorter name")
     if isinstance(error, ValueError) and "embedded null" in str(error):
-        return UsageError("a file's name has no NUL character", given=str(error), remedy="give the name without it")
+        return UsageError("a file name contains a NUL character", given=str(error), remedy="give the name without it")
     return None
 
 
 def sha256_file(path: Path) -> str:
-    """Hash a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -205,19 +205,19 @@ CACHE_VARIABLE = "AUTOML_PT_CACHE"
 
 @contextmanager
 def naming_the_variable(option: str | None = None) -> Iterator[None]:
-    """Add to an OutputError about the cache how another cache folder is named: by the variable, or an `option`."""
+    """Add to an OutputError about the cache how to choose another cache folder: by the variable, or an `option`."""
     try:
         yield
     except OutputError as error:
         how = CACHE_VARIABLE if option is None else f"{option} or {CACHE_VARIABLE}"
         if CACHE_VARIABLE in error.remedy:
             raise
-        remedy = f"{error.remedy}, or name another cache folder with {how}"
+        remedy = f"{error.remedy}, or choose another cache folder with {how}"
         raise OutputError(error.rule, given=error.given, remedy=remedy) from error
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
+    """Return the folder for reproducible files: `AUTOML_PT_CACHE`, else `automl_pt` in the user's cache folder."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "automl_pt"

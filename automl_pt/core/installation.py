@@ -1,4 +1,4 @@
-"""Errors of foreign packages that mean the installation is wrong, said in words that help."""
+"""Recognises errors of other packages that mean a broken installation, and explains them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from automl_pt.core.errors import InstallationError
 
-#: what torchvision, or the loader of its library, says when it was built for another torch
+#: messages of torchvision, or of its library's loader, when it was built for another torch
 _MISMATCH = re.compile(
     r"operator torchvision::\w+ does not exist|undefined symbol: \S*(?:torch|c10|at)\S*|lib(?:torch|c10)\w*\.so"
 )
@@ -16,7 +16,7 @@ _NO_KERNEL = re.compile(r"no kernel image is available|CUDA driver version is in
 
 
 def explain(error: BaseException) -> InstallationError | None:
-    """Return what `error`, or an error it came from, says of the installation; None when it says nothing of it."""
+    """Return the installation error behind `error` or one of its causes; None if it is not about the installation."""
     for link in _chain(error):
         if isinstance(link, InstallationError):
             return link
@@ -27,7 +27,7 @@ def explain(error: BaseException) -> InstallationError | None:
 
 
 def torch_for_torchvision() -> str | None:
-    """Return the version of torch that the installed torchvision was built for, or None where it does not tell."""
+    """Return the version of torch that the installed torchvision requires, or None if it is not stated."""
     for requirement in requires("torchvision") or ():
         if exact := re.match(r"torch\s*\(?==\s*([^\s;)]+)", requirement):
             return exact[1]
@@ -35,7 +35,7 @@ def torch_for_torchvision() -> str | None:
 
 
 def installed_version(package: str) -> str:
-    """Return a package's version, or "not installed"; imports nothing."""
+    """Return a package's version, or "not installed", without importing it."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -52,17 +52,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _mismatch(error: BaseException) -> InstallationError | None:
-    said = _MISMATCH.search(str(error)) if isinstance(error, RuntimeError | ImportError | OSError) else None
-    if said is None:
+    match = _MISMATCH.search(str(error)) if isinstance(error, RuntimeError | ImportError | OSError) else None
+    if match is None:
         return None
     wanted = torch_for_torchvision() if installed_version("torchvision") != "not installed" else None
     built_for = f", which was built for torch {wanted}" if wanted else ""
     return InstallationError(
-        "torch and torchvision must be builds for each other, from the same index",
+        "torch and torchvision are builds that do not match",
         given=f"torch {installed_version('torch')} and torchvision {installed_version('torchvision')}{built_for}: "
-        f"{said[0]}",
+        f"{match[0]}",
         remedy="install both together: `pip install --force-reinstall torch torchvision` (with uv: "
-        "`uv pip install --reinstall torch torchvision`), with one and the same --index-url where you use one",
+        "`uv pip install --reinstall torch torchvision`), from the same --index-url if you use one",
     )
 
 
@@ -72,25 +72,25 @@ def _missing(error: BaseException) -> InstallationError | None:
     if package is None:
         return None
     return InstallationError(
-        "the packages automl-pt depends on must be installed",
+        "a package that automl-pt depends on is not installed",
         given=f"no module named {name!r}",
-        remedy=f"`pip install {package}`, or install automl-pt anew",
+        remedy=f"`pip install {package}`, or reinstall automl-pt",
     )
 
 
 def _no_kernel(error: BaseException) -> InstallationError | None:
-    said = _NO_KERNEL.search(str(error)) if isinstance(error, RuntimeError) else None
-    if said is None:
+    match = _NO_KERNEL.search(str(error)) if isinstance(error, RuntimeError) else None
+    if match is None:
         return None
     return InstallationError(
-        "torch must be built for the GPU and the driver of this machine",
-        given=f"torch {installed_version('torch')}: {said[0]}",
+        "torch was not built for the GPU and the driver of this machine",
+        given=f"torch {installed_version('torch')}: {match[0]}",
         remedy="install the torch build for your CUDA version, update the driver, or use `--device cpu`",
     )
 
 
 def _packages() -> dict[str, str]:
-    """Map module names to the distributions, required or optional, that bring them."""
+    """Map module names to the required and optional distributions that provide them."""
     renamed = {"PIL": "pillow", "sklearn": "scikit-learn"}
     same = ("click", "imagehash", "numpy", "optuna", "pluggy", "psycopg", "pyarrow", "pydantic", "pymysql", "rich")
     more = ("safetensors", "timm", "torch", "torchvision")

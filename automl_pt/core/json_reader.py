@@ -1,7 +1,7 @@
-"""The one reader of JSON: of files that the program wrote earlier, and of text that others send.
+"""The one reader of JSON, for files that the program wrote and for text from outside.
 
-Whoever sends a folder can write anything into its files. What is too large, nested too deep, not JSON by the standard
-or ambiguous fails in one way, with a JsonError, before the values are used.
+The text is untrusted, because anybody can edit the files of a folder. Text that is too large, nested too deep, not
+standard JSON or ambiguous raises JsonError before its values are used.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: no file of ours is nested deeper than ten levels; what walks through values recursively stays far from Python's limit
+#: our own files have at most ten levels; recursive readers of the values stay far below Python's recursion limit
 MAX_DEPTH = 64
 #: bytes of one file; the manifest of ten million images has about this size
 MAX_BYTES = 2 << 30
 
 
 class JsonError(ValueError):
-    """A text is no JSON that is taken here; the message says in one line why."""
+    """A text is not JSON, or exceeds the limits; the message says why in one line."""
 
 
 def parse_json(text: str | bytes, *, not_finite: bool = False, max_values: int | None = None) -> Any:
     """Return the values of a JSON text (bytes are UTF-8, with or without a byte order mark), or raise JsonError.
 
-    A key that stands twice, nesting beyond MAX_DEPTH and more than `max_values` values are refused, and so is a number
-    that is not finite, unless `not_finite` is true: processes of ours tell each other losses, which may be NaN.
+    Duplicate keys, nesting beyond MAX_DEPTH and more than `max_values` values are refused. Numbers that are not finite
+    are refused unless `not_finite` is true, because our processes exchange losses, which may be NaN.
     """
     try:
         content = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -51,12 +51,12 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES, max_values: int | None 
 
 
 def read_json_lines(path: Path, *, max_bytes: int = MAX_BYTES) -> list[Any]:
-    """Return the values of a file that holds one JSON text a line; raise as `read_json`."""
+    """Return the values of a file with one JSON text per line; raises as `read_json` does."""
     return [parse_json(line) for line in read_regular_file(path, max_bytes).splitlines()]
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Read a file; raise JsonError for a pipe or device, which could wait for ever, and for more than `max_bytes`."""
+    """Read a file; raise JsonError for more than `max_bytes`, and for a pipe or device, which could block for ever."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as stream:
         status = os.fstat(stream.fileno())
@@ -64,7 +64,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
             raise JsonError("it is not a regular file")
         if status.st_size > max_bytes:
             raise JsonError(f"it has {status.st_size:,} bytes; {max_bytes:,} are allowed")
-        return stream.read(status.st_size + 1)  # not more: as much memory is taken at once
+        return stream.read(status.st_size + 1)  # no more, because this much memory is allocated
 
 
 def _most_values(text: str) -> int:
@@ -85,12 +85,12 @@ def _require_depth(value: Any) -> None:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise JsonError("a key stands twice")
+        raise JsonError("a key occurs twice")
     return values
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise JsonError(f"{name} is no number")
+    raise JsonError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

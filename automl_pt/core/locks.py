@@ -1,4 +1,4 @@
-"""Locks between processes that die with their owner: the kernel drops them, so none is ever left behind."""
+"""Locks between processes; the kernel releases them when their owner dies, so no stale lock remains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from automl_pt.core.files import output_error
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`; the file itself stays, empty.
+    """Hold the lock file `path`; the file itself remains, empty.
 
-    With `wait` another owner is waited for; without, OutputError says that somebody else is at work here. Raises
+    With `wait` this waits for another owner; without, OutputError says that the folder is in use. Raises
     NoLocksError where the file system has no locks.
     """
     stream = _opened(path, wait)
@@ -31,9 +31,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Say whether another process holds the lock file `path`; the file is neither made nor written to.
+    """Return whether another process holds the lock file `path`, without creating or writing it.
 
-    A file that cannot be opened, or is no regular file, is held by nobody.
+    A file that cannot be opened, or is not a regular file, counts as not held.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -44,19 +44,19 @@ def is_locked(path: Path) -> bool:
 
 
 def _opened(path: Path, wait: bool) -> IO[bytes]:
-    """Return the open and locked file `path`; one that its last owner removed meanwhile is made again."""
+    """Return the open and locked file `path`; create it again if its last owner has just removed it."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = open(path, "a+b")  # noqa: SIM115  # closed by whoever ends the lock, and the lock with it
+            stream = open(path, "a+b")  # noqa: SIM115  # the caller closes it, which releases the lock
         except OSError as error:
             raise output_error(error, path) from error
         if not _taken(stream, path, wait):
             stream.close()
             raise OutputError(
-                "one process at a time works in a folder",
-                given=f"{path.parent} is in use by another process",
-                remedy="wait for it or stop it, or choose another folder",
+                "this folder is in use by another process",
+                given=f"{path.parent}",
+                remedy="wait for that process or stop it, or choose another folder",
             )
         if _is(stream, path):
             return stream
@@ -64,7 +64,7 @@ def _opened(path: Path, wait: bool) -> IO[bytes]:
 
 
 def _taken(stream: IO[bytes], path: Path, wait: bool) -> bool:
-    """Lock the open file, and say whether that worked; where no file can be locked, close it and raise NoLocksError."""
+    """Lock the open file and return whether that worked; if files cannot be locked, close it and raise NoLocksError."""
     try:
         return _take(stream, wait)
     except OSError as error:
@@ -74,14 +74,14 @@ def _taken(stream: IO[bytes], path: Path, wait: bool) -> bool:
 
 def _no_locks(error: OSError, path: Path) -> NoLocksError:
     return NoLocksError(
-        "a file must be lockable, so that two processes do not write the same folder",
+        "this file system has no locks, which keep two processes from writing the same folder",
         given=f"{path}: {error.strerror or error}",
         remedy=LOCK_REMEDY,
     )
 
 
 def require_record_locks(path: Path) -> None:
-    """Raise NoLocksError where SQLite, which would wait and then say "locked", cannot lock files beside `path`."""
+    """Raise NoLocksError if SQLite, which would only report "locked", cannot lock files beside `path`."""
     beside = path.with_name(path.name + ".lock")
     try:
         with open(beside, "a+b") as stream:
@@ -89,12 +89,12 @@ def require_record_locks(path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
             raise _no_locks(error, beside) from error
-        if error.errno not in (errno.EACCES, errno.EAGAIN):  # another process has it, so that locks there are
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # held by another process, so locks work
             raise output_error(error, beside) from error
 
 
 def _is(stream: IO[bytes], path: Path) -> bool:
-    """Say whether the open file still is the one called `path`."""
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:
@@ -111,14 +111,14 @@ if sys.platform == "win32":
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EDEADLK):
                 raise
-            return False  # another process has it
+            return False  # held by another process
         return True
 
     def _is_held(stream: IO[bytes]) -> bool:
         return not _take(stream, wait=False)
 
     def _try_record_lock(stream: IO[bytes]) -> None:
-        """Nothing: SQLite's locks are the system's own there."""
+        """Do nothing, because SQLite uses the system's own locks on Windows."""
 
 else:
     import fcntl
@@ -135,7 +135,7 @@ else:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # a file system that knows no locks
+        except OSError:  # a file system without locks
             return False
         return False
 

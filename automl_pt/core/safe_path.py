@@ -1,6 +1,6 @@
-"""Keeps the working folder out of the places that modules are imported from: a folder of images may hold any file.
+"""Keeps the working folder off the import path, because a folder of images may hold any file.
 
-Imports nothing but what the interpreter has loaded before any path counts: it runs before all other imports.
+Imports only modules that the interpreter has loaded already, because it runs before all other imports.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def leave_out_working_folder() -> None:
-    """Where this process is `python -m automl_pt`, take the working folder off `sys.path`, where Python has put it."""
+    """If this process is `python -m automl_pt`, remove the working folder from `sys.path`, where Python has put it."""
     # while Python looks for the module that -m names, the program's name is "-m"
     if sys.flags.safe_path or sys.argv[:1] != ["-m"] or not sys.path:
         return
@@ -20,15 +20,15 @@ def leave_out_working_folder() -> None:
 
 
 def python_command() -> list[str]:
-    """Return how another Python is started that never puts the working folder, or a script's, on its path."""
+    """Return the command of another Python that never has the working folder, or a script's, on its path."""
     return [sys.executable, "-P"]
 
 
 def python_environment() -> dict[str, str]:
-    """Return this process's environment, with which another Python, and those that it starts, import what we can.
+    """Return this process's environment for another Python, so that it and its children import the same modules.
 
-    That is all of `sys.path` but the working folder, unless the user has named it in PYTHONPATH, or this package lies
-    in it. What is installed in the working folder is found by the other Python as it was by this one.
+    PYTHONPATH gets all of `sys.path` except the working folder, unless the user has put that in PYTHONPATH or this
+    package is in it.
     """
     named = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     named.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -1,4 +1,4 @@
-"""Random streams that depend on what they are for, never on who draws first."""
+"""Random streams that depend on their purpose, not on the order of draws."""
 
 from __future__ import annotations
 

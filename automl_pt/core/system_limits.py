@@ -1,4 +1,4 @@
-"""Errors that mean a limit of the system was reached, said in words that help."""
+"""Recognises errors that mean that a limit of the system was reached, and explains them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import errno
 
 from automl_pt.core.errors import AutomlError
 
-#: what helps against each limit
+#: the remedy for each limit
 FILES = "raise the limit on open files, as with `ulimit -n 1024` before the command, or use fewer --workers"
 PROCESSES = "raise the limit on processes and threads, as with `ulimit -u 4096`, or use fewer --workers"
 
 
 def exhausted(error: BaseException) -> AutomlError | None:
-    """Return what `error`, or an error it came from, says of open files, processes and threads; None for others."""
+    """Return an error about open files, processes or threads if `error` or one of its causes is one; else None."""
     seen: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and not any(link is other for other in seen):
         remedy = _remedy(link)
         if remedy is not None:
-            return AutomlError("the system's limits must leave room for the work", given=str(link), remedy=remedy)
+            return AutomlError("a limit of the system was reached", given=str(link), remedy=remedy)
         seen.append(link)
         link = link.__cause__ or link.__context__
     return None

@@ -1,4 +1,4 @@
-"""File and class names are hostile text: how they are shown."""
+"""Shows file and class names safely, because they are untrusted text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 #: categories that move the cursor, hide, reverse or cannot be encoded: control, format, surrogate, private, unassigned
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-#: in a URL: what stands between the user's name and the last @, and the values of such names in the query
+#: in a URL: the password between the user's name and the last @, and values of secret parameters in the query
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@", re.DOTALL)
 _SECRET = re.compile(r"([?&][^=&]*(?:pass|secret)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
 def without_password(argument: str) -> str:
-    """Hide the passwords of a URL in an argument of a command line; anything else is returned as it is."""
+    """Hide the passwords of a URL in a command-line argument; return anything else unchanged."""
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", argument)) if "://" in argument else argument
 
 
 def printable(text: object) -> str:
-    r"""Show `text` on one line, with what does not print as an escape such as \n, \x1b or \udcff."""
+    r"""Return `text` on one line, with unprintable characters as escapes such as \n, \x1b or \udcff."""
     return "".join(_escaped(character) for character in str(text))
 
 
@@ -33,14 +33,14 @@ def shown_path(path: str | Path) -> str:
 
 
 def few(items: Iterable[object], limit: int = 5) -> str:
-    """Join the first `limit` items, printable, and say how many more there are."""
+    """Join the first `limit` items, printable, and state how many more there are."""
     shown = [printable(item) for item in items]
     rest = len(shown) - limit
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def counted(number: float, noun: str) -> str:
-    """Write a number with its noun, which gets an s unless the number is one: 1 trial, 2 trials, 0.33 epochs."""
+    """Return a number with its noun, in the plural unless the number is one: 1 trial, 2 trials, 0.33 epochs."""
     shown = f"{number:.0f}" if number == int(number) else f"{number:.2g}"
     return f"{shown} {noun}" if number == 1 else f"{shown} {noun}s"
 

@@ -1,14 +1,14 @@
-"""Shifts and mirror images: drawn by (seed, epoch, index), applied on the CPU image by image or on a device in batch.
+"""Augmentation by shifts and mirroring, drawn by (seed, epoch, index), applied per image on a CPU, per batch on a GPU.
 
-A shift moves an image by up to an eighth of its side, the border filled by reflection; every second image is mirrored;
-each where the dataset's hints allow it. Unless told otherwise a run sees the images as they are in its last epochs: to
-refine on clean data what augmented data taught is the method of He et al., Data Augmentation Revisited (arXiv
-1909.09148, 2019). docs/evidence/recipe.md has its effect.
+A shift moves an image by up to an eighth of its side, with the border filled by reflection; every second image is
+mirrored; each where the dataset's hints allow it. By default a run's last epochs use unaugmented images: refining on
+clean data after augmented data is the method of He et al., Data Augmentation Revisited (arXiv 1909.09148, 2019).
+docs/evidence/recipe.md measures its effect.
 
-Images are cached at the side they are trained at, and shifted, rather than cached larger and cropped at random: on
-1,768 photos at 64 pixels (`benchmarks/augmentation.py`: a small network, 8 epochs, two seeds) the validation loss was
-0.853 this way, 0.892 with crops of 35 to 100 % of the area from a cache at 96 pixels and 0.905 from one at 128, which
-take 2.25 and 4 times the room. Long trainings of large networks may rank them otherwise.
+Images are cached at the training side and shifted, not cached larger and cropped at random. On 1,768 photos at 64
+pixels (`benchmarks/augmentation.py`: a small network, 8 epochs, two seeds) the validation loss was 0.853 this way,
+0.892 with crops of 35 to 100 % of the area from a cache at 96 pixels, and 0.905 from one at 128; these caches take
+2.25 and 4 times the space. Long trainings of large networks may give another order.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ SHIFT = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What an epoch does: `order` int64[N] into the split; `shifts` int64[N, 2] (down, right) and `flips` bool[N].
+    """An epoch's plan: `order` int64[N] into the split; `shifts` int64[N, 2] (down, right) and `flips` bool[N].
 
-    Shifts and flips stand at an image's index in the split, not at its place in the order.
+    Shifts and flips are indexed by an image's position in the split, not by the order.
     """
 
     order: NDArray[np.int64]
@@ -44,11 +44,11 @@ class Plan:
 
 
 def make_plan(count: int, *, seed: int, epoch: int, max_shift: int, flip: bool, shuffle: bool) -> Plan:
-    """Draw an epoch's plan for `count` images; an image's draws do not depend on how many others there are."""
-    # a counter-based generator, whose raw words NumPy keeps as they are: row i is a function of (seed, epoch, i)
+    """Draw an epoch's plan for `count` images; an image's draws do not depend on the number of images."""
+    # a counter-based generator, whose raw words are stable across NumPy versions: row i depends on (seed, epoch, i)
     words = np.random.Philox(key=derive_seed(seed, "loader", epoch)).random_raw(2 * count).reshape(count, 2)
     order = np.argsort(words[:, 0], kind="stable") if shuffle else np.arange(count)
-    # the high 24 bits, the 24 below them and the lowest one of a 64-bit word are independent draws
+    # the upper 24 bits, the next 24 bits and the lowest bit of a 64-bit word are independent draws
     draws = np.stack([words[:, 1] >> 40, (words[:, 1] >> 16) & 0xFFFFFF], axis=1).astype(np.int64)
     shifts = ((draws * (2 * max_shift + 1)) >> 24) - max_shift
     flips = ((words[:, 1] & 1) == 1) & flip
@@ -84,7 +84,7 @@ def gather(
     for target, (place, (down, right), flip) in zip(batch, moves, strict=True):
         image = moved if channels_last else target
         shift_into(image[:, :, ::-1] if flip else image, array[place], down, right)
-        if channels_last:  # a channel at a time: numpy writes three interleaved ones at a third of the speed
+        if channels_last:  # one channel at a time, because numpy writes three interleaved ones at a third of the speed
             for channel in range(3):
                 target[channel] = moved[channel]
     return batch
@@ -93,7 +93,7 @@ def gather(
 def shift_into(target: NDArray[np.uint8], image: NDArray[np.uint8], down: int, right: int) -> None:
     """Write `image` uint8[3, S, S] into `target`, moved by (down, right) pixels, each at most a third of S.
 
-    What the move uncovers reflects the pixels beside it; the border pixel itself is not repeated.
+    The uncovered part reflects the pixels beside it, without repeating the border pixel.
     """
     side = image.shape[-1]
     top, bottom = max(0, down), min(side, side + down)
@@ -120,7 +120,7 @@ def make_batch(
     *,
     channels_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Do on a device, and inside a captured graph, what `gather` and `normalise` do on the CPU.
+    """Compute on a device, or within a captured graph, what `gather` and `normalise` compute on the CPU.
 
     `images` uint8[N, 3, S, S] and `labels` int64[N] of the whole split; `indices` int64[B], `shifts` int64[B, 2] and
     `flips` bool[B] of the batch; `mean` and `std` float32[3] of pixels in [0, 1]; all on one device. Returns

@@ -1,4 +1,4 @@
-"""A split that lies on a device whole: batches are made there from indices, by tensors alone."""
+"""A split kept completely on a device, where batches are made from indices by tensor operations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from automl_pt.images.preprocessing import Channels
 
 
 class DeviceSplit:
-    """Images uint8[M, 3, S, S], of which `rows` int64[N] are the split's, its labels, and an epoch's plan beside them.
+    """Images uint8[M, 3, S, S], of which `rows` int64[N] are the split's, its labels, and an epoch's plan.
 
-    The tensors stay the same ones for good and a new epoch's plan is copied into them: so a batch can be made within a
-    recorded graph, which reads from where it read when it was recorded.
+    The tensors stay the same, and a new epoch's plan is copied into them, because a recorded graph reads from the
+    memory that it was recorded with.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class DeviceSplit:
         self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
 
     def follow(self, plan: Plan) -> None:
-        """Take over an epoch's shifts and flips."""
+        """Copy an epoch's shifts and flips into the tensors."""
         self.shifts.copy_(torch.from_numpy(plan.shifts))
         self.flips.copy_(torch.from_numpy(plan.flips))
 

@@ -1,4 +1,4 @@
-"""Finds the images that a user names: a registered dataset, else a path."""
+"""Finds the images of the setting `dataset`: a registered dataset, else a path."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _LAYOUT = ("image_column", "label_column", "split_column", "group_column", "grou
 
 
 def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
-    """Return the images that `settings.dataset` names, and what is known of them; nothing is decoded.
+    """Return the images of `settings.dataset`, and their hints, without decoding any.
 
-    The images' notes tell how many files are left out.
-    A registered name wins over a file or folder of the same name ("./digits" means the folder). Raises
-    UnknownNameError or InvalidDatasetError when there is neither, and what opening the data raises.
+    The images' notes state how many files are ignored.
+    A registered name takes precedence over a file or folder of the same name ("./digits" means the folder). Raises
+    UnknownNameError or InvalidDatasetError if there is neither, and what opening the data raises.
     """
     images, hints = _open(settings, plugins)
     return replace(images, notes=(*images.notes, *left_out.notes(images.left_out))), hints
@@ -48,9 +48,9 @@ def _open(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
 
 
 def hints_of(settings: Settings, plugins: Plugins) -> Hints:
-    """Return what is known of the images that `settings.dataset` names, before any is looked for.
+    """Return the hints of `settings.dataset`, before its images are listed.
 
-    Raises what `find` raises when there is neither such a name nor such a path.
+    Raises what `find` raises if there is neither such a name nor such a path.
     """
     datasets = plugins.datasets()
     if settings.dataset in datasets:
@@ -62,7 +62,7 @@ def hints_of(settings: Settings, plugins: Plugins) -> Hints:
 
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
     if "/" in dataset or dataset.startswith("."):
-        remedy = "check the path; a relative one starts at the folder the command is run in"
+        remedy = "check the path; a relative one starts at the working folder of the command"
         return InvalidDatasetError(not_found(dataset), given=printable(dataset), remedy=remedy)
-    remedy = "give the path of a folder, archive or table, or a name from `automl-pt datasets`"
+    remedy = "`automl-pt datasets` lists all of them; anything else must be the path of a folder, archive or table"
     return UnknownNameError("dataset", dataset, known, remedy=remedy, rule=not_found(dataset, known))

@@ -1,4 +1,4 @@
-"""Content hashes of files, remembered by what `stat` says of a file, so that an unchanged one is read once."""
+"""Content hashes of files, cached by the result of `stat`, so that an unchanged file is read once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from automl_pt.data.parallel import in_order
 from automl_pt.images.read import UnreadableImage, read
 
 FORMAT = 1
-#: a file changed less than this long ago may change again without `stat` telling: its hash is not remembered
+#: a file modified less than this long ago may change again with the same `stat`, so its hash is not cached
 SETTLED_NS = 2_000_000_000
 
 Progress = Callable[[str, int, int], None]
 
 
 class HashIndex:
-    """Hashes remembered in a JSON file; a damaged or foreign one counts as empty and is written anew.
+    """Hashes cached in a JSON file; a damaged or foreign one counts as empty and is rewritten.
 
-    `named` holds hashes of arrays, under names that change with their content. Two processes may write the file at
-    once: the later one wins, and what the other knew is computed again some day.
+    `named` holds hashes of arrays, under names that change with their content. If two processes write the file at once,
+    the later one wins, and the other's hashes are computed again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class HashIndex:
     def digests(
         self, files: Mapping[str, Path], *, threads: int, progress: Progress | None = None
     ) -> dict[str, str | UnreadableImage]:
-        """Return the sha256 of each of `files`, by name; in its place, the error of a file that cannot be read."""
+        """Return the sha256 of each of `files`, by name, or the error of a file that cannot be read."""
         found: dict[str, str | UnreadableImage] = {}
         unknown: dict[str, Path] = {}
         for name, path in files.items():
@@ -55,7 +55,7 @@ class HashIndex:
         return {name: found[name] for name in files}
 
     def save(self) -> None:
-        """Write what is known; raises OutputError."""
+        """Write the known hashes; raise OutputError."""
         atomic_write(self.path, to_json({"format": FORMAT, "files": self.known, "named": self.named}))
 
     def _remembered(self, path: Path) -> str | None:
@@ -64,7 +64,7 @@ class HashIndex:
             return None
         try:
             return str(entry[-1]) if entry[:-1] == _identity(os.stat(path)) else None
-        except OSError:  # reading it will say what is wrong
+        except OSError:  # reading the file reports the error
             return None
 
     def _remember(self, path: Path, identity: list[int], digest: str) -> None:
@@ -83,7 +83,7 @@ def array_digest(pixels: Any) -> str:
 
 def _hashed(path: Path) -> tuple[Path, list[int], str | UnreadableImage]:
     try:
-        # before reading: a change while it is read then shows at the next look
+        # before reading, so that a change during the read is noticed next time
         identity = _identity(os.stat(path))
         return path, identity, hashlib.sha256(read(path)).hexdigest()
     except UnreadableImage as error:
@@ -99,7 +99,7 @@ def _identity(status: os.stat_result) -> list[int]:
 def _read(path: Path) -> tuple[dict[str, list[Any]], dict[str, str]]:
     try:
         values = read_json(path)
-    except (OSError, ValueError):  # absent, or damaged: everything is hashed again
+    except (OSError, ValueError):  # missing or damaged: everything is hashed again
         return {}, {}
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         return {}, {}

@@ -1,4 +1,4 @@
-"""The images found now, by their lasting names, and whether they are still those of a manifest."""
+"""The images found now, by their stable names, and whether they are still those of a manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Inventory:
-    """What `images` lists, with content hashes that are remembered below `cache_dir`."""
+    """The content of `images`, with content hashes that are cached below `cache_dir`."""
 
     def __init__(
         self, images: LabeledImages, cache_dir: Path, *, threads: int = 1, progress: Progress | None = None
@@ -53,7 +53,7 @@ class Inventory:
                 found[name] = error
         found.update(self.hashes.digests(files, threads=self.threads, progress=self.progress))
         if self.hashes.read_files > read:
-            with suppress(OutputError):  # without a folder to remember them in, files are read again next time
+            with suppress(OutputError):  # without a writable folder, files are hashed again next time
                 self.hashes.save()
         return found
 
@@ -69,7 +69,7 @@ class Inventory:
         return digest
 
     def originals(self, entries: Sequence[Entry]) -> Originals:
-        """Return the way from contents to pixels."""
+        """Return the mapping from contents to pixels."""
         names = self.names
         if self.images.root is not None:
             names = [str(image) for image in self.images.images]
@@ -81,7 +81,7 @@ class Inventory:
         return normalize("NFC", self.images.classes[self.images.labels[self.index[name]]])
 
     def spell_as(self, manifest: Manifest) -> None:
-        """Call images as `manifest` does where the name found differs in the spelling of Unicode alone."""
+        """Rename images to the manifest's spelling where the name differs in Unicode form only."""
         known = {entry.name for entry in manifest.entries} | {item.name for item in manifest.left_out}
         missing = {normalize("NFC", name): name for name in known - self.index.keys() if not name.isascii()}
         if not missing:
@@ -94,7 +94,7 @@ class Inventory:
 def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence[Split]) -> None:
     """Raise StudyError naming the images of `splits` that vanished, changed, or moved to another class.
 
-    A file whose size, times and inode are those it was hashed with is not read again.
+    A file with the size, times and inode of its hash is not read again.
     """
     entries = [entry for entry in manifest.entries if entry.split in splits]
     inventory.spell_as(manifest)
@@ -108,13 +108,13 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
     given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds.items() if names)
     if given:
         raise StudyError(
-            "a study goes on with the images it began with",
+            "images of this study have changed",
             given=given,
-            remedy="put the files back, or start anew with another --output or --name: figures would not be comparable",
+            remedy="restore the files, or start again with another --output or --name, so that figures stay comparable",
         )
 
 
 def added(manifest: Manifest, inventory: Inventory) -> list[str]:
-    """Name the images that are there now and that the manifest does not know."""
+    """Return the names of images that exist now and are not in the manifest."""
     known = {entry.name for entry in manifest.entries} | {item.name for item in manifest.left_out}
     return [name for name in inventory.names if name not in known]

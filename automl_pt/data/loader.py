@@ -1,7 +1,7 @@
-"""Batches whose order and augmentation depend on (seed, epoch, index) alone: any worker, any restart gives the same.
+"""Batches whose order and augmentation depend on (seed, epoch, index) only, so any worker or restart repeats them.
 
-On the CPU a batch is gathered from the cache when it is asked for, with no worker processes. On a CUDA device the
-decoded images stay on the device, where they fit, and batches are made there. Images that are decoded anew, or that do
+On the CPU a batch is gathered from the cache on request, without worker processes. On a CUDA device the decoded
+images stay on the device if they fit, and batches are made there. Images that are decoded for each batch, or that do
 not fit, are gathered some batches ahead in a thread.
 """
 
@@ -37,9 +37,9 @@ __all__ = ["Loader", "Plan", "batch_sizes", "make_batch"]
 
 
 def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
-    """Cut `count` images into batches; a last batch of one image is joined to the batch before it.
+    """Divide `count` images into batches; a last batch of one image is joined to the batch before it.
 
-    With several `processes`, which share each batch, so is a last batch that leaves one of them with a single image.
+    With several `processes`, which share each batch, this also applies if one process would get a single image.
     """
     sizes = [batch_size] * (count // batch_size)
     rest = count % batch_size
@@ -85,7 +85,7 @@ class Loader:
         self.max_shift = pixels.images.shape[-1] // SHIFT if hints.shift and policy.shift else 0
         self.flip = hints.horizontal_flip and policy.flip
         self.scale, self.offset = scale_and_offset(mean, std, device)
-        #: the split on the device, where it is kept there
+        #: the split on the device, if it is kept there
         self.resident: DeviceSplit | None = None
         # what changes images one by one does so on the CPU
         if not policy.transforms and (found := upload(pixels.images, device)) is not None:
@@ -111,7 +111,7 @@ class Loader:
         return max(1, epoch) <= self.augmented_epochs  # evaluation reads an epoch 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of `epoch`, leaving out the first `start` of them."""
+        """Yield the batches of `epoch`, without the first `start`."""
         began = time.perf_counter()
         for batch in self._batches(epoch, start):
             self.wait_seconds += time.perf_counter() - began
@@ -121,9 +121,9 @@ class Loader:
     def indices(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor]]:
         """Yield, for a split on the device, int64[B] in place of each batch of `epoch`, for `resident.batch`.
 
-        The plan goes to the device once, and nothing waits for the device.
+        The plan is copied to the device once, and nothing waits for the device.
         """
-        assert self.resident is not None, "only a split on the device is told by indices"
+        assert self.resident is not None, "only a split on the device has batches of indices"
         plan = self.plan(epoch)
         self.resident.follow(plan)
         chosen = self._chosen(plan)[start:]

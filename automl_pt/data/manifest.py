@@ -1,4 +1,4 @@
-"""The frozen split: which image, of which content and class, is in which split. One file per study, never rewritten."""
+"""The frozen split: content, class and split of each image. One file per study, never rewritten."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """One file that was found and not taken, and why; `sha256` is there where it was read and could not be decoded."""
+    """One file that was found and not used, and why; `sha256` is set if it was read and could not be decoded."""
 
     name: str
     reason: str
@@ -36,21 +36,21 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """Entries in the order of their names; `classes` in order of theirs; `source` as the user named the data."""
+    """Entries sorted by name; `classes` sorted; `source` as the user named the data."""
 
     entries: tuple[Entry, ...]
     classes: tuple[str, ...]
     source: str
     seed: int
     left_out: tuple[LeftOut, ...] = ()
-    #: the settings that the split was drawn with; empty in manifests that were written before they were kept
+    #: the settings of the split; empty in manifests of earlier versions
     asked: Mapping[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
-        """Return a sha256 of all that a search sees: classes, and the train and val entries' contents in order.
+        """Return a sha256 of all that a search sees: classes, and the contents of train and val entries in order.
 
-        Names are left out of it, so that the same data under another spelling of Unicode count as the same; so is the
-        test split, which no search may depend on.
+        Names are not included, so that the same data in another Unicode form count as the same; nor is the test split,
+        because no search may depend on it.
         """
         digest = hashlib.sha256(to_json(self.classes).encode())
         for entry in self.entries:
@@ -67,7 +67,7 @@ class Manifest:
         return {split: len(self.indices(split)) for split in SPLITS}
 
     def save(self, path: Path) -> None:
-        """Write the manifest as JSON with its own checksum, atomically; raise OutputError when that fails."""
+        """Write the manifest as JSON with its own checksum, atomically; raise OutputError if that fails."""
         content = {
             "source": self.source,
             "seed": self.seed,
@@ -79,7 +79,7 @@ class Manifest:
 
     @staticmethod
     def load(path: Path) -> Manifest:
-        """Read a manifest; raise StudyError when it is not one, or not as it was written."""
+        """Read a manifest; raise StudyError if it is not an intact one."""
         try:
             values = read_json(path)
             manifest = _from_json(values)
@@ -89,18 +89,18 @@ class Manifest:
 
 
 def manifest_beside(directory: Path) -> Path | None:
-    """Return the file of the split that the run or model in `directory` was made with; None where there is none.
+    """Return the manifest of the run or model in `directory`; None if there is none.
 
-    A run has its own. A study has one for its model and its trials, which lie in the study's folder and in `trials`.
+    A run has its own. A study has one for its model and its trials, which are in the study's folder and in `trials`.
     """
-    own = Path(os.path.abspath(directory))  # "." and ".." are no folders' names
+    own = Path(os.path.abspath(directory))  # resolve "." and "..", which are not names
     study = own.parents[1] if own.parent.name == "trials" else own.parent
     places = (folder / "manifest.json" for folder in (own, study))
     return next((path for path in places if path.is_file()), None)
 
 
 def require_asked(manifest: Manifest, asked: Mapping[str, Any], path: Path) -> None:
-    """Raise StudyError when the split in `path` was drawn with other settings than are asked for now."""
+    """Raise StudyError if the split in `path` was drawn with other settings than those requested now."""
     differing = [
         f"{key} was {was!r} and is {asked.get(key)!r}"
         for key, was in sorted(manifest.asked.items())
@@ -108,14 +108,14 @@ def require_asked(manifest: Manifest, asked: Mapping[str, Any], path: Path) -> N
     ]
     if differing:
         raise StudyError(
-            "a split that is frozen is used as it is",
+            "the split is frozen, and was drawn with other settings",
             given=f"{path}: {', '.join(differing)}",
-            remedy="give the same settings again, name another folder, or remove the file to have it drawn anew",
+            remedy="give the same settings again, choose another folder, or remove the file to draw a new split",
         )
 
 
 def by_name(name: str) -> tuple[str, str]:
-    """Return what names are sorted by: the same on file systems that spell Unicode differently."""
+    """Return the sort key of a name, which is the same on file systems with different Unicode forms."""
     return normalize("NFC", name), name
 
 
@@ -160,7 +160,7 @@ def _text(value: object) -> str:
 
 def _damaged(path: Path, reason: str) -> StudyError:
     return StudyError(
-        "a study's manifest is read as it was written",
+        "the study's manifest is damaged",
         given=f"{path}: {reason}"[:500],
-        remedy="put the file back from a copy, or start a new study: without it nobody knows what was trained on",
+        remedy="restore the file from a copy, or start a new study, because only this file states the training images",
     )

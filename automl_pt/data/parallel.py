@@ -1,4 +1,4 @@
-"""Calls a function on many items in threads: results in order, and never more of them in memory than a few."""
+"""Calls a function on many items in threads, with results in order and a bounded number of items in memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: items in work for each thread: enough that none waits for a slow neighbour
+#: items in flight per thread, so that no thread waits for a slow neighbour
 AHEAD = 4
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int = AHEAD) -> Iterator[R]:
-    """Yield `function(item)` for each of `items`, in their order; an item is taken when a thread is soon free for it.
+    """Yield `function(item)` for each of `items`, in order; items are consumed as threads become free.
 
-    Threads and not processes: hashing, decoding and resizing release Python's lock (a photo takes 0.57 ms of CPU time
-    in two threads and 0.54 ms in one), and a process first costs the seconds of importing torch. Raises what `function`
-    raises, at that item's turn.
+    Threads, not processes, because hashing, decoding and resizing release Python's lock (a photo takes 0.57 ms of CPU
+    time in two threads and 0.54 ms in one), and a process takes seconds to import torch. Raises what `function` raises,
+    at that item's position.
     """
     with ThreadPoolExecutor(threads) as executor:
         waiting: deque[Future[R]] = deque()
@@ -38,7 +38,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int, ah
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Keep torch from starting threads within the threads that are started meanwhile; put its number back after."""
+    """Limit torch to one thread in threads started meanwhile; restore its number afterwards."""
     import torch
 
     before = torch.get_num_threads()

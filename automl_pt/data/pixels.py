@@ -1,4 +1,4 @@
-"""The images of one split as a loader sees them: rows of a cache, or files that are decoded when asked for."""
+"""The images of one split as a loader sees them: rows of a cache, or files that are decoded on access."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from automl_pt.images.decode import UnreadableImage, decode, read
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: images that a thread decodes before it hands them over, and their bytes: one by one, the handing over takes a quarter
+#: images and their bytes that a thread decodes per item, because single items would cost a quarter more time
 BLOCK = 16
 BLOCK_BYTES = 4 << 20
 Source = Any  # a Path, or uint8[H, W, 3] or [H, W]
 
 
 class Images(Protocol):
-    """What a loader needs of images uint8[N, 3, S, S]; any numpy array will do."""
+    """The interface of images uint8[N, 3, S, S] that a loader needs; any numpy array has it."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,11 +48,11 @@ class Pixels:
 
 
 class Rows:
-    """Some rows of an array, in an order of their own; nothing is copied until it is asked for."""
+    """Some rows of an array in some order, copied only on access."""
 
     def __init__(self, array: NDArray[np.uint8], rows: NDArray[np.int64], copies: dict[str, Any] | None = None) -> None:
         self.array, self.rows = array, rows
-        #: of `array`, on devices, by their names; shared by all rows of one cache
+        #: copies of `array` on devices, by device name; shared by all rows of one cache
         self.copies = {} if copies is None else copies
 
     @property
@@ -87,9 +87,9 @@ class Originals:
     def decode(
         self, digests: Sequence[str], image_size: int, *, threads: int
     ) -> Iterator[tuple[str, NDArray[np.uint8] | UnreadableImage]]:
-        """Yield each content with its pixels uint8[3, S, S], in the order given; an error in place of unreadable ones.
+        """Yield each content with its pixels uint8[3, S, S], in the given order, or with an unreadable one's error.
 
-        Raises InvalidDatasetError when a file is no longer what its digest says.
+        Raises InvalidDatasetError if a file no longer matches its digest.
         """
         size = max(1, min(BLOCK, -(-len(digests) // threads), BLOCK_BYTES // (3 * image_size * image_size)))
         blocks = [digests[start : start + size] for start in range(0, len(digests), size)]
@@ -110,9 +110,9 @@ class Originals:
             content = read(source)
             if hashlib.sha256(content).hexdigest() != digest:
                 raise InvalidDatasetError(
-                    "files must not change while they are read",
-                    given=f"{printable(source)} is no longer what it was a moment ago",
-                    remedy="let whatever writes there finish, then run the same command again",
+                    "a file changed while it was read",
+                    given=f"{printable(source)}",
+                    remedy="wait until no program writes there, then run the same command again",
                 )
             return decode(content, image_size, name=source, out=out)
         except UnreadableImage as error:
@@ -120,7 +120,7 @@ class Originals:
 
 
 class Undecoded:
-    """Images that are decoded whenever they are asked for: for data too large to be kept decoded."""
+    """Images that are decoded on access, for data too large to be kept decoded."""
 
     def __init__(self, originals: Originals, digests: Sequence[str], image_size: int, *, threads: int) -> None:
         self.originals, self.digests, self.threads = originals, list(digests), threads

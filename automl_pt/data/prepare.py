@@ -35,15 +35,15 @@ OnProgress = Callable[[str, int, int], None]
 
 #: the splits that a search sees share one cache, so that a split by another seed decodes nothing again
 FIT: tuple[Split, ...] = ("train", "val")
-#: what decides which image goes where, beside the data
+#: settings that affect the split
 SPLIT_SETTINGS = ("val_fraction", "test_fraction", "seed", "split_column", "group_column", "group_by")
-#: side at which images are first decoded, where neither settings nor dataset nor backbone name one
+#: side of the first decoding if neither settings nor dataset nor backbone state one
 IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
 class Data:
-    """A frozen split, and the way to its pixels. The test split is decoded when its pixels are asked for."""
+    """A frozen split with its pixels. The test split is decoded when its pixels are requested."""
 
     manifest: Manifest
     hints: Hints
@@ -54,28 +54,28 @@ class Data:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what the user should read: how the data were understood, and why a cache could not be used."""
+        """Return notes for the user: how the data were interpreted, and why a cache could not be used."""
         new = added(self.manifest, self.inventory)
         said = [f"{len(new)} images were added since the split was frozen and are not used: {few(new)}"] if new else []
         return (*self.inventory.images.notes, *self._lost(), *said, *self.cache.notes)
 
     def _lost(self) -> list[str]:
-        """Say which images were found and are in no split: unreadable ones, and those of classes of the test split."""
+        """Note which images are in no split: unreadable ones, and those of classes of the test split only."""
         found = set(self.inventory.images.left_out)
         lost = [item for item in self.manifest.left_out if (item.name, item.reason) not in found]
         shown = few(f"{item.name}: {item.reason}" for item in lost)
-        return [f"{counted(len(lost), 'image')} left out, and listed in manifest.json: {shown}"] if lost else []
+        return [f"{counted(len(lost), 'image')} skipped, and listed in manifest.json: {shown}"] if lost else []
 
     @property
     def decoded(self) -> int:
-        """Count the images decoded so far: 0 when a cache held all that was asked for."""
+        """Return the number of images decoded so far: 0 if a cache held all requested ones."""
         return self.cache.decoded
 
     def pixels(self, split: Split, image_size: int) -> Pixels:
-        """Return a split's images at side `image_size`, decoded now unless a cache holds them.
+        """Return a split's images at side `image_size`, decoded now unless cached.
 
-        Raises StudyError when a file of the test split changed or vanished, InvalidDatasetError when more of its images
-        than `max_bad` allows are unreadable, OutputError when the cache folder that the user named has no room.
+        Raises StudyError if a file of the test split changed or vanished, InvalidDatasetError if more of its images
+        than `max_bad` allows are unreadable, OutputError if the cache folder that the user chose has no space.
         """
         if split == "test" and (True, image_size) not in self._decoded:
             require_unchanged(self.manifest, self.inventory, ("test",))
@@ -107,11 +107,11 @@ class Data:
 def prepare(
     settings: Settings, plugins: Plugins, *, manifest: Path | None = None, progress: OnProgress | None = None
 ) -> Data:
-    """Find the data that `settings` name and freeze their split in the file `manifest`, unless it is there already.
+    """Find the data of `settings` and freeze their split in the file `manifest`, unless it exists.
 
     Freezing decodes the training and validation images, so that unreadable ones are known before the first epoch.
-    `progress(stage, done, total)` is called as hashing and decoding go on. Raises UnknownNameError or a DatasetError
-    when the data cannot be trained on, and StudyError when images of a manifest found there vanished or changed.
+    `progress(stage, done, total)` is called during hashing and decoding. Raises UnknownNameError or a DatasetError
+    if the data cannot be trained on, and StudyError if images of an existing manifest vanished or changed.
     """
     found, hints = find(settings, plugins)
     folder = Path(settings.cache_dir) if settings.cache_dir else cache_folder()
@@ -131,12 +131,12 @@ def prepare(
 
 
 def split_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that decide which image goes where."""
+    """Return the settings that affect the split."""
     return {name: getattr(settings, name) for name in SPLIT_SETTINGS}
 
 
 def _split(settings: Settings, inventory: Inventory) -> Manifest:
-    """Give every image found its split, and leave out those whose files cannot even be read."""
+    """Assign a split to every image, and skip those whose files cannot be read."""
     _refuse_twins(inventory.images)
     digests = inventory.digests(inventory.names)
     manifest = freeze(
@@ -152,7 +152,7 @@ def _split(settings: Settings, inventory: Inventory) -> Manifest:
 
 
 def _freeze(settings: Settings, data: Data, plugins: Plugins) -> Data:
-    """Decode what a search will see, and leave unreadable images out as far as `max_bad` allows."""
+    """Decode the images that a search uses, and skip unreadable ones as far as `max_bad` allows."""
     unread = data.inventory.digests(entry.name for entry in data.manifest.entries if not entry.sha256)
     decoded = data.decode(False, first_size(settings, plugins, data.hints))
     reasons = {name: error.reason for name, error in unread.items() if not isinstance(error, str)}
@@ -165,7 +165,7 @@ def _freeze(settings: Settings, data: Data, plugins: Plugins) -> Data:
 
 
 def first_size(settings: Settings, plugins: Plugins, hints: Hints) -> int:
-    """Return the side at which a run or the first trials will want the images."""
+    """Return the image side of a run or of the first trials."""
     if size := settings.image_size or hints.image_size:
         return size
     if isinstance(settings, TrainConfig):
@@ -176,7 +176,7 @@ def first_size(settings: Settings, plugins: Plugins, hints: Hints) -> int:
 
 
 def _refuse_twins(found: LabeledImages) -> None:
-    """Refuse classes of training and validation that a person or another file system takes for one."""
+    """Refuse classes of training and validation that a person or another file system would confuse."""
     splits = found.splits or [None] * len(found)
     classes = {found.classes[label] for label, split in zip(found.labels, splits, strict=True) if split != "test"}
     findings = quick_check(replace(found, classes=sorted(classes), images=[], labels=[], splits=[], left_out=()))

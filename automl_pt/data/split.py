@@ -1,4 +1,4 @@
-"""Decides which image is in which split: as the data say, else seeded, stratified or grouped; frozen as a manifest."""
+"""Assigns each image to a split: as the data state, else seeded, stratified or grouped; frozen as a manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "LeftOut", "Manifest", "assign", "freeze"]
 
-#: most folds for a grouped split: enough to come near a share of a few per cent
+#: limit of folds for a grouped split, enough for a share of a few per cent
 MAX_FOLDS = 20
 
 
@@ -33,11 +33,11 @@ def freeze(
     seed: int,
     source: str,
 ) -> Manifest:
-    """Give every image its split; `digests` are their sha256 in `data`'s order, "" for a file that cannot be read.
+    """Assign every image to a split; `digests` are their sha256 in `data`'s order, "" for a file that cannot be read.
 
-    The order in which `data` lists its images has no influence. Classes that only the test split knows are left out,
-    images and all, since a search must not depend on that split. Raises InvalidDatasetError when a name stands for two
-    images, or no split with every class on both sides exists.
+    The order of the images in `data` has no influence. Classes that occur in the test split only are removed with their
+    images, because a search must not depend on that split. Raises InvalidDatasetError if two images have the same name,
+    or if no split has every class on both sides.
     """
     names = names_of(data)
     order = sorted(range(len(names)), key=lambda index: by_name(names[index]))
@@ -60,7 +60,7 @@ def freeze(
 
 
 def names_of(data: LabeledImages) -> list[str]:
-    """Return each image's lasting name: as given, else its path below the data's root, else its index."""
+    """Return each image's stable name: as given, else its path below the data's root, else its index."""
     if data.names is not None:
         return list(data.names)
     root = data.root
@@ -72,11 +72,11 @@ def names_of(data: LabeledImages) -> list[str]:
 def assign(
     data: LabeledImages, names: Sequence[str], *, val_fraction: float, test_fraction: float, seed: int
 ) -> list[Split]:
-    """Return each image's split. Splits that the data bring are kept; what they lack is drawn from the rest.
+    """Return each image's split. Given splits are kept; missing ones are drawn from the rest.
 
-    Without a test split of the data's own, `test_fraction` of all images becomes one; then, without a validation split,
-    `val_fraction` of what is left. A class's share is drawn from that class alone, so that it is met within one image
-    and no other class's images matter.
+    Without a given test split, `test_fraction` of all images becomes one; then, without a given validation split,
+    `val_fraction` of the rest. Each class's share is drawn from that class alone, so that it is exact within one image
+    and independent of other classes' images.
     """
     given: list[Split | None] = list(data.splits) if data.splits is not None else [None] * len(data)
     splits: list[Split | None] = list(given)
@@ -101,7 +101,7 @@ def draw(data: LabeledImages, names: Sequence[str], free: list[int], fraction: f
 
 
 def _draw_by_class(titles: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Shuffle each class by itself and take its first images: scikit-learn's train_test_split, without its import."""
+    """Shuffle each class separately and take its first images, like train_test_split of scikit-learn."""
     counts = Counter(titles)
     _refuse_small({title for title, count in counts.items() if count < 2}, "images", fraction)
     picked: list[int] = []
@@ -114,7 +114,7 @@ def _draw_by_class(titles: Sequence[str], fraction: float, seed: int) -> list[in
 
 
 def _draw_groups(titles: Sequence[str], groups: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Take some folds of StratifiedGroupKFold: of as many as come nearest to the fraction, else of fewer or more."""
+    """Take some folds of StratifiedGroupKFold, with the number of folds that comes nearest to the fraction."""
     labels, members = (np.unique(np.asarray(values, dtype=str), return_inverse=True)[1] for values in (titles, groups))
     pairs = set(zip(titles, groups, strict=True))
     per_class = Counter(title for title, _ in pairs)
@@ -126,14 +126,14 @@ def _draw_groups(titles: Sequence[str], groups: Sequence[str], fraction: float, 
         if (inside > 0).all() and (inside < np.bincount(labels)).all():
             return [int(position) for position in chosen]
     raise InvalidDatasetError(
-        "a grouped split needs every class on both sides, and no group on two",
-        given=f"{len(set(groups))} groups of {len(per_class)} classes, and no such split was found",
-        remedy="use smaller groups, or bring a split of your own",
+        "no grouped split has every class on both sides and no group on two",
+        given=f"{len(set(groups))} groups of {len(per_class)} classes",
+        remedy="use smaller groups, or provide your own split",
     )
 
 
 def _fold_counts(fraction: float, most: int) -> list[tuple[int, int]]:
-    """Return pairs (number of folds, folds taken), those nearest to the fraction first, of these the fewest folds."""
+    """Return pairs (number of folds, folds taken), nearest to the fraction first, then fewest folds."""
     pairs = [(folds, min(max(round(fraction * folds), 1), folds - 1)) for folds in range(2, most + 1)]
     return sorted(pairs, key=lambda pair: (round(abs(pair[1] / pair[0] - fraction), 2), pair[0]))
 
@@ -143,16 +143,16 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int, see
 
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds: judged by the caller
+        warnings.simplefilter("ignore", UserWarning)  # about classes with fewer members than folds; the caller checks
         return [chosen for _, chosen in splitter.split(labels, labels, groups)]
 
 
 def _refuse_small(classes: set[str], what: str, fraction: float) -> None:
     if classes:
         raise InvalidDatasetError(
-            f"a class needs two {what} at least to be split",
+            f"some classes have fewer than two {what}, so they cannot be split",
             given=f"one only in {few(sorted(classes))} (split off: {fraction:g} of the images)",
-            remedy="add images of that class, remove it, or bring a split of your own",
+            remedy="add images of that class, remove it, or provide your own split",
         )
 
 
@@ -160,14 +160,14 @@ def _require_unique(names: Sequence[str]) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InvalidDatasetError(
-            "a name stands for one image",
+            "two images have the same name",
             given=f"more than one image called {few(twice)}",
             remedy="list each file once, or give the images names that differ",
         )
 
 
 def require_classes(manifest: Manifest) -> None:
-    """Raise InvalidDatasetError unless there are two classes or more, each with images in training and validation."""
+    """Raise InvalidDatasetError unless there are at least two classes, each with images in training and validation."""
     present: Mapping[str, set[str]] = {
         split: {manifest.classes[entry.label] for entry in manifest.entries if entry.split == split}
         for split in ("train", "val")
@@ -175,27 +175,27 @@ def require_classes(manifest: Manifest) -> None:
     nowhere = set(manifest.classes) - present["train"] - present["val"]
     if nowhere:
         raise InvalidDatasetError(
-            "every class needs a readable image",
+            "a class has no readable image",
             given=f"none in {few(sorted(nowhere))}{_why(manifest, nowhere)}",
             remedy="add readable images to the class, or remove it",
         )
     if len(manifest.classes) < 2:
         raise InvalidDatasetError(
-            "a classifier needs two classes at least",
+            "there are fewer than two classes",
             given=few(manifest.classes) if manifest.classes else "no labelled image",
-            remedy="check the folder's layout: one folder of images for each class",
+            remedy="check the folder's layout: one folder of images per class",
         )
     missing = {split: sorted(set(manifest.classes) - found) for split, found in present.items()}
     if any(missing.values()):
         given = [f"{split} has no image of {few(classes)}" for split, classes in missing.items() if classes]
         raise InvalidDatasetError(
-            "training and validation need the same categories",
+            "training and validation have different classes",
             given="; ".join(given),
             remedy="add images of those classes to that split, or remove the classes from the other",
         )
 
 
 def _why(manifest: Manifest, classes: set[str]) -> str:
-    """Name the files left out whose path tells that they belong to one of `classes`."""
+    """List the skipped files whose path says that they belong to one of `classes`."""
     lost = [item for item in manifest.left_out if classes & set(item.name.split("/"))]
-    return f" (left out: {few(f'{item.name}: {printable(item.reason)}' for item in lost)})" if lost else ""
+    return f" (skipped: {few(f'{item.name}: {printable(item.reason)}' for item in lost)})" if lost else ""

@@ -1,1 +1,1 @@
-"""Features of a frozen network: computed once, kept on disk, and what is trained on them."""
+"""Features of a frozen network: computed once, stored on disk, and used to train heads."""

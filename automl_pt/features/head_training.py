@@ -1,14 +1,14 @@
-"""Training of a head alone, on features: the documented training, whose epochs take milliseconds.
+"""Trains a head alone on features, with the documented training, whose epochs then take milliseconds.
 
-Order, batches, learning rates and early stopping are those of a run on images as they are; only what the frozen body
-computes again and again there is read here. With features of mirror images an epoch sees each image or its mirror
-image, as a run on images would.
+Order, batches, learning rates and early stopping are those of a run on unaugmented images; only the frozen body's
+repeated results are read from the features. With features of mirror images an epoch uses each image or its mirror
+image, like a run on images.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -27,19 +27,20 @@ from automl_pt.data.augmentation import make_plan
 from automl_pt.data.balanced import balanced_order
 from automl_pt.data.loader import batch_sizes
 from automl_pt.data.prepare import Data
+from automl_pt.features.head_step import HeadStep
 from automl_pt.features.linear_probe import FrozenSplits, finished, fit_probe, frozen_splits
 from automl_pt.features.network import FrozenBody, frozen_body, is_same_in_training
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights
 from automl_pt.training.device import NumberFormat
-from automl_pt.training.loop import Training
+from automl_pt.training.loop import AfterStep, Training
 
 EVALUATION_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class FrozenStart:
-    """What all trainings of a head share: the frozen network, its features, and the head that it begins with."""
+    """What all trainings of a head share: the frozen network, its features, and the head's initial state."""
 
     body: FrozenBody
     splits: FrozenSplits
@@ -47,23 +48,23 @@ class FrozenStart:
 
     @property
     def state(self) -> Mapping[str, Tensor]:
-        """Return the tensors of the whole network, the head's among them."""
+        """Return the tensors of the whole network, including the head's."""
         found: Mapping[str, Tensor] = self.body.network.state_dict()
         return found
 
 
-#: of this process: building a network anew takes longer than training its head
+#: cached per process, because building a network takes longer than training its head
 _STARTS: dict[tuple[object, ...], FrozenStart | str] = {}
 
 
 def frozen_start(config: TrainConfig, data: Data, backbone: Backbone, size: Preprocessing) -> FrozenStart | str:
-    """Return what trainings of the head share, computed once in this process; or why the network has to run instead."""
+    """Return what trainings of the head share, computed once per process; or why the network must run instead."""
     weights = Path(config.weights) if config.weights else None
     place = (str(weights), weights.stat().st_mtime_ns if weights is not None and weights.exists() else None)
     what = (config.backbone, config.backbone_options, config.pretrained, *place, size, data.manifest.fingerprint())
     key = (*what, config.features, config.precision, config.device, config.cache_dir, _builder(backbone))
     if key not in _STARTS:
-        _STARTS.clear()  # one network is enough, and several may fill the memory
+        _STARTS.clear()  # keep one network only, because several may fill the memory
         _STARTS[key] = _start(config, data, backbone, size, weights)
     return _STARTS[key]
 
@@ -87,13 +88,13 @@ def _start(
     if head_parameters(network, backbone) != own:
         return f"{backbone.name}: its head is more than the linear layer {body.head}"
     if not is_same_in_training(body, size.image_size):
-        return f"{backbone.name}: what its head is given differs in training, as it does with dropout"
+        return f"{backbone.name}: the input of its head differs in training, for example because of dropout"
     head = {name: tensor.clone() for name, tensor in body.linear.state_dict().items()}
     return FrozenStart(body, finished(frozen_splits(config, data, body, size, mirrored=_mirrored(config, data))), head)
 
 
 def _builder(backbone: Backbone) -> object:
-    """Return what builds the network, equal for two backbones that were made of the same function and arguments."""
+    """Return a key of the network's builder, equal for two backbones with the same function and arguments."""
     build = backbone.build
     return (build.func, build.args, *sorted(build.keywords.items())) if isinstance(build, partial) else build
 
@@ -103,7 +104,7 @@ def _mirrored(config: TrainConfig, data: Data) -> bool:
 
 
 class HeadNetwork(nn.Module):
-    """A head of features; its tensors are called as in the whole network."""
+    """A head on features; its tensors have the same names as in the whole network."""
 
     def __init__(self, start: FrozenStart) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class HeadNetwork(nn.Module):
             holder = nn.Module()
             holder.add_module(name, parts[-1])
             parts.append(holder)
-        self.linear = [parts[0]]  # in a list, and so no second name of the same tensors
+        self.linear = [parts[0]]  # in a list, so that the same tensors are not registered under a second name
         for name, child in parts[-1].named_children():
             self.add_module(name, child)
 
@@ -125,7 +126,7 @@ class HeadNetwork(nn.Module):
 
 
 class FeatureLoader:
-    """Yields batches of features float32[B, D] and labels int64[B] as `Loader` does those of images."""
+    """Yields batches of features float32[B, D] and labels int64[B], as `Loader` does for images."""
 
     resident = None
 
@@ -142,7 +143,7 @@ class FeatureLoader:
         balanced: bool = False,
     ) -> None:
         features, labels = split
-        #: rows of mirror images, where there are any, follow those of the `images`
+        #: rows of mirror images, if any, follow those of the `images`
         self.images, self.labels = features.to(device), labels[:images].numpy()
         self._labels = labels[:images].to(device)
         self.batch_sizes = batch_sizes(images, batch_size)
@@ -150,7 +151,7 @@ class FeatureLoader:
         self.balanced, self.wait_seconds = balanced, 0.0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of `epoch`, leaving out the first `start` of them."""
+        """Yield the batches of `epoch`, without the first `start`."""
         began, count = time.perf_counter(), len(self.labels)
         flip = 0 < epoch <= self.mirrored_epochs
         plan = make_plan(count, seed=self.seed, epoch=epoch, max_shift=0, flip=flip, shuffle=self.shuffle)
@@ -169,8 +170,28 @@ class HeadTraining(Training):
 
     start: FrozenStart
 
+    def begin(self, start: FrozenStart, lr_scales: Mapping[str, float] | None) -> None:
+        """Take the steps of a head, and keep what it is put together with."""
+        self.start, weights = start, self.step.class_weights
+        self.step = HeadStep(self.model, self.config, device=self.device, class_weights=weights, lr_scales=lr_scales)
+        self.take_step, self.by_index = self.step, False
+
     def fit_into(self, free: int) -> None:
-        """Do nothing."""
+        """Do nothing, because a batch of features always fits."""
+
+    def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
+        """Train one epoch from its beginning; return False when `after_step` ended it on the way."""
+        self.loss_sum.zero_()
+        sizes, progress = self.train_loader.batch_sizes, self.progress
+        for features, labels in self.train_loader.epoch(progress.epochs_done + 1):
+            loss = self.take_step(features, labels, lr=self.lr(progress.batches_done))
+            self.loss_sum += loss * sizes[progress.batches_done]
+            if self.ema is not None:
+                self.ema.update(self.model)
+            progress.batches_done += 1
+            if after_step(progress.batches_done, len(sizes)):
+                return False
+        return True
 
 
 def head_training(
@@ -183,7 +204,7 @@ def head_training(
 ) -> HeadTraining:
     """Return a training of the head that stands before its first step; `judged` goes to `Training` as it is.
 
-    Raises ConfigError when the batch is larger than the training split.
+    Raises ConfigError if the batch is larger than the training split.
     """
     images = data.manifest.counts()["train"]
     if config.batch_size > images:
@@ -223,11 +244,11 @@ def head_training(
         lr_scales=lr_scales,
         **judged,
     )
-    training.start = start
+    training.begin(start, lr_scales)
     return training
 
 
 def trains_on_features(config: Settings, processes: int = 1) -> bool:
-    """Say whether a run trains its head on features, if its network allows it."""
+    """Return whether a run trains its head on features, if its network allows it."""
     frozen = config.freeze == "backbone" and config.features != "computed"
     return frozen and config.starts_from_weights and processes == 1 and config.micro_batch_size is None

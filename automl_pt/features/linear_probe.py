@@ -1,4 +1,4 @@
-"""The linear probe: a head fitted to the features of a frozen network, as a first model and as a start for training."""
+"""The linear probe: a head fitted to the features of a frozen network, as a first model and a start for training."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.training.class_weights import class_weights
 from automl_pt.training.device import NumberFormat, choose_device
 
-#: heads fitted by this process, by what they depend on: all trials of a study start from the same
+#: heads fitted by this process, cached because all trials of a study start from the same
 _FITTED: dict[tuple[str, str, str], LinearHead] = {}
 
 
 @dataclass(frozen=True)
 class FrozenSplits:
-    """Features float32[N, D] with labels int64[N], of training and of validation; `key` names what they depend on."""
+    """Features float32[N, D] with labels int64[N], of training and validation; `key` identifies what they depend on."""
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
     key: FeatureKey
     #: number format in which the network computed them
     precision: NumberFormat
-    #: images that went through the network now
+    #: number of images that went through the network now
     computed: int
     notes: tuple[str, ...] = ()
 
@@ -44,9 +44,9 @@ def frozen_splits(
     *,
     mirrored: bool = False,
 ) -> Pass[FrozenSplits]:
-    """Return the features of training and validation images, from disk as far as they are there.
+    """Return the features of training and validation images, from disk if they are stored.
 
-    With `mirrored` those of the training images' mirror images follow the others. Yields (images done, images to do)
+    With `mirrored` those of the training images' mirror images follow. Yields (finished images, all images)
     of each split.
     """
     device, store = choose_device(config.device), FeatureStore.at(config.cache_dir)
@@ -88,9 +88,9 @@ def frozen_splits(
 
 
 def fit_probe(splits: FrozenSplits, config: TrainConfig, data: Data) -> LinearHead:
-    """Fit the head to training features, its regularisation chosen on validation; the same features give the same head.
+    """Fit the head to training features, its regularisation chosen on validation; the result is deterministic.
 
-    Classes are weighted as the settings say. The fit runs where the features are, on the CPU.
+    Classes are weighted by the settings. The fit runs on the CPU, where the features are.
     """
     known = (splits.key.file, data.manifest.fingerprint(), f"{config.class_weights} {len(splits.train[1])}")
     if known not in _FITTED:
@@ -101,7 +101,7 @@ def fit_probe(splits: FrozenSplits, config: TrainConfig, data: Data) -> LinearHe
 
 
 def put_head(body: FrozenBody, head: LinearHead) -> None:
-    """Make the fitted head that of the network."""
+    """Set the fitted head as the network's."""
     with torch.no_grad():
         body.linear.weight.copy_(head.weight)
         if body.linear.bias is not None:
@@ -111,7 +111,7 @@ def put_head(body: FrozenBody, head: LinearHead) -> None:
 def start_from_probe(
     network: nn.Module, backbone: Backbone, config: TrainConfig, data: Data, size: Preprocessing
 ) -> None:
-    """Give a new network the head of the linear probe on its own features, which are on disk after the first time."""
+    """Give a new network the head of the linear probe on its own features, which are stored on disk."""
     trains = network.training
     body = frozen_body(network, backbone, size.image_size)
     splits = finished(frozen_splits(config, data, body, size))
@@ -120,7 +120,7 @@ def start_from_probe(
 
 
 def finished(work: Pass[T]) -> T:
-    """Do all of a pass, and return what it gives."""
+    """Run a pass to its end, and return its result."""
     while True:
         try:
             next(work)

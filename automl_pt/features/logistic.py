@@ -1,9 +1,9 @@
 """Regularised logistic regression on features: a linear head, its strength of regularisation chosen on validation.
 
-The features are standardised, the path of C (the inverse of the penalty on the weights, as scikit-learn counts it) goes
-from strong to weak regularisation, and each fit starts from the one before. L-BFGS of PyTorch, measured on the features
-of 400 and of 1,768 photos (1,280 dimensions, six classes), takes about half the time of scikit-learn's, whose import
-alone would cost a second more, and reaches the same validation loss and test accuracy.
+The features are standardised, the path of C (the inverse of the penalty on the weights, as in scikit-learn) goes
+from strong to weak regularisation, and each fit starts from the previous one. L-BFGS of PyTorch, measured on the
+features of 400 and of 1,768 photos (1,280 dimensions, six classes), takes about half the time of scikit-learn's, whose
+import would cost another second, and reaches the same validation loss and test accuracy.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: inverse penalties, from strong to weak, a decade apart; the best is refined by `BETWEEN`, on both of its sides
+#: inverse penalties, from strong to weak, a decade apart; the best is refined by `BETWEEN` on both sides
 PATH = tuple(10.0**power for power in range(-5, 6))
 BETWEEN = 10**0.5
-#: values of C in a row without a lower validation loss after which the path ends: the loss has one minimum along it
+#: number of consecutive C without a lower validation loss that end the path, because the loss has one minimum on it
 BEHIND = 2
-#: largest gradient, and steps, of a fit along the path; and of the one chosen, which goes on from there
+#: gradient tolerance and step limit of a fit along the path; tolerance of the final fit, which continues from there
 TOLERANCE, FINE, STEPS = 1e-3, 1e-4, 200
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear head for features as they are: `weight` float32[classes, D], `bias` float32[classes], on the CPU.
+    """A linear head for unscaled features: `weight` float32[classes, D], `bias` float32[classes], on the CPU.
 
     `tried` are the values of C with the validation loss of each; `c` is the one chosen.
     """
@@ -36,7 +36,7 @@ class LinearHead:
     c: float
     val_loss: float
     val_accuracy: float
-    #: None where there are five classes or fewer
+    #: None for five classes or fewer
     val_top5: float | None
     train_loss: float
     tried: tuple[tuple[float, float], ...]
@@ -47,7 +47,7 @@ def fit_head(
 ) -> LinearHead:
     """Fit a head to (features float32[N, D], labels int64[N]); all tensors on one device.
 
-    Of two values of C with the same validation loss the stronger regularisation is taken.
+    Of two values of C with the same validation loss the stronger regularisation is chosen.
     """
     features, labels = train
     mean, scale = _standardisation(features)
@@ -91,14 +91,14 @@ def _top5(logits: Tensor, labels: Tensor) -> float:
 
 
 def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and scale of each dimension, [D]; one that never changes is left as it is."""
+    """Return mean and scale of each dimension, [D]; a constant dimension is not scaled."""
     mean, scale = features.mean(0), features.std(0, correction=0)
     floor = 1e-6 * scale.max().clamp(min=1e-30)
     return mean, torch.where(scale > floor, scale, torch.ones_like(scale))
 
 
 def _with_ones(features: Tensor) -> Tensor:
-    """Append the constant column that biases are the weights of."""
+    """Append the constant column that belongs to the biases."""
     return torch.cat([features, features.new_ones(len(features), 1)], 1)
 
 
@@ -108,17 +108,17 @@ def _loss_and_c(attempt: tuple[float, float, Tensor]) -> tuple[float, float]:
 
 
 class _Fit:
-    """Minimises the penalised loss of parameters [classes, D + 1] over features [N, D + 1] with their ones.
+    """Minimises the penalised loss of parameters [classes, D + 1] over features [N, D + 1] with a column of ones.
 
-    Logits and gradients are kept with the images along the rows' direction, [classes, N]: as products of matrices they
-    take a fifth of the time of the usual layout on a CPU.
+    Logits and gradients are stored as [classes, N], because their matrix products take a fifth of the time of the usual
+    layout on a CPU.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, class_weights: Tensor | None) -> None:
         self.features, self.turned = features, features.T.contiguous()
         self.targets = F.one_hot(labels, classes).T.to(features.dtype)
         weights = features.new_ones(len(labels)) if class_weights is None else class_weights[labels]
-        #: share of each image in the mean loss
+        #: weight of each image in the mean loss
         self.shares = weights / weights.sum()
 
     def __call__(self, start: Tensor, c: float, tolerance: float) -> Tensor:
@@ -137,7 +137,7 @@ class _Fit:
         def loss() -> Tensor:
             logs = F.log_softmax(parameters @ self.turned, 0)
             own = parameters.detach().clone()
-            own[:, -1] = 0  # biases bear no penalty
+            own[:, -1] = 0  # biases are not penalised
             parameters.grad = (self.shares * (logs.exp() - self.targets)) @ self.features + penalty * own
             return 0.5 * penalty * own.square().sum() - (self.shares * (self.targets * logs).sum(0)).sum()
 

@@ -1,4 +1,4 @@
-"""A network whose body is frozen: what its last linear layer is given, computed as fast as the device can."""
+"""A network with a frozen body: computes the input of its last linear layer as fast as the device allows."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
     from automl_pt.data.pixels import Images
 
-#: pixels of a batch, and images of it at most: on a CPU few enough to stay in its cache, on a GPU enough to fill it
+#: limits of a batch, in pixels and images: on a CPU small enough for its cache, on a GPU large enough to use it fully
 CPU_PIXELS, CPU_IMAGES = 2**18, 64
 GPU_PIXELS, GPU_IMAGES = 2**23, 512
-#: largest difference between the features of two number formats, as a share of their size, that leaves the logits'
-#: order what it is
+#: largest relative difference between the features of two number formats that preserves the order of the
+#: logits
 TOLERANCE = 0.03
-#: images that number formats are timed on
+#: images for timing number formats
 TIMED = 8
 
 
 @dataclass(frozen=True)
 class FrozenBody:
-    """A network in evaluation mode and the name of its head, one linear layer on which all of the logits depend."""
+    """A network in evaluation mode and the name of its head, one linear layer that all logits depend on."""
 
     network: nn.Module
     head: str
@@ -72,7 +72,7 @@ class FrozenBody:
         return kept[-1].float()
 
     def digest(self) -> str:
-        """Return the sha256 of the body's weights and buffers, by their names."""
+        """Return the sha256 of the body's weights and buffers, with their names."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.network.state_dict().items()):
             if not in_modules(name, (self.head,)):
@@ -85,7 +85,7 @@ class FrozenBody:
 def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> FrozenBody:
     """Return `network` in evaluation mode as a body with a linear head.
 
-    Raises PluginError where the logits are not those of one linear layer on one vector an image.
+    Raises PluginError if the logits are not the output of one linear layer on one vector per image.
     """
     heads = head_modules(network, backbone)
     linear = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and _within(name, heads)]
@@ -100,16 +100,16 @@ def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> Froz
             logits = network(images)
             handle.remove()
             if len(kept) != 1 or kept[0].shape != (2, body.dimensions) or kept[0].dtype != torch.float32:
-                raise _not_linear(backbone, f"{linear[-1]} is not given one vector an image")
+                raise _not_linear(backbone, f"the input of {linear[-1]} is not one vector per image")
             if not torch.allclose(logits, body.linear(kept[0]), rtol=1e-3, atol=1e-4):
-                raise _not_linear(backbone, f"the logits are not what {linear[-1]} gives")
+                raise _not_linear(backbone, f"the logits are not the output of {linear[-1]}")
     finally:
         handle.remove()
     return body
 
 
 def is_same_in_training(body: FrozenBody, image_size: int) -> bool:
-    """Say whether a frozen body gives the same features in training mode, as it does without dropout and the like."""
+    """Return whether a frozen body gives the same features in training mode, as it does without dropout."""
     from automl_pt.training.loop import train_mode
 
     network = body.network
@@ -130,16 +130,16 @@ def is_same_in_training(body: FrozenBody, image_size: int) -> bool:
 
 
 def batch_size(image_size: int, device: torch.device) -> int:
-    """Return how many images go through the network at once: by their pixels."""
+    """Return how many images go through the network at once, by their pixels."""
     pixels, most = (CPU_PIXELS, CPU_IMAGES) if device.type == "cpu" else (GPU_PIXELS, GPU_IMAGES)
     return max(4, min(most, pixels // (image_size * image_size)))
 
 
 class Extractor:
-    """Computes features of decoded images in the number format that is fastest, and near enough to float32.
+    """Computes features of decoded images in the fastest number format whose results are close to float32.
 
-    `asked` is the setting `precision`; with "auto", where the device has a short format, both are timed on some of the
-    first images, and `precision` then says which was taken.
+    `asked` is the setting `precision`; with "auto", if the device has a 16-bit format, both are timed on some of the
+    first images, and `precision` then holds the chosen one.
     """
 
     def __init__(self, body: FrozenBody, preprocessing: Preprocessing, device: torch.device, asked: str) -> None:
@@ -161,10 +161,10 @@ class Extractor:
         return self._portion(lambda part: self._forward(part, self.precision), batch).cpu()
 
     def _choose(self, images: Tensor) -> None:
-        """Decide for a number format: the short one where it is faster, and its features are near those of float32."""
+        """Choose a number format: the 16-bit one if it is faster, and its features are close to those of float32."""
         seconds = {"fp32": math.inf, self.precision: math.inf}
         features = {}
-        for precision in (*seconds, *seconds):  # the second time counts: the first one makes what is kept
+        for precision in (*seconds, *seconds):  # only the second time counts, because the first includes set-up
             started = time.perf_counter()
             features[precision] = self._forward(images, precision).cpu()
             seconds[precision] = min(seconds[precision], time.perf_counter() - started)
@@ -184,7 +184,7 @@ def _within(name: str, heads: tuple[str, ...]) -> bool:
 
 def _not_linear(backbone: Backbone, given: str) -> PluginError:
     return PluginError(
-        "frozen features are what one linear layer, the network's head, computes the logits from",
+        "the network's head is not one linear layer, which frozen features require",
         given=f"{backbone.name}: {given}",
-        remedy="name that layer in Backbone(head=...); or use --no-probe, and --features computed where you freeze",
+        remedy="name that layer in Backbone(head=...); or use --no-probe, and --features computed with --freeze",
     )

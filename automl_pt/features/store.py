@@ -1,4 +1,4 @@
-"""Features on disk, beside the decoded images: what one study has computed no other computes again."""
+"""Features on disk, beside the decoded images, so that no study computes those of another again."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from automl_pt.features.network import Extractor, batch_size
 from automl_pt.images.decode import RULE
 from automl_pt.images.preprocessing import Preprocessing
 
-#: images between two blocks of the file: what a kill costs at most
+#: images per block of the file, which is the most that a kill loses
 BLOCK = 256
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 T = TypeVar("T")
-#: yields how many images of how many are done, and returns what was asked for
+#: yields (finished, all) images, and returns the result
 Pass = Generator[tuple[int, int], None, T]
 
 
 @dataclass
 class FeatureStore:
-    """A folder of features; `required` says that the user named it, so that no room there is an OutputError.
+    """A folder of features; `required` means that the user chose it, so that missing space is an OutputError.
 
-    `computed` counts the images that went through a network, `notes` says where the disk could not be used.
+    `computed` counts the images that went through a network, `notes` say if the disk could not be used.
     """
 
     folder: Path
@@ -62,11 +62,11 @@ class FeatureStore:
     def features(
         self, make: Callable[[], Extractor], key: FeatureKey, images: Images, digests: Sequence[str]
     ) -> Pass[Features]:
-        """Return the features of `images`, whose contents are `digests`, among them.
+        """Return features that include those of `images`, whose contents are `digests`.
 
-        Those that are not in the file are computed by what `make` returns, block by block, each kept before the next is
-        begun: yields (images done, images to do) on the way, and who leaves there loses the last block at most. A
-        second process that wants the same features waits for the first.
+        Missing ones are computed by what `make` returns, block by block, each stored before the next starts: yields
+        (finished images, all images) meanwhile, and an interruption loses at most the last block. A
+        second process that needs the same features waits for the first.
         """
         path = self.folder / key.file
         found = _opened(path, digests)[0]
@@ -76,9 +76,9 @@ class FeatureStore:
             except OutputError as error:
                 if self.required:
                     raise
-                self.notes.append(f"features are not kept on disk: {error.in_a_line()}")
+                self.notes.append(f"features are not stored on disk: {error.in_a_line()}")
                 found = yield from self._computed(make(), key, images, digests, found)
-        with suppress(OSError):  # says that they were used, where the folder may be written
+        with suppress(OSError):  # records the use, if the folder is writable
             os.utime(path)
         return found
 
@@ -114,7 +114,7 @@ class FeatureStore:
         found: Features,
         stream: BinaryIO | None = None,
     ) -> Pass[Features]:
-        """Add to `found` what it lacks of `digests`, and to the file."""
+        """Add the missing features of `digests` to `found`, and to the file."""
         first_rows = {digest: row for row, digest in reversed(list(enumerate(digests)))}
         todo = sorted(row for digest, row in first_rows.items() if digest not in found.places)
         blocks: list[tuple[list[str], Rows]] = []
@@ -135,7 +135,7 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What features depend on beside the images: the network's weights and layer, the preprocessing, the format."""
+    """What features depend on besides the images: the network's weights and layer, the preprocessing, the format."""
 
     backbone: str
     weights: str
@@ -163,17 +163,17 @@ class FeatureKey:
 
     @property
     def file(self) -> str:
-        """Return the file's name: the same for the same features, and for no others."""
+        """Return the file's name, which is the same for the same features only."""
         parts = {
             **self.meta,
             "format": FORMAT,
             "backbone": None,
-        }  # another name for the same weights is no other network
+        }  # a different name of the same weights is the same network
         return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:32] + SUFFIX
 
 
 def _opened(path: Path, digests: Sequence[str]) -> tuple[Features, int | None]:
-    """Return what a file holds of `digests`, and the length of its intact part; None where it must be begun anew."""
+    """Return what a file holds of `digests`, and the length of its intact part; None if it must be created again."""
     try:
         return read_features(path, digests)
     except (OSError, DamagedFeatures):

@@ -1,1 +1,1 @@
-"""From one image file to pixels: opened, converted, resized, always by the same rule."""
+"""From an image file to pixels: open, convert, resize, always by the same rule."""

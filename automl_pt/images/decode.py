@@ -1,8 +1,8 @@
-"""The one place where image files are opened: an allow-list of formats, limits, every pixel decoded or an error.
+"""The only place where image files are opened: allow-listed formats, size limits, and every pixel decoded or an error.
 
-The rule, which training, validation, prediction and exports share: EXIF orientation applied; any mode made RGB as
-`modes` says; short side resized to S with antialiasing (bilinear); centre crop. JPEG files much larger than S are
-decoded at 1/2, 1/4 or 1/8 in the DCT, never below twice S, which keeps the result within `BOUND` of a full decode.
+Training, validation, prediction and exports share one rule: apply the EXIF orientation; convert any mode to RGB as
+`modes` describes; resize the short side to S with antialiasing (bilinear); crop the centre. JPEG files much larger
+than S are decoded at 1/2, 1/4 or 1/8 in the DCT, never below twice S, so the result stays within `BOUND` of a full one.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from automl_pt.images.resize import fit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: named here because Pillow knows a format only once its module is imported
+#: imported here because Pillow registers a format only when its module is imported
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 _ORIENTATION = 0x0112
-#: segments of a JPEG's head in which Pillow finds nothing to refuse or to turn, and the bytes that each holds at least:
-#: frames, tables, restarts, comments, JFIF, Adobe's colours; EXIF, XMP, profiles and all others are Pillow's to read
+#: JPEG header segments that Pillow need not check, with their least length in bytes: frames, tables, restarts,
+#: comments, JFIF, Adobe's colours; files with any other segment, such as EXIF, XMP or profiles, go through Pillow
 _PLAIN_SEGMENTS = {**dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, 0xFE), 2), 0xE0: 16, 0xEE: 14}
 _SCAN = 0xDA
 _UPRIGHT = {
@@ -54,7 +54,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: the warning filters of Python belong to the whole process, so that only one thread at a time may change them
+#: only one thread at a time may change Python's warning filters, because they belong to the whole process
 _quiet = threading.Lock()
 
 
@@ -67,8 +67,8 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Return the image as uint8[3, S, S], S being `image_size` in pixels; raise UnreadableImage.
 
-    `source` is a path, a file's content, or pixels uint8[H, W, 3] or [H, W]; `name` is what an error calls it; with
-    `out`, uint8[3, S, S], the image is written there.
+    `source` is a path, a file's content, or pixels uint8[H, W, 3] or [H, W]; errors refer to it as `name`. With `out`,
+    uint8[3, S, S], the image is written there.
     """
     if isinstance(source, np.ndarray):
         pixels = as_rgb(source, "an array" if name is None else name)
@@ -80,7 +80,7 @@ def decode(
 
 
 def open_header(content: bytes, name: object) -> Image.Image:
-    """Open an image without decoding it; raise UnreadableImage for other formats and beyond `MAX_PIXELS`."""
+    """Open an image without decoding it; raise UnreadableImage for other formats and above `MAX_PIXELS`."""
     if not content:
         raise UnreadableImage(name, "the file is empty (0 bytes)", "empty")
     content = without_large_metadata(content, name)
@@ -103,12 +103,12 @@ def open_header(content: bytes, name: object) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; damaged or absent EXIF data count as 1 (upright)."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) for damaged or missing EXIF data."""
     try:
         with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # EXIF data are an extra: the pixels do not depend on them
+    except Exception:  # the pixels do not depend on EXIF data
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -118,8 +118,8 @@ def decode_rgb(
 ) -> NDArray[np.uint8]:
     """Decode a file's content, upright, to uint8[H, W, 3]; raise UnreadableImage.
 
-    With `at_least` a JPEG may come back at 1/2, 1/4 or 1/8 of its size, with a short side of at least twice that. What
-    the JPEG decoder found wrong in a file that still decodes to its last pixel is added to `complaints`.
+    With `at_least` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, with a short side of at least twice that.
+    Faults that the JPEG decoder reports in a file that still decodes to its last pixel are added to `complaints`.
     """
     plain = _plain_jpeg(content, at_least)
     if plain is not None:
@@ -130,7 +130,7 @@ def decode_rgb(
         try:
             pixels = _decode_jpeg(content, image.size, at_least)
             return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
-        except ValueError as error:  # libjpeg complains; Pillow, below, decides whether every pixel is there
+        except ValueError as error:  # libjpeg reports a fault; Pillow, below, decides whether every pixel is present
             if complaints is not None:
                 complaints.append(printable(error))
     try:
@@ -142,9 +142,9 @@ def decode_rgb(
 
 
 def _plain_jpeg(content: bytes, at_least: int | None) -> NDArray[np.uint8] | None:
-    """Decode a JPEG of one or three colours with a plain head; None for anything else or damaged.
+    """Decode a JPEG of one or three colours with a plain header; return None for any other or damaged file.
 
-    Pillow's header costs 0.03 ms of Python's lock, which threads wait for; it is asked about all other files.
+    Pillow would hold Python's lock for 0.03 ms per header, which slows threads; all other files go through Pillow.
     """
     if not _has_plain_head(content):
         return None
@@ -160,7 +160,7 @@ def _plain_jpeg(content: bytes, at_least: int | None) -> NDArray[np.uint8] | Non
 
 
 def _has_plain_head(content: bytes) -> bool:
-    """Say whether a JPEG comes to its first scan through segments in which Pillow finds nothing: it need not look."""
+    """Return whether all header segments of a JPEG up to its first scan are ones that Pillow need not check."""
     if not content.startswith(b"\xff\xd8\xff"):
         return False
     place = 2
@@ -173,7 +173,7 @@ def _has_plain_head(content: bytes) -> bool:
 
 
 def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) -> NDArray[np.uint8]:
-    """Decode with libjpeg-turbo alone, twice as fast as through Pillow; raise ValueError where it complains."""
+    """Decode with libjpeg-turbo alone, twice as fast as Pillow; raise ValueError for any fault it reports."""
     import simplejpeg
 
     factor = next((f for f in (8, 4, 2) if at_least and min(size) // f >= 2 * at_least), 1)
@@ -185,11 +185,11 @@ def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) ->
 def as_rgb(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
     """Return pixels uint8[H, W, 3] or [H, W] as uint8[H, W, 3]; raise UnreadableImage for other arrays."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise UnreadableImage(name, f"an array {pixels.dtype}{list(pixels.shape)}; uint8[H, W, 3] or [H, W] is wanted")
+        raise UnreadableImage(name, f"an array {pixels.dtype}{list(pixels.shape)}; expected uint8[H, W, 3] or [H, W]")
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2)
     if pixels.shape[2] != 3:
-        raise UnreadableImage(name, f"an array with {pixels.shape[2]} channels; uint8[H, W, 3] or [H, W] is wanted")
+        raise UnreadableImage(name, f"an array with {pixels.shape[2]} channels; expected uint8[H, W, 3] or [H, W]")
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""What a file is that is none of the formats read, told by its first bytes so that a person knows what to do."""
+"""Names the kind of a file that is not of a supported image format, by its first bytes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def kind_of(content: bytes) -> str | None:
-    """Return what a file's content is, in words; None where that is not known."""
+    """Return a description of a file's content; None if unknown."""
     if content[4:8] == b"ftyp":
         return _BRANDS.get(content[8:12])
     if content[128:132] == b"DICM":
         return "a DICOM image"
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(_HTML):
-        return "an HTML page: a download that went wrong"
+        return "an HTML page from a failed download"
     if start.startswith((b"<svg", b"<?xml")):
         return "an SVG image" if b"<svg" in content[:2048] else "an XML file"
     return next((kind for beginning, kind in _BEGINNINGS if content.startswith(beginning)), None)

@@ -1,12 +1,12 @@
-"""Any pixel format made RGB, by a table, with nothing lost in silence.
+"""Converts any pixel format to RGB by a table, so that nothing is lost silently.
 
-8-bit grey, RGB           as they are
+8-bit grey, RGB           unchanged
 1 bit                     0 and 255
 16-bit grey, RGB          scaled to 8 bits: 65535 becomes 255, 40000 becomes 156
 palette                   looked up
-alpha, transparent colour laid on `BACKGROUND`, white
-CMYK, YCCK                converted without a colour profile; inverted Adobe files are understood
-anything else             refused: its range is not known
+alpha, transparent colour composited on `BACKGROUND`, white
+CMYK, YCCK                converted without a colour profile; inverted Adobe files are recognised
+anything else             refused, because its range is unknown
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-#: what shines through transparent pixels
+#: colour behind transparent pixels
 BACKGROUND = (255, 255, 255)
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -23,7 +23,7 @@ _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a decoded image in mode RGB; raise ValueError for modes whose range is not known."""
+    """Return a decoded image in mode RGB; raise ValueError for modes of unknown range."""
     if image.mode in _SIXTEEN_BITS:
         scaled = _scaled(image).convert("RGB")
         clear = image.info.get("transparency")
@@ -34,13 +34,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _on_background(image)
     if image.mode in _PLAIN:
         return image.convert("RGB")
-    raise ValueError(f"pixels of mode {image.mode} have no known range")
+    raise ValueError(f"the range of pixels of mode {image.mode} is unknown")
 
 
 def _scaled(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError("pixels beyond 16 bits have no known range")
+        raise ValueError("the range of pixels beyond 16 bits is unknown")
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 

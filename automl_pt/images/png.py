@@ -1,4 +1,4 @@
-"""Mends what Pillow makes of PNG files: large metadata are no fault, transparent colours of any depth are seen."""
+"""Corrects how Pillow reads PNG files: large metadata are no fault, and transparent colours of any depth apply."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
-#: texts and profiles above this many bytes are left out: no pixel depends on them, and Pillow refuses them
+#: texts and profiles above this many bytes are removed, because Pillow refuses them and no pixel depends on them
 LARGE = 2**20
-#: what the texts and profiles of one file may be unpacked to; more is a bomb
+#: limit of the unpacked bytes of one file's texts and profiles, against decompression bombs
 MAX_METADATA = 2**26
-#: how much longer than its packed form anything packed with deflate can be
+#: the highest ratio that deflate can compress by
 _MOST_RATIO = 1032
 _KINDS = (b"iCCP", b"zTXt", b"iTXt", b"tEXt")
 _XMP = b"XML:com.adobe.xmp"
@@ -26,9 +26,9 @@ _ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
 def without_large_metadata(content: bytes, name: object) -> bytes:
-    """Return a PNG file without texts and profiles above `LARGE`, but for the orientation that XMP data tell.
+    """Return a PNG file without texts and profiles above `LARGE`; the orientation in XMP data is kept.
 
-    Other files are returned as they are. Raises UnreadableImage where metadata unpack to more than `MAX_METADATA`.
+    Other files are returned unchanged. Raises UnreadableImage if metadata unpack to more than `MAX_METADATA`.
     """
     if not content.startswith(_MAGIC):
         return content
@@ -48,9 +48,9 @@ def without_large_metadata(content: bytes, name: object) -> bytes:
 
 
 def mend_transparency(image: Image.Image, content: bytes) -> None:
-    """Bring the transparent colour of an opened PNG to the range of Pillow's pixels; 16-bit grey is left as it is.
+    """Scale the transparent colour of an opened PNG to the range of Pillow's pixels; 16-bit grey stays unchanged.
 
-    Of 16 bits a channel Pillow keeps the upper 8 in colour images, and so the transparent colour is compared by them.
+    Pillow keeps the upper 8 of 16 bits a channel in colour images, so the transparent colour is compared by these.
     """
     clear, depth = image.info.get("transparency"), content[24]
     if image.mode == "L" and depth in (2, 4) and isinstance(clear, int):
@@ -61,7 +61,7 @@ def mend_transparency(image: Image.Image, content: bytes) -> None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield where each whole chunk starts and ends, and its kind."""
+    """Yield the start, end and kind of each complete chunk."""
     place = len(_MAGIC)
     while place + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
@@ -73,7 +73,7 @@ def _chunks(content: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _unpacked(kind: bytes, data: bytes, most: int) -> bytes:
-    """Return a chunk's text or profile, of which at most `most` bytes are unpacked."""
+    """Return a chunk's text or profile, unpacked to at most `most` bytes."""
     head, _, rest = data.partition(b"\0")
     if kind == b"tEXt":
         return rest
@@ -87,14 +87,14 @@ def _unpacked(kind: bytes, data: bytes, most: int) -> bytes:
 def _inflated(packed: bytes, most: int) -> bytes:
     try:
         return zlib.decompressobj().decompress(packed, most)
-    except zlib.error:  # Pillow, too, takes a damaged profile or text for none
+    except zlib.error:  # Pillow also ignores a damaged profile or text
         return b""
 
 
 def _orientation(data: bytes, text: bytes) -> bytes:
-    """Return a chunk that tells the orientation that large XMP data tell; nothing where there is none."""
+    """Return a chunk with the orientation from large XMP data; empty if they have none."""
     found = _ORIENTATION.search(text) if data.startswith(_XMP + b"\0") else None
     if found is None:
         return b""
-    told = b"iTXt" + _XMP + b'\0\0\0\0\0tiff:Orientation="' + found[1] + b'"'
-    return struct.pack(">I", len(told) - 4) + told + struct.pack(">I", zlib.crc32(told))
+    chunk = b"iTXt" + _XMP + b'\0\0\0\0\0tiff:Orientation="' + found[1] + b'"'
+    return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))

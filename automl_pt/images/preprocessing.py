@@ -1,4 +1,4 @@
-"""How an image becomes what a model sees: the one rule that training, prediction, evaluation and exports share."""
+"""Turns an image into a model's input; training, prediction, evaluation and exports share this rule."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 Channels = tuple[float, float, float]
 
-#: bytes of float32 computed at a time on a CPU
+#: bytes of float32 that a CPU computes at a time
 BLOCK = 256 << 10
-#: a model asking for larger images is damaged or hostile
+#: larger values come only from damaged or hostile model files
 MAX_IMAGE_SIZE = 4096
 
 
@@ -25,13 +25,13 @@ MAX_IMAGE_SIZE = 4096
 class Preprocessing:
     """The side S of the images in pixels, mean and std per channel of pixels scaled to [0, 1], and the decoding rule.
 
-    `automl_pt.images.decode.decode` follows the rule up to uint8[3, S, S]; `normalise` does the rest.
+    `automl_pt.images.decode.decode` applies the rule up to uint8[3, S, S]; `normalise` does the rest.
     """
 
     image_size: int
     mean: Channels
     std: Channels
-    #: names how files become pixels; a model made under another rule is not scored under this one
+    #: version of the conversion from file to pixels; a model made under another rule is refused
     rule: str = RULE
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Preprocessing:
 
     @staticmethod
     def from_dict(values: object) -> Preprocessing:
-        """Make it again from what `to_dict` gave; raise InvalidModelDirectoryError for anything else."""
+        """Rebuild from the result of `to_dict`; raise InvalidModelDirectoryError for anything else."""
         if not isinstance(values, Mapping) or set(values) != {"image_size", "mean", "std", "rule"}:
             raise _invalid("the keys image_size, mean, std and rule", values)
         size, mean, std, rule = (values[key] for key in ("image_size", "mean", "std", "rule"))
@@ -78,7 +78,7 @@ def normalise(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     if not channels_last:
         return _in_blocks(images, scale, offset)
-    # whole rows of pixels at a time: three numbers at a time are slow
+    # whole rows of pixels at a time, because operations on three numbers at a time are slow
     side = images.shape[-1]
     factors = (factor.reshape(3).repeat(side) for factor in (scale, offset))
     rows = _in_blocks(images.permute(0, 2, 3, 1).reshape(-1, side, 3 * side), *factors)
@@ -86,11 +86,11 @@ def normalise(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
 
 def _in_blocks(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """Compute image by image where they are large: each stays in the processor's cache for the three operations."""
+    """Compute large images one by one, so that each stays in the processor's cache for the three operations."""
     import numpy as np
     import torch
 
-    # numpy asks for huge pages, torch does not: at 224 pixels most of the time would go into page faults
+    # numpy allocates huge pages and torch does not; at 224 pixels page faults would take most of the time
     result = torch.from_numpy(np.empty(tuple(images.shape), np.float32))
     step = max(1, BLOCK // max(1, 4 * images[:1].numel()))
     for target, source in zip(torch.split(result, step), torch.split(images, step), strict=True):
@@ -113,7 +113,7 @@ def _channels(values: Any) -> Channels:
 
 def _invalid(rule: str, given: object) -> InvalidModelDirectoryError:
     return InvalidModelDirectoryError(
-        f"a model's preprocessing holds {rule}",
+        f"a model's preprocessing does not hold {rule}",
         given=repr(given)[:200],
-        remedy="the model file is damaged or of another version of automl-pt: save the model again, or train it again",
+        remedy="the model file is damaged or from another version of automl-pt: save or train the model again",
     )

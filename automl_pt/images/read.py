@@ -1,4 +1,4 @@
-"""What counts as an image file, and the reading of one; imports nothing that decodes, so that looking is quick."""
+"""Recognises and reads image files; imports no decoder, so that listing is quick."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.text import printable
 
-#: what Pillow may try; TIFF is left out, because its nested and multi-page directories cannot be bounded cheaply
+#: formats that Pillow may try; not TIFF, because its nested and multi-page directories cannot be limited cheaply
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-#: JPEG, and JPEG with a second picture behind it
+#: JPEG, and JPEG followed by a second picture
 JPEGS = ("JPEG", "MPO")
-#: endings of files that count as images, and the format each promises
+#: file endings of images, with the format that each promises
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -28,21 +28,21 @@ SUFFIXES = {
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 * 1024 * 1024
 Fault = Literal["unreadable", "empty", "truncated", "huge"]
-#: names the rule in caches and model files; changes whenever the pixels may
+#: version of the rule, in caches and model files; to be changed whenever pixels may change
 RULE = "rgb-short-side-bilinear-centre-2"
-#: largest mean absolute difference of one photograph, in levels of 255, from the reference pipeline
+#: largest mean absolute difference of a photograph from the reference pipeline, in levels of 255
 BOUND = 1.5
 
 
 class UnreadableImage(InvalidDatasetError):
-    """An image that cannot be decoded whole: `name` says which, `reason` why, `kind` what sort of fault it is."""
+    """An image that cannot be decoded completely: `name` says which, `reason` why, `kind` the sort of fault."""
 
     def __init__(self, name: object, reason: str, kind: Fault = "unreadable") -> None:
         self.name, self.reason, self.kind = str(name), reason, kind
         super().__init__(
-            "an image must be readable from its first to its last pixel",
+            "an image is unreadable",
             given=f"{printable(name)}: {reason}",
-            remedy="mend or remove the file, or let a share of such files be left out with --max-bad",
+            remedy="repair or remove the file, or allow a share of such files to be skipped with --max-bad",
         )
 
     def __reduce__(self) -> tuple[object, ...]:

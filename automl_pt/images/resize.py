@@ -1,4 +1,4 @@
-"""Short side to S with antialiasing, then the centre: the geometry that every image goes through."""
+"""Resizes the short side to S with antialiasing and crops the centre; every image goes through this."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-#: beyond this ratio of the sides only the part that the crop keeps is computed, to bound memory
+#: above this ratio of the sides only the part within the crop is computed, to limit memory
 _LONG = 4
 
 
 def fit(pixels: NDArray[np.uint8], image_size: int, *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Resize uint8[H, W, 3] so that the short side is S = `image_size`, crop the centre, return uint8[3, S, S].
+    """Resize uint8[H, W, 3] to a short side of S = `image_size`, crop the centre, and return uint8[3, S, S].
 
     With `out`, uint8[3, S, S], the result is written there. Equal to Pillow's bilinear `resize` and a centre crop,
     within one level.
@@ -34,13 +34,13 @@ def fit(pixels: NDArray[np.uint8], image_size: int, *, out: NDArray[np.uint8] | 
 
 
 def resized(height: int, width: int, image_size: int) -> tuple[int, int]:
-    """Return height and width after the short side became `image_size`; the long side is rounded down."""
+    """Return height and width after resizing the short side to `image_size`; the long side is rounded down."""
     short = min(height, width)
     return image_size * height // short, image_size * width // short
 
 
 def offset(length: int, image_size: int) -> int:
-    """Return where the centre crop begins; a half rounds to the even side."""
+    """Return where the centre crop begins, rounded half to even."""
     return round((length - image_size) / 2)
 
 
@@ -52,7 +52,7 @@ def _fit(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = resized(rows, columns, size)
     top, left = offset(height, size), offset(width, size)
     pixels = pixels if pixels.flags.writeable else pixels.copy()
-    # interleaved bytes take torch's vector path; columns first, as the rows that the crop drops are then never widened
+    # interleaved bytes take torch's vector path; columns come first, so that rows outside the crop are never widened
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     image = _antialiased(image, height, columns)[:, :, top : top + size]
     fitted: NDArray[np.uint8] = _antialiased(image, size, width)[0, :, :, left : left + size].numpy()

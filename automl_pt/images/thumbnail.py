@@ -1,4 +1,4 @@
-"""Small pictures for pages: bounded in side and bytes, as JPEG in a data URI, so that a page needs no other file."""
+"""Thumbnails for HTML pages: limited in side and bytes, as JPEG in a data URI, so that a page needs no other file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIDE = 112
 QUALITY = 80
 #: side of a picture under a heat map
 VIEW = 192
-#: how much of a heat map's colour covers the picture where the map is 1
+#: opacity of a heat map's colour where the map is 1
 COVER = 0.6
 _HOT = np.array([255, 60, 0], np.float32)
 
 
 def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
-    """Return a picture of at most `side` pixels; None for an image that cannot be decoded (any more)."""
+    """Return a picture of at most `side` pixels; None for an image that cannot be decoded."""
     try:
         pixels = decode_rgb(read(source), source, at_least=side) if isinstance(source, Path) else as_rgb(source, "")
     except DatasetError:
@@ -35,13 +35,13 @@ def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((side, side))
     factor = side // max(image.size)
-    if factor > 2:  # so few pixels are shown as they are: a browser would blur them
+    if factor > 2:  # tiny pictures are enlarged in whole pixels, because a browser would blur them
         image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
     return _data_uri(image)
 
 
 def view(pixels: NDArray[np.uint8], heat: NDArray[np.float32] | None = None, side: int = VIEW) -> str:
-    """Return square pixels uint8[3, S, S], under a heat map float32[h, w] from 0 to 1 where one is given."""
+    """Return square pixels uint8[3, S, S] as a picture, under a heat map float32[h, w] from 0 to 1 if given."""
     resampling = Image.Resampling.NEAREST if pixels.shape[-1] < side else Image.Resampling.BILINEAR
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize((side, side), resampling)
     if heat is None:

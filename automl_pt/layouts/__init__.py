@@ -1,1 +1,1 @@
-"""What people have on disk: class folders, archives, tables, lists of files."""
+"""The layouts that datasets have on disk: class folders, archives, tables, lists of files."""

@@ -1,4 +1,4 @@
-"""Unpacks an archive of images into the cache, once per content: no path leaves it, no links, everything bounded."""
+"""Unpacks an archive of images into the cache, once per content: no path leaves it, no links, everything limited."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from automl_pt.core.text import printable
 from automl_pt.layouts.left_out import is_ignored
 from automl_pt.layouts.tar import members, open_tar
 
-#: what usual file systems allow for one name
+#: limit of usual file systems for one name
 MAX_NAME_BYTES = 255
 MAX_MEMBERS = 5_000_000
-#: one file; no image may be larger either
+#: limit of one file; the same as an image's
 MAX_MEMBER_BYTES = 512 * 1024 * 1024
 MAX_TOTAL_BYTES = 2 * 1024**4
-#: unpacked against packed; images hardly compress, bombs do
+#: limit of unpacked by packed size; images hardly compress, decompression bombs do
 MAX_RATIO = 100
-#: small archives of flat drawings may exceed the ratio up to this size
+#: up to this size the ratio is not checked, because small archives of flat drawings may exceed it
 FREE_BYTES = 64 * 1024 * 1024
 
 _CHUNK = 1024 * 1024
 
 
 def extract(archive: Path) -> Path:
-    """Return the folder with the archive's files; unpack it unless that has been done and is intact.
+    """Return the folder with the archive's files; unpack the archive unless an intact copy exists.
 
-    Hidden files and what systems leave behind are not unpacked.
+    Hidden and system files are not unpacked.
     Raises InvalidDatasetError for damaged, encrypted and unsafe archives, OutputError when the cache is not writable.
     """
     digest = sha256_file(archive)
@@ -61,16 +61,16 @@ def extract(archive: Path) -> Path:
 
 
 def ignored(folder: Path) -> list[str]:
-    """Name the hidden files, and those that systems leave behind, that `extract` left out of the folder it made."""
+    """Return the names of hidden and system files that `extract` did not unpack."""
     names: list[str] = read_json(folder.with_name(f"{folder.name}.json"))["ignored"]
     return names
 
 
 def _is_intact(folder: Path, record: Path) -> bool:
-    """Return whether every file unpacked before is still there with its size."""
+    """Return whether every unpacked file still exists with its size."""
     try:
-        told = read_json(record)
-        sizes, _ = told["sizes"], told["ignored"]
+        stored = read_json(record)
+        sizes, _ = stored["sizes"], stored["ignored"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
@@ -78,15 +78,15 @@ def _is_intact(folder: Path, record: Path) -> bool:
 
 @dataclass
 class _Unpacking:
-    """One archive on its way into a folder."""
+    """The unpacking of one archive into a folder."""
 
     archive: Path
     folder: Path
     total: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
-    #: names of hidden and junk files, which are not unpacked
+    #: names of hidden and system files, which are not unpacked
     ignored: list[str] = field(default_factory=list)
-    #: names as systems without case and with another Unicode normal form see them
+    #: names as compared by systems that ignore case or use another Unicode normal form
     seen: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -102,7 +102,7 @@ class _Unpacking:
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             self._damaged(error)
         except OSError as error:
-            if error.errno is not None:  # the file system's errors have a number, those of damaged content have none
+            if error.errno is not None:  # an error of the file system; damaged content has no errno
                 raise
             self._damaged(error)
         return self.sizes
@@ -134,7 +134,7 @@ class _Unpacking:
                     self._take(member.name, member.size, partial(content.extractfile, member))
 
     def _take(self, name: str, size: int, open_member: Callable[[], IO[bytes] | None]) -> None:
-        """Write one file, unless it is hidden or junk."""
+        """Write one file, unless it is a hidden or system file."""
         parts = self._checked(name)
         self._once("/".join(parts))
         if size > MAX_MEMBER_BYTES:
@@ -148,7 +148,7 @@ class _Unpacking:
             self.sizes["/".join(parts)] = write_new(self.folder.joinpath(*parts), self._chunks(stream, name, size))
 
     def _chunks(self, stream: IO[bytes], name: str, size: int) -> Iterator[bytes]:
-        """Yield the content, at most as much as its header says and the limits allow."""
+        """Yield the content, within the size in its header and the limits."""
         left = size
         while chunk := stream.read(_CHUNK):
             left -= len(chunk)
@@ -162,7 +162,7 @@ class _Unpacking:
         """Return the parts of a safe relative path."""
         path = PurePosixPath(name)
         if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\\" in name or "\0" in name:
-            self._unsafe(name, "a path that may leave the folder")
+            self._unsafe(name, "a path that may lead out of the folder")
         if any(len(part.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for part in path.parts):
             self._unsafe(name, f"a name of more than {MAX_NAME_BYTES} bytes, which file systems do not allow")
         return path.parts
@@ -170,33 +170,33 @@ class _Unpacking:
     def _once(self, name: str) -> None:
         key = normalize("NFC", name).casefold()
         if key in self.seen:
-            self._unsafe(name, f"a name that some systems do not tell from {printable(self.seen[key])}")
+            self._unsafe(name, f"a name that some systems cannot distinguish from {printable(self.seen[key])}")
         self.seen[key] = name
 
     def _bound(self, total: int, members: int) -> None:
         if total > self.limit:
             raise InvalidDatasetError(
-                "an archive must not unpack to more than its packed size allows",
+                "the archive unpacks to more than its packed size allows",
                 given=f"{printable(self.archive)}: more than {self.limit:,} bytes, {MAX_RATIO} times its size",
                 remedy="unpack it yourself if you trust it, and give the folder",
             )
         if members > MAX_MEMBERS:
             raise InvalidDatasetError(
-                f"an archive may hold {MAX_MEMBERS:,} files",
+                f"the archive holds more than {MAX_MEMBERS:,} files",
                 given=f"{printable(self.archive)}: more",
                 remedy="unpack it yourself if you trust it, and give the folder",
             )
 
     def _unsafe(self, name: str, why: str) -> NoReturn:
         raise InvalidDatasetError(
-            "an archive must hold plain files under relative paths",
+            "the archive holds something other than plain files under relative paths",
             given=f"{printable(self.archive)}: {printable(name)} is {why}",
             remedy="make the archive again without it, or unpack it yourself if you trust it and give the folder",
         )
 
     def _damaged(self, error: Exception) -> NoReturn:
         raise InvalidDatasetError(
-            "an archive must be intact",
+            "the archive is damaged",
             given=f"{printable(self.archive)}: {printable(error) or type(error).__name__}",
-            remedy="fetch or make it again",
+            remedy="download or create it again",
         ) from error

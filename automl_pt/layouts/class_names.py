@@ -1,4 +1,4 @@
-"""Class names in the one spelling of Unicode that all of the program uses, and names matched as a reader does."""
+"""Normalises class names to one Unicode form, and matches names as a reader would."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from automl_pt.core.text import few
 
 
 def composed(labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the class name of each label, in Unicode's composed form (NFC), and a note where that is another text."""
+    """Return the class name of each label, in Unicode's composed form (NFC), and a note if that changes a label."""
     titles = {label: label if label.isascii() else normalize("NFC", label) for label in set(labels)}
     changed = sorted(title for label, title in titles.items() if title != label)
     if not changed:
         return titles, []
     both = len(titles) - len(set(titles.values()))
-    twice = f"; {both} of them are there in two spellings, which are one class" if both else ""
-    note = f"class names in Unicode's composed form (NFC), {len(changed)} of which the data spell otherwise"
+    twice = f"; {both} of them occur in two spellings, which are one class" if both else ""
+    note = f"class names are in Unicode's composed form (NFC); {len(changed)} are spelled differently in the data"
     return titles, [f"{note}: {few(changed)}{twice}"]
 
 
 def matched(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
-    """Return for each name the one of `known` that is the same to a reader: by text, by Unicode, by number (1.0, 1).
+    """Return for each name the one of `known` that reads the same: by text, Unicode form or number (1.0, 1).
 
-    A name is missing where there is none, or more than one.
+    A name without a match, or with several, is missing.
     """
     exact, alike = set(known), dict[str, list[str]]()
     for name in known:
@@ -37,7 +37,7 @@ def matched(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
 
 
 def as_read(name: str) -> str:
-    """Return a text that is the same for names which a reader takes for the same."""
+    """Return a normal form that is equal for names that read the same."""
     if not name.isascii():
         return name if is_normalized("NFC", name) else normalize("NFC", name)
     whole, point, fraction = name.partition(".")

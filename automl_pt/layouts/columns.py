@@ -1,4 +1,4 @@
-"""Finds out which column of a table holds what: as the user says, else where it is obvious."""
+"""Finds the columns of a table by the user's options, else by their usual names and content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_pt.layouts.left_out import suffix
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.split_column import SplitColumn, find_split_column, read_split_column
 
-#: what people call them, without case, space, dash and underscore
+#: usual names, without case, space, dash and underscore
 _USUAL = {
     "image": ("image", "imagepath", "path", "filepath", "file", "filename", "imagefile", "imagename", "img", "imgpath"),
     "label": ("label", "labels", "class", "classname", "category", "target", "classlabel", "labelname"),
@@ -23,7 +23,7 @@ _USUAL = {
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Which column of a table holds what; None where it shall be guessed, or where there is none."""
+    """The column of each kind in a table; None where it is to be guessed, or does not exist."""
 
     image: str | None = None
     label: str | None = None
@@ -34,11 +34,11 @@ class TableColumns:
 def find_columns(
     path: Path, header: Sequence[str], rows: Sequence[Row], named: TableColumns
 ) -> tuple[TableColumns, SplitColumn | None, list[str]]:
-    """Return the columns to use, how the column of splits is read, and what to tell the user of them.
+    """Return the columns to use, how the column of splits is read, and notes for the user.
 
-    Raises ConfigError for a named column that is not there, InvalidDatasetError or NotLabeledDatasetError where it is
-    not obvious which column holds the paths or the labels, or what a column of splits says. A column of splits is
-    guessed by its name and by what it holds, one of groups by its name alone.
+    Raises ConfigError for a named column that does not exist, InvalidDatasetError or NotLabeledDatasetError if the
+    column of paths or labels is not obvious, or a column of splits is ambiguous. A column of splits is guessed by its
+    name and content, one of groups by its name only.
     """
     _refuse_absent(path, header, named)
     chosen = {part.name: getattr(named, part.name) for part in fields(TableColumns)}
@@ -55,26 +55,26 @@ def find_columns(
     if chosen["label"] is None and len(free) == 1:
         chosen["label"] = free[0]
     _refuse_unclear(path, header, chosen)
-    said: dict[str, list[str]] = {"guessed": [], "as named": []}
+    by_origin: dict[str, list[str]] = {"guessed": [], "as named": []}
     for kind, column in chosen.items():
         if column:
             how = "guessed" if getattr(named, kind) is None else "as named"
-            said[how].append(f"{kind} {printable(column)!r}")
-    notes = [f"columns {how}: {', '.join(columns)}" for how, columns in said.items() if columns]
+            by_origin[how].append(f"{kind} {printable(column)!r}")
+    notes = [f"columns {how}: {', '.join(columns)}" for how, columns in by_origin.items() if columns]
     return TableColumns(**chosen), splits, [*notes, *doubts, *([] if splits is None else splits.note(rows))]
 
 
 def _split_column(
     path: Path, free: Sequence[str], rows: Sequence[Row], named: TableColumns, *, has_label: bool
 ) -> tuple[SplitColumn | None, list[str]]:
-    """Read the named column of splits, or find one; the only column that can hold the labels holds no splits."""
+    """Read the named column of splits, or find one; the only candidate for the labels is not considered."""
     if named.split is not None:
         return read_split_column(path, named.split, rows), []
     return (None, []) if len(free) == 1 and not has_label else find_split_column(path, free, rows)
 
 
 def _usual(kind: str, columns: Sequence[str]) -> str | None:
-    """Return the one column with a usual name; where there are several, the first usual name that only one has."""
+    """Return the one column with a usual name; of several, the first usual name that only one column has."""
     plain = {column: "".join(c for c in column.casefold() if c not in " -_") for column in columns}
     for usual in _USUAL[kind]:
         found = [column for column in columns if plain[column] == usual]
@@ -105,13 +105,13 @@ def _refuse_unclear(path: Path, header: Sequence[str], chosen: dict[str, str | N
     given = f"{printable(path)} with the columns {few(header, 20)}"
     if chosen["image"] is None:
         raise InvalidDatasetError(
-            "it must be clear which column of a table holds the paths",
+            "the column of paths is unclear",
             given=given,
             remedy="name it with --image-column",
         )
     if chosen["label"] is None:
         raise NotLabeledDatasetError(
-            "it must be clear which column of a table holds the labels",
+            "the column of labels is unclear",
             given=given,
             remedy="name it with --label-column",
         )

@@ -1,4 +1,4 @@
-"""Recognises class folders, and folders for splits with class folders in them."""
+"""Recognises class folders, and split folders that contain class folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_pt.layouts.splits import Layout, alike_note, find_layout, folders_of
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 WANTED = (
-    "wanted is one folder per class, FOLDER/cat/1.jpg and FOLDER/dog/2.jpg; or FOLDER/train/cat/1.jpg with val and "
+    "expected one folder per class, FOLDER/cat/1.jpg and FOLDER/dog/2.jpg; or FOLDER/train/cat/1.jpg with val and "
     "test beside train; or either in a zip or tar archive; or a table (CSV, parquet) with columns of paths and labels"
 )
 
@@ -26,10 +26,10 @@ WANTED = (
 def open_folder(
     root: Path, shown: Path | None = None, *, ignored: Sequence[str] = (), follow_links: bool = False
 ) -> LabeledImages:
-    """Open class folders, or class folders within folders for splits; wrapping folders around them are looked through.
+    """Open class folders, or class folders within split folders; folders that only wrap them are skipped.
 
-    `shown` is what notes call the folder, where it was unpacked from something else, and `ignored` names the files of
-    that which were not unpacked. With `follow_links` images elsewhere count too, where links lead to them.
+    Notes call the folder `shown` if it was unpacked from an archive; `ignored` names the files of that which were not
+    unpacked. With `follow_links` images outside the folder count too if a link leads to them.
     """
     found = scan(root, follow_links=follow_links)
     found.left_out += [(name, HIDDEN) for name in ignored]
@@ -52,12 +52,12 @@ def _parts(name: str) -> list[str]:
 
 
 def _wrapper(found: Scan) -> str | None:
-    """Return the one folder around everything, when there are folders within it; a lone train folder is none."""
+    """Return the one folder around everything, if it contains folders; a lone train folder is not a wrapper."""
     tops = {_parts(name)[0] for name in found.names}
     if len(tops) != 1 or min(len(_parts(name)) for name in found.names) < 3:
         return None
     top = tops.pop()
-    # a folder beside it whose images cannot be taken makes both of them classes
+    # if a folder beside it holds only images of unsupported formats, both are classes
     beside = {_parts(name)[0] for name, why in found.left_out if "/" in name and may_be_image(name, why)} - {top}
     return None if beside or certain(top) == "train" else top
 
@@ -79,14 +79,14 @@ def _splits(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: 
     folders: dict[Split, list[str]] = {}
     for folder, split in sorted(layout.splits.items()):
         folders.setdefault(split, []).append(printable(folder))
-    said = ", ".join(f"{split} is {' and '.join(map(repr, folders[split]))}" for split in SPLITS if split in folders)
+    text = ", ".join(f"{split} is {' and '.join(map(repr, folders[split]))}" for split in SPLITS if split in folders)
     where = " in each class folder" if layout.split_place else ""
     if layout.places:
         inner = sorted({f"{own[0]}/{own[1]}" for own in parts if own[0] in layout.places})
-        said += f"; all of it is in the folders {few(inner)}"
+        text += f"; all of it is in the folders {few(inner)}"
     renamed = any(own != [split] for split, own in folders.items())
-    if renamed or where or layout.places:  # folders that bear the splits' own names need no word
-        notes = [*notes, f"splits as given{where}: {said}"]
+    if renamed or where or layout.places:  # folders named exactly like the splits need no note
+        notes = [*notes, f"splits as given{where}: {text}"]
     return _by_folder(found, layout, parts, notes)
 
 
@@ -99,7 +99,7 @@ def _classes(found: Scan, parts: Sequence[Sequence[str]], notes: list[str]) -> L
 
 
 def _by_folder(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], notes: list[str]) -> LabeledImages:
-    """Label each image by its class folder; what lies in none is left out."""
+    """Label each image by its class folder; images outside class folders are skipped."""
     places = [layout.class_place(own) for own in parts]
     taken = [index for index, own in enumerate(parts) if len(own) > places[index] + 1]
     rest = [(found.names[index], NO_CLASS) for index, own in enumerate(parts) if len(own) <= places[index] + 1]
@@ -109,11 +109,11 @@ def _by_folder(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], note
     classless = _classless(found, layout, covered, left_out)
     if rest:
         count = "1 image is" if len(rest) == 1 else f"{len(rest)} images are"
-        notes.append(f"{count} in no class folder and left out: {few(name for name, _ in rest)}")
+        notes.append(f"{count} in no class folder and ignored: {few(name for name, _ in rest)}")
     flat = {"/".join(_parts(name)[:depth]) for name, _ in rest for depth in range(1, len(_parts(name)))}
     classless = [name for name in classless if name not in flat]
     if classless:
-        notes.append(f"no class, as they hold no image: {few(classless)}")
+        notes.append(f"folders without images, which are not classes: {few(classless)}")
     return assemble(
         found,
         [found.names[index] for index in taken],
@@ -125,7 +125,7 @@ def _by_folder(found: Scan, layout: Layout, parts: Sequence[Sequence[str]], note
 
 
 def _classless(found: Scan, layout: Layout, covered: set[str], left_out: Sequence[tuple[str, str]]) -> list[str]:
-    """Return folders that are no class, as all they hold is other files; a class folder left without images raises."""
+    """Return folders that are not classes, because they hold only other files; raise for an empty class folder."""
     held: dict[str, list[tuple[str, str]]] = {}
     for name, why in left_out:
         parts = _parts(name)
@@ -138,18 +138,18 @@ def _classless(found: Scan, layout: Layout, covered: set[str], left_out: Sequenc
     ]
     empty = [name for name in bare if not _holds_other_files(held.get(name, []))]
     if empty:
-        there = [told for name in empty if (told := summary(held.get(name, []))) is not None]
+        there = [text for name in empty if (text := summary(held.get(name, []))) is not None]
         raise InvalidDatasetError(
-            "every class folder must hold images",
-            given=f"{printable(found.root)}: none that can be taken in {few(empty)}"
-            + "".join(f"; {told}" for told in there[:3]),
+            "a class folder holds no images",
+            given=f"{printable(found.root)}: no usable image in {few(empty)}"
+            + "".join(f"; {text}" for text in there[:3]),
             remedy="put images there (JPEG, PNG, WebP, BMP, GIF; no links out of the dataset), or remove the folder",
         )
     return bare
 
 
 def _holds_other_files(held: Sequence[tuple[str, str]]) -> bool:
-    """Return whether a folder has files, and none that a user may take for a class's images."""
+    """Return whether a folder has files, none of which a user may consider an image."""
     own = [(name, why) for name, why in held if not is_of_system(_parts(name)[-1])]
     return bool(own) and not any(may_be_image(name, why) for name, why in own)
 
@@ -164,7 +164,7 @@ def assemble(
     left_out: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
 ) -> LabeledImages:
-    """Make labelled images of names and class names; classes are sorted."""
+    """Build labelled images from names and class names; classes are sorted."""
     titles, respelled = composed(labels)
     classes = tuple(sorted(set(titles.values())))
     index = {label: classes.index(title) for label, title in titles.items()}
@@ -184,8 +184,8 @@ def assemble(
 def _refuse_empty(found: Scan) -> NoReturn:
     given = f"{printable(found.root)}: no image"
     if found.left_out:
-        given += f"; {len(found.left_out)} left out: {few(f'{name} ({why})' for name, why in found.left_out)}"
-    raise InvalidDatasetError("a dataset must hold images", given=given, remedy=WANTED)
+        given += f"; {len(found.left_out)} ignored: {few(f'{name} ({why})' for name, why in found.left_out)}"
+    raise InvalidDatasetError("the dataset holds no images", given=given, remedy=WANTED)
 
 
 def _refuse_flat_validation(found: Scan, layout: Layout, parts: Sequence[Sequence[str]]) -> None:
@@ -194,9 +194,9 @@ def _refuse_flat_validation(found: Scan, layout: Layout, parts: Sequence[Sequenc
     if flat and not layout.split_place:
         count = sum(own[0] in flat for own in parts)
         raise NotLabeledDatasetError(
-            "training and validation need labelled images",
+            "the validation images have no labels",
             given=f"{printable(found.root / flat[0])}: {count} images in no class folder",
-            remedy="sort them into class folders as in train; or move the folder away, and a share of train is taken",
+            remedy="sort them into class folders as in train; or move the folder away to use a share of train",
         )
 
 
@@ -204,7 +204,7 @@ def _refuse_unlabeled(found: Scan) -> NoReturn:
     tables = sorted(entry.name for entry in found.root.iterdir() if entry.name.lower().endswith(TABLE_SUFFIXES))
     hint = f"give the table {few(tables)} itself if it holds the labels; " if tables else ""
     raise NotLabeledDatasetError(
-        "training and validation need labelled images",
+        "the images have no labels, which training and validation need",
         given=f"{printable(found.root)}: {len(found.names)} images in no class folder, such as {few(found.names, 3)}",
         remedy=hint + WANTED + ". Unlabelled images are for `automl-pt predict`",
     )

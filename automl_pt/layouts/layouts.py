@@ -1,4 +1,4 @@
-"""Opens what people keep labelled images in: folders, archives, tables."""
+"""Opens the layouts of labelled images: folders, archives, tables."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def open_path(
     group_by: str | None = None,
     follow_links: bool = False,
 ) -> LabeledImages:
-    """Open a folder, an archive or a table of labelled images; decode nothing.
+    """Open a folder, an archive or a table of labelled images without decoding any.
 
-    `group_by` is a regular expression searched in each image's name, its relative path: images with the same first
-    group of it (or the same match, where it has no group) form one group; an image it does not match stands alone.
-    With `follow_links` a folder's or table's links may lead out of it.
+    `group_by` is a regular expression searched in each image's name, its relative path: images whose first regex groups
+    are equal (or whose matches are, without regex groups) form one group; an image that does not match is its own
+    group. With `follow_links`, links in a folder or table may lead out of it.
     Raises NotLabeledDatasetError for images without labels, InvalidDatasetError for other data that cannot be trained
-    on, ConfigError for column options with something that is no table.
+    on, ConfigError for column options without a table.
     """
     columns = TableColumns(image_column, label_column, split_column, group_column)
     lower = path.name.lower()
@@ -45,7 +45,7 @@ def open_path(
 
         data = open_table(path, columns, follow_links=follow_links)
     elif columns != TableColumns():
-        raise ConfigError(["image, label, split and group columns belong to a table (CSV, parquet)"], source=str(path))
+        raise ConfigError(["image, label, split and group columns apply to a table only"], source=str(path))
     elif path.is_dir():
         data = open_folder(path, follow_links=follow_links)
     elif path.is_file() and lower.endswith(ARCHIVE_SUFFIXES):
@@ -55,20 +55,20 @@ def open_path(
         data = open_folder(folder, shown=path, ignored=ignored(folder))
     else:
         raise InvalidDatasetError(
-            "data are a folder, a zip or tar archive, or a CSV or parquet table", given=printable(path), remedy=WANTED
+            "not a folder, a zip or tar archive, or a CSV or parquet table", given=printable(path), remedy=WANTED
         )
     return data if group_by is None else grouped(data, group_by)
 
 
 def grouped(data: LabeledImages, pattern: str) -> LabeledImages:
-    """Put images together whose names give the same group of `pattern`; raise InvalidDatasetError if none match."""
+    """Group images whose names have the same group of `pattern`; raise InvalidDatasetError if none match."""
     if data.names is None:
         raise ConfigError(["group_by needs images with names; this dataset has none"])
     matches = [re.search(pattern, name) for name in data.names]
     alone = sum(match is None for match in matches)
     if alone == len(matches):
         raise InvalidDatasetError(
-            "group_by must match the relative path of an image",
+            "group_by matches no image's relative path",
             given=f"{pattern!r}, and paths such as {few(data.names, 3)}",
             remedy="correct the pattern; it is searched anywhere in the path",
         )
@@ -77,6 +77,6 @@ def grouped(data: LabeledImages, pattern: str) -> LabeledImages:
         for name, match in zip(data.names, matches, strict=True)
     ]
     note = f"{len(set(groups))} groups by {pattern!r}" + (
-        f"; {alone} images match it not and stand alone" if alone else ""
+        f"; {alone} images do not match and are groups of their own" if alone else ""
     )
     return replace(data, groups=groups, notes=(*data.notes, note))

@@ -1,4 +1,4 @@
-"""Files that are found and not taken: which may be images, why they are not read, and how many there are."""
+"""Files that are found but not used: whether they may be images, why they are ignored, and how many there are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from automl_pt.core.text import few, printable
 
-HIDDEN = "hidden, or left behind by a system"
+HIDDEN = "hidden, or a system file"
 NO_CLASS = "in no class folder"
 NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
 OUTSIDE = "a link that leaves the dataset; --follow-links takes it"
-#: files and folders that systems, network disks and tools leave behind, in small letters
+#: lower-case names of files and folders that systems, network disks and tools create
 _OF_SYSTEMS = frozenset(
     {
         *("__macosx", ".ds_store", "icon\r", ".appledouble", ".trashes", ".fseventsd", ".spotlight-v100"),
@@ -24,7 +24,7 @@ _OF_SYSTEMS = frozenset(
         *("@sharesnap", "@recently_snapshot", "lost.dir", ".nomedia", ".thumbnails", ".comments", ".xvpics"),
     }
 )
-#: formats of images, by ending, that are not read
+#: image formats that are not supported, with their endings
 NOT_READ = {
     ending: kind
     for kind, endings in {
@@ -60,36 +60,36 @@ _NO_IMAGES_TEXT = (
     ".ipynb .sh .bat .log .doc .docx .odt .rtf .xls .xlsx .ods .parquet .feather .arrow .pkl .pickle .pt .pth .ckpt "
     ".onnx .safetensors .tex .bib .names .data .list .lst .license .cache .db .sqlite .url .lnk .sha256 .md5"
 )
-#: endings of files that surely hold no image; all others may
+#: endings of files that certainly hold no image; files with other endings may
 _NO_IMAGES = frozenset(_NO_IMAGES_TEXT.split())
 #: names without an ending that are no images
 _TEXTS = frozenset(("readme", "license", "licence", "makefile", "copying", "notice", "authors", "changelog"))
 
 
 def suffix(name: str) -> str:
-    """Return a name's ending, in lower case."""
+    """Return a name's ending in lower case."""
     return os.path.splitext(name)[1].lower()
 
 
 def is_of_system(name: str) -> bool:
-    """Return whether a file or folder of this name is what systems leave behind: `._x`, `__MACOSX`, `Thumbs.db`."""
+    """Return whether a file or folder of this name is a system's, such as `._x`, `__MACOSX` or `Thumbs.db`."""
     return name.startswith("._") or name.casefold() in _OF_SYSTEMS
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden or left behind by a system."""
+    """Return whether a file or folder of this name is hidden or a system file."""
     return name.startswith(".") or name.casefold() in _OF_SYSTEMS
 
 
 def why_not(name: str) -> str:
-    """Say why a file is not taken for an image, by its ending."""
+    """Return why a file does not count as an image, by its ending."""
     if (kind := NOT_READ.get(suffix(name))) is not None:
         return f"{kind} is not read; convert it to PNG"
     return NO_IMAGE
 
 
 def may_be_image(name: str, why: str) -> bool:
-    """Return whether a user may take a file that was left out for an image, so that a class must not lose it unsaid."""
+    """Return whether a user may consider an ignored file an image, so that a class must not lose it silently."""
     if why == HIDDEN:
         return not is_of_system(name.rpartition("/")[2])
     if why not in (NO_IMAGE, NO_CLASS):
@@ -100,21 +100,21 @@ def may_be_image(name: str, why: str) -> bool:
 
 
 def summary(left_out: Sequence[tuple[str, str]]) -> str | None:
-    """Say how many files are left out and why; None where there are none, or what systems leave behind alone.
+    """Summarise how many files are ignored and why; None if there are none but system files.
 
-    Images in no class folder and repeated rows of a table have notes of their own.
+    Images in no class folder and repeated rows of a table have their own notes.
     """
     named = {_kind(name, why): name for name, why in left_out if not _is_told(name, why)}
     kinds = Counter(_kind(name, why) for name, why in left_out if not _is_told(name, why))
     counted = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
-    said = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in counted)
-    return f"left out: {few(said, 8)}" if kinds else None
+    reasons = (f"{n} {kind}" if n > 1 or kind[0] != "(" else f"{named[kind]} {kind}" for kind, n in counted)
+    return f"ignored: {few(reasons, 8)}" if kinds else None
 
 
 def notes(left_out: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the note that tells how many files are left out, in a list that is empty where none is."""
-    said = summary(left_out)
-    return [] if said is None else [f"{said}; `automl-pt check` lists them"]
+    """Return a note with the numbers of ignored files, in a list that is empty if there are none."""
+    text = summary(left_out)
+    return [] if text is None else [f"{text}; `automl-pt check` lists them"]
 
 
 def _is_told(name: str, why: str) -> bool:

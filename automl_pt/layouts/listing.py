@@ -1,4 +1,4 @@
-"""Lists the images to predict: files, folders, patterns, and names read from standard input."""
+"""Lists the images to predict, from files, folders, patterns, and names on standard input."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from automl_pt.core.text import counted, printable
 from automl_pt.layouts.left_out import OUTSIDE, summary
 from automl_pt.layouts.scan import scan
 
-_OUTSIDE = "a link that leaves the folder; name the file or folder that it leads to"
-_MATCHED = "a folder that a pattern matches; name it to take its images"
+_OUTSIDE = "a link out of the folder; name the file or folder that it leads to"
+_MATCHED = "a folder that a pattern matches; name the folder to use its images"
 
-_NO_FILE = "no regular file"
+_NO_FILE = "not a regular file"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files to predict, each once, and notes on what was named or found and is not among them."""
+    """The files to predict, each once, and notes on inputs that were not used."""
 
     paths: list[Path]
     notes: tuple[str, ...]
 
 
 def list_images(sources: Iterable[str | Path]) -> Listing:
-    """Return the files meant by `sources`, each once, in the order given; a folder's or pattern's files are sorted.
+    """Return the files named by `sources`, each once, in the given order; those of a folder or pattern are sorted.
 
-    A folder gives the images beneath it, without labels. A string that names nothing is tried as a glob pattern (`**`
-    for any depth). A `Path` is taken literally and kept even if no file is there: prediction reports it as unreadable.
+    A folder stands for the images below it. A string that is no path is tried as a glob pattern (`**` for any depth). A
+    `Path` is taken literally and kept even if the file does not exist: prediction then reports it as unreadable.
     Raises InvalidDatasetError for a string that matches nothing and a folder without images.
     """
     left_out: list[tuple[str, str]] = []
     found = [path for source in sources for path in _expanded(source, left_out)]
     paths = list(dict.fromkeys(found))
     again = len(found) - len(paths)
-    said = [summary(left_out), f"{counted(again, 'name')} given before: each image is taken once" if again else None]
-    return Listing(paths, tuple(note for note in said if note is not None))
+    text = [summary(left_out), f"{counted(again, 'name')} given before: each image is used once" if again else None]
+    return Listing(paths, tuple(note for note in text if note is not None))
 
 
 def read_list(stream: BinaryIO, *, nul: bool = False) -> list[Path]:
-    """Read file names, one a line (or, with `nul`, separated by NUL bytes: then a name may hold line breaks).
+    """Read file names, one per line (or, with `nul`, separated by NUL bytes, so that a name may hold line breaks).
 
-    Names are bytes and need not be UTF-8; a byte order mark is no part of them, and with that of UTF-16 the list is
-    read as UTF-16. Empty lines count for nothing.
+    Names are bytes and need not be UTF-8. A byte order mark is dropped, and that of UTF-16 selects UTF-16. Empty lines
+    are ignored.
     """
     content = _in_bytes(stream.read())
     names = content.split(b"\0") if nul else [line.removesuffix(b"\r") for line in content.split(b"\n")]
@@ -57,13 +57,13 @@ def read_list(stream: BinaryIO, *, nul: bool = False) -> list[Path]:
 
 
 def _in_bytes(content: bytes) -> bytes:
-    """Return a list of names without its byte order mark, in the bytes that the file system has for them."""
+    """Return a list of names without its byte order mark, in the bytes that the file system uses."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
             return os.fsencode(content.decode("utf-16"))
         except UnicodeDecodeError as error:
             raise InvalidDatasetError(
-                "a list of names with the byte order mark of UTF-16 must be UTF-16",
+                "the list of names has the byte order mark of UTF-16 and is not UTF-16",
                 given=f"standard input: {error.reason} at byte {error.start}",
                 remedy="write the list as UTF-8",
             ) from error
@@ -71,7 +71,7 @@ def _in_bytes(content: bytes) -> bytes:
 
 
 def _expanded(source: str | Path, left_out: list[tuple[str, str]]) -> list[Path]:
-    """Return the files that one source means; those passed over are added to `left_out`."""
+    """Return the files that one source names; add those that are ignored to `left_out`."""
     path = Path(source)
     if os.path.isdir(path):
         return _in_folder(path, left_out)
@@ -86,7 +86,7 @@ def _expanded(source: str | Path, left_out: list[tuple[str, str]]) -> list[Path]
         raise InvalidDatasetError(
             not_found(source),
             given=f"{printable(source)}: no such file or folder, and as a pattern it matches no file",
-            remedy="check the path; quote a pattern so that the shell leaves it alone",
+            remedy="check the path; quote a pattern so that the shell does not expand it",
         )
     return files
 
@@ -96,10 +96,10 @@ def _in_folder(folder: Path, left_out: list[tuple[str, str]]) -> list[Path]:
     own = [(name, _OUTSIDE if why == OUTSIDE else why) for name, why in found.left_out]
     left_out += own
     if not found.names:
-        said = summary(own)
+        text = summary(own)
         raise InvalidDatasetError(
-            "a folder given for prediction must hold images",
-            given=f"{printable(folder)}: no image" + (f"; {said}" if said else ""),
+            "the folder holds no images",
+            given=f"{printable(folder)}: no image" + (f"; {text}" if text else ""),
             remedy="give a folder with JPEG, PNG, WebP, BMP or GIF files",
         )
     return [folder / name for name in found.names]

@@ -1,4 +1,4 @@
-"""Names as the disk spells them: a table may have been written on a system with another form of Unicode."""
+"""Finds files whose names differ from a table's in Unicode form, because the table may come from another system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 
 def as_on_disk(root: Path, names: Sequence[str]) -> list[str]:
-    """Return each name as a file below `root` is called that differs in Unicode's form alone; unchanged without one."""
+    """Return each name as spelled on disk below `root` if it differs in Unicode form only; others unchanged."""
     listed: dict[Path, dict[str, list[str]]] = {}
     return [
         name if name.isascii() or os.path.exists(root / name) else _respelled(root, name, listed) or name
@@ -31,7 +31,7 @@ def _respelled(root: Path, name: str, listed: dict[Path, dict[str, list[str]]]) 
 
 
 def _listing(folder: Path) -> dict[str, list[str]]:
-    """Return the names in a folder by their composed form; nothing for what is no folder."""
+    """Return the names in a folder by their composed form; empty if it is not a folder."""
     names: dict[str, list[str]] = {}
     if os.path.isdir(folder):
         for name in os.listdir(folder):

@@ -16,19 +16,19 @@ from automl_pt.core.text import few, printable
 from automl_pt.images.read import SUFFIXES
 from automl_pt.layouts.left_out import NOT_READ, suffix
 
-#: the line in the file (a parquet file's rows count from 1) and the cells by column
+#: the line in the file (rows of a parquet file count from 1) and the cells by column
 Row = tuple[int, dict[str, str]]
 
 _DELIMITERS = ",;\t|"
-#: the first line of a CSV file by which a spreadsheet says the delimiter
-_SAID = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+#: a first line by which a spreadsheet declares the delimiter
+_DECLARED = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 
 
 def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
-    """Return the header, the rows that are not blank, cells without space around them, and notes.
+    """Return the header, the rows that are not blank, with cells stripped, and notes.
 
-    A CSV file is UTF-8, or UTF-16 with a byte order mark; its delimiter is the one of `, ; tab |` that its first line
-    has most of. Where the first line names an image there is no header: the columns are called "column 1" and so on.
+    A CSV file is UTF-8, or UTF-16 with a byte order mark; its delimiter is the one of `, ; tab |` most frequent in its
+    first line. If the first line names an image there is no header: the columns are called "column 1" and so on.
     Raises InvalidDatasetError naming the line, InstallationError for parquet without pyarrow.
     """
     is_parquet = path.suffix.lower() == ".parquet"
@@ -39,11 +39,11 @@ def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
             raise _without_header(path, images)
         rows = [(1, header), *rows]
         header = [f"column {number}" for number in range(1, len(header) + 1)]
-        notes = [f"no header: the first line names the image {printable(images[0])!r} and is taken as a row"]
+        notes = [f"no header: the first line names the image {printable(images[0])!r} and is read as a row"]
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise InvalidDatasetError(
-            "a table's columns have different names",
+            "two columns of the table have the same name",
             given=f"{printable(path)}: {few(twice)} twice",
             remedy="rename one of them",
         )
@@ -52,9 +52,9 @@ def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
 
 def _without_header(path: Path, images: Sequence[str]) -> InvalidDatasetError:
     return InvalidDatasetError(
-        "the columns of a parquet table have names of their own",
+        "the parquet table's column names look like its first row",
         given=f"{printable(path)}: a column is called {printable(images[0])!r}, like an image",
-        remedy="write the table again with the first row as a row: it was taken for a header",
+        remedy="write the table again with column names, and its first row as a row",
     )
 
 
@@ -66,14 +66,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _invalid(path, line, f"not UTF-{16 if wide else 8} text", "save it as UTF-8") from error
-    said = _SAID.match(text)
-    text = text if said is None else text[said.end() :]
-    delimiter = _delimiter(text) if said is None else said[1]
-    return _read_lines(path, text, delimiter, before=0 if said is None else 1)
+    declared = _DECLARED.match(text)
+    text = text if declared is None else text[declared.end() :]
+    delimiter = _delimiter(text) if declared is None else declared[1]
+    return _read_lines(path, text, delimiter, before=0 if declared is None else 1)
 
 
 def _read_lines(path: Path, text: str, delimiter: str, *, before: int) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the first line that is not blank, and the others; `before` lines of the file are not in `text`."""
+    """Return the first line that is not blank, and the others; `before` lines of the file precede `text`."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows: list[tuple[int, list[str]]] = []
@@ -87,8 +87,8 @@ def _read_lines(path: Path, text: str, delimiter: str, *, before: int) -> tuple[
                 header = cells
             else:
                 if len(cells) != len(header):
-                    why = f"{len(cells)} cells, where the header has {len(header)}"
-                    raise _invalid(path, start, why, "correct it; quote cells that hold the delimiter")
+                    why = f"{len(cells)} cells, but the header has {len(header)}"
+                    raise _invalid(path, start, why, "correct it; quote cells that contain the delimiter")
                 rows.append((start, cells))
             start = lines.line_num + 1 + before
     except csv.Error as error:
@@ -103,7 +103,7 @@ def _delimiter(text: str) -> str:
 
 def _invalid(path: Path, line: int, why: str, remedy: str) -> InvalidDatasetError:
     return InvalidDatasetError(
-        "a table must be readable", given=f"{printable(path)}, line {line}: {why}", remedy=remedy
+        "the table is not readable", given=f"{printable(path)}, line {line}: {why}", remedy=remedy
     )
 
 
@@ -113,7 +113,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise InstallationError(
-            "a parquet table needs pyarrow", given=printable(path), remedy="pip install 'automl-pt[parquet]'"
+            "reading a parquet table requires pyarrow", given=printable(path), remedy="pip install 'automl-pt[parquet]'"
         ) from error
     try:
         table = parquet.read_table(path)
@@ -126,12 +126,12 @@ def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether a column's cells can be told as text: not nested, and no bytes."""
+    """Return whether a column's cells can be shown as text: neither nested nor bytes."""
     from pyarrow import types
 
     return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _text(cell: object) -> str:
-    """Show a cell as text; none and NaN, by which tables say that nothing is there, are blank."""
+    """Return a cell as text; null and NaN, which mean a missing value, are blank."""
     return "" if cell is None or cell != cell else str(cell).strip()

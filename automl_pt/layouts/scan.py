@@ -1,4 +1,4 @@
-"""Lists a folder's image files: each once, sorted; through a link that leaves the folder only where that is asked."""
+"""Lists a folder's image files, each once and sorted; follows links out of the folder only on request."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from automl_pt.layouts.left_out import HIDDEN, OUTSIDE, is_ignored, suffix, why_
 
 @dataclass
 class Scan:
-    """What a folder holds: names are relative, with slashes; `left_out` pairs a name with the reason."""
+    """The content of a folder: names are relative, with slashes; `left_out` pairs a name with the reason."""
 
     root: Path
     #: sorted names of image files
     names: list[str] = field(default_factory=list)
-    #: the file behind a name, where it is a link within the folder
+    #: the target of each name that is a link within the folder
     targets: dict[str, Path] = field(default_factory=dict)
     #: every folder that is not ignored
     folders: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    #: devices and inodes of the files and folders that are taken
+    #: devices and inodes of the files and folders that are used
     seen: set[tuple[int, int]] = field(default_factory=set)
 
     def path(self, name: str) -> Path:
@@ -33,11 +33,11 @@ class Scan:
 
 
 def scan(root: Path, *, follow_links: bool = False) -> Scan:
-    """List the images under `root`; raise InvalidDatasetError when a folder cannot be read.
+    """List the images under `root`; raise InvalidDatasetError if a folder cannot be read.
 
-    What links to folders within `root` lead to is counted where it is. A link to a file counts when the file is within
-    `root` and not counted itself. With `follow_links` files and folders elsewhere count too, under the link's name, and
-    each once. Pipes, sockets and devices are never opened.
+    Targets of links to folders within `root` count where they are. A link to a file counts if the file is within `root`
+    and not counted itself. With `follow_links` files and folders elsewhere count too, under the link's name, each once.
+    Pipes, sockets and devices are never opened.
     """
     found = Scan(Path(os.path.realpath(root)))
     links = sorted(_walk(found, ""))
@@ -50,9 +50,9 @@ def scan(root: Path, *, follow_links: bool = False) -> Scan:
 
 
 def _walk(found: Scan, start: str) -> list[str]:
-    """Collect files, without recursion (folders may be nested deeper than Python's stack); return the links among them.
+    """Collect files and return the links; iterative, because folders may be nested deeper than Python's stack.
 
-    `start` is the name of a folder with a slash behind it, or nothing for the root.
+    `start` is the name of a folder with a trailing slash, or empty for the root.
     """
     links: list[str] = []
     folders = [start]
@@ -87,7 +87,7 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InvalidDatasetError(
-            "every folder of a dataset must be readable",
+            "a folder of the dataset is not readable",
             given=f"{printable(root / folder)}: {error.strerror}",
             remedy="change its permissions, or move it out of the dataset",
         ) from error
@@ -108,7 +108,7 @@ def _take_file(found: Scan, name: str, entry: os.DirEntry[str], *, through_link:
 
 
 def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
-    """Take what a link leads to, or say why not; return the links found in a folder that it leads to."""
+    """Add the target of a link, or the reason against it; return the links found in a folder that it leads to."""
     target = Path(os.path.realpath(found.root / name))
     if not target.exists():
         found.left_out.append((name, "a link that leads nowhere, or in a circle"))

@@ -1,4 +1,4 @@
-"""Finds the column of a table that says train, val or test, and reads it; refuses what it cannot read for certain."""
+"""Finds the column of a table that states train, val or test, and reads it; refuses ambiguous columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_pt.dataset import Split
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.split_words import Kind, certain, meaning, resolved, together
 
-#: names of columns of splits, without case, space, dash and underscore; the first two say it for certain
+#: usual names of split columns, without case, space, dash and underscore; the first two are unambiguous
 USUAL = (
     *("split", "partition", "set", "subset", "usage", "phase", "fold", "folds", "kfold", "cv", "dataset"),
     *("datasplit", "splits", "splitname", "splitset"),
@@ -20,36 +20,36 @@ USUAL = (
 _CERTAIN = ("split", "partition", "datasplit", "splits", "splitname")
 _TRUE = frozenset(("true", "yes", "t", "y", "1", "1.0"))
 _FALSE = frozenset(("false", "no", "f", "n", "0", "0.0"))
-#: texts that need no explanation
+#: texts that need no note
 _FAMILIAR = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
-#: a column with more different cells holds something else
+#: a column with more distinct cells is not one of splits
 _MOST = 100
 _REMEDY = "write train, val or test (or leave the cell blank), or name another column with --split-column"
 
 
 @dataclass(frozen=True)
 class SplitColumn:
-    """A column with the split of each text in it; blank cells leave the split to the program."""
+    """A column with the split that each of its texts means; images with blank cells are split automatically."""
 
     name: str
     splits: dict[str, Split]
 
     def note(self, rows: Sequence[Row]) -> list[str]:
-        """Say what was read as what, where that is not plain, and how many cells are blank."""
-        told = sorted(text for text in self.splits if text.casefold() not in _FAMILIAR)
-        odd = [f"{text!r} is {self.splits[text]}" for text in told]
+        """Return notes on texts whose reading is not obvious, and on how many cells are blank."""
+        unusual = sorted(text for text in self.splits if text.casefold() not in _FAMILIAR)
+        odd = [f"{text!r} is {self.splits[text]}" for text in unusual]
         notes = [f"splits in column {printable(self.name)!r}: {few(odd)}"] if odd else []
         blank = sum(not cells[self.name] for _, cells in rows)
         if blank and self.splits:
             notes.append(
-                f"{counted(blank, 'row')} with nothing in column {printable(self.name)!r}: for training, or for a "
+                f"{counted(blank, 'row')} with nothing in column {printable(self.name)!r}: used for training, or for a "
                 "split that the table lacks"
             )
         return notes
 
 
 def read_split_column(path: Path, column: str, rows: Sequence[Row]) -> SplitColumn:
-    """Read the column that the user named; raise InvalidDatasetError for texts that are no splits."""
+    """Read the column that the user named; raise InvalidDatasetError for texts that are not splits."""
     texts = _texts(column, rows)
     kinds = _kinds(texts)
     if len(kinds) == len(texts):
@@ -61,9 +61,9 @@ def read_split_column(path: Path, column: str, rows: Sequence[Row]) -> SplitColu
 
 
 def find_split_column(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> tuple[SplitColumn | None, list[str]]:
-    """Return the column among `columns` that holds splits, if one does, and notes on others that look like it.
+    """Return the column among `columns` that holds splits, if any, and notes on others that look like one.
 
-    Raises InvalidDatasetError where a column may say the split and cannot be read for certain.
+    Raises InvalidDatasetError if a column may state the split but is ambiguous.
     """
     found: list[str] = []
     notes: list[str] = []
@@ -78,7 +78,7 @@ def find_split_column(path: Path, columns: Sequence[str], rows: Sequence[Row]) -
         elif several or (usual and any(map(meaning, texts))) or _plain(column) in _CERTAIN:
             raise _unread(path, column, rows, kinds)
         elif usual:
-            notes.append(f"column {printable(column)!r} is not taken for splits: it holds {few(sorted(texts), 3)}")
+            notes.append(f"column {printable(column)!r} is not used for splits: it holds {few(sorted(texts), 3)}")
     if found:
         best = _best(path, found)
         unused = [f"column {printable(other)!r} holds splits too and is not used" for other in found if other != best]
@@ -87,24 +87,24 @@ def find_split_column(path: Path, columns: Sequence[str], rows: Sequence[Row]) -
 
 
 def _find_yes_or_no(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> SplitColumn | None:
-    """Return the one column such as is_val or is_test, of which yes says the split."""
+    """Return the one yes-or-no column, such as is_val or is_test, where yes states the split."""
     kinds = {column: kind for column in columns if (kind := _yes_or_no(column, _texts(column, rows))) is not None}
     if not kinds:
         return None
     column, kind = next(iter(kinds.items()))
     given = f"{printable(path)}: {few(map(repr, kinds))}"
     if len(kinds) > 1:
-        raise _unclear("a table has one column that says the split", given)
+        raise _unclear("several columns of the table state the split", given)
     if kind not in ("val", "test"):
-        raise _unclear(f"where a row is not for {kind}, the table must say whether it is for validation or test", given)
+        raise _unclear(f"rows that are not for {kind} may be for validation or test", given)
     if not _plain(column).startswith("is") or _plain(column) == "isvalid":
-        rule = f"a column {printable(column)!r} of yes and no may say that a row is for {kind}, or something else"
+        rule = f"the yes-or-no column {printable(column)!r} may state that a row is for {kind}, or something else"
         raise _unclear(rule, given, f"give --split-column {printable(column)} in the first case, else rename it")
     return _of_yes_or_no(column, _texts(column, rows), kind)
 
 
 def _unclear(rule: str, given: str, remedy: str | None = None) -> InvalidDatasetError:
-    best = "make one column called split of train, val and test; rename or delete the column if it means something else"
+    best = "add one column called split of train, val and test; rename or delete the column if it means something else"
     return InvalidDatasetError(rule, given=given, remedy=remedy or best)
 
 
@@ -113,7 +113,7 @@ def _of_yes_or_no(column: str, texts: Sequence[str], yes: Split) -> SplitColumn:
 
 
 def _yes_or_no(column: str, texts: Sequence[str]) -> Kind | None:
-    """Return what yes says in a column of yes and no, by the column's name; None for other columns."""
+    """Return the split that yes means in a yes-or-no column, by the column's name; None for other columns."""
     if not texts or not all(text.casefold() in _TRUE | _FALSE for text in texts):
         return None
     kind = certain(_plain(column).removeprefix("is").removeprefix("in"))
@@ -133,11 +133,11 @@ def _plain(column: str) -> str:
 
 
 def _best(path: Path, found: Sequence[str]) -> str:
-    """Return the column with the most usual name; raise InvalidDatasetError where none has one."""
+    """Return the column with the most usual name; raise InvalidDatasetError if none has one."""
     usual = sorted((column for column in found if _plain(column) in USUAL), key=lambda name: USUAL.index(_plain(name)))
     if not usual and len(found) > 1:
         given = f"{printable(path)}: {few(map(repr, found))}"
-        raise _unclear("a table has one column that says the split", given, "name it with --split-column")
+        raise _unclear("several columns of the table state the split", given, "name one with --split-column")
     return [*usual, *found][0]
 
 
@@ -147,7 +147,7 @@ def _unread(path: Path, column: str, rows: Sequence[Row], kinds: dict[str, Kind]
     first = next(cells[column] for _, cells in rows if cells[column] in wrong)
     named = "" if len(wrong) == 1 else f"; it holds {few(sorted(wrong))} beside {few(sorted(kinds)) or 'nothing else'}"
     return InvalidDatasetError(
-        f"a column of splits says train, val or test: {printable(column)!r} may mean splits or something else",
+        f"column {printable(column)!r} may mean splits or something else: not all its cells are train, val or test",
         given=f"{printable(path)}, line {lines[0]}: {printable(first)!r}, {counted(len(lines), 'row')} in all{named}",
         remedy=f"{_REMEDY}; rename the column if it means something else",
     )

@@ -1,4 +1,4 @@
-"""What people call the parts of a data set, in folders or columns: train, dev, seg_test, val2017, holdout, fold_1."""
+"""Recognises usual names of dataset parts, of folders or in columns: train, dev, seg_test, val2017, fold_1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.text import few
 from automl_pt.dataset import Split
 
-#: "either" is said of validation as well as of test images; a fold is a part for cross-validation
+#: "either" means validation or test images; a fold is a part for cross-validation
 Kind = Literal["train", "val", "test", "either", "fold", "unlabelled"]
 
 _WORDS: dict[Kind, tuple[str, ...]] = {
@@ -29,17 +29,17 @@ _GENERIC_TEXT = (
     "folders dir file files sample samples example examples subset part partition jpg jpeg png labeled labelled "
     "the of for my"
 )
-#: words beside it that say nothing of their own
+#: neutral words that may stand beside it
 GENERIC = frozenset(_GENERIC_TEXT.split())
-#: in the place of the word in what is around it
+#: placeholder of the split's word within the words around it
 _GAP = "*"
 _PIECES = re.compile(r"\d+|[^\W\d_]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_READINGS = "where {names} could be validation or test images, the name must say which"
+_READINGS = "{names} could be validation or test images"
 
 
 class Meaning(NamedTuple):
-    """What a name says: which part of a data set, and the words around that; none where the name is certain."""
+    """The dataset part that a name states, and the words around it; without words if the name is certain."""
 
     kind: Kind
     around: tuple[str, ...]
@@ -47,7 +47,7 @@ class Meaning(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def meaning(name: str) -> Meaning | None:
-    """Return what a name says of a part of a data set; None where it holds no such word, or two."""
+    """Return the dataset part in a name; None if it holds no such word, or two."""
     pieces = list(_pieces(name))
     found = [(place, _KINDS[piece]) for place, piece in enumerate(pieces) if piece in _KINDS]
     if len(found) != 1:
@@ -61,35 +61,36 @@ def meaning(name: str) -> Meaning | None:
 
 
 def certain(name: str) -> Kind | None:
-    """Return which part of a data set a name stands for by itself; None where it does not, or not for certain."""
+    """Return the dataset part that a name means on its own; None if it means none, or is not certain."""
     found = meaning(name)
     return found.kind if found is not None and not found.around else None
 
 
 def split_named(name: str) -> Split | None:
-    """Return the split that a name stands for; None where it stands for none, or not for certain."""
+    """Return the split that a name means; None if it means none, or is not certain."""
     kind = certain(name)
     return kind if kind in ("train", "val", "test") else None
 
 
 def together(names: Iterable[str]) -> dict[str, Kind]:
-    """Return which part each name stands for, as far as that is certain.
+    """Return the dataset part that each name means, as far as that is certain.
 
-    Names with further words, as seg_train and seg_test, are when these are the same in all and one is for training.
+    Names with further words, such as seg_train and seg_test, are certain if these words are equal and one is for
+    training.
     """
-    found = {name: said for name in names if (said := meaning(name)) is not None}
-    kinds = {name: said.kind for name, said in found.items() if not said.around}
-    for around in {said.around for said in found.values() if said.around}:
-        alike = {name: said.kind for name, said in found.items() if said.around == around}
+    found = {name: part for name in names if (part := meaning(name)) is not None}
+    kinds = {name: part.kind for name, part in found.items() if not part.around}
+    for around in {part.around for part in found.values() if part.around}:
+        alike = {name: part.kind for name, part in found.items() if part.around == around}
         if "train" in alike.values() and len(set(alike.values())) == len(alike) > 1:
             kinds |= alike
     return kinds
 
 
 def resolved(kinds: Mapping[str, Kind], where: str) -> dict[str, Split]:
-    """Return the split of each name; raise InvalidDatasetError where one could be validation or test.
+    """Return the split of each name; raise InvalidDatasetError if one could be validation or test.
 
-    Such a name is what is missing of the two where just one is.
+    If exactly one of validation and test is missing, such a name means the missing one.
     """
     splits: dict[str, Split] = {}
     for name, kind in kinds.items():
@@ -101,13 +102,13 @@ def resolved(kinds: Mapping[str, Kind], where: str) -> dict[str, Split]:
         raise InvalidDatasetError(
             _READINGS.format(names=few(map(repr, either))),
             given=f"{where}: {few(map(repr, kinds))}",
-            remedy="call the images for validation val, and those for the final measurement test",
+            remedy="rename the images for validation to val, and those for the final measurement to test",
         )
     return splits | dict.fromkeys(either, missing[0]) if either else splits
 
 
 def _pieces(name: str) -> Iterable[str]:
-    """Yield the words and numbers of a name in small letters, with "trainset" and "holdOut" as people mean them."""
+    """Yield the words and numbers of a name in lower case, splitting words such as "trainset" and "holdOut"."""
     plain = _CAMEL.sub(" ", normalize("NFKC", name)).casefold()
     plain = re.sub(r"\b(hold|held)[\W_]*out\b", "holdout", plain)
     for piece in _PIECES.findall(plain):
@@ -119,6 +120,6 @@ _LONGEST = sorted(_KINDS, key=len, reverse=True)
 
 
 def _fold_of_split(pieces: list[str]) -> Meaning | None:
-    """Take split_0 and the like for a fold."""
+    """Interpret split_0 and similar names as folds."""
     kinds = {"number" if piece.isdigit() else piece for piece in pieces}
     return Meaning("fold", ()) if kinds in ({"split", "number"}, {"cv", "number"}) else None

@@ -1,4 +1,4 @@
-"""Tells folders for splits from class folders, by their names and by what is in them; refuses where it cannot tell."""
+"""Distinguishes split folders from class folders by their names and content; refuses ambiguous folders."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from automl_pt.layouts.split_words import GENERIC, Kind, certain, resolved, toge
 
 @dataclass(frozen=True)
 class Layout:
-    """Where in an image's name its class and its split are."""
+    """The position of class and split in an image's name."""
 
-    #: the place of the class folder among the folders of a name, by its first folder; `place` for all others
+    #: the position of the class folder in names with this first folder; `place` for all others
     places: dict[str, int] = field(default_factory=dict)
     place: int = 0
-    #: the split of each folder at `split_place`; empty where the folders are classes
+    #: the split of each folder at `split_place`; empty if the folders are classes
     splits: dict[str, Split] = field(default_factory=dict)
     split_place: int = 0
 
     def class_place(self, parts: Sequence[str]) -> int:
-        """Return which of the folders in a name is its class, whether there is one or not."""
+        """Return the position of the class folder in a name, whether it exists or not."""
         return self.places.get(parts[0], self.place)
 
     def split(self, parts: Sequence[str]) -> Split:
-        """Return the split of an image; ask only where there are splits."""
+        """Return the split of an image; only valid if there are splits."""
         return self.splits[parts[self.split_place]]
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders at the top, by what is in them: how many images lie directly there, and how many in each folder."""
+    """The top folders with their content: the number of images directly in each, and in each folder below."""
 
     direct: Counter[str]
     within: dict[str, Counter[str]]
@@ -47,12 +47,12 @@ class Folders:
         return sorted({*self.direct, *self.within})
 
     def shared(self, one: str, others: Sequence[str]) -> list[str]:
-        """Return the names of folders that are in `one` and in any of `others` too."""
+        """Return the names of folders that occur in `one` and in any of `others`."""
         return sorted({name for other in others for name in self.within.get(other, ())} & set(self.within.get(one, ())))
 
 
 def folders_of(parts: Sequence[Sequence[str]]) -> Folders:
-    """Count the images of each folder at the top, and of each folder in it."""
+    """Count the images of each top folder, and of each folder in it."""
     direct: Counter[str] = Counter()
     within: dict[str, Counter[str]] = defaultdict(Counter)
     for own in parts:
@@ -64,9 +64,9 @@ def folders_of(parts: Sequence[Sequence[str]]) -> Folders:
 
 
 def find_layout(found: Scan, parts: Sequence[Sequence[str]]) -> Layout:
-    """Return where classes and splits are, `parts` being the images' names taken apart.
+    """Return the positions of classes and splits; `parts` are the images' names split at slashes.
 
-    Raises InvalidDatasetError where the folders could be splits as well as classes.
+    Raises InvalidDatasetError if the folders could be splits as well as classes.
     """
     folders = folders_of(parts)
     kinds = together(folders.tops)
@@ -81,7 +81,7 @@ def find_layout(found: Scan, parts: Sequence[Sequence[str]]) -> Layout:
 
 
 def _are_doubtful(folders: Folders, kinds: dict[str, Kind], others: list[str], deep: set[Kind]) -> bool:
-    """Say whether folders called like splits stand beside others in such a way that they may be splits or classes."""
+    """Return whether folders named like splits stand beside others, so that they may be splits or classes."""
     if not others:
         return False
     if len(deep) > 1 or ("train" in kinds.values() and len(set(kinds.values())) > 1):
@@ -94,7 +94,7 @@ def _are_doubtful(folders: Folders, kinds: dict[str, Kind], others: list[str], d
 
 
 def _of_splits(found: Scan, parts: Sequence[Sequence[str]], folders: Folders, kinds: dict[str, Kind]) -> Layout:
-    """Return the layout of folders that are all splits; those without class folders may be without labels."""
+    """Return the layout of folders that are all splits; splits without class folders may be unlabelled."""
     wrapped = {top: 2 for top in kinds if _is_wrapped(top, folders, kinds)}
     labelled = {own[0] for own in parts if len(own) > wrapped.get(own[0], 1) + 1}
     where = printable(found.root)
@@ -103,13 +103,13 @@ def _of_splits(found: Scan, parts: Sequence[Sequence[str]], folders: Folders, ki
         return Layout(wrapped, 1)
     if sorted_out := sorted(top for top in labelled if kinds[top] == "unlabelled"):
         raise InvalidDatasetError(
-            "images to predict are in no class folders, and those that have a class belong to a split",
+            "a folder of images to predict contains class folders, whose images belong to a split",
             given=f"{where}: class folders in {few(sorted_out)}",
-            remedy="call the folder train, val or test, or move it away",
+            remedy="rename the folder to train, val or test, or move it away",
         )
     if "train" not in splits.values() and "train" not in kinds.values():
         raise InvalidDatasetError(
-            "a folder of splits needs a train folder",
+            "the folder has splits but no train folder",
             given=f"{where}: {few(folders.tops)}",
             remedy="add it, or give one of these folders alone",
         )
@@ -117,7 +117,7 @@ def _of_splits(found: Scan, parts: Sequence[Sequence[str]], folders: Folders, ki
         same = [top for top in folders.tops if splits.get(top, kinds.get(top)) == split]
         if count > 1 and split in ("train", "val", "test") and any(top in splits for top in same):
             raise InvalidDatasetError(
-                "a split is one folder",
+                "two folders have the same split",
                 given=f"{few(same)} in {where}, each of which is called {split}",
                 remedy="move the images of one into the other, or move one away",
             )
@@ -125,7 +125,7 @@ def _of_splits(found: Scan, parts: Sequence[Sequence[str]], folders: Folders, ki
 
 
 def _is_wrapped(top: str, folders: Folders, kinds: dict[str, Kind]) -> bool:
-    """Say whether all of a split lies in one folder that is no class: seg_train/seg_train/cat, train/images/cat."""
+    """Return whether all of a split lies in one folder that is no class: seg_train/seg_train/cat, train/images/cat."""
     within = folders.within.get(top, Counter())
     if len(within) != 1 or folders.direct[top]:
         return False
@@ -136,7 +136,7 @@ def _is_wrapped(top: str, folders: Folders, kinds: dict[str, Kind]) -> bool:
 
 
 def _splits_in_classes(found: Scan, folders: Folders) -> Layout | None:
-    """Return the layout where each class folder holds folders for splits, cat/train/1.jpg; None where they do not."""
+    """Return the layout if each class folder contains split folders, cat/train/1.jpg; None otherwise."""
     names = sorted({name for within in folders.within.values() for name in within})
     kinds = together(names)
     if "train" not in kinds.values() or len({*kinds.values()} - {"unlabelled"}) < 2:
@@ -153,10 +153,10 @@ def _splits_in_classes(found: Scan, folders: Folders) -> Layout | None:
 
 def _refuse(found: Scan, splits: Sequence[str], others: Sequence[str]) -> NoReturn:
     raise InvalidDatasetError(
-        "a folder holds either splits or classes",
+        "the folder holds splits beside classes",
         given=f"{printable(found.root)}: {few(splits)} may be splits, and beside them {few(others)} may be classes",
         remedy="if they are splits, call each train, val or test and move the others away; if they are classes, "
-        "call them so that no name says train, val or test",
+        "rename those that contain train, val or test",
     )
 
 
@@ -164,7 +164,7 @@ def _refuse_folds(found: Scan, folders: Folders, kinds: dict[str, Kind]) -> None
     folds = [top for top, kind in kinds.items() if kind == "fold"]
     if len(folds) > 1 or (folds and len(kinds) > 1):
         raise InvalidDatasetError(
-            "folders called like folds may be parts for cross-validation or classes, and the names do not say which",
+            "folders named like folds may be parts for cross-validation or classes",
             given=f"{printable(found.root)}: {few(folders.tops)}",
             remedy="if they are folds, move them into folders called train and val; if they are classes, give them "
             "names without 'fold' or 'split'",
@@ -172,7 +172,7 @@ def _refuse_folds(found: Scan, folders: Folders, kinds: dict[str, Kind]) -> None
 
 
 def alike_note(folders: Folders) -> str | None:
-    """Say that folders within class folders belong to the class, where they may be the classes instead."""
+    """Note that folders within class folders belong to the class, if they could be the classes instead."""
     names = Counter(name for within in folders.within.values() for name in within)
     twice = [name for name, count in sorted(names.items()) if count > 1]
     if not twice and (folders.direct or len(folders.within) < 2 or len(names) < 2):

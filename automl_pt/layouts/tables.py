@@ -29,19 +29,19 @@ class _Item:
 
 
 def open_table(path: Path, columns: TableColumns, *, follow_links: bool = False) -> LabeledImages:
-    """Open a table whose paths are relative to the table's own folder; columns not named are guessed, and said.
+    """Open a table whose paths are relative to its own folder; columns that are not named are guessed, with a note.
 
-    An absolute path is taken when it leads into that folder; with `follow_links` links may lead out of it. Labels
-    are text, without space around them. Raises NotLabeledDatasetError without a label column, InvalidDatasetError
-    naming the lines for whatever else is wrong.
+    An absolute path is accepted if it leads into that folder; with `follow_links` links may lead out of it. Labels
+    are text, stripped. Raises NotLabeledDatasetError without a label column, InvalidDatasetError naming the lines for
+    any other fault.
     """
-    header, rows, said = read_rows(path)
+    header, rows, row_notes = read_rows(path)
     chosen, splits, notes = find_columns(path, header, rows, columns)
     if not rows:
         raise InvalidDatasetError(
-            "a dataset must hold images", given=f"{printable(path)}: no row", remedy="give a table with images"
+            "the table holds no images", given=f"{printable(path)}: no row", remedy="give a table with images"
         )
-    notes = [*said, *notes, *refuse_missing_labels(path, rows, chosen.label), *blank_groups(rows, chosen.group)]
+    notes = [*row_notes, *notes, *refuse_missing_labels(path, rows, chosen.label), *blank_groups(rows, chosen.group)]
     root = Path(os.path.realpath(path.parent))
     found, respelled = _spelled(root, list(_items(path, root, rows, chosen, splits, follow_links)))
     items, repeated = _once(path, found)
@@ -61,8 +61,8 @@ def open_table(path: Path, columns: TableColumns, *, follow_links: bool = False)
 def _items(
     path: Path, root: Path, rows: Sequence[Row], columns: TableColumns, splits: SplitColumn | None, follow_links: bool
 ) -> Iterator[_Item]:
-    assert columns.image is not None, "find_columns has chosen"
-    assert columns.label is not None, "find_columns has chosen"
+    assert columns.image is not None, "find_columns has chosen one"
+    assert columns.label is not None, "find_columns has chosen one"
     _refuse_blank(path, rows, columns.image, columns.label)
     for line, cells in rows:
         yield _Item(
@@ -82,14 +82,14 @@ def _refuse_blank(path: Path, rows: Sequence[Row], image: str, label: str) -> No
     unlabeled = [line for line, cells in rows if not cells[label]]
     if len(unlabeled) == len(rows):
         raise NotLabeledDatasetError(
-            "training and validation need labelled images",
+            "no image of the table has a label, which training and validation need",
             given=f"{printable(path)}: nothing in column {printable(label)!r}",
             remedy="name another column with --label-column",
         )
     blank = sorted({*unlabeled, *(line for line, cells in rows if not cells[image])})
     if blank:
         raise InvalidDatasetError(
-            "every row of a table needs a path and a label",
+            "some rows of the table have no path or no label",
             given=f"{printable(path)}: {len(blank)} rows without, in lines {few(blank)}",
             remedy="fill them in or delete them",
         )
@@ -98,10 +98,10 @@ def _refuse_blank(path: Path, rows: Sequence[Row], image: str, label: str) -> No
 def _relative(path: Path, root: Path, text: str, line: int, follow_links: bool) -> str:
     """Return an image's name: its path relative to `root`, with slashes and without dots."""
     if "://" in text or "\0" in text or text.startswith("data:"):
-        raise _refused(path, line, text, "is an address, not a file")
+        raise _refused(path, line, text, "is a URL, not a file")
     joined = os.path.normpath(root / text)
     name = os.path.relpath(joined, root)
-    # the spelling must stay within the folder, and what links make of it too unless they may be followed
+    # the path as written must stay within the folder, and so must its resolved path unless links may be followed
     inside = follow_links or Path(os.path.realpath(joined)).is_relative_to(root)
     if not inside or name.startswith(".."):
         raise _refused(path, line, text, "leads out of the table's folder")
@@ -110,23 +110,23 @@ def _relative(path: Path, root: Path, text: str, line: int, follow_links: bool) 
 
 def _refused(path: Path, line: int, text: str, why: str) -> InvalidDatasetError:
     return InvalidDatasetError(
-        "a table's paths lead to files within the table's folder",
+        "the table names a file outside its own folder",
         given=f"{printable(path)}, line {line}: {printable(text)!r} {why}",
         remedy="put the table in a folder above all its images, and write paths relative to it",
     )
 
 
 def _spelled(root: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[str]]:
-    """Call each image as the disk does, where its name there differs in the spelling of Unicode alone."""
+    """Rename each image to the spelling on disk, if that differs in Unicode form only."""
     names = as_on_disk(root, [item.name for item in items])
     other = sum(name != item.name for name, item in zip(names, items, strict=True))
-    note = f"{counted(other, 'path')} of the table spelled otherwise in Unicode than on disk, and found"
+    note = f"{counted(other, 'path')} of the table found under file names that differ in Unicode form only"
     pairs = zip(names, items, strict=True)
     return [replace(item, name=name) for name, item in pairs], [note] if other else []
 
 
 def _once(path: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[tuple[str, str]]]:
-    """Keep each image's first row, sorted by name; rows that say the same again are left out, others refused."""
+    """Keep each image's first row, sorted by name; identical repetitions are ignored, contradictions refused."""
     first: dict[str, _Item] = {}
     repeated: list[tuple[str, str]] = []
     for item in items:
@@ -135,7 +135,7 @@ def _once(path: Path, items: Sequence[_Item]) -> tuple[list[_Item], list[tuple[s
             continue
         if replace(known, line=item.line) != item:
             raise InvalidDatasetError(
-                "an image has one label, one split and one group",
+                "an image has two different labels, splits or groups",
                 given=f"{printable(path)}, lines {known.line} and {item.line}: {printable(item.name)} with two",
                 remedy="keep one of the two rows",
             )
@@ -147,7 +147,7 @@ def _refuse_missing(path: Path, root: Path, items: Sequence[_Item]) -> None:
     missing = [item for item in items if not os.path.isfile(root / item.name)]
     if missing:
         raise InvalidDatasetError(
-            "every image of a table must exist",
+            "images of the table do not exist",
             given=f"{printable(path)}: {len(missing)} of {len(items)} do not: "
             + few(f"{item.name} (line {item.line})" for item in missing),
             remedy=f"paths are relative to the table's folder, {printable(root)}; correct or delete the rows",

@@ -1,4 +1,4 @@
-"""Reads a tar archive, packed or not, as a bounded stream that only goes forward."""
+"""Reads a tar archive, compressed or not, as a limited forward-only stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-#: a header is read at one go; a longer one is a bomb
+#: limit of one read; headers are read at once, and longer ones are decompression bombs
 MAX_READ = 4 * 1024 * 1024
 _BLOCK = 512
 
@@ -19,18 +19,18 @@ _BLOCK = 512
 def open_tar(path: Path, *, limit: int) -> Iterator[tarfile.TarFile]:
     """Open a tar, tar.gz or tar.bz2 archive for reading its members in order.
 
-    Raises tarfile.ReadError when more than `limit` bytes come out, for overlong headers, and, on leaving, when the
-    archive does not end with its end mark: `tarfile` takes damage behind the first member for the end.
+    Raises tarfile.ReadError for more than `limit` bytes of content, for overlong headers, and, on exit, if the archive
+    does not end with its end mark, because `tarfile` treats damage after the first member as the end.
     """
     with _unpacked(path) as stream:
         guard = _Guard(stream, limit)
-        # `tarfile` asks a file to be read and no more; its annotations ask for a writable one
+        # `tarfile` only reads; its annotations require a writable file
         with tarfile.open(fileobj=guard, mode="r:", errors="surrogateescape") as content:  # type: ignore[call-overload]
             yield content
         if guard.tail[-_BLOCK:] != bytes(_BLOCK):
             raise tarfile.ReadError("truncated or damaged: the end mark is missing")
         while guard.read(MAX_READ):
-            pass  # gzip's checksum stands at the very end
+            pass  # read to the end, because gzip's checksum is there
 
 
 def members(content: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -51,13 +51,13 @@ def _unpacked(path: Path) -> IO[bytes]:
 
 
 class _Guard:
-    """What tarfile needs of a file, forward only but for the block just read, with limits."""
+    """The file that tarfile reads: forward only except for the last block, with limits."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream, self._limit = stream, limit
         self._position = 0
         self.tail = b""
-        #: how many bytes of the tail are to be given again
+        #: how many bytes of the tail are read again
         self._again = 0
 
     def tell(self) -> int:
@@ -71,18 +71,18 @@ class _Guard:
         fresh = self._stream.read(size - len(again)) if size > len(again) else b""
         self._position += len(fresh)
         if self._position > self._limit:
-            raise tarfile.ReadError(f"more than {self._limit:,} bytes come out")
+            raise tarfile.ReadError(f"the content exceeds {self._limit:,} bytes")
         self.tail = (self.tail + fresh[-2 * _BLOCK :])[-2 * _BLOCK :]
         return again + fresh
 
     def seek(self, position: int) -> int:
-        """Skip forward, or back within the block just read."""
+        """Skip forward, or back within the last block."""
         back = self._position - position
         if 0 <= back <= len(self.tail):
             self._again = back
             return position
         if back > 0:
-            raise tarfile.ReadError("headers that lead back")
+            raise tarfile.ReadError("headers that lead backwards")
         while (ahead := position - self.tell()) > 0:
             if not self.read(min(ahead, MAX_READ)):
                 raise tarfile.ReadError("unexpected end of data")

@@ -1,1 +1,1 @@
-"""The finished model: its directory, predicting, scoring, exporting."""
+"""Finished models: the model directory, prediction, scoring, export."""

@@ -1,4 +1,4 @@
-"""Whether a model's probabilities mean what they say: of images called 90 % certain, nine in ten should be right."""
+"""Measures whether a model's probabilities are calibrated: of images given 90 %, nine in ten should be right."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """`ece`, the expected calibration error, averages the bins' |accuracy - confidence| over images. No empty bins."""
+    """`ece`, the expected calibration error, averages the bins' |accuracy - confidence| over images; no empty bins."""
 
     ece: float
     bins: tuple[Bin, ...]
@@ -37,11 +37,11 @@ def calibrate(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Calibra
     """Measure the calibration of logits float32[N, C] against labels int64[N], N > 0, on the likeliest class."""
     from sklearn.calibration import calibration_curve
 
-    # float32 rounds a sum of 1 up now and then, which the curve refuses
+    # float32 sometimes rounds a sum of 1 up, which calibration_curve refuses
     confidence = np.minimum(softmax(logits).max(axis=1).astype(np.float64), 1.0)
     right = (logits.argmax(axis=1) == labels).astype(np.int64)
     accuracies, confidences = calibration_curve(right, confidence, n_bins=BINS, strategy="uniform", pos_label=1)
-    # the curve tells no counts: these are its own edges and sides
+    # calibration_curve returns no counts, so they are computed with its edges and sides
     places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
     counts = np.bincount(places, minlength=BINS)
     counts = counts[counts > 0]

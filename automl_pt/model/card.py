@@ -1,4 +1,4 @@
-"""The README.md of a model directory: what the model is, how good, on what, and how to load it without this package."""
+"""The README.md of a model directory: what the model is, its figures, and how to load it without this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from automl_pt.core.text import printable
 from automl_pt.model.info import TEMPERATURE, ModelInfo
 from automl_pt.model.intervals import wilson
 
-#: as many classes as the card lists; model.json holds all
+#: limit of classes that the card lists; model.json has all
 _LISTED = 200
 _LOAD = (
     'model.load_state_dict(safetensors.torch.load_file(json.loads(pathlib.Path("model.json").read_text())'
@@ -18,7 +18,7 @@ _LOAD = (
 
 
 def card(info: ModelInfo) -> str:
-    """Return the text of README.md; names from data stand in fenced blocks, one a line: none is markup or HTML."""
+    """Return the text of README.md; names from data are in fenced blocks, one per line, so that none acts as markup."""
     sections = [
         f"# An image classifier of {len(info.classes)} classes\n\nTrained by automl-pt. `model.json` says all of this "
         "for programs; `weights-*.safetensors` holds nothing but tensors.",
@@ -34,7 +34,7 @@ def card(info: ModelInfo) -> str:
 
 
 def loading_lines(info: ModelInfo) -> list[str] | None:
-    """Return the lines that load the model with torchvision or timm alone, run inside the directory; None: none do."""
+    """Return the lines that load the model with torchvision or timm only, inside the directory; None if neither can."""
     if info.recipe is None:
         return None
     return ["import json, pathlib, safetensors.torch", *info.recipe.splitlines(), _LOAD, "model.eval()"]
@@ -44,7 +44,7 @@ def _loading(info: ModelInfo) -> str:
     ours = '```python\nfrom automl_pt import load_model\nprobabilities = load_model(".").predict(["image.jpg"])\n```'
     lines = loading_lines(info)
     if info.members:
-        return f"Its networks are joined by automl-pt, which is needed:\n\n{ours}"
+        return f"automl-pt joins its networks, so it is needed:\n\n{ours}"
     if lines is None:
         return f"The network comes from a plugin, so automl-pt and that plugin are needed:\n\n{ours}"
     plain = fenced("python", lines)
@@ -55,9 +55,9 @@ def _preprocessing(info: ModelInfo) -> str:
     rule, size = info.preprocessing, info.preprocessing.image_size
     return (
         f"The model takes float32[B, 3, {size}, {size}]: the image upright as its EXIF data say, as RGB; short side "
-        f"resized to {size} px (bilinear, antialiased), centre cropped; divided by 255, less the mean "
+        f"resized to {size} px (bilinear, antialiased), centre cropped; divided by 255, minus the mean "
         f"{list(rule.mean)}, divided by the standard deviation {list(rule.std)}. It returns logits "
-        f"float32[B, {len(info.classes)}]. Their softmax are the probabilities; where there is a `{TEMPERATURE}`, "
+        f"float32[B, {len(info.classes)}]. Their softmax is the probabilities; if there is a `{TEMPERATURE}`, "
         "divide the logits by its `temperature` first."
     )
 
@@ -75,7 +75,7 @@ def _figures(info: ModelInfo) -> Iterable[str]:
 
 
 def _spread(info: ModelInfo, name: str, value: object) -> str:
-    """Return the 95 % interval of a share of the validation images, as text; nothing for other figures."""
+    """Return the 95 % interval of a share of the validation images, as text; empty for other figures."""
     counts = info.data.get("counts")
     images = counts.get("val") if isinstance(counts, dict) else None
     if name != "val_accuracy" or not isinstance(value, float | int) or not 0 <= value <= 1:
@@ -83,7 +83,7 @@ def _spread(info: ModelInfo, name: str, value: object) -> str:
     if not isinstance(images, int) or images < 1:
         return ""
     low, high = wilson(round(value * images), images)
-    return f" (95 %: {low:.4f} to {high:.4f}, {images} images that training chose its epoch by)"
+    return f" (95 %: {low:.4f} to {high:.4f}, on the {images} images that the epoch was chosen by)"
 
 
 def _classes(info: ModelInfo) -> Iterable[str]:
@@ -106,15 +106,15 @@ def _versions(info: ModelInfo) -> Iterable[str]:
 
 
 def _block(lines: Iterable[str]) -> str:
-    """Fence the lines with more backticks than any of them holds in a row, so that none ends the block.
+    """Enclose the lines in more backticks than any of them has in a row, so that none can end the block.
 
-    What begins an HTML tag is shown as an escape, as what does not print is: some programs take HTML even here.
+    Starts of HTML tags and unprintable characters are escaped, because some programs interpret HTML even here.
     """
     return fenced("text", (printable(line).replace("<", r"\x3c").replace(">", r"\x3e") for line in lines))
 
 
 def fenced(language: str, lines: Iterable[str]) -> str:
-    """Return a block of Markdown that shows the lines as they are."""
+    """Return a block of Markdown that shows the lines unchanged."""
     text = "\n".join(lines)
     fencing_token = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
     return f"{fencing_token}{language}\n{text}\n{fencing_token}"

@@ -1,9 +1,9 @@
-"""The model directory on disk: `weights-HASH.safetensors`, `model.json`, and a README.md for whoever gets it.
+"""The model directory on disk: `weights-HASH.safetensors`, `model.json`, and a README.md for its reader.
 
-`model.json` names the weights file with its SHA-256, carries a checksum of itself, and is the commit record: it is
-replaced after the weights it names are durable, and the weights it named before are removed after that. So a reader,
-or a process that starts after a kill or a power cut, finds the old model or the new one, and never half of each.
-Nothing in the directory is code; everything is checked before it is parsed.
+`model.json` names the weights file with its SHA-256, has a checksum of itself, and is the commit record: it is
+replaced after its weights are durable, and the earlier weights are removed after that. So a reader, or a process that
+starts after a kill or a power cut, finds the old model or the new one, never a mixture. Nothing in the directory is
+code; everything is checked before it is parsed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 INFO = "model.json"
 MAX_INFO_BYTES = 64 * 1024 * 1024
-#: many times what a hundred thousand classes and ten thousand epochs need; a tenth of what would fill a gigabyte
+#: many times the need of a hundred thousand classes and ten thousand epochs; a tenth of what would fill a gigabyte
 MAX_VALUES = 1_000_000
-#: what other programs leave models in; none of it is opened here
+#: formats of other programs' models, which are never opened here
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin", ".pt2", ".npz", ".distcp", ".tar")
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
 _REMEDY = (
-    "fetch or copy the whole directory again, or train again; `automl-pt train` and `search` write such directories"
+    "download or copy the whole directory again, or train again; `automl-pt train` and `search` write such directories"
 )
 
 
@@ -49,10 +49,10 @@ class WeightsFile:
 
 
 def save_model(directory: Path, state: Mapping[str, Tensor], info: ModelInfo) -> None:
-    """Make `state` (tensors by name, on any device) with `info` the model in `directory`, durably.
+    """Save `state` (tensors by name, on any device) with `info` as the model in `directory`, durably.
 
-    Costs one write and sync of the weights and one of the JSON. Raises OutputError when there is no room or no
-    permission; the model that was there before is then untouched.
+    This writes and syncs the weights once and the JSON once. Raises OutputError if there is no space or no
+    permission; the earlier model is then unchanged.
     """
     from safetensors.torch import save
 
@@ -62,19 +62,19 @@ def save_model(directory: Path, state: Mapping[str, Tensor], info: ModelInfo) ->
 
 
 def publish(source: Path, target: Path) -> None:
-    """Make the model in `source` the one in `target`, durably: a reader of `target` sees the old or the new one.
+    """Copy the model in `source` to `target`, durably: a reader of `target` sees the old or the new one.
 
-    Raises InvalidModelDirectoryError when `source` is not intact, OutputError when `target` cannot be written.
+    Raises InvalidModelDirectoryError if `source` is not intact, OutputError if `target` cannot be written.
     """
     info, weights, content = read_model(Path(source))
     _commit(Path(target), content, info, weights)
 
 
 def read_model(directory: Path) -> tuple[ModelInfo, WeightsFile, bytes]:
-    """Return what the directory holds, the weights as bytes whose size and SHA-256 fit; nothing of it is run.
+    """Return the directory's information, and its weights as bytes, checked by size and SHA-256; nothing in it is run.
 
-    A run that improves while it is read is read again. Raises InvalidModelDirectoryError for anything that is not a
-    whole model directory.
+    It is read again if a run replaces it meanwhile. Raises InvalidModelDirectoryError for anything that is not a
+    complete model directory.
     """
     info, weights = read_info(directory)
     while True:
@@ -88,14 +88,14 @@ def read_model(directory: Path) -> tuple[ModelInfo, WeightsFile, bytes]:
 
 
 def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
-    """Return what model.json says, checked; raise InvalidModelDirectoryError."""
+    """Return the content of model.json, checked; raise InvalidModelDirectoryError."""
     text = read_file(directory, INFO, MAX_INFO_BYTES)
     try:
         record = parse_json(text, max_values=MAX_VALUES)
     except JsonError as error:
-        refuse(directory, f"{INFO} is not JSON that is taken: {error}")
+        refuse(directory, f"{INFO} is not valid JSON: {error}")
     if not isinstance(record, dict):
-        refuse(directory, f"{INFO} holds no object")
+        refuse(directory, f"{INFO} is not an object")
     if record.get("format") != FORMAT:
         refuse(
             directory,
@@ -104,7 +104,7 @@ def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
         )
     checksum = record.pop("checksum", None)
     if checksum != _checksum(record):
-        refuse(directory, f"{INFO} was changed since it was written: its checksum does not fit")
+        refuse(directory, f"{INFO} was changed after it was written: its checksum does not match")
     try:
         return ModelInfo.from_dict(record), _weights_file(record.get("weights"), directory)
     except ValueError as error:
@@ -114,7 +114,7 @@ def read_info(directory: Path) -> tuple[ModelInfo, WeightsFile]:
 def refuse(directory: Path, what: str, *, remedy: str = _REMEDY) -> NoReturn:
     """Raise InvalidModelDirectoryError: `what` is wrong with `directory`."""
     raise InvalidModelDirectoryError(
-        "a model directory must be whole, and as automl-pt wrote it",
+        "the model directory is incomplete, damaged or not one of automl-pt",
         given=f"{printable(directory)}: {printable(what)}",
         remedy=remedy,
     )
@@ -137,7 +137,7 @@ def _commit(directory: Path, content: bytes, info: ModelInfo, weights: WeightsFi
 
 
 def _remove_other_weights(directory: Path, kept: str) -> None:
-    """Remove the weights that were the model's before, and the temperature that was fitted for them."""
+    """Remove the earlier model's weights, and the temperature that was fitted for them."""
     try:
         for path in sorted(directory.glob("weights-*.safetensors")):
             if path.name != kept and _WEIGHTS.fullmatch(path.name):
@@ -148,7 +148,7 @@ def _remove_other_weights(directory: Path, kept: str) -> None:
 
 
 def _plain_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring tensors to the CPU, contiguous and apart from each other, as the file format wants them."""
+    """Copy tensors to the CPU, contiguous and without shared memory, because the file format requires this."""
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in state.items():
@@ -167,7 +167,7 @@ def _checksum(record: Mapping[str, Any]) -> str:
 def _weights_file(value: Any, directory: Path) -> WeightsFile:
     expected = {"file": str, "sha256": str, "size": int}
     if not isinstance(value, dict) or any(type(value.get(key)) is not kind for key, kind in expected.items()):
-        refuse(directory, f"{INFO} does not say which file holds the weights")
+        refuse(directory, f"{INFO} does not state the file of the weights")
     weights = WeightsFile(value["file"], value["sha256"], value["size"])
     if not _WEIGHTS.fullmatch(weights.file):
         refuse(directory, f"the weights file is called {weights.file!r}, not weights-HASH.safetensors")
@@ -179,12 +179,12 @@ def _read_weights(directory: Path, weights: WeightsFile) -> bytes:
     if len(content) != weights.size:
         refuse(directory, f"{weights.file} has {len(content):,} bytes, not the {weights.size:,} that were written")
     if hashlib.sha256(content).hexdigest() != weights.sha256:
-        refuse(directory, f"{weights.file} is damaged: its SHA-256 does not fit")
+        refuse(directory, f"{weights.file} is damaged: its SHA-256 does not match")
     return content
 
 
 def read_file(directory: Path, name: str, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes; links, pipes and devices are refused without being read."""
+    """Read a regular file of at most `limit` bytes; links, pipes and devices are refused unread."""
     _require_directory(directory)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     path = directory / name
@@ -197,7 +197,7 @@ def read_file(directory: Path, name: str, limit: int) -> bytes:
                 refuse(directory, f"{name} is not a regular file")
             if status.st_size > limit:
                 refuse(directory, f"{name} has {status.st_size:,} bytes; {limit:,} are allowed")
-            return stream.read(status.st_size + 1)  # the limit of weights is what model.json says
+            return stream.read(status.st_size + 1)  # the limit for weights is their size in model.json
     except FileNotFoundError:
         _refuse_missing(directory, name)
     except OSError as error:
@@ -225,9 +225,8 @@ def _refuse_missing(directory: Path, name: str) -> NoReturn:
 
 def _refuse_pickles(path: Path, names: list[str]) -> NoReturn:
     raise InvalidModelDirectoryError(
-        "a model is a directory with a model.json and safetensors weights; pickles and archives are never opened, "
-        "because opening one can run its author's code",
+        "the model is a pickle or an archive, which is never opened, because opening it can run its author's code",
         given=f"{printable(path)}: {few(names)}",
-        remedy="where you trust it, save its weights with `safetensors.torch.save_file(model.state_dict(), FILE)`, and "
+        remedy="if you trust it, save its weights with `safetensors.torch.save_file(model.state_dict(), FILE)`, and "
         "start from them with `automl-pt train --weights FILE`",
     )

@@ -16,9 +16,9 @@ _MEMBER = re.compile(r"members\.([0-9]|[1-9][0-9]{1,2})\.(.+)", re.DOTALL)
 
 
 class Ensemble(nn.Module):
-    """Takes what each member takes, float32[B, 3, S, S], and returns the logarithm of their mean probabilities.
+    """Takes the members' input, float32[B, 3, S, S], and returns the logarithm of their mean probabilities.
 
-    These serve as logits, float32[B, C]: their softmax is the mean of the members' probabilities.
+    This serves as logits, float32[B, C], because its softmax is the mean of the members' probabilities.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -32,12 +32,12 @@ class Ensemble(nn.Module):
 
 
 def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the members' tensors under the names they have in an Ensemble."""
+    """Return the members' tensors under their names in an Ensemble."""
     return {f"members.{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.items()}
 
 
 def split_states(tensors: Mapping[str, Tensor], members: int) -> tuple[list[dict[str, Tensor]], list[str]]:
-    """Return the tensors of each member of an Ensemble under its own names, and the names that belong to none."""
+    """Return the tensors of each member of an Ensemble under its own names, and the names of unknown tensors."""
     parts: list[dict[str, Tensor]] = [{} for _ in range(members)]
     others = []
     for name, tensor in tensors.items():
@@ -50,7 +50,7 @@ def split_states(tensors: Mapping[str, Tensor], members: int) -> tuple[list[dict
 
 
 def join_infos(infos: Sequence[ModelInfo], titles: Sequence[str]) -> ModelInfo:
-    """Describe an ensemble of models that share classes and preprocessing; `titles` say which they are."""
+    """Describe an ensemble of models with the same classes and preprocessing; `titles` identify them."""
     members = [
         {"title": title, "backbone": info.backbone, "config": info.config, "metrics": info.metrics}
         for title, info in zip(titles, infos, strict=True)

@@ -1,4 +1,4 @@
-"""`evaluate`: a model on labelled images, alone or beside another, and its temperature fitted where that is asked."""
+"""`evaluate`: a model on labelled images, alone or compared with another, optionally with a fitted temperature."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from automl_pt.model.temperature import Temperature, calibrated, read_temperatur
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
-#: given a number of images, returns a context whose value is called after each
+#: receives a number of images, and returns a context whose value is called after each
 Progress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's figures on a split, the names and reasons of what could not be read, and what else was asked for."""
+    """A model's figures on a split, the unreadable images with reasons, and the optional results."""
 
     split: Choice
     notes: tuple[str, ...]
@@ -59,11 +59,11 @@ def evaluate(
     progress: Progress = lambda total: nullcontext(lambda: None),
     **settings: Any,
 ) -> Evaluation:
-    """Measure the model at `path` on `dataset`, read as the fields of TrainConfig in `settings` say.
+    """Evaluate the model at `path` on `dataset`, read according to `settings`, which are fields of TrainConfig.
 
-    With `calibrate` the split is val unless another is named; the temperature is fitted to it, kept beside the model,
-    and the figures are those at it. Raises UsageError when it would be fitted to images it must not be, and what
-    loading the model and opening the data raise.
+    With `calibrate` the default split is val; the temperature is fitted to it and stored beside the model, and the
+    figures use it. Raises UsageError for images that it must not be fitted to, and what loading the model and opening
+    the data raise.
     """
     model = load_model(path, device=device, plugins=plugins, calibrated=with_temperature and not calibrate)
     directory = find_model(path)
@@ -85,15 +85,13 @@ def evaluate(
 
 
 def _calibration_split(split: Choice | None) -> Choice:
-    """Return the split to fit a temperature on; raise UsageError for one that it must not see, or has seen too well."""
+    """Return the split to fit a temperature on; raise UsageError for training and test images."""
     if split in ("train", "test"):
-        why = (
-            "a model is surer of images it was trained on" if split == "train" else "test images judge, and fit nothing"
-        )
+        why = "a model is too sure of its training images" if split == "train" else "test images must not be fitted to"
         raise UsageError(
-            f"a temperature is fitted on validation images: {why}",
+            f"a temperature cannot be fitted on this split: {why}",
             given=f"--split {split}",
-            remedy="leave --split out, or name other labelled images with --split all",
+            remedy="remove --split, or give other labelled images with --split all",
         )
     return split or "val"
 
@@ -101,19 +99,19 @@ def _calibration_split(split: Choice | None) -> Choice:
 def _require_own(data: Labelled, dataset: str) -> None:
     if "test" in data.present and data.split in ("all", "unseen"):
         raise UsageError(
-            "a temperature is fitted on validation images: test images judge, and fit nothing",
+            "a temperature cannot be fitted on this split: test images must not be fitted to",
             given=f"--split {data.split} of {printable(dataset)}, which has a test split",
-            remedy="leave --split out",
+            remedy="remove --split",
         )
 
 
 def _fitted(directory: Path, scored: Scored, data: str) -> tuple[Temperature | None, list[str]]:
-    """Fit a temperature and keep it beside the model; where the images do not tell it, say so and keep none."""
+    """Fit a temperature and store it beside the model; if the images do not determine it, note that and store none."""
     found = calibrated(directory, scored.logits, scored.labels, data)
     if (reason := uncertain(scored.logits, scored.labels, found.temperature)) is not None:
         kept = read_temperature(directory, found.weights)
-        rest = "" if kept is None else f"; the one kept before, {kept.temperature:.4g}, stays"
-        return None, [f"no temperature was kept: {reason}{rest}"]
+        rest = "" if kept is None else f"; the stored one, {kept.temperature:.4g}, remains"
+        return None, [f"no temperature was stored: {reason}{rest}"]
     save_temperature(directory, found)
     return found, []
 

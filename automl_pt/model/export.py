@@ -1,4 +1,4 @@
-"""A finished model in formats that other programs run, each checked on real images before it is written."""
+"""Exports a finished model to formats of other programs, each verified on real images before it is written."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetens
 def export_model(
     model: Model, path: Path, kind: Format, images: ParityImages, *, preprocessing: Stage = "none"
 ) -> Parity:
-    """Write `model`, loaded on the CPU, as `kind` to `path`, once it agrees with itself on `images`.
+    """Write `model`, loaded on the CPU, as `kind` to `path`, after verifying the export on `images`.
 
-    The exported network takes any number of images, as `TAKES` says for `preprocessing`; it returns logits. Raises
-    ExportError when logits or pixels differ by more than rounding or the network cannot be exported, InstallationError
-    where a package is missing, UnreadableImage for an image that cannot be decoded, OutputError when nothing can be
-    written.
+    The exported network takes any number of images, in the form of `TAKES` for `preprocessing`; it returns logits.
+    Raises ExportError if logits or pixels differ by more than rounding or the network cannot be exported,
+    InstallationError for a missing package, UnreadableImage for an image that cannot be decoded, OutputError if the
+    file cannot be written.
     """
-    # exporters read the structure: they are to find the network's own convolutions
+    # exporters trace the structure, so the network's own convolutions must be restored
     use_convolutions(model.network.cpu()).to(memory_format=torch.contiguous_format)
     model.network.eval()
     network = preprocessed(model.network, model.info.preprocessing, preprocessing)
     network.eval()
     try:
         with warnings.catch_warnings():
-            # the exporters warn of their own libraries; whether what they made is right is measured below
+            # the exporters warn about their own libraries; the result is verified below
             warnings.simplefilter("ignore")
             example = _example(model, preprocessing)
             content, run = _MAKERS[kind](network, *example, _metadata(model, preprocessing))
@@ -56,10 +56,10 @@ def export_model(
             parity = compare_exports(model, network, run, images, preprocessing, resize)
     except AutomlError:
         raise
-    # exporters raise many types for networks they cannot trace, and what they made may not run either
+    # exporters raise many types for networks they cannot trace, and their results may fail too
     except (Exception, SystemExit) as error:
         raise ExportError(
-            f"a model is exported as {kind} where its network allows",
+            f"this model cannot be exported as {kind}",
             given=f"{model.info.backbone}: {_reason(error)}",
             remedy="export another format, or use the model directory itself: its README.md says how to load it",
         ) from error
@@ -69,7 +69,7 @@ def export_model(
 
 
 def _reason(error: BaseException) -> str:
-    """Return what kept a network from being exported: the cause within, without the exporter's colours and advice."""
+    """Return why a network cannot be exported: the innermost cause, without the exporter's colours and advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(_COLOUR.sub("", str(error)).split())
@@ -77,25 +77,25 @@ def _reason(error: BaseException) -> str:
 
 
 def _require_same(parity: Parity, what: str) -> None:
-    """Raise ExportError where an export computes something else than its model, beyond what rounding does."""
+    """Raise ExportError if an export differs from its model by more than rounding."""
     if not parity.has_same_pixels:
         raise ExportError(
-            f"an export resizes images as the model's network does, to one level in {PIXEL_BOUND:.0%} of the pixels",
+            f"the export resizes images differently, by more than one level in {PIXEL_BOUND:.0%} of the pixels",
             given=f"{what}: {parity.differing_pixels:,} of {parity.pixels:,} pixels of {parity.images} images differ, "
             f"by up to {parity.largest_pixel_difference:g} levels",
-            remedy="export without --preprocessing resize, or another format; nothing was written",
+            remedy="export without --preprocessing resize, or to another format; nothing was written",
         )
     if not parity.has_same_logits:
         raise ExportError(
-            f"an export computes the model's logits, to {BOUND:g}, or to {RELATIVE_BOUND:g} of the largest where that "
-            "is more",
+            f"the export's logits differ from the model's by more than {BOUND:g}, or {RELATIVE_BOUND:g} of the largest "
+            "if that is more",
             given=f"{what}: {parity.largest_difference:g} on {parity.images} images, allowed is {parity.bound:.2g}",
             remedy="export another format; nothing was written",
         )
 
 
 def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:
-    """Return an input to trace with, and which of its sizes may be others."""
+    """Return an input to trace with, and its variable dimensions."""
     size, batch = model.info.preprocessing.image_size, torch.export.Dim("batch")
     if stage == "none":
         return torch.zeros(2, 3, size, size), {0: batch}
@@ -123,7 +123,7 @@ def _to_onnx(network: nn.Module, example: Tensor, sizes: dict[int, Any], metadat
         import onnxscript  # noqa: F401  # the exporter needs it
     except ImportError as error:
         raise InstallationError(
-            "exporting ONNX needs onnx, onnxscript and onnxruntime",
+            "exporting ONNX requires onnx, onnxscript and onnxruntime",
             given=str(error),
             remedy="pip install 'automl-pt[onnx]', or export torch-export or safetensors",
         ) from error
@@ -156,14 +156,14 @@ def _to_safetensors(
 
     if example.dtype == torch.uint8:
         raise ExportError(
-            "safetensors hold weights, which compute nothing",
+            "safetensors cannot include preprocessing, because they hold only weights",
             given="safetensors with preprocessing",
-            remedy="leave preprocessing out, or export onnx or torch-export",
+            remedy="remove --preprocessing, or export onnx or torch-export",
         )
     content = save(_copied(network), metadata=metadata)
 
     def run(images: Tensor) -> NDArray[np.float32]:
-        # loaded in place: tied weights, modules used twice and compiled modules keep what they are
+        # loaded in place, so that tied weights, modules used twice and compiled modules keep their structure
         own = _copied(network)
         network.load_state_dict(load(content))
         try:

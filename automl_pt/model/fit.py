@@ -1,7 +1,7 @@
-"""Compares a network with weights before memory is taken: a model directory may name any network over any weights.
+"""Checks that weights fit a network before memory is allocated, because a model directory may combine any two.
 
-A network of ours is first built on torch's meta device, which holds shapes without numbers. Networks of other plugins
-may not stand that; while they are built, their parameters are counted, and building ends where they are too many.
+A built-in network is first built on torch's meta device, which holds shapes without numbers. Plugins' networks may
+not support that; while they are built, their parameters are counted, and building is aborted if there are too many.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import assemble
 from automl_pt.core.errors import WeightsError
 
-#: numbers that building may need beside twice those of the weights: a published head that is replaced, 128 MB
+#: numbers that building may need beside twice those of the weights, such as a published head that is replaced; 128 MB
 SPARE_NUMBERS = 32 << 20
-#: under which name DataParallel and torch.compile hold what they wrap
+#: attribute names of the wrapped network in DataParallel and torch.compile
 WRAPPERS = ("module", "_orig_mod")
 
 
 def outline(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module | None:
-    """Return the network without its numbers, in eval mode; None where it cannot be built so."""
+    """Return the network without its numbers, in eval mode; None if it cannot be built so."""
     try:
         with torch.device("meta"):
             network = assemble(backbone, num_classes, image_size)
-            network.eval()  # what it returns is the plugin's to choose
+            network.eval()  # the plugin may return it in either mode
             return network
     except Exception:
-        # whatever an unusual network raises here, building it in full raises it again or does without
+        # any error here is raised again when the network is built in full, or does not matter
         return None
 
 
 def takes_images(network: nn.Module, num_classes: int, image_size: int) -> bool:
-    """Say whether an outline gives logits for an image of this size; False where that cannot be told."""
+    """Return whether an outline returns logits for an image of this size; False if that cannot be determined."""
     try:
         with torch.no_grad():
             logits = network(torch.zeros(1, 3, image_size, image_size, device="meta"))
     except Exception:
-        # torch knows no shape for some operations; a pass with numbers tells then
+        # torch has no shape rule for some operations; a pass with numbers decides then
         return False
     return isinstance(logits, Tensor) and logits.shape == (1, num_classes)
 
 
 def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Say where names, shapes and kinds of `tensors` are not those of the network's state `wanted`."""
+    """Return where names, shapes and kinds of `tensors` differ from the network's state `wanted`."""
     found = [f"{name} is missing" for name in wanted if name not in tensors]
     found += [f"{name} is not in the network" for name in tensors if name not in wanted]
     return found + [
@@ -60,10 +60,10 @@ def misfits(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list
 
 
 def unwrapped(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the tensors by the names of the network's state `wanted`.
+    """Return the tensors under the names of the network's state `wanted`.
 
-    Earlier versions kept a network with the DataParallel or torch.compile around it or its parts, whose names its
-    tensors then have in front of their own.
+    Earlier versions stored networks with their DataParallel or torch.compile wrappers, whose names then precede those
+    of the tensors.
     """
     if tensors.keys() == wanted.keys():
         return tensors
@@ -78,8 +78,8 @@ def _without_wrappers(name: str) -> str:
 
 @contextmanager
 def no_larger_than(tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise WeightsError in the block where a network with far more numbers than `tensors` is being built."""
-    held = sum(tensor.numel() for tensor in tensors.values())
+    """Raise WeightsError in the block if a network with far more numbers than `tensors` is being built."""
+    present = sum(tensor.numel() for tensor in tensors.values())
     thread, count = threading.get_ident(), 0
 
     def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -87,11 +87,11 @@ def no_larger_than(tensors: Mapping[str, Tensor]) -> Iterator[None]:
         if parameter is None or threading.get_ident() != thread or is_lazy(parameter):
             return
         count += parameter.numel()
-        if count > 2 * held + SPARE_NUMBERS:
+        if count > 2 * present + SPARE_NUMBERS:
             raise WeightsError(
-                "The weights are too small for the network",
-                given=f"{held:,} numbers; the network has more than {count:,}",
-                remedy="fetch or copy the model directory again",
+                "the weights are too small for the network",
+                given=f"{present:,} numbers; the network has more than {count:,}",
+                remedy="download or copy the model directory again",
             )
 
     hook = register_module_parameter_registration_hook(registered)

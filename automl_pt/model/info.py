@@ -1,4 +1,4 @@
-"""What a model directory says of its model besides the weights."""
+"""The information of a model directory besides the weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from automl_pt.images.preprocessing import Preprocessing
 
-#: the file with what the model's probabilities were calibrated with, where they were
+#: the file with the temperature of the model's calibration, if any
 TEMPERATURE = "temperature.json"
 MAX_CLASSES = 100_000
 MAX_MEMBERS = 100
@@ -17,39 +17,39 @@ MAX_MEMBERS = 100
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Everything needed to use, judge and repeat a model, as plain values."""
+    """Everything needed to use, evaluate and repeat a model, as plain values."""
 
-    #: a registered backbone's name
+    #: the name of a registered backbone
     backbone: str
-    #: names in the order of the logits
+    #: class names in the order of the logits
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     #: the run's settings
     config: dict[str, Any]
     #: figures of the kept epoch: `epoch`, `val_loss`, `val_accuracy`, ...
     metrics: dict[str, Any]
-    #: one entry an epoch, up to the kept one
+    #: one entry per epoch, up to the kept one
     history: list[dict[str, Any]]
     #: of Python, automl-pt, torch, torchvision, timm
     versions: dict[str, Any]
     #: `fingerprint`, `source` and `counts` of the data
     data: dict[str, Any]
-    #: third parties' plugins that were loaded: `name`, `version`, `origin`
+    #: third-party plugins that were loaded: `name`, `version`, `origin`
     plugins: list[dict[str, Any]]
-    #: lines that build the network as `model` with torchvision or timm alone, where those can
+    #: lines that build the network as `model` with torchvision or timm only, if they can
     recipe: str | None = None
-    #: licence of the pretrained weights the training started from, where it did
+    #: licence of the pretrained weights that the training started from, if any
     weights_license: str | None = None
-    #: SHA-256 of their file, where the backbone tells it
+    #: SHA-256 of their file, if the backbone states it
     weights_sha256: str | None = None
     #: number format of the validation's forward pass, and the type of device it ran on
     precision: str = "fp32"
     device: str = "cpu"
-    #: of an ensemble, each network's `title`, `backbone`, `config` and `metrics`; its own are then those of the first
+    #: of an ensemble, each network's `title`, `backbone`, `config` and `metrics`; the other fields are the first one's
     members: list[dict[str, Any]] = field(default_factory=list)
 
     def each(self) -> list[ModelInfo]:
-        """Return what is known of each network of an ensemble; of any other model, itself."""
+        """Return the information of each network of an ensemble, or of the single network."""
         own = ({key: member[key] for key in ("backbone", "config", "metrics")} for member in self.members)
         return [replace(self, **values, members=[]) for values in own] or [self]
 
@@ -60,7 +60,7 @@ class ModelInfo:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ModelInfo:
-        """Make the information again from JSON that anybody may have written; raise ValueError saying what is wrong.
+        """Rebuild the information from untrusted JSON; raise ValueError that says what is wrong.
 
         An unusable `preprocessing` raises InvalidModelDirectoryError.
         """
@@ -75,7 +75,7 @@ class ModelInfo:
             raise ValueError(f"precision is {given['precision']!r}, not fp32, bf16 or fp16")
         for name in ("history", "plugins"):
             if not all(isinstance(entry, dict) for entry in given[name]):
-                raise ValueError(f"{name} holds something else than objects")
+                raise ValueError(f"{name} holds something other than objects")
         _check_members(given.get("members", []))
         return ModelInfo(
             **{
@@ -120,7 +120,7 @@ def _classes(names: list[Any]) -> tuple[str, ...]:
     if not 2 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"classes has {len(names):,} entries; from 2 to {MAX_CLASSES:,} are allowed")
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("classes holds something else than names")
+        raise ValueError("classes holds something other than names")
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"classes names {twice!r} twice")

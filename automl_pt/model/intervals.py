@@ -1,4 +1,4 @@
-"""Confidence intervals of 95 %; the shares' needs nothing but the standard library, so that a model card has it too."""
+"""Confidence intervals of 95 %; those of shares need only the standard library, so that a model card has them too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 _Z = NormalDist().inv_cdf(0.975)
-#: resamplings of a bootstrap, and the seed of them
+#: number of bootstrap resamplings, and their seed
 RESAMPLED = 2_000
 _SEED = 0
 
@@ -31,10 +31,10 @@ def f1_intervals(
 ) -> list[Interval | None]:
     """Return the 95 % interval of each class's F1 by a percentile bootstrap over the `count` images, seeded.
 
-    `hits`, `predicted` and `images` int64[C] count, for each class, the images of it that were recognised, those taken
-    for it, and those of it. To draw images again with replacement is, for one class's F1, to draw anew how many are
-    hits, taken wrongly, missed, and neither: a multinomial, which is what is drawn. None where nothing is right, or
-    everything: images drawn from such a set show no spread, which does not mean that there is none.
+    `hits`, `predicted` and `images` int64[C] count, per class, its recognised images, the images assigned to it, and
+    its images. For one class's F1, resampling images is the same as resampling how many are hits, false positives,
+    misses and neither, which is the multinomial drawn here. None if no image is right, or all are, because a bootstrap
+    shows no spread then although there is one.
     """
     import numpy as np
 
@@ -47,7 +47,7 @@ def f1_intervals(
         counts = np.array([hit, taken - hit, own - hit, count - taken - own + hit])
         drawn = random.multinomial(count, counts / count, size=RESAMPLED)
         whole = 2 * drawn[:, 0] + drawn[:, 1] + drawn[:, 2]
-        # a draw without any image of the class says nothing of it
+        # a draw without any image of the class is ignored
         scores = 2 * drawn[whole > 0, 0] / whole[whole > 0]
         low, high = np.percentile(scores, [2.5, 97.5])
         found.append((float(low), float(high)))

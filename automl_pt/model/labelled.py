@@ -1,4 +1,4 @@
-"""Labelled images to score a model on: which split, and which of the model's classes each label is."""
+"""Labelled images to evaluate a model on: their split, and the model's class of each label."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from automl_pt.model.load import Model
     from automl_pt.plugins.manager import Plugins
 
-#: "unseen" are all images but those that the model was trained on
+#: "unseen" are all images except those that the model was trained on
 Choice = Literal["train", "val", "test", "unseen", "all"]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """N images of one split, with labels int64[N] that index the model's classes. `notes` say what was decided."""
+    """N images of one split, with labels int64[N] that index the model's classes. `notes` state the choices made."""
 
     images: Sequence[Path | NDArray[np.uint8]]
-    #: the places in `images` that count
+    #: the positions in `images` that are used
     taken: tuple[int, ...]
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     split: Choice
     notes: tuple[str, ...]
-    #: the splits that the data have, as they say themselves or as the model's own training drew them
+    #: the splits of the data, as given or as the model's own training drew them
     present: tuple[str, ...] = ()
 
     def sources(self) -> Iterator[Path | NDArray[np.uint8] | UnreadableImage]:
-        """Yield the images that count, or in place of one the error that a lazy sequence met when asked for it."""
+        """Yield the images that are used, or the error of a lazy sequence in place of one."""
         for index in self.taken:
             try:
                 yield self.images[index]
@@ -56,7 +56,7 @@ class Labelled:
                 yield error
 
     def for_model(self, classes: Sequence[str], others: Sequence[str]) -> Labelled:
-        """Return the same images with labels that index `others`; raise InvalidDatasetError for a class not there."""
+        """Return the same images with labels that index `others`; raise InvalidDatasetError for a missing class."""
         titles = [classes[label] for label in self.labels]
         same = matched(set(titles), others)
         _check_classes("the data", set(titles), others, same)
@@ -65,7 +65,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits float32[N, C] and labels int64[N] of the N images that could be read, and (name, reason) of the others."""
+    """Logits float32[N, C] and labels int64[N] of the N readable images, and (name, reason) of the others."""
 
     names: tuple[str, ...]
     logits: NDArray[np.float32]
@@ -78,9 +78,9 @@ class Scored:
 
 
 def manifest_of(directory: Path) -> Manifest | None:
-    """Return the split that the model in `directory` was trained with, where its run or study still has it beside it.
+    """Return the split that the model in `directory` was trained with, if its run or study still has it.
 
-    Raises StudyError for a manifest that is damaged.
+    Raises StudyError for a damaged manifest.
     """
     path = manifest_beside(directory)
     return None if path is None else Manifest.load(path)
@@ -95,13 +95,13 @@ def open_labelled(
     manifest: Manifest | None = None,
     **settings: Any,
 ) -> Labelled:
-    """Open a folder, table, archive or named dataset for a model of `classes`; decode nothing.
+    """Open a folder, table, archive or named dataset for a model of `classes`, without decoding.
 
-    `split` None takes test if there is one, else val, else all images. Where the data have no splits, those of
-    `manifest` count, image by image, by content; images that are in none of them are then taken too, beside those that
-    the model was not trained on. `settings` are fields of TrainConfig that say how the data are read.
-    Raises InvalidDatasetError when the data have classes that the model does not know, or no image of the split;
-    NotLabeledDatasetError and the others as opening the data does.
+    `split` None means test if there is one, else val, else all images. If the data have no splits, those of
+    `manifest` apply, image by image, by content; images that are in none of them are then used too, beside those that
+    the model was not trained on. `settings` are fields of TrainConfig on how the data are read.
+    Raises InvalidDatasetError if the data have classes unknown to the model, or no image of the split;
+    NotLabeledDatasetError and other errors of opening the data.
     """
     data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
     known = _known_splits(data, manifest)
@@ -118,7 +118,7 @@ def open_labelled(
     absent = _check_classes(dataset, set(titles), classes, same)
     names = names_of(data)
     notes = _notes(data, chosen, absent, sum(known[index] == "train" for index in taken), same)
-    part = [] if len(taken) == len(data) else [f"{len(taken)} of {len(data)} images are measured: split {chosen}"]
+    part = [] if len(taken) == len(data) else [f"{len(taken)} of {len(data)} images are evaluated: split {chosen}"]
     return Labelled(
         data.images,
         tuple(taken),
@@ -133,23 +133,23 @@ def open_labelled(
 def _require_some(taken: Sequence[int], chosen: Choice, dataset: str) -> None:
     if not taken:
         raise InvalidDatasetError(
-            "the split asked for must have images",
+            "the requested split has no images",
             given=f"{chosen!r} of {printable(dataset)}: none",
-            remedy="ask for another split, or for `--split all`",
+            remedy="choose another split, or `--split all`",
         )
 
 
 def _known_note(known: Sequence[str | None]) -> str:
-    """Say how many images the model's own training had in which split, and how many in none."""
+    """State how many images are in which split of the model's own training, and how many in none."""
     counts = Counter(known)
     new = counts.pop(None, 0)
     said = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
-    none = f"; {counted(new, 'image')} here were in none of them" if new else ""
+    none = f"; {counted(new, 'image')} here {'was' if new == 1 else 'were'} in none of them" if new else ""
     return f"splits are those the model was trained with: {said}{none}"
 
 
 def _counts(chosen: Choice, own: str | None, known: str | None) -> bool:
-    """Return whether an image is of the chosen split, by its split in the data and in the model's own training."""
+    """Return whether an image belongs to the chosen split, by its split in the data and in the model's training."""
     return chosen in ("all", own) or (chosen == "unseen" and "train" not in (own, known))
 
 
@@ -159,13 +159,13 @@ def _labels(titles: Sequence[str], same: Mapping[str, str], classes: Sequence[st
 
 
 def _known_splits(data: LabeledImages, manifest: Manifest | None) -> list[Any]:
-    """Return the split in which the model's own training had each image, None where it had not."""
+    """Return each image's split in the model's own training, None if it was not used there."""
     if manifest is None:
         return [None] * len(data)
     names = names_of(data)
     digests = Inventory(data, cache_folder()).digests(names)
     split_of = {entry.sha256: entry.split for entry in manifest.entries}
-    # an image that cannot be read has an error for a digest, which no manifest knows
+    # an image that cannot be read has an error as its digest, which no manifest contains
     return [split_of.get(str(digests[name])) for name in names]
 
 
@@ -173,9 +173,9 @@ def _notes(
     data: LabeledImages, chosen: Choice, absent: Sequence[str], trained: int, same: Mapping[str, str]
 ) -> Iterator[str]:
     if respelled := sorted(f"{name!r} for {model!r}" for name, model in same.items() if name != model):
-        yield f"{counted(len(respelled), 'class name')} spelled otherwise than in the model: {few(respelled)}"
+        yield f"{counted(len(respelled), 'class name')} spelled differently in the model: {few(respelled)}"
     if data.splits is None and chosen == "all":
-        yield "the data have no splits: all images count, those that the model was trained on too, if they are here"
+        yield "the data have no splits: all images are used, including any that the model was trained on"
     if absent:
         yield f"{len(absent)} of the model's classes have no images here: {few(absent)}"
     if trained and chosen != "train":
@@ -183,22 +183,22 @@ def _notes(
 
 
 def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Choice:
-    """Return the split to score on; raise InvalidDatasetError when the one asked for has no images."""
+    """Return the split to evaluate on; raise InvalidDatasetError if the requested one has no images."""
     present = {own for own in data.splits or () if own is not None}
     if split is None:
         order: tuple[Choice, ...] = ("test", "val")
         return next((name for name in order if name in present), "all")
     if split not in ("all", "unseen") and split not in present:
         raise InvalidDatasetError(
-            "the split asked for must have images",
+            "the requested split has no images",
             given=f"{split!r} of {printable(dataset)}, which has {', '.join(sorted(present)) or 'no splits'}",
-            remedy="ask for one of those, or for `--split all`",
+            remedy="choose one of those, or `--split all`",
         )
     return split
 
 
 def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda: None) -> Scored:
-    """Run the model on every image, in validation's batches; raise InvalidDatasetError when none can be read."""
+    """Run the model on every image, in validation's batches; raise InvalidDatasetError if none can be read."""
     rows, labels, names, unreadable = [], [], [], []
     found = outcomes(model, data.sources())
     for (_, outcome), label, name in zip(found, data.labels, data.names, strict=True):
@@ -211,23 +211,23 @@ def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda
         advance()
     if not rows:
         raise InvalidDatasetError(
-            "at least one image must be readable",
+            "no image is readable",
             given=few(f"{name}: {reason}" for name, reason in unreadable),
-            remedy="mend the files; `automl-pt check` lists what is wrong with each",
+            remedy="repair the files; `automl-pt check` lists what is wrong with each",
         )
     return Scored(tuple(names), np.stack(rows), np.array(labels, np.int64), tuple(unreadable))
 
 
 def _check_classes(dataset: str, found: set[str], classes: Sequence[str], same: Mapping[str, str]) -> list[str]:
-    """Return the model's classes that the data lack; raise InvalidDatasetError for classes the model lacks.
+    """Return the model's classes that the data lack; raise InvalidDatasetError for classes that the model lacks.
 
-    `same` gives for classes of the data those of the model that a reader takes for the same.
+    `same` maps classes of the data to classes of the model that read the same.
     """
     unknown, absent = sorted(found - set(same)), sorted(set(classes) - set(same.values()))
     if unknown:
         raise InvalidDatasetError(
-            "the data's classes must be classes of the model",
+            "the data have classes that the model does not have",
             given=f"{printable(dataset)}: only in the data: {few(unknown)}; only in the model: {few(absent) or 'none'}",
-            remedy="rename the folders as the model's classes are called, or take the others out",
+            remedy="rename the folders like the model's classes, or remove the others",
         )
     return absent

@@ -1,4 +1,4 @@
-"""A finished model: loaded from its directory, without a network and without running code from it."""
+"""Loads a finished model from its directory, without network access and without running code from it."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ from automl_pt.training.micro_batch import MicroBatch
 
 __all__ = ["Model", "ModelInfo", "find_model", "given_weights", "load_model", "publish", "read_info", "save_model"]
 
-#: more than any network's list of tensors needs
+#: limit of the header, larger than any network's list of tensors
 MAX_HEADER_BYTES = 8 * 1024 * 1024
-#: the batch that validation uses too: another size may round the last bit otherwise
+#: the batch size of validation, because another size may round the last bit differently
 BATCH_SIZE = 64
-#: of files that hold weights, to be named where a folder of them is given
+#: endings of files of weights, to be suggested if a folder of them is given
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 Source = Path | str | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode with what is known of it."""
+    """A network in evaluation mode with its information."""
 
     info: ModelInfo
     network: nn.Module
     device: torch.device
     precision: NumberFormat
-    #: what logits are divided by before they become probabilities; 1 where no calibration was fitted or it is left out
+    #: divisor of the logits before the softmax; 1 if no calibration was fitted or it is not used
     temperature: float = 1.0
-    #: how many images the network takes at a time, where memory did not last for all that came
+    #: how many images the network takes at a time, reduced if memory ran out
     micro_batch: MicroBatch = field(default_factory=MicroBatch, compare=False)
 
     @property
@@ -84,9 +84,9 @@ class Model:
         return np.stack([decode(Path(source) if isinstance(source, str) else source, size) for source in sources])
 
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] as `pixels` and the cache give them.
+        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] from `pixels` or the cache.
 
-        Where memory runs out the network takes half as many images at a time, here and from then on; see `micro_batch`.
+        If memory runs out the network takes half as many images at a time, from then on; see `micro_batch`.
         """
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits: NDArray[np.float32] = self.micro_batch(self._forward, torch.from_numpy(pixels)).numpy()
@@ -120,12 +120,12 @@ def load_model(
 ) -> Model:
     """Load a model directory, or the one inside a study or run directory.
 
-    Needs no network and runs nothing from the directory: the backbone's name is looked up among `plugins`, which are
-    plugin files, as `--plugin` takes them, or what `load_plugins` returned (default: the plugins installed). On the
-    type of device it was validated on the model computes in the same number format, elsewhere in fp32. A temperature
-    kept beside the model counts unless `calibrated` is false. Raises InvalidModelDirectoryError for what is no model
-    directory, damaged or hostile, for a backbone that no plugin knows, for the folder of a run or search that ended
-    without a model, and, unless `allow_not_finite`, for weights that hold NaN or infinities.
+    Needs no network access and runs nothing from the directory: the backbone's name is looked up among `plugins`, which
+    are plugin files, as for `--plugin`, or the result of `load_plugins` (default: the installed plugins). On the type
+    of device it was validated on the model computes in the same number format, elsewhere in fp32. A temperature stored
+    beside the model is used unless `calibrated` is false. Raises InvalidModelDirectoryError for anything but an intact
+    model directory, for a backbone that no plugin registers, for the folder of a run or search that ended
+    without a model, and, unless `allow_not_finite`, for weights with NaN or infinities.
     """
     directory, chosen = find_model(path), choose_device(device)
     _require_model(Path(path), directory)
@@ -134,7 +134,7 @@ def load_model(
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
     network = _build(directory, info, loaded_plugins(plugins), tensors)
-    # what a model directory names as its precision was checked when it was read
+    # read_info has checked the precision
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
     network.eval()
@@ -143,9 +143,9 @@ def load_model(
 
 
 def given_weights(path: str | Path) -> GivenWeights:
-    """Return the weights that `path` holds, to start a training from: a file, or a model directory of this toolkit.
+    """Return the weights at `path`, to start a training from: a file, or a model directory of this toolkit.
 
-    Raises InvalidModelDirectoryError for a folder that is no whole model directory, WeightsError for any other file.
+    Raises InvalidModelDirectoryError for a folder that is not an intact model directory, WeightsError for other files.
     """
     path = Path(path)
     if not path.is_dir():
@@ -160,7 +160,7 @@ def given_weights(path: str | Path) -> GivenWeights:
 
 
 def require_given(path: str | Path) -> None:
-    """Raise as `given_weights` does where `path` is neither a file nor a model directory; nothing is read."""
+    """Raise like `given_weights` if `path` is neither a file nor a model directory, without reading it."""
     path = Path(path)
     if not path.is_dir():
         require_weights(path)
@@ -171,11 +171,11 @@ def require_given(path: str | Path) -> None:
 def _refuse_folder(path: Path) -> None:
     if (absence := why_no_model(path)) is not None:
         given = f"{printable(path)}: {absence.what}"
-        raise InvalidModelDirectoryError("a folder given as weights holds no model", given=given, remedy=absence.remedy)
+        raise InvalidModelDirectoryError("the folder for --weights holds no model", given=given, remedy=absence.remedy)
     files = [file.name for file in sorted(path.iterdir()) if file.suffix in WEIGHTS_SUFFIXES]
     raise InvalidModelDirectoryError(
-        "a folder given as weights is no model directory",
-        given=f"{printable(path)}: it holds no {INFO}" + (f", but {few(files)}" if files else ""),
+        "the folder given as weights is not a model directory",
+        given=f"{printable(path)}: it has no {INFO}" + (f", but {few(files)}" if files else ""),
         remedy=f"give the file itself: {printable(path / files[0])}"
         if files
         else "give a model, run or study directory of automl-pt, or a file of weights",
@@ -183,7 +183,7 @@ def _refuse_folder(path: Path) -> None:
 
 
 def find_model(path: str | Path) -> Path:
-    """Return the model directory that `path` is or holds: a model or run directory, a study, or a study's name."""
+    """Return the model directory that `path` is or contains: a model or run directory, a study, or a study's name."""
     path = Path(path)
     named = Path("studies") / path
     candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
@@ -191,7 +191,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def _require_model(path: Path, directory: Path) -> None:
-    """Refuse the folder of a run or search that ended without a model, saying what happened there."""
+    """Refuse the folder of a run or search that ended without a model, with the reason."""
     if is_there(directory / INFO):
         return
     named = [path] if is_there(path) else [path, Path("studies") / path]
@@ -206,14 +206,14 @@ def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:
     if header > MAX_HEADER_BYTES:
         refuse(directory, f"{name}: its header claims {header:,} bytes; {MAX_HEADER_BYTES:,} are allowed")
     try:
-        parse_json(content[8 : 8 + header])  # a tensor that stands twice is refused
+        parse_json(content[8 : 8 + header])  # refuses a tensor that occurs twice
         return parse_safetensors(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         refuse(directory, f"{name} is not safetensors ({type(error).__name__}: {error})")
 
 
 def _check_tensors(directory: Path, info: ModelInfo, tensors: Mapping[str, Tensor], allow_not_finite: bool) -> None:
-    """Refuse, before anything is built from them, weights that cannot be those of so many classes, and NaN."""
+    """Refuse weights that cannot belong to so many classes, or contain NaN, before anything is built."""
     count = len(info.classes)
     if not any(tensor.ndim and tensor.shape[0] == count for tensor in tensors.values()):
         refuse(directory, f"{INFO} lists {count:,} classes, but no tensor of the weights has as many rows")
@@ -231,12 +231,12 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _build(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network with its weights; refuse weights that do not fit before memory is taken for it."""
+    """Return the network with its weights; refuse weights that do not fit before allocating memory for it."""
     if not info.members:
         return _network(directory, info, plugins, tensors)
     parts, others = split_states(tensors, len(info.members))
     _require_fit(directory, [f"{name} is not in the network" for name in others])
-    # one by one: the next is built only where the weights of the one before have fitted
+    # lazily, so that each is built only after the weights of the one before have fitted
     return Ensemble([_network(directory, *pair) for pair in zip(info.each(), repeat(plugins), parts, strict=False)])
 
 
@@ -253,14 +253,14 @@ def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mappin
         _require_fit(directory, misfits(shape.state_dict(), tensors))
     prove = shape is None or not takes_images(shape, classes, size)
     try:
-        # the seed only fills weights that are replaced; the caller's random state is put back
+        # the seed only fills weights that are replaced; the caller's random state is restored
         with (
             kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())),
             no_larger_than(tensors),
         ):
             network = build_model(backbone, classes, size, seed=0, prove=prove)
     except PluginError:
-        raise  # the directory is whole; what builds its network is not
+        raise  # the directory is intact, but building its network failed
     except AutomlError as error:
         refuse(directory, f"{error.rule}: {error.given}", remedy=error.remedy)
     wanted = network.state_dict()
@@ -278,7 +278,7 @@ def _require_fit(directory: Path, found: Sequence[str]) -> None:
 def _options(directory: Path, info: ModelInfo) -> list[str]:
     options = info.config.get("backbone_options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        refuse(directory, f"{INFO}: backbone_options is no list of texts")
+        refuse(directory, f"{INFO}: backbone_options is not a list of texts")
     return options
 
 

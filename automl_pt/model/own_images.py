@@ -1,4 +1,4 @@
-"""The validation images that a model was trained beside, found again by what its directory says."""
+"""Finds the validation images of a model's training again, from the information in its directory."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from automl_pt.model.load import Model
     from automl_pt.plugins.manager import Plugins
 
-#: more of them would say no more of an export
+#: limit of images, because more would add nothing to the verification of an export
 MOST = 256
-#: settings of a run that say how its data are read
+#: settings of a run that affect how its data are read
 _READ = ("root", "image_column", "label_column", "split_column")
 
 
 def validation_images(model: Model, path: Path, plugins: Plugins, *, most: int = MOST) -> ParityImages:
     """Return at most `most` readable images of the validation split, spread evenly over it, with their classes.
 
-    Where the data bring no split, that of the manifest beside the model counts. Raises UsageError where the data are
-    not there any more.
+    If the data have no split, that of the manifest beside the model applies. Raises UsageError if the data no longer
+    exist.
     """
     data = _validation(model, path, plugins)
     dataset = printable(model.info.config["dataset"])
     spread = np.unique(np.linspace(0, len(data.labels) - 1, min(most, len(data.labels))).round().astype(int))
-    # of a lazy set no more images are made than are wanted
+    # of a lazy dataset, only the selected images are read
     wanted = replace(data, taken=tuple(data.taken[index] for index in spread))
     pairs = zip(wanted.sources(), data.labels[spread].tolist(), strict=True)
     readable = [pair for pair in pairs if _is_readable(pair[0], model)]
@@ -64,13 +64,13 @@ def _is_readable(source: Any, model: Model) -> bool:
     try:
         model.pixels([source])
     except UnreadableImage:
-        return False  # the run that trained the model has told of it
+        return False  # the run that trained the model has reported it
     return True
 
 
 def _gone(what: str) -> UsageError:
     return UsageError(
-        "an export is checked on real images: those of the model's validation split, or those that are named",
+        "the model's validation images, which verify an export, are not available",
         given=what,
-        remedy="name some after the model: files, folders or patterns",
+        remedy="give images after the model: files, folders or patterns",
     )

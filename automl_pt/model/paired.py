@@ -1,4 +1,4 @@
-"""Two models on the same images: is one better by more than chance?"""
+"""Compares two models on the same images: is one better by more than chance?"""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paired:
-    """One model less another, image by image; a difference above 0 in accuracy, below 0 in loss, is for the first.
+    """One model minus another, image by image; an accuracy above 0 or a loss below 0 favours the first.
 
-    `p_value` is that of McNemar's exact test on the images that just one of them gets right; 1 where there are none.
+    `p_value` is that of McNemar's exact test on the images that only one of them gets right; 1 if there are none.
     """
 
     images: int
@@ -37,13 +37,13 @@ class Paired:
 
 
 def compare_models(first: Scored, second: Scored) -> Paired:
-    """Compare two models' logits for the same images; raise InvalidDatasetError when the images are not the same."""
+    """Compare two models' logits for the same images; raise InvalidDatasetError if the images differ."""
     if first.names != second.names:
         others = sorted({*first.names} ^ {*second.names})
         raise InvalidDatasetError(
-            "two models are compared on the same images",
+            "the two models did not see the same images",
             given=f"{len(first.names)} and {len(second.names)} images; only one saw {few(others) or 'this order'}",
-            remedy="give both the same data, and mend the images that cannot be read",
+            remedy="give both the same data, and repair the images that cannot be read",
         )
     from scipy.stats import binomtest
 

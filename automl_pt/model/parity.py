@@ -1,4 +1,4 @@
-"""How an export is compared with its model: on real images, both on the CPU, in fp32."""
+"""Compares an export with its model on real images, both on the CPU, in fp32."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from automl_pt.model.load import Model
 
-#: largest absolute difference of one logit, where logits are not large
+#: limit of a logit's absolute difference
 BOUND = 1e-4
-#: and as a share of the largest logit of an image, where that is more: float32 cannot hold 20,000 to 1e-4
+#: limit as a share of the largest logit of an image, if that is more, because float32 cannot represent 20,000 to 1e-4
 RELATIVE_BOUND = 1e-5
-#: largest share of the pixels that two runtimes may round apart where the export resizes, each by one level
+#: limit of the share of pixels that two runtimes may round differently, each by one level, if the export resizes
 PIXEL_BOUND = 0.01
 BATCH_SIZE = 32
 
@@ -34,7 +34,7 @@ Run = Callable[[Tensor], "NDArray[np.float32]"]
 
 @dataclass(frozen=True)
 class ParityImages:
-    """Real images to compare on: paths or arrays, the class indices of them where they are known, and what they are."""
+    """Real images to compare on: paths or arrays, their class indices if known, and a description."""
 
     sources: Sequence[Any]
     said: str
@@ -43,13 +43,13 @@ class ParityImages:
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export compares on `images` images.
+    """The result of comparing an export on `images` images.
 
-    `largest_difference` of a logit, and `same_class`, are to the same network in PyTorch with the same pixels: that is
-    bound, by `bound`. Where the export resizes, `pixels` of those images, each channel counted, were compared with
-    PyTorch's: `differing_pixels` of them were rounded apart, by `largest_pixel_difference` levels at most. The `model_`
-    figures are to the model as `predict` runs it on the files; they are other ones only where the export resizes. The
-    accuracies are None where the images' classes are not known.
+    `largest_difference` of a logit, and `same_class`, compare with the same network in PyTorch on the same pixels, with
+    the limit `bound`. If the export resizes, `pixels` of those images, counting each channel, were compared with
+    PyTorch's: `differing_pixels` of them were rounded differently, by at most `largest_pixel_difference` levels. The
+    `model_` figures compare with `predict` on the files, which differs only if the export resizes. The accuracies are
+    None if the images' classes are unknown.
     """
 
     images: int
@@ -71,30 +71,30 @@ class Parity:
 
     @property
     def has_same_logits(self) -> bool:
-        """Say whether no logit differs by more than the bound."""
+        """Return whether no logit differs by more than the bound."""
         return self.largest_difference <= self.bound
 
     @property
     def has_same_pixels(self) -> bool:
-        """Say whether pixels differ only as two runtimes round them: few, and by one level."""
+        """Return whether pixels differ only by rounding: few, and by one level."""
         few = self.differing_pixels <= max(1, PIXEL_BOUND * self.pixels)
         return few and self.largest_pixel_difference <= 1
 
 
 @dataclass
 class _Side:
-    """What the export's logits are compared with, as it goes."""
+    """Accumulates the differences of the export's logits."""
 
     largest: float = 0.0
     same: int = 0
     classes: list[int] = field(default_factory=list)
-    #: of each image the largest difference and the largest logit
+    #: largest difference and largest logit of each image
     differences: list[float] = field(default_factory=list)
     logits: list[float] = field(default_factory=list)
 
     def add(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> None:
         difference = np.abs(found.astype(np.float64) - wanted)
-        # not a number differs from everything, and max() would pass over it
+        # NaN counts as an infinite difference, because max() would ignore it
         difference[~np.isfinite(difference)] = np.inf
         self.differences += difference.max(1).tolist()
         self.logits += np.abs(wanted).max(1).tolist()
@@ -103,10 +103,10 @@ class _Side:
         self.classes += wanted.argmax(1).tolist()
 
     def worst(self) -> tuple[float, float]:
-        """Return a difference and the bound on it, of the image in which it comes closest to it, or exceeds it most.
+        """Return the difference and its bound of the image that comes closest to its bound, or exceeds it most.
 
-        The bound grows with an image's own largest logit, or with that of the middle image: the sums within a network
-        round alike in an image whose logits happen to be small.
+        The bound grows with an image's own largest logit, or with that of the median image, because the network's inner
+        sums round alike in an image with small logits.
         """
         large = np.maximum(self.logits, np.median(self.logits))
         bounds = np.maximum(BOUND, RELATIVE_BOUND * np.where(np.isfinite(large), large, 0))
@@ -116,7 +116,7 @@ class _Side:
 
 @dataclass
 class _Pixels:
-    """How the pixels that an export resizes compare with PyTorch's, as it goes."""
+    """Accumulates the differences of the pixels that an export resizes."""
 
     count: int = 0
     differing: int = 0
@@ -134,9 +134,9 @@ def compare_exports(
 ) -> Parity:
     """Run `network`, its export as `run`, and the model itself on the images; raise UnreadableImage.
 
-    `network` is the model's, with the preprocessing of `stage` before it. Images of any size go in one at a time, and
-    `resize` then is the export of what resizes them: the logits are compared on the pixels that it gives, since two
-    runtimes may round a sum that is half a level apart, and what matters behind that is one pixel's level.
+    `network` is the model's, with the preprocessing of `stage` before it. Images of any size are passed one at a time,
+    and `resize` is the export of the resizing part: the logits are compared on its pixels, because two runtimes may
+    round a sum at half a level differently, and one pixel's level would then affect the logits.
     """
     rule, step = model.info.preprocessing, 1 if stage == "resize" else BATCH_SIZE
     scale, offset = scale_and_offset(rule.mean, rule.std)
@@ -148,7 +148,7 @@ def compare_exports(
         given = {"none": normalised, "normalise": pixels}.get(stage)
         given = _whole(batch[0]) if given is None else given
         with torch.inference_mode():
-            # copies: a network may write into what it is given
+            # cloned, because a network may write into its input
             own = model.network(normalised.clone()).float().numpy()
             wanted = (
                 network(given.clone()).float().numpy()
@@ -177,7 +177,7 @@ def compare_exports(
 
 
 def _behind(network: nn.Module, given: Tensor, resize: Run, pixels: _Pixels) -> NDArray[np.float32]:
-    """Return PyTorch's logits for the pixels that the export resizes `given` to; compare those with PyTorch's."""
+    """Return PyTorch's logits for the pixels that the export resizes `given` to, and compare those pixels."""
     assert isinstance(network, Preprocessed)
     assert network.size is not None
     levels = resize(given)
@@ -187,7 +187,7 @@ def _behind(network: nn.Module, given: Tensor, resize: Run, pixels: _Pixels) -> 
 
 
 def _whole(source: Path | str | NDArray[np.uint8]) -> Tensor:
-    """Return an image at its own size, upright, as uint8[1, 3, H, W]."""
+    """Return an image at its original size, upright, as uint8[1, 3, H, W]."""
     pixels = as_rgb(source, "an array") if isinstance(source, np.ndarray) else decode_rgb(read(Path(source)), source)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
 

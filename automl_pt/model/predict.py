@@ -1,4 +1,4 @@
-"""Prediction over any number of files in bounded memory: threads decode ahead, the network runs on whole batches."""
+"""Predicts any number of files in bounded memory: threads decode ahead, the network runs on whole batches."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from automl_pt.images.decode import UnreadableImage, decode
 from automl_pt.model.load import Model
 from automl_pt.training.device import available_cores
 
-#: batches decoded or being decoded before the one the network works on
+#: batches decoded ahead of the network
 AHEAD = 3
-#: forward passes at a time on a CPU, each with its share of the threads: no core waits while others end a layer
+#: concurrent forward passes on a CPU, which share the threads, so that no core waits at the end of a layer
 PASSES = 2
 Pixels = NDArray[np.uint8] | UnreadableImage
 Outcome = NDArray[np.float32] | UnreadableImage
-#: a path, an array uint8[H, W, 3] or [H, W], or the error that getting it met
+#: a path, an array uint8[H, W, 3] or [H, W], or the error of reading it
 S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
 
 
@@ -34,7 +34,7 @@ S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
 class Prediction:
     """One image's result: probabilities float32[C], or the reason why the file could not be read.
 
-    `logits` float32[C], where they are there, say which class comes first: rounded probabilities may be equal.
+    `logits` float32[C], if present, decide the order of classes, because rounded probabilities may be equal.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Prediction:
 def predict_files(
     model: Model, paths: Iterable[Path], *, batch_size: int = 64, threads: int | None = None
 ) -> Iterator[Prediction]:
-    """Yield a prediction for each path, in order; a file that cannot be read is a prediction with its reason."""
+    """Yield a prediction for each path, in order; for a file that cannot be read, with its reason."""
     for path, outcome in outcomes(model, paths, batch_size=batch_size, threads=threads):
         if isinstance(outcome, UnreadableImage):
             yield Prediction(path, None, outcome.reason)
@@ -57,9 +57,9 @@ def predict_files(
 def outcomes(
     model: Model, sources: Iterable[S], *, batch_size: int = 64, threads: int | None = None
 ) -> Iterator[tuple[S, NDArray[np.float32] | UnreadableImage]]:
-    """Yield each path or array with its logits float32[C], or with the error that reading it met, in order.
+    """Yield each path or array with its logits float32[C], or with its reading error, in order.
 
-    Holds the pixels of a few batches at a time, whatever the number of sources. `threads` decode images (default: one
+    Holds the pixels of a few batches at a time, for any number of sources. `threads` decode images (default: one
     for each core this process may use).
     """
     waiting: deque[tuple[tuple[S, ...], Future[list[Outcome]]]] = deque()
@@ -83,7 +83,7 @@ def _finished(
 
 
 def _outcomes(model: Model, pixels: list[Future[Pixels]]) -> list[Outcome]:
-    """Run the network on what of a batch can be read."""
+    """Run the network on the readable images of a batch."""
     decoded = [future.result() for future in pixels]
     readable = [image for image in decoded if not isinstance(image, UnreadableImage)]
     rows = iter(model.forward(np.stack(readable))) if readable else iter(())
@@ -91,13 +91,13 @@ def _outcomes(model: Model, pixels: list[Future[Pixels]]) -> list[Outcome]:
 
 
 def _share(passes: int) -> int | None:
-    """Return the threads of one of so many forward passes at a time; None leaves them as they are."""
+    """Return the threads of each of so many concurrent forward passes; None leaves them unchanged."""
     return max(1, torch.get_num_threads() // passes) if passes > 1 else None
 
 
 @contextmanager
 def _pool(name: str, workers: int, share: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads that compute with `share` threads each; left at once, without what nobody will read."""
+    """Yield a pool whose threads compute with `share` threads each; on exit, pending work is cancelled."""
     begin = partial(torch.set_num_threads, share) if share is not None else None
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name, initializer=begin)
     try:

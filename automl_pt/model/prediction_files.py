@@ -1,10 +1,10 @@
-r"""Predictions as files: CSV, JSON Lines or parquet, by the ending.
+r"""Writes predictions as CSV, JSON Lines or parquet, chosen by the ending.
 
 Columns: `path`, `class`, `probability`, `error` (why a file could not be read; the others are then empty), then
 `p:NAME` for each class; with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a `'` stands before
-what a spreadsheet would take for a formula: at the start of a text cell, and behind a semicolon, tab, bar or line break
-within it, where other programs and other countries' settings begin a new cell. JSON Lines and parquet hold the text as
-it is. Bytes of a file name that are not UTF-8 are written as \udcXX.
+a text that a spreadsheet would evaluate as a formula: at the start of a text cell, and after a semicolon, tab, bar or
+line break within it, which separate cells in other programs and locales. JSON Lines and parquet hold the text
+unchanged. Bytes of a file name that are not UTF-8 are written as \udcXX.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from automl_pt.model.predict import Prediction
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
-#: where a cell may begin: at the start, and behind what separates cells in some locale; there, also behind blanks and
-#: quotes, the characters that make a spreadsheet evaluate a cell, the full-width ones in some locales
+#: where a cell may begin: at the start, and after characters that separate cells in some locale; there, also after
+#: blanks and quotes, the characters that make a spreadsheet evaluate a cell, including full-width ones
 FORMULA = re.compile(r"""(\A|[;\t|\r\n\0])(?=[\s"']*[=+\-@＝＋－＠])""")  # noqa: RUF001  # full-width on purpose
-#: whatever follows these, a cell does not begin with them
+#: characters that never start a cell
 UNSEEN = tuple("\t\r\n\0")
-#: rows of one group of a parquet file
+#: rows per group of a parquet file
 _GROUP = 4096
 
 
@@ -43,18 +43,18 @@ class Writer(Protocol):
         """Write one row."""
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Write buffered rows."""
 
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """What a row holds, for `classes` in the order of the probabilities; `top` is None for a column a class."""
+    """The columns of a row, for `classes` in the order of the probabilities; `top` None means one column per class."""
 
     classes: Sequence[str]
     top: int | None = None
 
     def names(self) -> list[str]:
-        """Return the column names; names of classes only ever follow `p:`."""
+        """Return the column names; names of classes occur only after `p:`."""
         fixed = ["path", "class", "probability", "error"]
         if self.top is None:
             return fixed + [f"p:{name}" for name in self.classes]
@@ -69,7 +69,7 @@ class PredictionColumns:
         return [(self.classes[index], float(prediction.probabilities[index])) for index in order]
 
     def values(self, prediction: Prediction) -> list[Any]:
-        """Return one row's values; None where there is none."""
+        """Return one row's values; None for missing ones."""
         path = str(prediction.path)
         if prediction.probabilities is None:
             return [path, None, None, prediction.error, *([None] * (len(self.names()) - 4))]
@@ -78,7 +78,7 @@ class PredictionColumns:
         return [path, name, probability, None, *rest]
 
     def as_object(self, prediction: Prediction) -> dict[str, Any]:
-        """Return one row as JSON holds it: without `top` the probability of each class, else the likeliest in `top`."""
+        """Return one row as JSON: the probability of each class, or with `top` the likeliest ones."""
         path, name, probability, error = self.values(prediction)[:4]
         row: dict[str, Any] = {"path": path, "class": name, "probability": probability, "error": error}
         if prediction.probabilities is None:
@@ -89,7 +89,7 @@ class PredictionColumns:
 
 
 class CsvWriter:
-    """Writes CSV in UTF-8; with `to_terminal`, characters that would steer a terminal are shown as escapes."""
+    """Writes CSV in UTF-8; with `to_terminal`, control characters are escaped."""
 
     def __init__(self, stream: BinaryIO, columns: PredictionColumns, *, to_terminal: bool = False) -> None:
         self.stream, self.columns = stream, columns
@@ -99,7 +99,7 @@ class CsvWriter:
         self.rows.writerow([self.cell(name) for name in columns.names()])
 
     def cell(self, value: Any) -> str:
-        """Show a value: numbers with six digits, text so that no spreadsheet takes it for a formula."""
+        """Return a value's text: numbers with six digits, text so that no spreadsheet evaluates it as a formula."""
         if value is None:
             return ""
         if isinstance(value, float):
@@ -108,18 +108,18 @@ class CsvWriter:
         return self.show(f"'{text}" if text.startswith(UNSEEN) else text)
 
     def write(self, prediction: Prediction | str) -> None:
-        """Write one row; given text, pass on what the csv module made of it."""
+        """Write one row; a given text, which comes from the csv module, is written through."""
         if isinstance(prediction, str):
             self.stream.write(prediction.encode("utf-8", "backslashreplace"))
         else:
             self.rows.writerow([self.cell(value) for value in self.columns.values(prediction)])
 
     def close(self) -> None:
-        """Do nothing: no row is held back."""
+        """Do nothing, because no row is buffered."""
 
 
 class JsonWriter:
-    """Writes a JSON object a line, in ASCII; `probabilities` maps classes to numbers, or `top` lists the likeliest."""
+    """Writes one JSON object per line, in ASCII; `probabilities` maps classes to numbers, `top` lists the likeliest."""
 
     def __init__(self, stream: BinaryIO, columns: PredictionColumns) -> None:
         self.stream, self.columns = stream, columns
@@ -129,7 +129,7 @@ class JsonWriter:
         self.stream.write(f"{to_json(self.columns.as_object(prediction))}\n".encode())
 
     def close(self) -> None:
-        """Do nothing: no row is held back."""
+        """Do nothing, because no row is buffered."""
 
 
 class ParquetWriter:
@@ -144,37 +144,37 @@ class ParquetWriter:
         self.file = parquet.ParquetWriter(stream, self.schema)
 
     def write(self, prediction: Prediction) -> None:
-        """Take one row; write a group when there are enough."""
+        """Add one row; write a group when it is full."""
         values = self.columns.values(prediction)
         self.rows.append([_utf8(value) if isinstance(value, str) else value for value in values])
         if len(self.rows) >= _GROUP:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows taken so far as one group."""
+        """Write the buffered rows as one group."""
         pairs = zip(zip(*self.rows, strict=True), self.schema, strict=True)
         arrays = [self.pyarrow.array(values, field.type) for values, field in pairs]
         self.file.write_table(self.pyarrow.Table.from_arrays(arrays, schema=self.schema))
         self.rows.clear()
 
     def close(self) -> None:
-        """Write what is left, and the file's end."""
+        """Write the buffered rows, and the file's end."""
         if self.rows:
             self.flush()
         self.file.close()
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise UsageError, before any work, for an ending that says no format and for a file that is there already."""
+    """Raise UsageError, before any work, for an unknown ending or an existing file."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(
-            "the output's ending says its format",
+            "the output file's ending is unknown",
             given=printable(path),
-            remedy="let it end in .csv, .jsonl or .parquet",
+            remedy="use .csv, .jsonl or .parquet",
         )
     if path.is_dir() or (path.exists() and not force):
         raise UsageError(
-            "an output file is not overwritten unasked",
+            "the output file exists already",
             given=f"{printable(path)} is {'a folder' if path.is_dir() else 'there already'}",
             remedy="choose another name" if path.is_dir() else "choose another name, or give --force",
         )
@@ -184,9 +184,9 @@ def check_output(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def open_file(path: Path, columns: PredictionColumns) -> Iterator[Writer]:
-    """Yield a writer of the format that the ending says; `path` is there, whole, once the block is left without error.
+    """Yield a writer of the format of the ending; `path` is created, complete, when the block ends without an error.
 
-    Raises OutputError when it cannot be written.
+    Raises OutputError if it cannot be written.
     """
     with atomic_file(path) as stream:
         kinds = {".csv": CsvWriter, ".parquet": ParquetWriter}
@@ -205,6 +205,8 @@ def _pyarrow() -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise InstallationError(
-            "writing parquet needs pyarrow", given=str(error), remedy="pip install 'automl-pt[parquet]', or write CSV"
+            "writing parquet requires pyarrow",
+            given=str(error),
+            remedy="pip install 'automl-pt[parquet]', or write CSV",
         ) from error
     return pyarrow, parquet

@@ -1,4 +1,4 @@
-"""Networks that take bytes: the preprocessing as a part of the network itself, so that an export carries it."""
+"""Networks that take bytes: the preprocessing becomes part of the network, so that an export includes it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from automl_pt.images.preprocessing import scale_and_offset
 if TYPE_CHECKING:
     from automl_pt.images.preprocessing import Preprocessing
 
-#: how much of the preprocessing a network does itself: nothing; bytes to normalised floats; resizing and cropping too
+#: the part of preprocessing that a network does: none; bytes to normalised floats; also resizing and cropping
 Stage = Literal["none", "normalise", "resize"]
 TAKES: dict[Stage, str] = {
     "none": "float32[B, 3, S, S], normalised",
     "normalise": "uint8[B, 3, S, S]",
     "resize": "uint8[B, 3, H, W], upright RGB of any size from 2 x 2",
 }
-#: half a level, and so much more that sums which are halves up to rounding go up in every runtime, as they do here
+#: half a level plus a margin, so that sums at exactly half a level round up in every runtime
 _HALF = 0.5 + 2**-12
 
 
 def preprocessed(network: nn.Module, preprocessing: Preprocessing, stage: Stage) -> nn.Module:
-    """Return `network` with as much of the preprocessing before it as `stage` says."""
+    """Return `network` with the part of the preprocessing before it that `stage` states."""
     if stage == "none":
         return network
     return Preprocessed(network, preprocessing, resizes=stage == "resize")
@@ -33,9 +33,9 @@ def preprocessed(network: nn.Module, preprocessing: Preprocessing, stage: Stage)
 def resize(images: Tensor, size: int) -> Tensor:
     """Return uint8[B, 3, H, W] with the short side at S = `size`, its centre, as float32[B, 3, S, S] of whole levels.
 
-    The antialiased bilinear filter of `automl_pt.images.resize`, as two products with matrices of weights, rounded
-    after each as that is. Its fixed-point weights are not repeated, so that a byte may be one level off. Nothing here
-    depends on a number that is only known when it runs, which is what exporters need.
+    This is the antialiased bilinear filter of `automl_pt.images.resize`, as two products with weight matrices, with the
+    same rounding after each. It does not repeat that filter's fixed-point weights, so a byte may differ by one level.
+    No operation depends on values known only at run time, because exporters require that.
     """
     height, width = images.shape[2], images.shape[3]
     short = torch.sym_min(height, width)
@@ -45,7 +45,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 class Resizing(nn.Module):
-    """What a network that resizes does first, alone: uint8[B, 3, H, W] to float32[B, 3, S, S] of whole levels."""
+    """The first part of a network that resizes: uint8[B, 3, H, W] to float32[B, 3, S, S] of whole levels."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Resizing(nn.Module):
 
 
 class Preprocessed(nn.Module):
-    """A network that normalises bytes itself, and resizes and crops them first where it `resizes`."""
+    """A network that normalises bytes itself, after resizing and cropping them if it `resizes`."""
 
     scale: Tensor
     offset: Tensor
@@ -81,9 +81,9 @@ class Preprocessed(nn.Module):
 
 
 def _weights(length: int, resized: int | SymInt, size: int, device: torch.device) -> Tensor:
-    """Return float32[size, length]: what each pixel of a side gives to each of the centre's once it is `resized`."""
+    """Return float32[size, length]: the weight of each pixel of a side in each pixel of the centre after resizing."""
     over = resized - size
-    # half of what the crop drops, a half going to the even side, by whole numbers alone
+    # half of the cropped pixels, rounded half to even, in integer arithmetic only
     first = over // 2 + (over % 2) * (over // 2 % 2)
     factor = length / resized
     inside = torch.arange(size, dtype=torch.float32, device=device) + (first + 0.5)

@@ -1,8 +1,8 @@
-"""Where a network looked: Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391).
+"""Shows which image areas support a class: Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391).
 
-The last feature map is averaged over its channels, each weighted by how much the class's logit gains with it; what
-was evidence against the class is cut off. Where the last map is less than `MIN_SIDE` wide, as at small image sizes,
-there is no picture: so coarse a map shows no place, and an earlier layer does not decide.
+The last feature map is averaged over its channels, each weighted by the gradient of the class's logit; negative values
+are set to zero. Where the last map is less than `MIN_SIDE` wide, as at small image sizes, there is no picture: so
+coarse a map shows no place, and an earlier layer does not decide.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ MIN_SIDE = 4
 
 @dataclass(frozen=True)
 class GradCam:
-    """Maps float32[B, h, w] from 0 to 1, one an image; `layer` is the module that gave the feature map."""
+    """Maps float32[B, h, w] from 0 to 1, one per image; `layer` is the module of the feature map."""
 
     maps: NDArray[np.float32]
     layer: str
 
 
 def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> GradCam | str:
-    """Show what in pixels uint8[B, 3, S, S] speaks for classes int64[B]; say why where the network gives no map.
+    """Return the areas of pixels uint8[B, 3, S, S] that support classes int64[B], or why the network gives no map.
 
-    Where memory runs out fewer images go through at a time, as in `Model.forward`.
+    If memory runs out fewer images are processed at a time, as in `Model.forward`.
     """
     layers, reasons = list[str](), list[str]()
 
@@ -54,7 +54,7 @@ def grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]
 def _grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> GradCam | str:
     with _Recorder(model.network) as recorder, torch.enable_grad():
         images = model.info.preprocessing.normalise(torch.from_numpy(pixels).to(model.device))
-        # a network whose parameters are frozen still has a gradient with respect to its input
+        # the input needs a gradient even if all parameters are frozen
         logits = model.network(images.requires_grad_())
     found = recorder.found
     if found is None:
@@ -71,7 +71,7 @@ def _grad_cam(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64
 
 
 class _Recorder:
-    """Keeps the last feature map that passes through a network while the block is open."""
+    """Records the last feature map that passes through a network while the block is open."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -92,7 +92,7 @@ class _Recorder:
             if not isinstance(output, Tensor) or not output.requires_grad:
                 return
             if output.ndim == 3 and output.shape[1] > 1:
-                # what comes before tokens is the cutting into patches, not what the network made of them
+                # maps before tokens come from the patch embedding, not from the network's features
                 self.found, self.reason = None, f"the network works on tokens ({name}), not on a map of features"
             elif output.ndim == 4 and min(_sides(output)) > 1:  # a map of one point is a pooled one
                 height, width = _sides(output)
@@ -110,7 +110,7 @@ def _sides(features: Tensor) -> tuple[int, int]:
 
 
 def _channels_last(features: Tensor) -> bool:
-    """Say whether features are [B, h, w, C], as in some transformers: images are square, so that h equals w."""
+    """Return whether features are [B, h, w, C], as in some transformers: images are square, so that h equals w."""
     return features.shape[1] == features.shape[2] != features.shape[3]
 
 

@@ -1,4 +1,4 @@
-"""How good a model's logits are against the labels. The figures are scikit-learn's and torch's."""
+"""Scores a model's logits against the labels, with the figures of scikit-learn and torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassScore", "Interval", "Scores", "cross_entropy", "interval", "losses_of", "score"]
 
-#: beyond so many classes a confusion matrix is left out
+#: limit of classes for a confusion matrix
 MAX_CONFUSION = 2_000
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class's figures. `predicted` counts the images taken for it; a figure that would divide by 0 is None."""
+    """One class's figures. `predicted` counts the images assigned to it; a figure that would divide by 0 is None."""
 
     name: str
     images: int
@@ -45,7 +45,7 @@ class Scores:
     """Figures over all images: `loss` is the mean cross-entropy (log loss), `top5` is None for five classes or fewer.
 
     `macro` and `weighted` hold precision, recall and F1 over the classes that have images. `confusion[true][predicted]`
-    counts images, `confusion_normalised` gives shares of the true class (0 for one without images); None where there
+    counts images, `confusion_normalised` gives shares of the true class (0 for one without images); None if there
     are more than `MAX_CONFUSION` classes. Loss, calibration and thresholds are at `temperature`.
     """
 
@@ -75,8 +75,8 @@ def score(
 ) -> Scores:
     """Score logits float32[N, C] against labels int64[N], N > 0; `classes` names the columns.
 
-    Of equal logits the first column counts as the predicted one, as in validation. What depends on probabilities is
-    told of logits / `temperature`; no prediction depends on it.
+    Of equal logits the first column is the predicted one, as in validation. Figures of probabilities use
+    logits / `temperature`, which does not change any prediction.
     """
     from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
@@ -110,14 +110,14 @@ def _confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes:
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the mean cross-entropy per image, summed as validation sums it."""
+    """Return the mean cross-entropy per image, summed like in validation."""
     import torch
 
     return torch.from_numpy(losses_of(logits, labels)).mean().item()
 
 
 def losses_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each image's cross-entropy, float64[N], computed in float32 as validation computes it."""
+    """Return each image's cross-entropy, float64[N], computed in float32 like in validation."""
     import torch
     from torch.nn import functional as F
 

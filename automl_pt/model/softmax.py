@@ -1,4 +1,4 @@
-"""From logits to probabilities: one way, for prediction, scores and calibration."""
+"""Converts logits to probabilities, for prediction, scores and calibration."""
 
 from __future__ import annotations
 

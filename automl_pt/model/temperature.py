@@ -1,4 +1,4 @@
-"""One temperature that makes a model's probabilities mean what they say, kept beside the model.
+"""A temperature that calibrates a model's probabilities, stored beside the model.
 
 Logits are divided by it before the softmax. It is fitted on validation images by the lowest cross-entropy, as in Guo,
 Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017. No prediction changes.
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAX_BYTES = 64 * 1024
-#: a temperature beyond these was fitted to nothing, or is made up
+#: limits of a plausible temperature
 LOWEST, HIGHEST = 0.01, 100.0
-#: a temperature that is known less well than this is not kept
+#: a temperature with a larger factor of uncertainty is not stored
 FACTOR = 2.0
 _REMEDY = (
     f"remove {TEMPERATURE} to use the model without it, or fit another: `automl-pt evaluate MODEL DATA --calibrate`"
@@ -34,7 +34,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature, the weights it was fitted for (their SHA-256), and what it did on the `images` it was fitted on.
+    """A temperature, the SHA-256 of the weights it was fitted for, and its effect on the `images` it was fitted on.
 
     `loss` is the mean cross-entropy and `ece` the expected calibration error, each before and after.
     """
@@ -54,8 +54,8 @@ class Temperature:
 def fit(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the temperature with the lowest cross-entropy of logits float32[N, C] for labels int64[N].
 
-    The cross-entropy is convex in its inverse, so the one found is the best. Where every image is right the best would
-    be 0, and none where every image is wrong: what is returned is never beyond `LOWEST` and `HIGHEST`.
+    The cross-entropy is convex in its inverse, so the optimum is unique. It would be 0 if every image is right, and
+    infinite if every image is wrong, so the result is limited to `LOWEST` and `HIGHEST`.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -72,25 +72,23 @@ def fit(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 
 def uncertain(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> str | None:
-    """Say why these images do not tell the temperature; None where they do.
+    """Return why these images do not determine the temperature; None if they do.
 
-    They do not where all predictions are right, or all wrong, since the loss then has no lowest point, and where they
-    are so few that twice the standard error of the temperature's logarithm, by the Fisher information at the
-    temperature found, is more than a factor of `FACTOR`.
+    They do not if all predictions are right, or all wrong, because the loss then has no minimum, or if they are so few
+    that twice the standard error of the temperature's logarithm, by the Fisher information at the temperature found, is
+    more than a factor of `FACTOR`.
     """
     from scipy.special import softmax
 
     right = logits.argmax(axis=1) == labels
     images, wrong = f"{len(labels)} image{'' if len(labels) == 1 else 's'}", int((~right).sum())
     if wrong in (0, len(labels)):
-        return (
-            f"of {images} none is {'right' if wrong else 'wrong'}, so that they cannot tell how sure the model may be"
-        )
+        return f"none of {images} is {'right' if wrong else 'wrong'}, so they do not determine a temperature"
     scaled = logits.astype(np.float64) / temperature
     shares = softmax(scaled, axis=1)
     information = float(((shares * scaled**2).sum(axis=1) - (shares * scaled).sum(axis=1) ** 2).sum())
     if information <= 0 or 2 / math.sqrt(information) > math.log(FACTOR):
-        return f"{images}, {wrong} of them wrong, cannot tell it within a factor of {FACTOR:g}; more images may"
+        return f"{images}, {wrong} of them wrong, do not determine it within a factor of {FACTOR:g}; more images may"
     return None
 
 
@@ -107,14 +105,14 @@ def calibrated(directory: Path, logits: NDArray[np.float32], labels: NDArray[np.
 
 
 def save_temperature(directory: Path, found: Temperature) -> None:
-    """Keep a temperature beside the model, whole or not at all; raise OutputError."""
+    """Store a temperature beside the model, atomically; raise OutputError."""
     write_json(directory / TEMPERATURE, {"format": FORMAT, **found.to_dict()})
 
 
 def read_temperature(directory: Path, weights: str) -> Temperature | None:
-    """Return the temperature kept beside the model, None where there is none for the weights of this SHA-256.
+    """Return the temperature beside the model, None if there is none for the weights of this SHA-256.
 
-    One that was fitted for other weights counts for nothing. Raises InvalidModelDirectoryError for a damaged file.
+    One that was fitted for other weights is ignored. Raises InvalidModelDirectoryError for a damaged file.
     """
     if not (directory / TEMPERATURE).exists():
         return None
@@ -132,7 +130,7 @@ def _checked(values: Any) -> Temperature:
     loss, ece = (tuple(values[name]) for name in ("loss", "ece"))
     found = Temperature(values["temperature"], values["weights"], values["images"], values["data"], loss, ece)
     if not all(_is_number(value) for value in (found.temperature, *loss, *ece)) or len(loss) != 2 or len(ece) != 2:
-        raise ValueError("a figure is no number")
+        raise ValueError("a figure is not a number")
     if not LOWEST <= found.temperature <= HIGHEST:
         raise ValueError(f"a temperature of {found.temperature:g}, not from {LOWEST:g} to {HIGHEST:g}")
     if type(found.images) is not int or not isinstance(found.weights, str) or not isinstance(found.data, str):

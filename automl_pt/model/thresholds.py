@@ -1,4 +1,4 @@
-"""What a threshold buys: fewer answers, and more of them right. Those below it are left to a person."""
+"""Thresholds on the probability: fewer answers, more of them right, with the rest left to a person."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from automl_pt.model.intervals import Interval, wilson
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: probabilities of the likeliest class that are tried
+#: thresholds on the probability of the likeliest class
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 #: the precision that a class's own threshold must reach
 PRECISION = 0.95
-#: fewer images than this above it, and a class's own threshold would be chance
+#: fewest images above a class's own threshold, because with fewer it would be chance
 FEWEST = 10
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Of all images the share `coverage` has an answer at least as likely as `probability`; of these, how many right.
+    """Of all images, the share `coverage` has an answer with at least this `probability`, right by `accuracy`.
 
-    `accuracy` and its 95 % interval (Wilson's) are None where no image is left.
+    `accuracy` and its 95 % interval (Wilson's) are None if no image remains.
     """
 
     probability: float
@@ -37,10 +37,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class ClassThreshold:
-    """The lowest probability of one class from which on `PRECISION` of the images are of it, and what that reaches.
+    """The lowest probability of one class above which `PRECISION` of the images are of it, with its results.
 
-    `images` have such a probability, at least `FEWEST`. All None where there is none. It was chosen on the images it is
-    told of: on new ones it does a little worse.
+    `images` have such a probability, at least `FEWEST`. All fields are None if there is none. It is chosen on the same
+    images, so it does slightly worse on new ones.
     """
 
     name: str
@@ -76,7 +76,7 @@ def _of_class(name: str, probability: NDArray[np.float32], of_class: NDArray[np.
     if not of_class.any():
         return ClassThreshold(name, None, None, None, None)
     precision, recall, levels = precision_recall_curve(of_class, probability)
-    # the curve's last point has no threshold: it stands for no answers at all
+    # the curve's last point, without any answers, has no threshold
     above = len(probability) - np.searchsorted(np.sort(probability), levels)
     enough = np.flatnonzero((precision[:-1] >= PRECISION) & (above >= FEWEST))
     if not len(enough):

@@ -1,4 +1,4 @@
-"""Whose fault an error is: what a plugin's own code raises is told as the plugin's, in plain words."""
+"""Attributes errors to plugins: an error from a plugin's own code is reported as the plugin's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from automl_pt.core.errors import AutomlError, PluginError
 from automl_pt.core.installation import explain
 from automl_pt.core.out_of_memory import is_out_of_memory
 
-#: the files of PyTorch through which a network's own code is called
+#: the files of PyTorch that call a network's own code
 _PASSES = re.compile(r"torch[/\\](nn[/\\]modules[/\\]module|autograd[/\\](graph|function|__init__))\.py$")
 
 
 @contextmanager
 def plugins_fault(what: str, *, whose: str, remedy: str = "correct the plugin, or leave it out") -> Iterator[None]:
-    """Turn what the block raises into a PluginError that says `what` happened to `whose` code.
+    """Convert errors of the block into a PluginError that says `what` happened in `whose` code.
 
-    Errors of ours and exhausted memory pass. SystemExit, which would end the command without a word, does not.
+    Our own errors and exhausted memory pass unchanged. SystemExit is converted, because it would end the command
+    silently.
     """
     try:
         yield
@@ -32,21 +33,21 @@ def plugins_fault(what: str, *, whose: str, remedy: str = "correct the plugin, o
 
 
 def networks_fault(error: Exception | SystemExit, name: str) -> PluginError | None:
-    """Return the error to tell instead of one that arose in the passes of the network `name`; None for any other.
+    """Return the error to raise instead of one from the passes of the network `name`; None for any other.
 
-    Errors of ours, exhausted memory, and what the program's own code raised are others.
+    Our own errors, exhausted memory, and errors of the program's own code are not converted.
     """
     if isinstance(error, AutomlError) or is_out_of_memory(error) or not (_arose_in_passes(error)):
         return None
     return PluginError(
         f"the network of {name} failed while it was trained or run",
         given=described(error),
-        remedy="correct the plugin, or take another backbone; `automl-pt --traceback ...` shows where it arose",
+        remedy="correct the plugin, or choose another backbone; `automl-pt --traceback ...` shows where it failed",
     )
 
 
 def _arose_in_passes(error: BaseException) -> bool:
-    """Say whether the error came through a module's forward pass or the backward pass, or asks to end the program."""
+    """Return whether the error comes from a module's forward or backward pass, or is a SystemExit."""
     if isinstance(error, SystemExit):
         return True
     frames = traceback.walk_tb(error.__traceback__)
@@ -54,7 +55,7 @@ def _arose_in_passes(error: BaseException) -> bool:
 
 
 def described(error: BaseException) -> str:
-    """Return an exception's type and text; of SystemExit what it would have done."""
+    """Return an exception's type and text; for SystemExit also its effect."""
     text = " ".join(str(error).split())[:500] or "no message"
     if isinstance(error, SystemExit):
         return f"SystemExit({text}), which ends the whole program"

@@ -1,6 +1,6 @@
-"""The hooks a plugin may implement.
+"""The hooks that a plugin can implement.
 
-A `register_` hook returns values and is told nothing about who asks. A tracker's hook is told one value, and returns
+A `register_` hook takes no arguments and returns values. A tracker's hook receives one event and returns
 nothing.
 """
 
@@ -20,7 +20,7 @@ from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
-#: the entry-point group, and the name plugins mark their hooks for
+#: the entry-point group, and the project name of pluggy's markers
 GROUP = "automl_pt"
 #: hooks that register something, and those of a tracker in the order in which they are told
 REGISTERING = (
@@ -41,13 +41,13 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def register_backbones() -> Iterable[Backbone | Catalogue]:
-    """Return the backbones this plugin offers; a zoo that is slow to import may return a Catalogue."""
+    """Return the plugin's backbones; a zoo that is slow to import can return a Catalogue."""
     raise AssertionError("a specification is not called")
 
 
 @hookspec
 def register_datasets() -> Iterable[Dataset]:
-    """Return the datasets this plugin offers."""
+    """Return the plugin's datasets."""
     raise AssertionError("a specification is not called")
 
 
@@ -89,29 +89,29 @@ def register_pruners() -> Iterable[Pruner]:
 
 @hookspec
 def run_started(event: RunStarted) -> None:
-    """Be told that a run begins or goes on: a single run, or a trial of a study."""
+    """Receive the start of a run, or its resumption: a single run, or a trial of a study."""
     raise AssertionError("a specification is not called")
 
 
 @hookspec
 def epoch_finished(event: EpochFinished) -> None:
-    """Be told what an epoch gave; of an epoch never twice, whatever was killed in between."""
+    """Receive the results of an epoch; called at most once per epoch, even after a kill and resumption."""
     raise AssertionError("a specification is not called")
 
 
 @hookspec
 def run_finished(event: RunFinished) -> None:
-    """Be told that the command is done with a run: what was opened for it can be closed."""
+    """Receive the end of a run's command, after which the tracker can close what it opened for it."""
     raise AssertionError("a specification is not called")
 
 
 @hookspec
 def trial_finished(event: TrialFinished) -> None:
-    """Be told how a trial of a study ended."""
+    """Receive the outcome of a trial of a study."""
     raise AssertionError("a specification is not called")
 
 
 @hookspec
 def study_finished(event: StudyFinished) -> None:
-    """Be told what a search found; the last call of a search."""
+    """Receive the results of a search; the last call of a search."""
     raise AssertionError("a specification is not called")

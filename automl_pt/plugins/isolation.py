@@ -1,4 +1,4 @@
-"""Runs a plugin's own code so that it can neither stop the command nor change the process behind its back."""
+"""Runs a plugin's own code so that it can neither block the command nor change global states unnoticed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-#: seconds a plugin's import or hook may take; importing torch from a cold disk takes a third of it
+#: limit in seconds of a plugin's import or hook; importing torch from a cold disk takes a third of it
 TIME_LIMIT = 60.0
 
 
-class TooSlow(Exception):  # noqa: N818  # it is turned into a PluginError, which names the plugin
-    """A plugin's code took longer than it may."""
+class TooSlow(Exception):  # noqa: N818  # converted to a PluginError, which names the plugin
+    """A plugin's code exceeded its time limit."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TooSlow in the block after `seconds`, where the system can: on POSIX, in the main thread.
 
-    A library that hangs without coming back to Python is not reached by it.
+    A library that hangs without returning to Python is not interrupted.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +34,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TooSlow(f"it took longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    # again and again: a library that retries may take the first for an error of its own
+    # repeatedly, because a library that retries may take the first exception for an error of its own
     signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
@@ -45,9 +45,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def guarded(limit: float | None = None) -> Iterator[list[str]]:
-    """Hold the block to `limit` seconds, and put back the global states it changed; their names are in the list after.
+    """Limit the block to `limit` seconds, and restore the global states it changed; yields a list of their names.
 
-    A state whose library was not imported before the block is compared with what that library starts with.
+    A state of a library that was not imported before the block is compared with the library's initial state.
     """
     before, changed = _states(), list[str]()
     try:
@@ -62,7 +62,7 @@ def guarded(limit: float | None = None) -> Iterator[list[str]]:
 
 
 def _states() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
-    """Return, by name, each global state that decides results and how to put it back; imports nothing."""
+    """Return, by name, each global state that affects results and its setter; imports nothing."""
     found: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "Python's random state": (random.getstate(), random.setstate),
         "the working folder": (_working_folder(), _go_back),
@@ -83,12 +83,12 @@ def _states() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
 def _working_folder() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was removed: by whoever, that is no reason to end here
+    except FileNotFoundError:  # the folder was removed; that is not this block's error
         return ""
 
 
 def _go_back(folder: str) -> None:
-    with suppress(FileNotFoundError):  # the plugin removed the folder that this process worked in
+    with suppress(FileNotFoundError):  # the plugin removed the former working folder
         os.chdir(folder)
 
 
@@ -96,7 +96,7 @@ def _set_dtype(torch: Any, name: str) -> None:
     torch.set_default_dtype(getattr(torch, name.removeprefix("torch.")))
 
 
-#: what torch's states are when a plugin is the first to import it; its seed is then another in each process
+#: torch's initial states, for plugins that import it first; the seed is not here, because it differs per process
 _UNTOUCHED: dict[str, Any] = {
     "torch's default dtype": "torch.float32",
     "torch's default device": "cpu",

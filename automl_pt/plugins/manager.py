@@ -1,8 +1,8 @@
 """Loads plugins, and looks up what they register.
 
-A registry is a mapping from names to values, made from what the hooks return; the plugin manager is passed around and
-never a global. Built-ins come through the same hooks as anyone else's. A third party's plugin that fails is left out
-and named; one that was asked for by `--plugin` ends the command.
+A registry maps names to values, built from what the hooks return; the plugin manager is passed as an argument, never
+a global. Built-ins use the same hooks as third-party plugins. A third-party plugin that fails is skipped and named;
+one requested by `--plugin` ends the command.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger("automl_pt")
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin: its name, the version of its distribution, where it came from, the hooks it implements."""
+    """One plugin: its name, the version of its distribution, its origin, and the hooks it implements."""
 
     name: str
     version: str
@@ -47,16 +47,16 @@ class Plugin:
     hooks: tuple[str, ...] = ()
 
 
-@dataclass(eq=False)  # one loading is never another: a process may keep what it made of it
+@dataclass(eq=False)  # compared by identity, so that results can be cached per loading
 class Plugins:
-    """The plugins of one process: a pluggy manager, what is known of each plugin, and what was left out and why."""
+    """The plugins of one process: a pluggy manager, the data of each plugin, and which were skipped and why."""
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
-    #: absolute paths of the files given by --plugin, for other processes to load too
+    #: absolute paths of the files given by --plugin, so that other processes can load them too
     files: tuple[str, ...] = ()
     faults: list[PluginError] = field(default_factory=list)
-    #: what plugins did that they should not, without harm: it was undone
+    #: side effects of plugins that were reverted
     notes: list[str] = field(default_factory=list)
     _sources: dict[str, Source] = field(default_factory=dict)
     _registries: dict[tuple[str, ...], Registry[Any]] = field(default_factory=dict)
@@ -119,13 +119,13 @@ class Plugins:
     def backbone(self, name: str, options: Sequence[str] = ()) -> Backbone:
         """Return the backbone called `name`, with `options` (NAME=VALUE) set.
 
-        Raises UnknownNameError with near names, ConfigError for an option that it has not.
+        Raises UnknownNameError with similar names, ConfigError for an unknown option.
         """
         found = self._find("backbone", name, self.backbones(), "`automl-pt backbones` lists all of them")
         return with_options(found, options)
 
     def dataset(self, name: str) -> Dataset:
-        """Return the dataset called `name`, or raise UnknownNameError with near names."""
+        """Return the dataset called `name`, or raise UnknownNameError with similar names."""
         remedy = "`automl-pt datasets` lists all of them; a path must exist"
         return self._find("dataset", name, self.datasets(), remedy)
 
@@ -141,7 +141,7 @@ class Plugins:
         return next(known, Plugin(source.name, source.version, source.origin))
 
     def is_builtin(self, backbone: str) -> bool:
-        """Say whether a backbone of ours is registered under this name."""
+        """Return whether a built-in backbone is registered under this name."""
         return self.provider(self.backbones(), backbone).origin == BUILTIN_ORIGIN
 
     def is_own(self, registry: Registry[Any], name: str) -> bool:
@@ -165,7 +165,7 @@ class Plugins:
             yield
 
     def label(self, name: str) -> str:
-        """Return how a plugin is named in messages: with its distribution, or file, and version."""
+        """Return a plugin's name for messages: with its distribution, or file, and version."""
         return str(self._source(name))
 
     def _find(self, kind: str, name: str, registry: Registry[V], remedy: str) -> V:
@@ -174,12 +174,12 @@ class Plugins:
         except KeyError:
             pass
         if self.faults:
-            remedy += "; plugins were left out, `automl-pt doctor` says which and why"
+            remedy += "; some plugins were skipped, `automl-pt doctor` says which and why"
         raise UnknownNameError(kind, name, list(registry), remedy=remedy)
 
     def _registry(self, hook: str, kind: type[V], allowed: tuple[type, ...]) -> Registry[V]:
         implementations: list[Any] = getattr(self.manager.hook, hook).get_hookimpls()
-        # a plugin may be registered by hand, with the manager, at any time
+        # the program may register a plugin with the manager at any time
         key = (hook, *(implementation.plugin_name for implementation in implementations))
         if key not in self._registries:
             returned = [
@@ -213,7 +213,7 @@ class Plugins:
                 yield
         finally:
             if changed:
-                self.notes.append(f"plugin {source} changed {' and '.join(changed)} when {occasion}; it was put back")
+                self.notes.append(f"plugin {source} changed {' and '.join(changed)} when {occasion}; it was restored")
                 _log.warning(self.notes[-1])
 
     def _source(self, name: str) -> Source:
@@ -223,14 +223,14 @@ class Plugins:
         if source.required:
             raise error
         self.faults.append(error)
-        _log.warning("plugin left out: %s", error)
+        _log.warning("plugin skipped: %s", error)
 
 
 def load_plugins(files: Sequence[str] = ()) -> Plugins:
     """Load built-ins, then installed distributions, then the folder in `AUTOML_PT_PLUGINS`, then `files`.
 
-    A plugin that cannot be imported or breaks the rules is left out, with the reason in `faults` and a warning logged;
-    raises PluginError, naming it, when it is one of `files`.
+    A plugin that cannot be imported or violates the rules is skipped, with the reason in `faults` and a logged warning;
+    if it is one of `files`, this raises a PluginError that names it.
     """
     sources = find_sources(files)
     plugins = Plugins(pluggy.PluginManager(hookspecs.GROUP))
@@ -244,12 +244,12 @@ def load_plugins(files: Sequence[str] = ()) -> Plugins:
     return plugins
 
 
-#: what a caller may give: a loaded `Plugins`, or plugin files, one or several
+#: accepted as `plugins`: a loaded `Plugins`, or plugin files, one or several
 PluginFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def given_plugins(given: Plugins | PluginFiles | None) -> tuple[Plugins | None, tuple[str, ...]]:
-    """Tell apart what Python callers give as `plugins`: return a loaded `Plugins`, or the names of plugin files.
+    """Return a loaded `Plugins`, or the names of plugin files, from what Python callers pass as `plugins`.
 
     Raises ConfigError for anything else. The files are not loaded here.
     """
@@ -265,7 +265,7 @@ def given_plugins(given: Plugins | PluginFiles | None) -> tuple[Plugins | None, 
 
 
 def loaded_plugins(given: Plugins | PluginFiles | None) -> Plugins:
-    """Return `given` where it is loaded, else load it: the plugins installed and the files named."""
+    """Return `given` if it is loaded, else load the installed plugins and the given files."""
     plugins, files = given_plugins(given)
     return plugins if plugins is not None else load_plugins(files)
 
@@ -273,7 +273,7 @@ def loaded_plugins(given: Plugins | PluginFiles | None) -> Plugins:
 def survey(files: Sequence[str] = ()) -> tuple[list[Plugin], list[PluginError]]:
     """List all plugins with their hooks, and the faults of those that cannot be listed.
 
-    Hooks are read from the sources: no plugin is imported unless its source does not tell.
+    Hooks are read from the sources; a plugin is imported only if its source does not state them.
     """
     found: list[Plugin] = []
     faults: list[PluginError] = []
@@ -296,9 +296,9 @@ def _hooks(source: Source) -> tuple[str, ...]:
 def _register(plugins: Plugins, source: Source) -> None:
     if source.name in plugins._sources:
         raise PluginError(
-            "a plugin's name is taken once",
+            "two plugins have the same name",
             given=f"{source} and {plugins._sources[source.name]}",
-            remedy=f"rename one of the two; {OFF_VARIABLE}=1 leaves third parties out",
+            remedy=f"rename one of the two, or set {OFF_VARIABLE}=1 to load no third-party plugins",
         )
     with plugins._watched(source, "it was imported"):
         plugin = _imported(source)
@@ -319,7 +319,7 @@ def _imported(source: Source) -> Any:
 
 
 def _not_importable(source: Source, error: BaseException) -> PluginError:
-    rule = "a plugin must be importable"
+    rule = "a plugin cannot be imported"
     known = explain(error)
     if known is not None:
         return PluginError(rule, given=f"{source}: {known.rule}; {known.given}", remedy=known.remedy)
@@ -332,8 +332,8 @@ def _implemented(plugin: Any) -> tuple[str, ...]:
 
 
 def _check_hooks(source: Source, plugin: Any, hooks: tuple[str, ...]) -> None:
-    """Refuse a plugin without hooks, with a hook that no specification knows, or with other arguments than it has."""
-    rule = "a plugin implements known hooks, marked with automl_pt.hookimpl"
+    """Raise PluginError for a plugin without hooks, with an unknown hook, or with other arguments than the hook's."""
+    rule = "a plugin does not implement known hooks, marked with automl_pt.hookimpl"
     if not hooks:
         raise PluginError(rule, given=f"{source}: none", remedy=f"put @hookimpl above one of {', '.join(HOOKS)}")
     for name in sorted(set(hooks) - set(HOOKS)):

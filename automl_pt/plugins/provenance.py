@@ -1,4 +1,4 @@
-"""Which third parties' plugins a run or study uses, kept with it, and what to do where one is gone."""
+"""Records the third-party plugins that a run or study uses, and says what to do if one is missing."""
 
 from __future__ import annotations
 
@@ -51,38 +51,38 @@ def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any],
 
 
 def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the plugins that a run.json or study.json names; raise ValueError where these are no objects."""
+    """Return the plugins in a run.json or study.json; raise ValueError if they are not objects."""
     found = record.get("plugins", [])
     if not isinstance(found, list) or not all(isinstance(plugin, dict) for plugin in found):
-        raise ValueError("plugins is no list of objects")
+        raise ValueError("plugins is not a list of objects")
     return found
 
 
 def _content(path: Path) -> str:
-    """Return what tells one content of a plugin file from another; nothing for what is no file."""
+    """Return a text that identifies the content of a plugin file; empty for anything else."""
     try:
         return f"sha256 {sha256_file(path)[:12]}" if path.suffix == ".py" else ""
     except OSError:
-        return ""  # it was there when it was imported, and has gone
+        return ""  # it existed when it was imported, and was removed since
 
 
 def missing_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Mapping[str, Any]]:
-    """Return those of `used` that are not loaded here."""
+    """Return those of `used` that are not loaded now."""
     loaded = {name for name, _ in plugins.manager.list_name_plugin()}
     return [plugin for plugin in used if plugin.get("name") not in loaded]
 
 
 def told(used: Iterable[Mapping[str, Any]]) -> str:
-    """Name plugins with version and origin."""
+    """Return the names of plugins with version and origin."""
     return ", ".join(
         f"{printable(plugin.get('name'))} ({' '.join(filter(None, map(printable, _where(plugin))))})" for plugin in used
     )
 
 
 def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
-    """Return what to type to have `used` again: a `pip install` line for distributions, --plugin for files.
+    """Return the commands that make `used` available again: `pip install` for distributions, --plugin for files.
 
-    Names may come from a stranger's model directory: they are quoted, so that what is copied is one word each.
+    Names may come from another person's model directory; they are quoted, so that each is one word when copied.
     """
     distributions, files = [], []
     for plugin in used:
@@ -92,9 +92,9 @@ def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
         elif origin != "registered by hand":
             distributions.append(shlex.quote(printable(f"{origin}=={version}" if version else origin)))
     steps = [f"`pip install {' '.join(distributions)}`"] if distributions else []
-    steps += [f"name the file, where it is now: `{' '.join(files)}`"] if files else []
-    steps = steps or ["register the plugin by hand, as the program did that began this"]
-    return "; ".join([*steps, "`automl-pt doctor` says which plugins were left out, and why"])
+    steps += [f"name the file at its present path: `{' '.join(files)}`"] if files else []
+    steps = steps or ["register the plugin by hand, as the original program did"]
+    return "; ".join([*steps, "`automl-pt doctor` says which plugins were skipped, and why"])
 
 
 def _where(plugin: Mapping[str, Any]) -> tuple[str, str]:

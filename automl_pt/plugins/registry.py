@@ -1,4 +1,4 @@
-"""What plugins registered, by name: a mapping made from what their hooks returned."""
+"""Maps names to the values that plugins' hooks returned."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "
 
 @dataclass(frozen=True)
 class Registry(Mapping[str, V], Generic[V]):
-    """Values by name. Iterating lists every name, sorted; a catalogue's value is made when it is asked for.
+    """Values by name. Iteration yields every name, sorted; a catalogue's value is built on access.
 
-    `owners` tells which plugin registered a name or a catalogue's prefix.
+    `owners` maps a name or a catalogue's prefix to the plugin that registered it.
     """
 
     kind: type[V]
@@ -67,7 +67,7 @@ class Registry(Mapping[str, V], Generic[V]):
             try:
                 yield from catalogue.names()
             except (Exception, SystemExit) as error:
-                raise self._broken(catalogue, "lists names", f"{type(error).__name__}: {error}") from error
+                raise self._broken(catalogue, "does not list names", f"{type(error).__name__}: {error}") from error
 
     def _made(self, catalogue: Catalogue, name: str) -> V:
         try:
@@ -75,25 +75,25 @@ class Registry(Mapping[str, V], Generic[V]):
         except KeyError:
             raise
         except (Exception, SystemExit) as error:
-            raise self._broken(catalogue, "makes values", f"{name}: {type(error).__name__}: {error}") from error
+            raise self._broken(catalogue, "returns no value", f"{name}: {type(error).__name__}: {error}") from error
         if not isinstance(value, self.kind):
-            raise self._broken(catalogue, f"makes {self.kind.__name__} values", f"{name}: {value!r}")
+            raise self._broken(catalogue, f"does not return {self.kind.__name__} values", f"{name}: {value!r}")
         return value
 
     def _broken(self, catalogue: Catalogue, rule: str, given: str) -> PluginError:
         return PluginError(
             f"a catalogue {rule}",
             given=f"{self.owners[catalogue.prefix]}: {catalogue.prefix}: {given}",
-            remedy="correct the plugin, or leave it out",
+            remedy="correct the plugin, or remove it",
         )
 
 
 def collect(
     kind: type[V], returned: Sequence[tuple[str, V | Catalogue]], labels: Mapping[str, str]
 ) -> tuple[Registry[V], list[tuple[str, PluginError]]]:
-    """Make a registry of pairs of plugin and value; `labels` are the plugins' names in messages.
+    """Build a registry from pairs of plugin and value; `labels` are the plugins' names in messages.
 
-    The first to register a name has it; every later one is returned as a conflict, with the plugin that comes too late.
+    The first to register a name has it; every later one is returned as a conflict, with its plugin.
     """
     owners: dict[str, str] = {}
     values: dict[str, V] = {}
@@ -127,7 +127,7 @@ def _a(kind: type) -> str:
 
 
 def _taken(name: str, owners: Mapping[str, str], catalogues: Sequence[Catalogue]) -> str | None:
-    """Return what stands in the way of `name`: itself, a catalogue's prefix of it, or a name that it is a prefix of."""
+    """Return what conflicts with `name`: itself, a catalogue's prefix of it, or a name that it is a prefix of."""
     if name in owners:
         return name
     within = [catalogue.prefix for catalogue in catalogues if name.startswith(catalogue.prefix)]

@@ -1,4 +1,4 @@
-"""Where plugins come from, found without importing any: built-ins, installed distributions, a folder, files."""
+"""Lists the sources of plugins without importing any: built-ins, installed distributions, a folder, files."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ OFF_VARIABLE = "AUTOML_PT_NO_PLUGINS"
 class Source:
     """A plugin that can be loaded.
 
-    `origin` is "built in", a distribution's name or a file's path. A failure of a `required` one ends the command: it
-    is built in or was asked for by name; any other is left out and named.
+    `origin` is "built in", a distribution's name or a file's path. A failure of a `required` one ends the command,
+    because it is built in or was requested by name; any other is skipped and named.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Source:
     origin: str
     required: bool
     load: Callable[[], Any]
-    #: the file that holds the plugin, where it can be found without importing anything
+    #: the plugin's file, if it can be found without importing anything
     path: Path | None
     remedy: str
 
@@ -57,7 +57,7 @@ class Source:
 
 
 def find_sources(files: Sequence[str] = ()) -> list[Source]:
-    """List the plugins in the order they are loaded in: built-ins, distributions, the folder's, `files`."""
+    """List the plugins in loading order: built-ins, distributions, the folder's, `files`."""
     found = [_builtin(name) for name in BUILTIN]
     if not os.environ.get(OFF_VARIABLE):
         found += [_installed(entry_point) for entry_point in installed()]
@@ -67,19 +67,19 @@ def find_sources(files: Sequence[str] = ()) -> list[Source]:
 
 
 def installed() -> list[EntryPoint]:
-    """List the entry points of our group in order of name; imports none of them."""
+    """List the entry points of our group, sorted by name, without importing them."""
     return sorted(entry_points(group=GROUP), key=lambda entry_point: (entry_point.name, entry_point.value))
 
 
 def by_hand(name: str) -> Source:
-    """Describe a plugin that was registered with the manager by the program itself."""
+    """Describe a plugin that the program itself registered with the manager."""
     return Source(name, "", "registered by hand", True, lambda: None, None, "correct what the program registers")
 
 
 def declared_hooks(path: Path) -> tuple[str, ...]:
-    """Read from a plugin's source which functions are marked `hookimpl`; raise OSError or SyntaxError as reading does.
+    """Return the functions marked `hookimpl` in a plugin's source; raise OSError or SyntaxError as reading does.
 
-    Empty where marking is not done by a plain decorator: then only loading tells.
+    Empty if no plain decorator marks them, in which case only loading reveals the hooks.
     """
     tree = ast.parse(path.read_bytes(), filename=str(path))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -103,12 +103,12 @@ def _installed(entry_point: EntryPoint) -> Source:
     distribution = entry_point.dist
     name = distribution.metadata["Name"] if distribution else "unknown"
     version = distribution.version if distribution else ""
-    remedy = f"mend it, or remove it with `pip uninstall {name}`; {OFF_VARIABLE}=1 leaves all third parties out"
+    remedy = f"repair it, or remove it with `pip uninstall {name}`; {OFF_VARIABLE}=1 loads no third-party plugins"
     return Source(entry_point.name, version, name, False, entry_point.load, _module_path(entry_point.module), remedy)
 
 
 def _module_path(module: str) -> Path | None:
-    """Find a module's file; of a package's parts none is imported."""
+    """Return a module's file, without importing its package."""
     package, _, rest = module.partition(".")
     try:
         specification = importlib.util.find_spec(package)
@@ -129,13 +129,13 @@ def _folder() -> list[Path]:
         return []
     if not Path(folder).is_dir():
         raise PluginError(
-            f"{FOLDER_VARIABLE} must name a folder", given=folder, remedy=f"create it, or unset {FOLDER_VARIABLE}"
+            f"{FOLDER_VARIABLE} does not name a folder", given=folder, remedy=f"create it, or unset {FOLDER_VARIABLE}"
         )
     return sorted(_absolute(path) for path in Path(folder).glob("*.py"))
 
 
 def _file(path: Path, *, required: bool) -> Source:
-    remedy = "correct the file, or leave it out" if required else f"correct the file, or take it out of {path.parent}"
+    remedy = "correct the file, or remove the option" if required else f"correct it, or move it out of {path.parent}"
     return Source(path.stem, "", str(path), required, lambda: _import_file(path), path, remedy)
 
 
@@ -146,18 +146,18 @@ def _absolute(path: str | Path) -> Path:
 def _import_file(path: Path) -> ModuleType:
     if path.is_dir():
         raise PluginError(
-            "a plugin is given as a file, not as a folder",
-            given=f"{path}, a folder",
+            "--plugin was given a folder, not a file",
+            given=f"{path}",
             remedy=f"name its .py files one by one, or set {FOLDER_VARIABLE} to the folder, which loads all of them",
         )
     if not path.is_file():
-        raise PluginError("a plugin file must exist", given=str(path), remedy="check the path given to --plugin")
+        raise PluginError("plugin file not found", given=str(path), remedy="check the path given to --plugin")
     name = f"automl_pt_plugin_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
-        raise PluginError("a plugin file is a Python file", given=str(path), remedy="give a file that ends in .py")
+        raise PluginError("the plugin file is not a Python file", given=str(path), remedy="give a .py file")
     module = importlib.util.module_from_spec(specification)
-    # pickled or deep-copied functions of the plugin are looked up here
+    # needed to pickle and deep-copy functions of the plugin
     sys.modules[name] = module
     try:
         specification.loader.exec_module(module)

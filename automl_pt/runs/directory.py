@@ -1,4 +1,4 @@
-"""What a run directory tells: what made the run, how far it came, how it ended; and which calls it is for."""
+"""Reads and writes a run directory: what created the run, its progress, how it ended; and checks who may resume it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -28,46 +29,46 @@ from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
-#: settings that say where and with what a run is computed, not what it computes; data are compared by fingerprint
+#: settings that affect where and with what a run is computed, not its results; data are compared by fingerprint
 PLACE = (
     *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
     *("cuda_graph", "compile"),
 )
-#: settings that are never taken from a file that a run, model or study brings along
+#: settings that are never read from a file of a run, model or study
 USERS_OWN = ("plugins", "trackers", "cache_dir", "download")
-#: reasons after which there is nothing left to do
+#: reasons after which a run is complete
 ENDED = ("completed", "patience", "diverged")
-#: what a call makes in a run directory before the run has begun
+#: what a call creates in a run directory before the run starts
 PRELIMINARY = ("manifest.json", ".lock", "checkpoints")
 
 
 def default_output(config: TrainConfig) -> Path:
-    """Return the run directory used where none is named."""
+    """Return the default run directory."""
     path = Path(config.dataset)
     path = path if path.stem else path.resolve()  # "." has no stem
-    # the end of a folder's name is no suffix: photos.v1 and photos.v2 are two data sets
+    # the end of a folder's name is not a suffix: photos.v1 and photos.v2 are two datasets
     dataset = path.name if path.is_dir() else path.stem
     return Path("runs") / f"{dataset}-{config.backbone.replace('/', '-')}"
 
 
 def require_apart(config: TrainConfig, output: Path, plugins: Plugins) -> None:
-    """Raise OutputError when the run directory lies in the folder of images: the next look would find it there."""
+    """Raise OutputError if the run directory is in the folder of images, where its files would be listed."""
     folder = Path(config.dataset)
     if config.dataset in plugins.datasets() or not folder.is_dir():
         return
     if output.resolve().is_relative_to(folder.resolve()):
         raise OutputError(
-            "results are written outside the folder of images",
-            given=f"{printable(output)} lies in {printable(folder)}",
-            remedy="name another folder with --output, or start the command elsewhere",
+            "the run directory is in the folder of images",
+            given=f"{printable(output)} is in {printable(folder)}",
+            remedy="choose another folder with --output, or start the command elsewhere",
         )
 
 
 class Cleanup:
-    """Where a call is refused before its run or study has begun, leave no more on disk than there was before it.
+    """Removes what a call created if it is refused before its run or study has started.
 
-    What is there is noted when this is made; the blocks in which the call may be refused are entered with it. `names`
-    are what it makes in `output`, among them `mark`, which says that it has begun; `beside` are its files elsewhere.
+    What exists is noted at creation; the blocks in which the call may be refused are entered with it. `names` are what
+    it creates in `output`, including `mark`, which states that it has started; `beside` are its files elsewhere.
     """
 
     def __init__(
@@ -95,12 +96,12 @@ class Cleanup:
                 else:
                     path.unlink(missing_ok=True)
             for folder in self._folders:
-                with suppress(OSError):  # never made, or somebody has put something into it meanwhile
+                with suppress(OSError):  # never created, or another program has added something to it
                     folder.rmdir()
 
 
 def history(output: Path) -> list[EpochResult]:
-    """Return the epochs that a run directory's history.jsonl tells of; none when there is no run.
+    """Return the epochs in a run directory's history.jsonl; empty if there is no run.
 
     Raises CheckpointError for a damaged file.
     """
@@ -111,9 +112,9 @@ def history(output: Path) -> list[EpochResult]:
         return [EpochResult.from_dict(values) for values in read_json_lines(path)]
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(
-            "a run's epochs are read as they were written",
+            "the run's history is damaged",
             given=printable(f"{path}: {type(error).__name__}: {error}")[:300],
-            remedy="put the file back from a copy, or train again",
+            remedy="restore the file from a copy, or train again",
         ) from error
 
 
@@ -121,16 +122,16 @@ def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
     """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
     path = output / "run.json"
     record = _read_record(path)
-    if record.get("reason") in ENDED:  # kept: whoever paused a run that had ended by itself did not change why
+    if record.get("reason") in ENDED:  # pausing a run that had ended by itself does not change its reason
         return
     ended = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
 
 
 def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1) -> dict[str, Any]:
-    """Return the record of the run found in `output`; empty where there is none.
+    """Return the record of the run in `output`; empty if there is none.
 
-    Raises CheckpointError when that run is not this one: other settings, other images, another number of processes.
+    Raises CheckpointError if that run has other settings, other images, or another number of processes.
     """
     path = output / "run.json"
     if not path.exists():
@@ -139,9 +140,9 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
     settings = config.model_dump(mode="json")
     keys = {key for key in settings if key not in PLACE}
     wanted = {key: settings[key] for key in keys} | {"data": data.manifest.fingerprint(), "processes": processes}
-    # a run made before a setting existed was made with its default
+    # a setting newer than the run has its default there
     kept = as_made(found["config"])
-    if wanted["pretrained"] is None:  # nobody says: as it was begun
+    if wanted["pretrained"] is None:  # not given: as the run was started
         wanted["pretrained"] = kept.get("pretrained")
     before = {key: kept.get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
@@ -149,7 +150,7 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
 
 
 def as_begun(config: TrainConfig, before: Mapping[str, Any], *, pretrained: bool) -> TrainConfig:
-    """Return the settings with what nobody said settled: as the run was begun, or for a new one `pretrained`."""
+    """Return the settings with open ones filled in: as the run was started, or for a new one from `pretrained`."""
     if config.pretrained is None:
         pretrained = bool(before["config"].get("pretrained")) if before else pretrained
     return config.model_copy(update={"pretrained": pretrained if config.pretrained is None else config.pretrained})
@@ -161,11 +162,11 @@ def _default(setting: str) -> Any:
 
 
 def require_plugins(output: Path, plugins: Plugins) -> None:
-    """Raise CheckpointError, with the line that installs them, where the run in `output` used plugins not here."""
+    """Raise CheckpointError, with the command that installs them, if plugins of the run in `output` are missing."""
     path = output / "run.json"
     if missing := missing_plugins(recorded(_read_record(path)) if path.exists() else [], plugins):
         raise CheckpointError(
-            "a run goes on with the plugins it was begun with",
+            "a plugin of this run is not loaded",
             given=f"{printable(output)}: without {told(missing)}",
             remedy=how_to_get(missing),
         )
@@ -177,18 +178,18 @@ def _read_record(path: Path) -> dict[str, Any]:
         _ = found["config"].keys(), found["data"]["fingerprint"], recorded(found)
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            "a run goes on from its own record",
-            given=f"{path}: damaged, or not written by automl-pt",
-            remedy="name another --output, or delete the folder to begin anew",
+            "the run's record is damaged, or not one of automl-pt",
+            given=f"{path}",
+            remedy="choose another --output, or delete the folder to start again",
         ) from error
     return found
 
 
 def recorded_config(kind: type[C], settings: Mapping[str, Any], *, source: Path, download: bool = False) -> C:
-    """Return the settings that a file of a run, model or study tells, which anybody may have sent.
+    """Return the settings in a file of a run, model or study, which is untrusted.
 
-    Code to import, places to write to, trackers to report to and leave to download are the user's alone to name: what
-    the file says of them is left out. With `download` that holds for `root`, too, into which it fetches. Raises
+    Only the user may name code to import, places to write to, trackers to report to, and permission to download, so the
+    file's values of these are ignored. With `download` this includes `root`, which is downloaded to. Raises
     ConfigError for settings that no run has.
     """
     left_out = (*USERS_OWN, "root") if download else USERS_OWN
@@ -197,18 +198,19 @@ def recorded_config(kind: type[C], settings: Mapping[str, Any], *, source: Path,
 
 
 def changes(before: dict[str, Any], record: dict[str, Any]) -> list[str]:
-    """Say what a run is gone on with that it was not begun with, and that may change its last bits."""
+    """Return the differences from the start of a run that may change its last bits when it is resumed."""
     if not before:
         return []
     names = ("device", "precision", "threads", "versions")
     changed = [
         f"{name} was {before.get(name)} and is {record[name]}" for name in names if before.get(name) != record[name]
     ]
-    return [f"not bit for bit as an unbroken run: {change}" for change in changed]
+    return [f"not bit for bit like an uninterrupted run: {change}" for change in changed]
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that affect a result."""
     packages = ("automl-pt", "torch", "torchvision", "timm")
     return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
@@ -222,7 +224,7 @@ def new_record(
     *,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Return what run.json says of a run that begins now."""
+    """Return the run.json of a run that starts now."""
     return {
         "format": 1,
         "config": config.model_dump(mode="json"),

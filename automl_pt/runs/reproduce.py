@@ -1,4 +1,4 @@
-"""Run a run directory's settings again, in a new folder, and compare what came out."""
+"""Repeats a run directory's settings in a new folder, and compares the results."""
 
 from __future__ import annotations
 
@@ -29,31 +29,33 @@ FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss",
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What two runs have in common: weights equal bit for bit or not, and each epoch's figures that differ."""
+    """The comparison of two runs: whether weights are equal bit for bit, and each epoch's figures that differ."""
 
-    #: None where the original has none: it diverged at once, or a search kept those of its best trials alone
+    #: None if the original has none, because it diverged at once, or a search removed them
     same_weights: bool | None
     #: such as "epoch 2: val_loss was 0.5 and is 0.6"
     differences: tuple[str, ...]
 
     @property
     def same(self) -> bool:
-        """Say whether all that can be compared is equal bit for bit."""
+        """Return whether all that can be compared is equal bit for bit."""
         return self.same_weights is not False and not self.differences
 
 
 class Reproduction:
-    """A finished run, and the means to run it again.
+    """A finished run, and the means to repeat it.
 
-    Of plugins only those given or installed are used, whatever files the run names; `download` allows a dataset to be
-    fetched. Raises CheckpointError when `original` holds no finished run, and what `prepare` raises when its data are
-    gone.
+    Only given or installed plugins are used, not the files that the run names; `download` allows downloading a dataset.
+    Raises CheckpointError if `original` holds no finished run, and what `prepare` raises if its data are
+    missing.
     """
 
     def __init__(self, original: Path, *, plugins: Plugins | None = None, download: bool = False) -> None:
         self.original, self.record = original, _finished(original)
         # the number of threads changes the order of sums, and so the last bits
         settings = {**as_made(self.record["config"]), "threads": self.record["threads"]}
+        if self.record["precision"] == "fp32":  # which any machine computes in, whatever it would choose
+            settings["precision"] = "fp32"
         self.config = recorded_config(TrainConfig, settings, source=original / "run.json", download=download)
         torch.set_num_threads(self.record["threads"])
         self.plugins = plugins or load_plugins()
@@ -61,7 +63,7 @@ class Reproduction:
         self.data: Data = prepare(self.config, self.plugins, manifest=_split(original))
 
     def changes(self) -> list[str]:
-        """Say what is different now, and may change the result: versions, device, number format, data, processes."""
+        """Return differences that may change the result: versions, device, number format, data, processes."""
         device = choose_device(self.config.device)
         now = {
             **versions(),
@@ -81,12 +83,12 @@ class Reproduction:
         return changed + self._not_loaded()
 
     def _not_loaded(self) -> list[str]:
-        """Say which plugin files the run names and nobody has named here: a file of a run directory is never run."""
+        """Note the plugin files that the run names and the user has not given: files of a run are never executed."""
         names = self.record["config"].get("plugins") or ()
         loaded = {Path(file).name for file in self.plugins.files}
         return [
             f"the run was started with the plugin file {printable(name)}, which is not loaded; --plugin loads it, "
-            "where you trust it"
+            "if you trust it"
             for name in names
             if isinstance(name, str) and Path(name).name not in loaded
         ]
@@ -95,9 +97,9 @@ class Reproduction:
         """Train again in `output`, an empty folder."""
         if (output / "run.json").exists():
             raise CheckpointError(
-                "a run is reproduced in a folder of its own",
-                given=f"{output} holds a run already",
-                remedy="name another --output",
+                "the output folder holds a run already",
+                given=f"{output}",
+                remedy="choose another --output",
             )
         return execute(self.config, make_folder(output), data=self.data, plugins=self.plugins)
 
@@ -113,7 +115,7 @@ class Reproduction:
     def _same_weights(self, output: Path) -> bool | None:
         if not (self.original / INFO).exists():
             return None
-        # the new run may have none, where it diverged and the original did not
+        # the new run may have none, if it diverged and the original did not
         return (output / INFO).exists() and read_info(self.original)[1].sha256 == read_info(output)[1].sha256
 
 
@@ -121,33 +123,33 @@ def _finished(original: Path) -> dict[str, Any]:
     record = _read(original / "run.json")
     if record.get("reason") not in ENDED:
         raise CheckpointError(
-            "only a run that ended by itself can be compared with",
+            "this run did not end by itself, so there is nothing to compare with",
             given=f"{original}: {'it ended with ' + repr(record.get('reason')) if record else 'it holds no run.json'}",
-            remedy="name a run directory of `automl-pt train`, or let that run go on to its end first",
+            remedy="give a run directory of `automl-pt train`, or let that run finish first",
         )
     if record.get("linear_probe"):
         raise CheckpointError(
-            "a linear probe is fitted by a search, not trained by a run",
+            "this is a linear probe, which a search fits and no run trains",
             given=printable(f"{original}: the probe of {record['config'].get('backbone')}"),
-            remedy="search again under another --name: the same images and weights give the same probe",
+            remedy="search again under another --name; the same images and weights give the same probe",
         )
     return record
 
 
 def _split(original: Path) -> Path:
-    """Return the file of the split that the run was trained on; without it another would be drawn, by another seed."""
+    """Return the split's file of the run, because another seed would draw another split."""
     manifest = manifest_beside(original)
     if manifest is None:
         raise CheckpointError(
-            "a run is repeated on the split that it was trained on",
-            given=printable(f"{original}: there is no manifest.json, nor in a study that it is a trial of"),
-            remedy="put the file back from a copy, or train again",
+            "the split of this run is missing",
+            given=printable(f"{original}: there is no manifest.json here, nor in the study of this trial"),
+            remedy="restore the file from a copy, or train again",
         )
     return manifest
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a run's record, empty where there is none; raise CheckpointError for one that is damaged."""
+    """Return a run's record, empty if there is none; raise CheckpointError for a damaged one."""
     if not path.exists():
         return {}
     try:
@@ -159,9 +161,9 @@ def _read(path: Path) -> dict[str, Any]:
         recorded(record)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            "a run is repeated from its own record",
-            given=printable(f"{path}: damaged, or not written by automl-pt: {type(error).__name__}: {error}")[:300],
-            remedy="put the file back from a copy, or train again",
+            "the run's record is damaged, or not one of automl-pt",
+            given=printable(f"{path}: {type(error).__name__}: {error}")[:300],
+            remedy="restore the file from a copy, or train again",
         ) from error
     return record
 

@@ -1,11 +1,12 @@
-"""One run, from names to a run directory.
+"""Runs one training, from names to a run directory.
 
-A run directory holds the model directory's files (the best epoch so far), `run.json` (what made it, and how it ended),
-`manifest.json` (which images, in which split), `history.jsonl` (one line an epoch) and `checkpoints/`.
+A run directory holds the model directory's files (the best epoch so far), `run.json` (settings, environment, end),
+`manifest.json` (images and splits), `history.jsonl` (one line per epoch) and `checkpoints/`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -58,15 +59,15 @@ from automl_pt.training.result import EpochResult
 def train(
     dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
 ) -> Iterator[EpochResult]:
-    """Train one model with fixed parameters, and yield each epoch's result as it is known.
+    """Train one model with fixed parameters, and yield each epoch's result.
 
-    The first result's notes begin with those on the data: what was guessed, and which files are left out.
+    The first result's notes begin with those on the data: what was guessed, and which files are ignored.
     `settings` are the fields of TrainConfig, which are the options of `automl-pt train`. The run directory `output`
-    (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again goes on where the last one ended.
-    `plugins` are plugin files, as `--plugin` takes them, or what `load_plugins` returned.
+    (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again resumes the run.
+    `plugins` are plugin files, as for `--plugin`, or the result of `load_plugins`.
     Raises ConfigError, DatasetError and the other errors of `automl_pt.core.errors` before the first epoch. A run that
-    diverges raises nothing: the `reason` of its last result is "diverged", and where that is the first epoch's the run
-    directory holds no model, as `load_model` then says.
+    diverges raises nothing: the `reason` of its last result is "diverged", and if that is the first epoch's, the run
+    directory holds no model, which `load_model` then reports.
     """
     registered, files = given_plugins(plugins)
     config = make(TrainConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
@@ -93,9 +94,9 @@ def _epochs(tidied: Cleanup, results: Iterator[EpochResult], notes: tuple[str, .
 
 
 def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable[[Start], None] | None = None) -> None:
-    """Settle what the run starts from, tell it, and bring pretrained weights here, before anything is made.
+    """Decide and report what the run starts from, and fetch pretrained weights, before anything is created.
 
-    A run that is there already goes on from its checkpoint as it began.
+    An existing run resumes from its checkpoint with its original start.
     """
     if (output / "run.json").exists():
         return
@@ -109,10 +110,10 @@ def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable
 def open_data(
     config: TrainConfig, output: Path, plugins: Plugins, progress: OnProgress | None = None, *, processes: int = 1
 ) -> Data:
-    """Make the run directory and freeze the split in it, or take the one that is there.
+    """Create the run directory and freeze the split in it, or use the existing one.
 
-    Raises OutputError when the folder cannot be written or lies among the images, StudyError when a call that never
-    came to its first epoch left a split that was drawn with other settings, CheckpointError when the run found there
+    Raises OutputError if the folder cannot be written or is among the images, StudyError if a call that never
+    finished an epoch left a split with other settings, CheckpointError if the existing run
     is another one.
     """
     require_apart(config, output, plugins)
@@ -134,13 +135,15 @@ def execute(
     plugins: Plugins,
     after_step: AfterStep = go_on,
     group: Group = ALONE,
+    worth_saving: float = math.inf,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
 
-    A run found there is gone on with from its `last` checkpoint, bit for bit; when it has ended nothing is yielded.
-    Leaving the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
-    processes in `group` all call this with the same arguments, all get the same results, and the first alone writes.
-    Raises CheckpointError when `output` holds a run with other settings, OutputError when another process works there.
+    An existing run resumes from its `last` checkpoint, bit for bit; nothing is yielded if it has ended.
+    Closing the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
+    processes in `group` all call this with the same arguments and get the same results, and only the first writes.
+    A run of a head on features that ends with a cost above `worth_saving` leaves its history, but no model.
+    Raises CheckpointError if `output` holds a run with other settings, OutputError if another process uses it.
     """
     make_folder(output)
     with locked(output / ".lock", wait=False) if group.leads else nullcontext():
@@ -151,7 +154,7 @@ def execute(
         error: str | None = None
         try:
             run.write_history()
-            yield from run.epochs(after_step)
+            yield from run.epochs(after_step, worth_saving)
         except (Exception, SystemExit) as failure:
             blamed = networks_fault(failure, config.backbone)
             reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
@@ -167,7 +170,7 @@ def execute(
 
 @dataclass
 class Run:
-    """A run that is set up: everything `execute` needs to step through its epochs."""
+    """A run that is set up: everything `execute` needs for its epochs."""
 
     config: TrainConfig
     output: Path
@@ -175,10 +178,10 @@ class Run:
     training: Training
     checkpoints: Checkpoints
 
-    def epochs(self, after_step: AfterStep) -> Iterator[EpochResult]:
-        """Yield the epochs still to do; the model directory and the history are on disk before each is seen."""
+    def epochs(self, after_step: AfterStep, worth_saving: float = math.inf) -> Iterator[EpochResult]:
+        """Yield the remaining epochs; model directory and history are on disk before each is yielded."""
         if isinstance(self.training, HeadTraining):
-            yield from self._all_at_once(self.training, after_step)
+            yield from self._all_at_once(self.training, after_step, worth_saving)
             return
         results = train_epochs(
             self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
@@ -187,8 +190,8 @@ class Run:
             self.write_history()
             yield result
 
-    def _all_at_once(self, training: HeadTraining, after_step: AfterStep) -> Iterator[EpochResult]:
-        """Yield the epochs of a head on features, which take less than saving them: what is stopped begins again."""
+    def _all_at_once(self, training: HeadTraining, after_step: AfterStep, worth_saving: float) -> Iterator[EpochResult]:
+        """Yield the epochs of a head on features, which are faster than saving; if interrupted, they start again."""
         kept: list[tuple[Mapping[str, Tensor], EpochResult, list[EpochResult]]] = []
 
         def keep(state: Mapping[str, Tensor], result: EpochResult, past: list[EpochResult]) -> None:
@@ -198,12 +201,13 @@ class Run:
         if not results or results[-1].reason is None:
             return
         for state, result, past in kept:
-            self.save_model({**training.start.state, **state}, result, past)
+            if not self._cost(result) > worth_saving:
+                self.save_model({**training.start.state, **state}, result, past)
         self.write_history()
         yield from results
 
     def write_history(self) -> None:
-        """Write one line for each epoch that is done."""
+        """Write one line for each finished epoch."""
         if not self.training.group.leads:
             return
         lines = (to_json(entry) + "\n" for entry in self.training.progress.history)
@@ -217,9 +221,13 @@ class Run:
         info = replace(self.info, metrics=metrics, history=[entry.to_dict() for entry in past])
         save_model(self.output, state, info)
 
+    def _cost(self, result: EpochResult) -> float:
+        """Return what orders this epoch's weights among those of other trials, the lower the better."""
+        return result.kept_values(self.config.keep)["loss"] if result.cost is None else result.cost
+
 
 def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, group: Group) -> Run | None:
-    """Set up the run in `output`, as far as it has come; return None when it has ended."""
+    """Set up the run in `output`, resumed if it exists; return None if it has ended."""
     backbone = plugins.backbone(config.backbone, config.backbone_options)
     device, precision = set_up(config)
     before = earlier(output, config, data, processes=group.size)
@@ -230,14 +238,16 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
         checkpoints.remove()
         return None
     training = new_training(config, data, backbone, device, precision, group, plugins=plugins)
+    if not isinstance(training, HeadTraining):
+        record["precision"] = training.precision
     if before:
-        training.step.notes.clear()  # how its weights were read was said when it began
+        training.step.notes.clear()  # how its weights were read was reported at its start
     training.restore(checkpoints)
-    # after what a checkpoint says of micro-batches: there may be less memory now than when it was written
+    # after the checkpoint's micro-batch size, because less memory may be free now
     training.fit_into(available_memory() // processes_here())
     training.step.notes += changes(before, record)
-    group.wait()  # nobody replaces a checkpoint that another process is still reading
-    # written when nothing can be wrong with the settings any more: a mistake leaves no run behind that bars the way
+    group.wait()  # do not replace a checkpoint that another process is still reading
+    # written last, so that an invalid config does not leave a run that blocks the next one
     if group.leads:
         write_json(output / "run.json", {**record, "started": before.get("started", record["started"])})
     preprocessing = choose_preprocessing(config, data, backbone)
@@ -251,7 +261,7 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
 def model_info(
     record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
 ) -> ModelInfo:
-    """Return what a run's model directory says of its model, figures and history aside."""
+    """Return the content of a run's model directory, except figures and history."""
     classes, size = len(data.manifest.classes), preprocessing.image_size
     return ModelInfo(
         backbone=record["config"]["backbone"],

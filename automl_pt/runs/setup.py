@@ -1,4 +1,4 @@
-"""What a run trains with, made of its settings: device, images and network. Nothing is written here."""
+"""Builds what a run trains with from its settings: device, images and network. Writes nothing."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ from automl_pt.training.device import NumberFormat, choose_device, choose_precis
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
+from automl_pt.training.number_format import faster_format
 from automl_pt.training.rehearsal import rehearse
 
 EVALUATION_BATCH = 64
 
 
 def require_files(config: Settings) -> None:
-    """Raise WeightsError where the settings name a file of weights that is not there."""
+    """Raise WeightsError if the file of weights in the settings does not exist."""
     if config.weights is not None:
         require_given(config.weights)
 
 
 def require_possible(config: TrainConfig, plugins: Plugins) -> None:
-    """Refuse, before anything is read or written, a backbone, option, device or file that is not there."""
+    """Refuse a backbone, option, device or file that does not exist, before anything is read or written."""
     plugins.backbone(config.backbone, config.backbone_options)
     plugins.objective(config.objective)
     require_policy(config, plugins)
@@ -50,7 +51,7 @@ def require_possible(config: TrainConfig, plugins: Plugins) -> None:
 
 
 def set_up(config: TrainConfig) -> tuple[torch.device, NumberFormat]:
-    """Ready this process for a run: threads and determinism as asked. Return the device and the number format."""
+    """Set this process's threads and determinism for a run. Return the device and the number format."""
     device = choose_device(local_device(config.device))
     torch.set_num_threads(config.threads or default_threads())
     if device.type == "cpu":
@@ -72,7 +73,7 @@ def new_training(
 ) -> Training:
     """Return a training that stands before its first step, with the optimiser registered with `plugins`.
 
-    Raises ConfigError when the batch is larger than the training split, PluginError when the network cannot be built.
+    Raises ConfigError if the batch is larger than the training split, PluginError if the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
     plugins = plugins or load_plugins(config.plugins)
@@ -111,6 +112,9 @@ def new_training(
     channels_last = has_channels_last(device, precision)
     side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
+    if group.size == 1 and not config.deterministic:
+        name = " ".join((backbone.name, *config.backbone_options))
+        precision = faster_format(model, name, side, device, config.precision, precision)
     how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales, **judged}
     training = Training(model, *loaders, config, **how)
     training.step.notes += said
@@ -125,17 +129,17 @@ def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:
-    """Return the side to train at, and the mean and standard deviation that the backbone wants."""
+    """Return the image side, and the backbone's mean and standard deviation."""
     return Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:
-    """Return the side to train at: as asked, else the dataset's hint, else the backbone's own."""
+    """Return the image side: as requested, else the dataset's hint, else the backbone's own."""
     return config.image_size or data.hints.image_size or backbone.image_size
 
 
 def choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
-    """Freeze what the settings say, and return the factors on the learning rate where they are not all 1."""
+    """Freeze parameters by the settings, and return the factors on the learning rate if they are not all 1."""
     if config.freeze == "backbone":
         head = head_parameters(model, backbone)
         for name, parameter in model.named_parameters():

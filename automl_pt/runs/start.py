@@ -1,4 +1,4 @@
-"""Where a network starts: its pretrained weights, a file, or random numbers; settled before anything is made."""
+"""Decides where a network starts: from pretrained weights, a file, or random numbers, before anything is created."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=Settings)
 
-#: a data set whose images are smaller than this is trained from scratch, unless the user or the set says otherwise
+#: datasets with smaller images are trained from scratch, unless the user or the dataset says otherwise
 LOW_RESOLUTION = 64
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a backbone starts from, and in words why."""
+    """What a backbone starts from, and a sentence with the reason."""
 
     backbone: str
     pretrained: bool
     text: str
     license: str | None = None
-    #: of the file that is fetched now; 0 where it is here, None where its size is not known
+    #: size of the file to be fetched; 0 if it is here, None if its size is unknown
     download_bytes: int | None = 0
     #: None where its plugin does not say
     parameters: int | None = None
 
 
 def starts_pretrained(settings: Settings, backbone: Backbone, hints: Hints) -> bool:
-    """Say whether `backbone` starts from its pretrained weights: as asked, else as the hints say, where it has any."""
+    """Return whether `backbone` starts from its pretrained weights: as requested, else by the hints, if it has any."""
     if settings.weights is not None:
         return False
     if settings.pretrained is not None:
@@ -47,7 +47,7 @@ def starts_pretrained(settings: Settings, backbone: Backbone, hints: Hints) -> b
 
 
 def settled(settings: T, backbone: Backbone, hints: Hints) -> T:
-    """Return the settings with `pretrained` true or false: as asked, else as `backbone` and the data's hints say."""
+    """Return the settings with `pretrained` true or false: as requested, else by `backbone` and the data's hints."""
     return settings.model_copy(update={"pretrained": starts_pretrained(settings, backbone, hints)})
 
 
@@ -58,16 +58,16 @@ def _suits(settings: Settings, hints: Hints) -> bool:
 
 
 def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> Start:
-    """Return what `backbone` starts from; nothing is fetched, and no image is looked at.
+    """Return what `backbone` starts from, without fetching anything or listing images.
 
-    Raises WeightsError where pretrained weights are asked for and the backbone has none, or the file given is absent.
+    Raises WeightsError if pretrained weights are requested and the backbone has none, or the given file is missing.
     """
     size = "" if backbone.parameters is None else f", {backbone.parameters / 1e6:.1f} M parameters"
     about, hints = f"{printable(backbone.name)}{size}", hints_of(settings, plugins)
     if settings.weights is not None:
         if not Path(settings.weights).exists():
             raise WeightsError(
-                "a file of weights is not there",
+                "file of weights not found",
                 given=printable(settings.weights),
                 remedy="check the path of --weights",
             )
@@ -86,20 +86,20 @@ def _why(settings: Settings, backbone: Backbone) -> str:
         return "--from-scratch"
     if not backbone.has_pretrained:
         return "it has no pretrained ones"
-    return "its images are small, so the data set asks for it (--pretrained is the other way)"
+    return "its images are small, so the dataset's hints ask for it (--pretrained overrides this)"
 
 
 def _require_weights(backbone: Backbone) -> None:
     if not backbone.has_pretrained:
         raise WeightsError(
             f"{backbone.name} has no pretrained weights",
-            given=f"pretrained weights of {backbone.name} are asked for",
-            remedy="leave it out, give a file with --weights, or pick one of `automl-pt backbones --pretrained`",
+            given=f"pretrained weights of {backbone.name} were requested",
+            remedy="remove the option, give a file with --weights, or choose one of `automl-pt backbones --pretrained`",
         )
 
 
 def _pretrained(backbone: Backbone, about: str) -> Start:
-    where, download = "read by its plugin", None
+    where, download = "loaded by its plugin", None
     if backbone.published is not None:
         download = 0 if backbone.published.cached() is not None else backbone.published.size()
         where = "on this machine" if download == 0 else f"a download of {megabytes(download)}"
@@ -108,14 +108,14 @@ def _pretrained(backbone: Backbone, about: str) -> Start:
 
 
 def megabytes(count: int | None) -> str:
-    """Write a number of bytes for people."""
-    return "a size not known" if count is None else f"about {count / 1e6:.0f} MB"
+    """Return a number of bytes in megabytes, in words."""
+    return "an unknown size" if count is None else f"about {count / 1e6:.0f} MB"
 
 
 def fetch_weights(starts: Sequence[Start], settings: Settings, plugins: Plugins, options: Sequence[str] = ()) -> None:
-    """Bring the pretrained weights of `starts` onto this machine; raise WeightsError where one cannot be had.
+    """Fetch the pretrained weights of `starts` to this machine; raise WeightsError if one is not available.
 
-    A plugin that does not tell where its weights are is asked for its network: it raises, or has them.
+    A plugin that does not say where its weights are builds its network instead, which fetches them or raises.
     """
     for start in starts:
         backbone = plugins.backbone(start.backbone, options)
@@ -131,7 +131,7 @@ def fetch_weights(starts: Sequence[Start], settings: Settings, plugins: Plugins,
 
 
 def bring(backbone: Backbone) -> Iterator[str]:
-    """Bring a backbone's pretrained weights onto this machine, and say what is done, before and after."""
+    """Fetch a backbone's pretrained weights to this machine, and yield notes before and after."""
     name = printable(backbone.name)
     _require_weights(backbone)
     published = backbone.published
@@ -150,7 +150,7 @@ def bring(backbone: Backbone) -> Iterator[str]:
 
 
 def require_start_for_average(starts: Sequence[Start], settings: Settings) -> None:
-    """Raise ConfigError where weights are to be averaged that did not start from the same ones."""
+    """Raise ConfigError if weights are to be averaged that did not start from the same ones."""
     if (
         getattr(settings, "average", None)
         and settings.weights is None

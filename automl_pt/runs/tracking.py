@@ -1,7 +1,7 @@
-"""Tells trackers what happens. Nothing that a tracker does or leaves undone reaches a result.
+"""Reports events to trackers. Nothing that a tracker does can affect a result.
 
-Trackers are called in one process and one thread: of a single run in the one that trains, of a search in the one that
-owns the study. They are called between two epochs, held to a time limit, and their errors are told once and no more.
+Trackers are called in one process and one thread: for a single run in the one that trains, for a search in the one that
+owns the study. They are called between two epochs, under a time limit, and each of their errors is reported once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Told = RunStarted | EpochFinished | RunFinished | TrialFinished | StudyFinished
 HOOK_OF: dict[type, str] = dict(
     zip((RunStarted, EpochFinished, RunFinished, TrialFinished, StudyFinished), TRACKING, strict=True)
 )
-#: seconds one call may take; a tracker that takes longer is not called again
+#: time limit of a call in seconds; a tracker that exceeds it is not called again
 LIMIT = 30.0
 #: the figures of an epoch that trackers are told, in this order; the other metrics come after them
 FIGURES = (
@@ -43,7 +43,7 @@ _log = logging.getLogger("automl_pt")
 
 @dataclass
 class Trackers:
-    """The trackers of one command; `report` is given one sentence about a tracker that fails, once for each."""
+    """The trackers of one command; `report` receives one sentence per failing tracker."""
 
     plugins: Plugins
     names: Sequence[str]
@@ -60,7 +60,7 @@ class Trackers:
                 raise UnknownNameError("tracker", name, known, remedy=remedy)
 
     def tell(self, event: Told) -> None:
-        """Call the hook of every tracker named that has it, in the order named; raise nothing that one raises."""
+        """Call the hook of every named tracker that has it, in the given order; no exception of a tracker is raised."""
         hook = HOOK_OF[type(event)]
         found = {item.plugin_name: item for item in getattr(self.plugins.manager.hook, hook).get_hookimpls()}
         for name in dict.fromkeys(self.names):
@@ -68,23 +68,23 @@ class Trackers:
                 self._call(name, hook, found[name], event)
 
     def _call(self, name: str, hook: str, implementation: Any, event: Told) -> None:
-        """Call one hook; whatever comes out of it, what it changed in this process is put back."""
+        """Call one hook; its errors are reported, and its changes of this process are reverted."""
         changed: list[str] = []
         try:
             with guarded(self.limit) as changed:
                 implementation.function(*(event for _ in implementation.argnames))
         except TooSlow as error:
             self._left_out.add(name)
-            self._say(name, f"{hook}: {error}; it is told nothing more")
+            self._say(name, f"{hook}: {error}; it is not called again")
         except (Exception, SystemExit) as error:
             self._say(name, f"{hook} failed with {type(error).__name__}: {error}"[:500])
         if changed:
-            self._say(name, f"{hook} changed {' and '.join(changed)}; it was put back")
+            self._say(name, f"{hook} changed {' and '.join(changed)}; it was restored")
 
     def _say(self, name: str, text: str) -> None:
         if name not in self._reported:
             self._reported.add(name)
-            self.report(f"tracker {self.plugins.label(name)}: {text}. The result is not affected; said once")
+            self.report(f"tracker {self.plugins.label(name)}: {text}. The result is not affected; reported once")
 
 
 def tracker_names(plugins: Plugins) -> list[str]:
@@ -103,7 +103,7 @@ def figures_of(result: EpochResult) -> dict[str, float]:
 
 @dataclass
 class Follower:
-    """Tells trackers of one run as its epochs come in; `done` are the epochs that earlier commands told of."""
+    """Reports one run's epochs to trackers; `done` are the epochs that earlier commands reported."""
 
     trackers: Trackers
     run: TrackedRun
@@ -116,18 +116,18 @@ class Follower:
         self.best = next((figures_of(result) for result in reversed(self.done) if result.is_best), {})
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Tell that the run begins, or goes on."""
+        """Report that the run starts or resumes."""
         self.trackers.tell(RunStarted(self.run, settings, self.epochs))
 
     def epoch(self, result: EpochResult) -> None:
-        """Tell what an epoch gave."""
+        """Report an epoch's results."""
         figures, self.epochs = figures_of(result), result.epoch
         if result.is_best:
             self.best = figures
         self.trackers.tell(EpochFinished(self.run, result.epoch, figures, result.is_best))
 
     def finish(self, reason: str) -> None:
-        """Tell that the command is done with the run."""
+        """Report that the command has finished with the run."""
         self.trackers.tell(RunFinished(self.run, reason, self.epochs, self.best))
 
 
@@ -138,9 +138,9 @@ def follow(
     output: Path,
     done: Sequence[EpochResult],
 ) -> Iterator[EpochResult]:
-    """Yield a single run's epochs, each after the trackers were told of it; tell of the run's start and end.
+    """Yield a single run's epochs, each after the trackers received it; also report the run's start and end.
 
-    `done` are the epochs its history has already. Of a run that has ended before nothing is told.
+    `done` are the epochs in its history. Nothing is reported of a run that had ended before.
     """
     if trackers is None or not trackers.names or (done and done[-1].reason is not None):
         yield from results

@@ -1,1 +1,1 @@
-"""A finished model behind HTTP: an endpoint and a page, on this machine unless asked otherwise."""
+"""Serves a finished model over HTTP: an endpoint and a page, by default on this machine only."""

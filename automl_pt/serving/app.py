@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-#: the page's files, which hold no word of the model's: all of that comes from the routes and is shown as text
+#: the page's files, without any text of the model: that comes from the routes and is inserted as text
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -38,7 +38,7 @@ _PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
-#: what servers write down for a request whose client has closed its connection; no client sees it
+#: the usual status in logs for a client that has closed its connection; no client sees it
 _CLIENT_LEFT = 499
 
 
@@ -49,9 +49,9 @@ def make_app(
     hosts: tuple[str, ...] = LOOPBACK,
     is_crowded: Callable[[], bool] = lambda: False,
 ) -> ASGIApp:
-    """Return the ASGI application that serves `model` to requests that name one of `hosts`.
+    """Return the ASGI application that serves `model` to requests for one of `hosts`.
 
-    While the server `is_crowded` it asks to come again later.
+    While the server `is_crowded` it answers with 503.
     """
     limits = limits or Limits()
     batcher, room = Batcher(model, limits), Capacity(limits)
@@ -85,7 +85,7 @@ def make_app(
 
 
 def describe(model: Model, limits: Limits) -> dict[str, Any]:
-    """Return what `/model` tells: the model, what it was measured at, and the server's limits."""
+    """Return the answer of `/model`: the model, its figures, and the server's limits."""
     info = model.info
     return {
         "backbone": info.backbone,
@@ -101,7 +101,7 @@ def describe(model: Model, limits: Limits) -> dict[str, Any]:
 
 
 async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response:
-    """Answer with the fields of a row of `predict` as JSON Lines hold it."""
+    """Answer with the fields of a `predict` row in JSON Lines."""
     model = batcher.model
     logits = await batcher.logits(upload.content, upload.name)
     prediction = Prediction(Path(upload.name), model.probabilities(logits), logits=logits)
@@ -112,7 +112,7 @@ def _top(asked: str | None, classes: int) -> int | None:
     if asked is None:
         return None
     if not (asked.isascii() and asked.isdigit() and len(asked) < 10 and int(asked) > 0):
-        raise HTTPException(400, "`top` is a number of classes above 0")
+        raise HTTPException(400, "`top` must be a number of classes above 0")
     return min(int(asked), classes)
 
 
@@ -131,7 +131,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _left(request: Request, error: Exception) -> Response:
-    """Answer nobody: it is no error of the server's that its client has left."""
+    """Answer a client that has left, which is not an error of the server."""
     return Response(status_code=_CLIENT_LEFT)
 
 
@@ -141,10 +141,10 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Answer in the server's own form; the error itself is raised on, to where the server is watched."""
-    return _json({"error": "the server failed; what it printed says why"}, 500)
+    """Answer in JSON; the error itself is re-raised, so that the server reports it."""
+    return _json({"error": "the server failed; its output says why"}, 500)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Answer in ASCII, so that any class name survives."""
+    """Answer in ASCII, so that any class name is transmitted safely."""
     return Response(to_json(value), status, headers, "application/json")

@@ -1,4 +1,4 @@
-"""Many requests, one network: what arrives while a forward pass runs goes into the next one together."""
+"""Batches requests: images that arrive during a forward pass are processed together in the next one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from automl_pt.model.load import Model
 
-#: an image that waits for its row of logits
+#: an image with the future of its row of logits
 Waiting = tuple["NDArray[np.uint8]", "asyncio.Future[NDArray[np.float32]]"]
 
 
 class Batcher:
-    """Computes logits for images that arrive one by one; nobody waits for a batch to fill.
+    """Computes logits for images that arrive one by one, without waiting for a batch to fill.
 
     Used as an asynchronous context manager. Threads decode; one more thread runs the network on all images that are
-    ready, at most `limits.batch` of them. Nothing is begun for a caller that was cancelled.
+    ready, at most `limits.batch`. No work is started for a cancelled caller.
     """
 
     def __init__(self, model: Model, limits: Limits) -> None:
@@ -35,9 +35,9 @@ class Batcher:
         self.waiting: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
         self.headers, self.decoders = threads("headers", 1, 1), Decoders(limits)
-        # half of the cores compute: on all of them, each would wait, spinning, for those that decode
+        # half of the cores, because threads on all of them would spin while waiting for the decoding threads
         self.network = threads("network", 1, max(1, available_cores() // 2))
-        #: so far: images decoded, forward passes, and images in them
+        #: totals: decoded images, forward passes, and images in them
         self.decoded = self.passes = self.images = 0
 
     async def __aenter__(self) -> Batcher:
@@ -66,7 +66,7 @@ class Batcher:
             patience.cancel()
 
     def _give_up(self, waiting: Waiting) -> None:
-        """Answer an image that no forward pass has taken yet."""
+        """Answer an image that no forward pass has processed in time."""
         if any(other is waiting for other in self.waiting) and not waiting[1].done():
             waiting[1].set_exception(busy(f"an image waited for the network for {self.limits.wait:g} s", self.limits))
 
@@ -87,11 +87,11 @@ class Batcher:
         return batch
 
     async def _pass(self, batch: list[Waiting]) -> None:
-        """Run the network once; what goes wrong there is told to each request of the batch."""
+        """Run the network once; an error is raised in each request of the batch."""
         pixels = np.stack([pixels for pixels, _ in batch])
         try:
             rows = await asyncio.get_running_loop().run_in_executor(self.network, self.model.forward, pixels)
-        except Exception as error:  # whatever it is, the requests raise it
+        except Exception as error:  # any error, because the requests raise it
             for _, row in batch:
                 if not row.done():
                     row.set_exception(error)

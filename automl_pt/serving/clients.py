@@ -1,4 +1,4 @@
-"""Who is still there to read an answer, and how much of what they sent is held."""
+"""Tracks whether clients are still connected, and how many bytes of their bodies are held."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ClientLeft(Exception):  # noqa: N818  # nobody is there to whom it would be an error
+class ClientLeft(Exception):  # noqa: N818  # not an error, because no client is connected
     """The client closed its connection before it was answered."""
 
 
 async def while_here(request: Request, work: Coroutine[object, object, T]) -> T:
-    """Return what `work` returns; cancel it, and raise ClientLeft, once the client has closed its connection.
+    """Return the result of `work`; cancel it, and raise ClientLeft, when the client closes its connection.
 
-    The body of `request` has been read to its end before.
+    The body of `request` must have been read completely.
     """
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(_departure(request))
     try:
@@ -40,19 +40,19 @@ async def _departure(request: Request) -> None:
         pass
 
 
-class ServerBusy(Exception):  # noqa: N818  # it becomes an answer with status 503, no error
-    """The bodies of other requests fill what the server holds."""
+class ServerBusy(Exception):  # noqa: N818  # converted to an answer with status 503
+    """The bodies of other requests use all of the server's limit."""
 
 
 class Capacity:
-    """Counts the bytes of the bodies that are held."""
+    """Counts the bytes of the bodies in memory."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
 
     @contextmanager
     def part(self) -> Iterator[RequestPart]:
-        """Give one request its part, which is free again at the end."""
+        """Yield one request's part, which is released at the end."""
         part = RequestPart(self)
         try:
             yield part
@@ -61,13 +61,13 @@ class Capacity:
 
 
 class RequestPart:
-    """What one request holds."""
+    """The bytes that one request holds."""
 
     def __init__(self, room: Capacity) -> None:
         self.room, self.bytes = room, 0
 
     def add(self, count: int) -> None:
-        """Take so many bytes more; raise NoRoom where there are none left, but never to a small request."""
+        """Reserve more bytes; raise NoRoom if none are free, but never for a small request."""
         self.bytes += count
         self.room.held += count
         if self.bytes > self.room.limits.small and self.room.held > self.room.limits.held:

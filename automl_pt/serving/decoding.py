@@ -1,6 +1,6 @@
-"""Which image is decoded next: the smallest that waits, large ones on half of the threads, none for a client that left.
+"""Schedules decoding: the smallest waiting image first, large ones on half of the threads, none for absent clients.
 
-So a small image is answered soon, whatever others have sent: no large image ever has all the threads.
+So a small image is answered soon, because large images never occupy all threads.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ T = TypeVar("T")
 
 
 def busy(reason: str, limits: Limits) -> HTTPException:
-    """Return the answer to a request that the server has no room for now: 503, and when to ask again."""
+    """Return the answer to a request that the server has no capacity for: 503, and when to ask again."""
     headers = {"retry-after": str(max(1, round(limits.wait)))}
     return HTTPException(503, f"the server is busy: {reason}; ask again later", headers)
 
 
 def threads(name: str, workers: int, share: int) -> ThreadPoolExecutor:
-    """Return threads that compute with `share` threads each."""
+    """Return a pool whose threads compute with `share` threads each."""
     return ThreadPoolExecutor(workers, thread_name_prefix=name, initializer=partial(torch.set_num_threads, share))
 
 
 @dataclass(eq=False)
 class _Job:
-    """An image of so many pixels that waits or is being decoded."""
+    """An image with its number of pixels that waits or is being decoded."""
 
     pixels: int
     action: Callable[[], object]
@@ -45,9 +45,9 @@ class _Job:
 
 
 class Decoders:
-    """Threads that decode; `limits.queue` bounds the pixels that they hold, and `limits.wait` how long one waits.
+    """Threads that decode; `limits.queue` limits the pixels they hold, and `limits.wait` how long an image waits.
 
-    Large images and others are bounded each for themselves, so that neither keeps the other out. All methods are called
+    Large images and others have separate limits, so that neither blocks the other. All methods are called
     on the event loop's thread.
     """
 
@@ -57,13 +57,13 @@ class Decoders:
         self.waiting, self.running = list[_Job](), list[_Job]()
 
     async def run(self, pixels: int, action: Callable[[], T]) -> T:
-        """Return what `action` returns, which decodes so many pixels; raise HTTPException 503 where there is no room.
+        """Return the result of `action`, which decodes this many pixels; raise HTTPException 503 without capacity.
 
-        It is not begun once the caller was cancelled.
+        It is not started if the caller is cancelled.
         """
         held = sum(job.pixels for job in (*self.waiting, *self.running) if is_large(job.pixels) == is_large(pixels))
         if held and held + pixels > self.limits.queue:
-            raise busy(f"images of {held:,} pixels wait, and {self.limits.queue:,} may", self.limits)
+            raise busy(f"images of {held:,} pixels wait, and the limit is {self.limits.queue:,}", self.limits)
         loop = asyncio.get_running_loop()
         job = _Job(pixels, action, loop.create_future())
         self.waiting.append(job)
@@ -77,16 +77,16 @@ class Decoders:
                 self.waiting.remove(job)
 
     def close(self) -> None:
-        """End the threads once they have done what they are at."""
+        """End the threads after their current jobs."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> None:
-        """Hand jobs to threads that are free, the smallest first."""
+        """Assign jobs to free threads, the smallest first."""
         while len(self.running) < self.count and self.waiting:
-            job = min(self.waiting, key=lambda job: job.pixels)  # of equal ones the first that came
+            job = min(self.waiting, key=lambda job: job.pixels)  # the first of equal ones
             large = sum(is_large(other.pixels) for other in self.running)
             if is_large(job.pixels) and large >= self.count // 2:
-                return  # all that wait are large
+                return  # all waiting images are large
             self.waiting.remove(job)
             if job.result.done():
                 continue  # its client has left
@@ -113,6 +113,6 @@ class Decoders:
 def _on(
     loop: asyncio.AbstractEventLoop, finish: Callable[[_Job, Future[object]], None], job: _Job, done: Future[object]
 ) -> None:
-    """Tell the loop's thread that a thread has ended its job; a loop that was closed meanwhile needs no telling."""
+    """Tell the loop's thread that a job has ended, unless the loop was closed meanwhile."""
     if not (loop.is_closed() or done.cancelled()):
         loop.call_soon_threadsafe(finish, job, done)

@@ -1,7 +1,7 @@
-"""What stands before every request: only names this server is known by, only its own pages, and strict headers.
+"""Guards every request: only the server's own names and pages are accepted, and strict headers are added.
 
-A page of somebody else's can make a browser ask a server on the same machine. It cannot read the answer, unless it
-gives its own name this machine's address (DNS rebinding): then the Host header names it. Both are refused.
+Another site's page can make a browser send requests to a server on the same machine. It can read the answer only if
+it points its own name at this machine (DNS rebinding), which the Host header shows. Both are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-#: the page runs nothing and shows nothing that did not come from this server; pictures it reads itself are `blob:`
+#: the page runs and shows only content of this server; pictures that it reads itself are `blob:`
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -32,9 +32,9 @@ _CROWDED = {"retry-after": "5", "connection": "close"}
 
 
 class Guard:
-    """Wraps an application: refuses what `refusal` says, and adds the headers to every answer, errors too.
+    """Wraps an application: refuses requests by `refusal`, and adds the headers to every answer, including errors.
 
-    While `is_crowded()` it asks everybody to come again later.
+    While `is_crowded()` it answers with 503.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...], is_crowded: Callable[[], bool]) -> None:
@@ -55,37 +55,37 @@ class Guard:
 
     def _chosen(self, scope: Scope) -> ASGIApp:
         if self.is_crowded():
-            return JSONResponse({"error": "the server has no connection left; ask again later"}, 503, _CROWDED)
+            return JSONResponse({"error": "all connections of the server are in use; ask again later"}, 503, _CROWDED)
         refused = refusal(Headers(scope=scope), self.hosts)
         return self.app if refused is None else JSONResponse({"error": refused[1]}, refused[0])
 
 
 def known_as(host: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names by which requests may call a server that listens at `host` and was given `names`."""
+    """Return the accepted host names of a server that listens at `host` and was given `names`."""
     own = LOOPBACK if host in (*LOOPBACK, "0.0.0.0", "::") else (host,)
     return *own, *names
 
 
 def refusal(headers: Headers, hosts: tuple[str, ...]) -> tuple[int, str] | None:
-    """Return the status and the reason for which a request is refused, None for one that is not; hosts lower case."""
+    """Return the status and the reason if a request is refused, else None; hosts in lower case."""
     host = _name(f"//{headers.get('host', '')}")
     if host is None or host not in hosts or len(headers.getlist("host")) != 1:
-        return 421, "this server does not go by the name in the Host header; --allow-host gives it another"
+        return 421, "the Host header names another server; --allow-host accepts further names"
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
-        return 403, "a page of another origin asked"
-    # whoever follows a link, in a terminal that is itself a page for instance, only sees the page; forms have an origin
+        return 403, "the request comes from a page of another origin"
+    # following a link only shows the page, so it is allowed; forms have an Origin header
     follows_link = headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not follows_link:
-        return 403, "a page of another site asked"
+        return 403, "the request comes from a page of another site"
     return None
 
 
 def _name(url: str) -> str | None:
-    """Return the host's name in lower case, without its port; None where there is none."""
+    """Return the host name in lower case, without its port; None if there is none."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises if it is not a number
         return parts.hostname if parts.username is None else None
     except ValueError:
         return None

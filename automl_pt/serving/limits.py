@@ -1,4 +1,4 @@
-"""What a request may cost: checked before the cost arises."""
+"""Limits of a request's cost, checked before the cost arises."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: images of more pixels are large: decoding one takes longer than somebody with a small image should wait
+#: pixels of a large image, whose decoding takes longer than the sender of a small image should wait
 LARGE = 4_000_000
-#: scans of a JPEG: each costs a walk over all pixels, however few bytes it has; encoders write about ten
+#: limit of a JPEG's scans, because each costs a pass over all pixels; encoders write about ten
 SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on a request and on the server: what is beyond them is refused, and nothing is cut short."""
+    """Limits of a request and of the server; requests beyond them are refused, never truncated."""
 
-    #: of a request's body
+    #: bytes of a request's body
     bytes: int = 16 * 1024 * 1024
-    #: of an image, as its header says, before any of it is decoded
+    #: of an image, as stated in its header, before it is decoded
     pixels: int = 50_000_000
-    #: for the body to arrive
+    #: seconds for the body to arrive
     seconds: float = 30.0
-    #: connections at a time; one more is answered with 503
+    #: concurrent connections; further ones are answered with 503
     connections: int = 64
     #: images in one forward pass
     batch: int = 64
-    #: pixels of the images that wait or are being decoded, large ones and others each; one more is answered with 503
+    #: pixels of the images that wait or are being decoded, separately for large and other ones; above: 503
     queue: int = 200_000_000
-    #: seconds for which an image waits to be decoded, or for the network, before it is answered with 503
+    #: seconds that an image waits for decoding, or for the network, before it is answered with 503
     wait: float = 10.0
-    #: bytes of all bodies that are held; a request that would hold more, and more than `small`, is answered with 503
+    #: bytes of all bodies in memory; a request above `small` that would exceed it is answered with 503
     held: int = 128 * 1024 * 1024
     small: int = 256 * 1024
 
 
 def is_large(pixels: int) -> bool:
-    """Say whether so many pixels take long to decode."""
+    """Return whether this many pixels take long to decode."""
     return pixels > LARGE
 
 
 def size_of(content: bytes, name: str, limits: Limits) -> int:
-    """Return the number of pixels that an uploaded file's header names; raise UnreadableImage, also beyond a limit."""
+    """Return the number of pixels in an uploaded file's header; raise UnreadableImage, also above a limit."""
     width, height = open_header(content, name).size
     if width * height > limits.pixels:
         raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {limits.pixels:,}", "huge")
@@ -57,5 +57,5 @@ def size_of(content: bytes, name: str, limits: Limits) -> int:
 
 
 def pixels_of(content: bytes, name: str, image_size: int) -> NDArray[np.uint8]:
-    """Decode an uploaded file, which `size_of` has passed, to uint8[3, S, S] as prediction does."""
+    """Decode an uploaded file, after `size_of`, to uint8[3, S, S] as in prediction."""
     return decode(content, image_size, name=name)

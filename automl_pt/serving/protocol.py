@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, but for connections on which no request comes: it would hold them for ever."""
+"""uvicorn's HTTP protocol, with a time limit for connections without a request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @cache
 def protocol(seconds: float) -> type[H11Protocol]:
-    """Return the protocol that closes a connection when a request's head has not arrived within `seconds`.
+    """Return the protocol that closes a connection if a request's head has not arrived within `seconds`.
 
-    So nobody keeps all the connections that the server allows by opening them and saying little or nothing. The time
-    between two requests of a connection is uvicorn's own, and shorter.
+    So no client can hold all connections by opening them and sending little or nothing. The time between two requests
+    of a connection is uvicorn's own limit, which is shorter.
     """
 
     class Protocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
 
-        # uvicorn, too, names a narrower transport than asyncio does
+        # uvicorn's annotation, too, is a narrower transport than asyncio's
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._wait()
@@ -30,7 +30,7 @@ def protocol(seconds: float) -> type[H11Protocol]:
             self._wait()
 
         def _wait(self) -> None:
-            """Let the time run while a head is still to come; it does not begin anew with each byte."""
+            """Start the timer if a head is incomplete; further bytes do not restart it."""
             if self.conn.their_state is h11.IDLE:
                 self._deadline = self._deadline or self.loop.call_later(seconds, self.timeout_keep_alive_handler)
             elif self._deadline is not None:

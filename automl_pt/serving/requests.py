@@ -1,4 +1,4 @@
-"""What a request brings: one image, as multipart, as JSON with base64, or as the body itself."""
+"""Reads the image of a request: as multipart, as JSON with base64, or as the body itself."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from automl_pt.serving.clients import RequestPart
     from automl_pt.serving.limits import Limits
 
-#: bodies that are the image itself
+#: content types of bodies that are the image itself
 _RAW = ("application/octet-stream", "image/")
 _TAKES = "multipart/form-data with one file, application/json with base64 in `image`, or an image as the body"
 
-#: seconds for which a body that is refused is read, and thrown away
+#: seconds for which a refused body is read and discarded
 _PATIENCE = 2.0
-#: signs of JSON's structure that a body with one image may hold: a list of a million numbers takes long to parse
+#: limit of structural characters in a JSON body with one image, because a list of a million numbers parses slowly
 _STRUCTURE = 1000
 
 
-class _TooLarge(Exception):  # noqa: N818  # it becomes an answer with status 413, no error
+class _TooLarge(Exception):  # noqa: N818  # converted to an answer with status 413
     """The body is larger than the limit."""
 
 
 class Upload(NamedTuple):
-    """An image file's content, and what its sender calls it."""
+    """An image file's content, and the name given by its sender."""
 
     name: str
     content: bytes
 
 
 async def read_upload(request: Request, limits: Limits, part: RequestPart) -> Upload:
-    """Return the one image of a request, of whose bytes `part` is told.
+    """Return the one image of a request, whose bytes are counted in `part`.
 
     Raises HTTPException 400, 408, 413, 415 or 503, each with its reason, and ClientDisconnect.
     """
@@ -73,14 +73,14 @@ async def _read(request: Request) -> Upload:
         return _from_json(await request.body())
     if kind.startswith(_RAW):
         return Upload("image", await request.body())
-    raise HTTPException(415, f"the body is {printable(kind) or 'of no type'}; taken are {_TAKES}")
+    raise HTTPException(415, f"the body is {printable(kind) or 'of no type'}; accepted are {_TAKES}")
 
 
 async def _from_form(request: Request) -> Upload:
     async with request.form(max_files=1, max_fields=8) as form:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if not files:
-            raise HTTPException(400, f"the form has no file; taken are {_TAKES}")
+            raise HTTPException(400, f"the form has no file; accepted are {_TAKES}")
         return Upload(files[0].filename or "image", await files[0].read())
 
 
@@ -100,7 +100,7 @@ def _from_json(body: bytes) -> Upload:
 
 
 def _bounded(request: Request, limits: Limits, part: RequestPart) -> Request:
-    """Return the request with a body that raises _TooLarge or NoRoom beyond a limit, whatever its header said."""
+    """Return the request with a body that raises _TooLarge or NoRoom above a limit, regardless of its header."""
     said, taken = request.headers.get("content-length", ""), 0
 
     async def counted() -> Message:
@@ -118,9 +118,9 @@ def _bounded(request: Request, limits: Limits, part: RequestPart) -> Request:
 
 
 async def _pass_over(request: Request) -> None:
-    """Throw away, for a while, what is still being sent: a client that is cut off while it sends reads no answer."""
+    """Read and discard the rest of the body for a while: a client that is cut off while sending reads no answer."""
     if "expect" in request.headers:
-        return  # it waits for leave to send, which it does not get
+        return  # the client waits for permission to send, and is refused
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while (message := await request.receive())["type"] == "http.request" and message.get("more_body"):

@@ -1,4 +1,4 @@
-"""Binds the port and runs the application until somebody asks it to end."""
+"""Binds the port and runs the application until it is to stop."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from automl_pt.model.load import Model
     from automl_pt.serving.limits import Limits
 
-#: seconds that answers under way get once the server was asked to end
+#: seconds for unfinished answers after the request to stop
 _LAST = 10
 
 
 def require_packages() -> None:
-    """Raise InstallationError where the packages of the extra `serve` are missing."""
+    """Raise InstallationError if packages of the extra `serve` are missing."""
     try:
         import python_multipart  # noqa: F401  # only whether it is there
         import starlette  # noqa: F401  # only whether it is there
         import uvicorn  # noqa: F401  # only whether it is there
     except ImportError as error:
         raise InstallationError(
-            "serving needs starlette, uvicorn and python-multipart",
+            "serving requires starlette, uvicorn and python-multipart",
             given=str(error),
             remedy="pip install 'automl-pt[serve]', or use `automl-pt predict`",
         ) from error
@@ -34,15 +34,15 @@ def require_packages() -> None:
 
 @contextlib.contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a listening socket at `host` and `port` (0: any free one); raise OutputError when there is none to have."""
+    """Yield a listening socket at `host` and `port` (0: any free one); raise OutputError if that fails."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(address[:2], family=family, backlog=128)
-    except (OSError, UnicodeError) as error:  # the latter for a name that is none, such as "a..b"
+    except (OSError, UnicodeError) as error:  # UnicodeError for an invalid name, such as "a..b"
         raise OutputError(
-            "a server needs an address of this machine, and a port that is free",
+            "the server cannot listen at this address and port",
             given=f"{printable(host)}, port {port}: {getattr(error, 'strerror', None) or error}",
-            remedy="name another --port, 0 for any free one, or another --host",
+            remedy="choose another --port, 0 for any free one, or another --host",
         ) from error
     with listener:
         yield listener
@@ -51,16 +51,16 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 def run(
     model: Model, listener: socket.socket, limits: Limits, *, hosts: tuple[str, ...], should_stop: Callable[[], bool]
 ) -> None:
-    """Serve `model` on `listener` until `should_stop()`, asked ten times a second; answers under way are finished."""
+    """Serve `model` on `listener` until `should_stop()`, called ten times a second; complete unfinished answers."""
     import uvicorn
 
     from automl_pt.serving.app import make_app
     from automl_pt.serving.protocol import protocol
 
     class Server(uvicorn.Server):
-        """Ends when it is asked to; signals are the command line's."""
+        """Stops on request; the command line handles signals."""
 
-        # any context manager serves; uvicorn's annotation names the kind that its own decorator makes
+        # any context manager works; uvicorn's annotation is narrower
         def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
             return contextlib.nullcontext()
 
@@ -78,7 +78,7 @@ def run(
         lifespan="on",
         proxy_headers=False,
         server_header=False,
-        # no log of requests: what strangers write does not belong on a terminal
+        # no access log, because untrusted text must not reach a terminal
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=_LAST,

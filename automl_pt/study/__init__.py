@@ -1,1 +1,1 @@
-"""A search: which trials, in which order, on which workers, and what is kept of them."""
+"""A search: which trials run, in which order, on which workers, and what is kept of them."""

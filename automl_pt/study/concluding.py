@@ -1,7 +1,7 @@
-"""The steps of a subject after its trials, called where trials run, because a plugin's network may end any process.
+"""The steps of a search after its trials. They run where trials run, because a plugin's network may kill its process.
 
-Each step has a plain form, of a subject's name and plain values, which a worker process runs; an engine in this process
-runs the same with the subject itself. Whatever becomes of one, it costs the search no more than that step.
+Each step has a plain form, which a worker process runs from the objective's name and plain values; an executor in this
+process runs the same with the objective itself. A step that fails costs the search only that step.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
     from automl_pt.study.objective import Objective
 
-#: seconds in which what is made of ended trials may save and return
+#: seconds in which a step may save and return once it is to stop
 GRACE = 5.0
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What is done of a study in `directory` after its trials; each step is an `Answer`, until `unwanted`."""
+    """The steps after the trials of the study in `directory`; each is an `Answer`, until `unwanted`."""
 
     objective: Objective
     config: SearchConfig
@@ -36,23 +36,23 @@ class Steps:
     unwanted: Callable[[], bool]
 
     def compare(self, best: TrialRecord, runner_up: TrialRecord) -> Generator[str, None, ModelComparison | None]:
-        """Measure whether the best trial is better than the noise."""
+        """Measure whether the best trial's lead over the runner-up exceeds the noise."""
         what = f"the comparison of trials {best.number} and {runner_up.number}"
         found = yield from self._call("compare", what, best=best.to_dict(), runner_up=runner_up.to_dict())
-        return None if found is None else ModelComparison(**found)
+        return None if found is None else ModelComparison.from_dict(found)
 
     def test(self, model: Path) -> Generator[str, None, dict[str, float] | None]:
-        """Measure the finished model on the test split."""
+        """Evaluate the finished model on the test split."""
         found: dict[str, float] | None = yield from self._call("test", "the test of the model", model=str(model))
         return found
 
     def report(self) -> Generator[str, None, Path | None]:
-        """Write the page; None where that is no longer wanted."""
+        """Write the page; None if it is no longer wanted."""
         found = yield from self._call("report", "the report")
         return None if found is None else Path(found)
 
     def makers(self) -> Mapping[str, MakeExtra]:
-        """Return what makes the refit, the ensemble and the average that are asked for."""
+        """Return the functions that make the requested extras."""
 
         def maker(name: str) -> MakeExtra:
             def make(ended: Ended) -> Answer:
@@ -87,14 +87,16 @@ def run(
     threads: int,
     caller: Caller,
 ) -> Any:
-    """Do one step in a worker process, of plain values."""
+    """Run one step in a worker process, from plain values."""
     import torch
 
     from automl_pt.study.executor.trial_run import loaded_plugins
     from automl_pt.study.executor.worker import load
 
     torch.set_num_threads(threads)
-    settings = SearchConfig(**{**config, "device": device, "threads": threads})
+    # this process has its device already, whatever executor gave it
+    chosen = dict.fromkeys(("engine", "ray_address", "gpus_per_trial", "cpus_per_trial"))
+    settings = SearchConfig(**{**config, **chosen, "device": device, "threads": threads})
     return _STEPS[step](load(objective), settings, loaded_plugins(settings.plugins), caller, **arguments)
 
 

@@ -1,8 +1,8 @@
-"""The loop of a search: hands out trials, takes their epochs, lets the rule judge, keeps the best model.
+"""The main loop of a search: starts trials, receives their epochs, applies the pruning rule, keeps the best model.
 
-All that must outlive this process is in the ledger and in the trials' run directories. What is held here in memory is
-only what the engine is doing at the moment, and a restarted coordinator finds that out again: a trial that is ours but
-not running goes on from its checkpoint.
+All state that must outlive this process is in the trial store and in the trials' run directories. Memory holds only
+what the executor does at the moment, which a restarted coordinator finds out again: a trial that is its own but not
+running resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from automl_pt.study.store.trials import EndState, TrialStore
 from automl_pt.study.trial import RunningTrial, weights_loss
 from automl_pt.training.result import EpochResult
 
-#: times a trial's process may die before the trial has failed
+#: how often a trial's process may die before the trial fails
 CRASHES_ALLOWED = 3
 
 
 @dataclass
 class Coordinator:
-    """One search, from an open study to no trial left; `stop` returns a signal's number once one has come."""
+    """Runs one search, from an open study until no trial is left; `stop` returns the number of a received signal."""
 
     config: SearchConfig
     trial_store: TrialStore
@@ -63,19 +63,19 @@ class Coordinator:
     suggest: Suggest = suggest
     #: None unless the search may end early on its own
     plateau: Plateau | None = None
-    #: None where the search does not start from weights, or no probe is wanted
+    #: None if the search does not start from weights, or wants no linear probe
     linear_probes: LinearProbes | None = None
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, RunningTrial] = field(default_factory=dict)
     _has_notified: bool = False
-    #: how many trials the study will have; less than asked for when time is short
+    #: how many trials the study will have; fewer than requested when time is short
     _total: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._total = self.config.trials
 
     def run(self) -> Iterator[Event]:
-        """Yield what happens until all trials have ended or the search has to stop."""
+        """Yield events until all trials have ended or the search must stop."""
         self.model_store.tidy(self.trial_store.models(), self.config.models_kept + 1)
         yield from self.keep_best()
         if self.linear_probes is not None:
@@ -88,13 +88,13 @@ class Coordinator:
             if not self._running:
                 if not self.trial_store.busy():
                     return
-                time.sleep(0.2)  # another coordinator has trials under way, which decide what we do next
+                time.sleep(0.2)  # trials of another coordinator decide what to do next
             for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
                 yield from self._take(report)
             yield from map(Notice, self.engine.notices())
 
     def leave(self, grace: float) -> Iterator[Event]:
-        """Let the running trials save and stop; take what they still send."""
+        """Let the running trials save and stop; process their last messages."""
         for report in self.engine.halt(grace):
             yield from self._take(report)
         for trial in list(self._running.values()):
@@ -109,13 +109,11 @@ class Coordinator:
             return False
         return True
 
-    # -- handing out ------------------------------------------------------------------------------------------------
+    # -- starting trials ----------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> Iterator[Event]:
-        """Fill the engine's free slots: orphans first, then who may climb, then new trials."""
-        with (
-            self.trial_store.allocation_lock()
-        ):  # nobody shall wait for us while somebody looks at our events: they are told later
+        """Fill the executor's free slots: first orphans, then promoted trials, then new ones."""
+        with self.trial_store.allocation_lock():  # collect events under the lock, and yield them after releasing it
             told = list(self._prune_paused())
             while len(self._running) < self.engine.slots:
                 event = self._next_start()
@@ -125,14 +123,14 @@ class Coordinator:
         yield from told
 
     def _notify_of_foreign_trials(self) -> Iterator[Event]:
-        """Say, once, that another program has added trials to the study."""
+        """Report once that another program has added trials to the study."""
         if self.trial_store.foreign_trials and not self._has_notified:
             self._has_notified = True
             found = counted(self.trial_store.foreign_trials, "trial")
-            yield Notice(f"another program has added {found} to this study: left alone, and not counted in --trials")
+            yield Notice(f"another program has added {found} to this study: ignored, and not counted in --trials")
 
     def _prune_paused(self) -> Iterator[Event]:
-        """End the paused trials that no rule can bring back."""
+        """End the paused trials that no result can promote any more."""
         progress_list = self.trial_store.progress_list()
         for trial in self.trial_store.paused():
             if self.rule.verdict(trial.number, progress_list, self._total) == "prune":
@@ -142,16 +140,16 @@ class Coordinator:
 
     def _next_start(self) -> Event | None:
         trials, progress_list = self.trial_store.trials(), self.trial_store.progress_list()
-        if self.stopped == "timeout":  # the first epochs of a search are its slowest: ask again whether there is time
+        if self.stopped == "timeout":  # the first epochs are the slowest, so check again whether there is time
             self._total, self.stopped = self.config.trials, "trials"
             self._wants_another(progress_list)
         for trial in self.trial_store.orphans():
             if trial.number not in self._running:
                 done = self.trial_store.trial_progress(trial.number).epoch
-                if 0 < done < 1:  # its runs in miniature need no repetition
+                if 0 < done < 1:  # proxy runs need no repetition
                     self.trial_store.pause(trial.number, replace(outcome(trial), reason="paused"))
                     continue
-                # it may have died before the verdict on that epoch was carried out: so it holds there again
+                # a trial that died before this epoch's verdict was applied stops there again
                 return self._start(trial.number, done, self.rule.next_rung(math.nextafter(done, -1)))
         for trial in self.trial_store.paused():
             if self.rule.verdict(trial.number, progress_list, self._total) == "promote":
@@ -162,10 +160,10 @@ class Coordinator:
         if self._wants_another(progress_list):
             number = add_trial(self.trial_store, self.space, self.rule, self.config.seed, self.suggest)
             return self._start(number, 0, self.rule.next_rung(0))
-        return self._next_start()  # the study is smaller now, and some that waited may climb
+        return self._next_start()  # the study is smaller now, so paused trials may be promoted
 
     def _wants_another(self, progress_list: list[TrialProgress]) -> bool:
-        """Say whether a further trial fits into the time and is worth it."""
+        """Return whether a further trial fits into the time and can still improve the result."""
         expected = self.rule.expected_epochs(progress_list, len(progress_list) + 1)
         if progress_list and not self.budget.allows(expected, self.rule.next_rung(0)):
             self._close("timeout")
@@ -177,7 +175,7 @@ class Coordinator:
         return True
 
     def _close(self, reason: Literal["timeout", "flat"]) -> None:
-        """Add no more trials: the study is as large as it is."""
+        """Add no more trials, so that the study keeps its present size."""
         self._total, self.stopped = len(self.trial_store.trials()), reason
 
     def _start(self, number: int, done: float, next_rung: float) -> Event:
@@ -185,16 +183,17 @@ class Coordinator:
         self.trial_store.own(number, self.trial_store.presence.owner)
         params = self.trial_store.params(trial)
         config = trial_config(self.config, self.space, number, params, self.trial_store.probes())
-        # of an epoch the loss is written last: whoever was killed before that had written by what it is ranked, alone
+        # an epoch's loss is written last, so after a kill there may be a rank loss alone
         ranked = (point for point in self.trial_store.trial_progress(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
         self._running[number] = RunningTrial(number, config, known, proxy_seconds=proxy_seconds(trial))
         output, manifest = self.model_store.output(number), self.model_store.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
-        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at))
+        worth_saving = self.model_store.worth_saving(self.trial_store.records(), self.config.models_kept + 1)
+        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at, worth_saving=worth_saving))
         return TrialStarted(number, params, done, next_rung)
 
-    # -- taking in --------------------------------------------------------------------------------------------------
+    # -- receiving results --------------------------------------------------------------------------------------------
 
     def _take(self, report: Report) -> Iterator[Event]:
         trial = self._running.get(report.number)
@@ -279,11 +278,11 @@ class Coordinator:
             reason = f"failed: {crash}, {crashes} times"
             yield from self._end(trial.number, "FAIL", trial.outcome(reason))
         else:
-            yield Notice(f"trial {trial.number}: {crash}; it goes on from its last epoch")
+            yield Notice(f"trial {trial.number}: {crash}; it resumes from its last epoch")
             del self._running[trial.number]
 
     def _pause(self, trial: RunningTrial) -> Iterator[Event]:
-        """Give a trial back, unless it had done its last epoch when it was asked to stop."""
+        """Release a trial, unless it had finished its last epoch when it was asked to stop."""
         if trial.results and trial.results[-1].reason is not None:
             yield from self._take_end(trial)
             return
@@ -302,7 +301,7 @@ class Coordinator:
         self.model_store.tidy(self.trial_store.models(), self.config.models_kept + 1)
 
     def keep_best(self) -> Iterator[Event]:
-        """Publish the best model, and say so, unless it is published already."""
+        """Publish the best model and report it, unless it is published already."""
         best = publish_best(self.trial_store, self.model_store)
         if best is not None:
             value, objective = math.nan if best.value is None else best.value, self.config.objective

@@ -1,4 +1,4 @@
-"""Serves Optuna's own dashboard on a study's storage, to this machine alone: it asks nobody for a password."""
+"""Serves Optuna's dashboard on a study's storage, to this machine only, because it asks for no password."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from automl_pt.study.store.reading import reading
 
 @contextmanager
 def serve(url: str, port: int) -> Iterator[WSGIServer]:
-    """Bind the dashboard of the storage at `url`, read-only, to `port` of this machine; the caller serves.
+    """Bind the dashboard of the storage at `url`, read-only, to `port` on this machine; the caller serves.
 
-    Raises InstallationError without the extra `dashboard`, StorageError when the storage cannot be opened, OutputError
-    when the port is taken.
+    Raises InstallationError without the extra `dashboard`, StorageError if the storage cannot be opened, OutputError
+    if the port is in use.
     """
     try:
         import optuna_dashboard
     except ImportError as error:
         raise InstallationError(
-            "the dashboard is a package of its own",
+            "the dashboard is not installed",
             given=str(error),
             remedy='`pip install "automl-pt[dashboard]"`',
         ) from error
@@ -29,6 +29,6 @@ def serve(url: str, port: int) -> Iterator[WSGIServer]:
         try:
             server = make_server("127.0.0.1", port, optuna_dashboard.wsgi(storage))
         except OSError as error:
-            raise OutputError("a port is used once", given=f"{port}: {error}", remedy="name another --port") from error
+            raise OutputError("the port is in use", given=f"{port}: {error}", remedy="choose another --port") from error
         with server:
             yield server

@@ -1,4 +1,4 @@
-"""What a running search tells: one frozen value an event, the same for the live display, `--json` lines and tests."""
+"""The events of a running search: frozen values, the same for the live display, `--json` lines and tests."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Event:
 
 @dataclass(frozen=True)
 class NetworkChosen(Event):
-    """What a backbone starts from, said before anything is made or fetched.
+    """What a backbone starts from, reported before anything is created or fetched.
 
-    `download_bytes` is the size of the file of weights that is fetched next: 0 where it is on this machine, None where
-    it is not known.
+    `download_bytes` is the size of the file of weights that is fetched next: 0 if it is on this machine, None if
+    unknown.
     """
 
     backbone: str
@@ -44,7 +44,7 @@ class NetworkChosen(Event):
 class StudyStarted(Event):
     """The study is open. `finished` of its `trials` had ended before; `workers` trials run at once, 0: in this process.
 
-    `storage` never shows a password. `images` counts each split's, `searched` says in words what is searched.
+    `storage` never contains a password. `images` counts each split's images; `searched` describes the search space.
     """
 
     name: str
@@ -69,7 +69,7 @@ class StudyStarted(Event):
 
 @dataclass(frozen=True)
 class TrialStarted(Event):
-    """A trial begins, or goes on after `epochs_done` epochs; it will be looked at again after epoch `until`."""
+    """A trial starts, or resumes after `epochs_done` epochs; it is compared next after epoch `until`."""
 
     number: int
     params: dict[str, Any]
@@ -79,7 +79,7 @@ class TrialStarted(Event):
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """A trial has done an epoch."""
+    """A trial has finished an epoch."""
 
     trial: int
     result: EpochResult
@@ -87,7 +87,7 @@ class EpochDone(Event):
 
 @dataclass(frozen=True)
 class TrialRanked(Event):
-    """A trial was run in miniature, within a part of an epoch; trials are compared by the `rank_loss` after it."""
+    """A proxy run of a trial has ended, within the first epoch; trials are compared by its `rank_loss`."""
 
     trial: int
     epoch: float
@@ -96,7 +96,7 @@ class TrialRanked(Event):
 
 @dataclass(frozen=True)
 class TrialPaused(Event):
-    """A trial waits after `epoch`: whether it goes on depends on trials that have not come that far."""
+    """A trial pauses after `epoch`, because its verdict depends on trials that are not that far."""
 
     number: int
     epoch: float
@@ -105,7 +105,7 @@ class TrialPaused(Event):
 
 @dataclass(frozen=True)
 class TrialEnded(Event):
-    """A trial is over. `state` is COMPLETE, PRUNED or FAIL, `value` the validation loss of the weights it kept."""
+    """A trial has ended. `state` is COMPLETE, PRUNED or FAIL, `value` the validation loss of the weights it kept."""
 
     number: int
     state: str
@@ -117,7 +117,7 @@ class TrialEnded(Event):
 
 @dataclass(frozen=True)
 class ProbeStarted(Event):
-    """The frozen features of a backbone are made, to fit a linear head to them; `number` is below 0."""
+    """The frozen features of a backbone are being computed, to fit a linear head; `number` is below 0."""
 
     number: int
     backbone: str
@@ -125,7 +125,7 @@ class ProbeStarted(Event):
 
 @dataclass(frozen=True)
 class PassDone(Event):
-    """Of a split's images `done` of `total` have gone through the frozen network."""
+    """`done` of `total` images of a split have passed through the frozen network."""
 
     number: int
     backbone: str
@@ -135,7 +135,7 @@ class PassDone(Event):
 
 @dataclass(frozen=True)
 class ProbeEnded(Event):
-    """A linear probe is fitted, and its model is finished."""
+    """A linear probe is fitted, and its model is complete."""
 
     probe: ProbeRecord
 
@@ -155,7 +155,7 @@ class NewBest(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """How far the search is: `done` is the share of the expected epochs, `seconds_left` an estimate or None."""
+    """The progress of the search: `done` is the share of the expected epochs, `seconds_left` an estimate or None."""
 
     done: float
     seconds: float
@@ -164,13 +164,13 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """One sentence a person should read, for instance that a worker was restarted."""
+    """One sentence for the user, for instance that a worker was restarted."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The search is over; always the last event."""
+    """The search has ended; always the last event."""
 
     result: StudyResult

@@ -1,4 +1,4 @@
-"""What a trial is held against: a model that guesses, and the linear probe."""
+"""Compares a trial with two floors: a model that guesses, and the linear probe."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord]) -> str | None:
-    """Say which floor an ended trial does not reach: guessing all of `classes` alike, or the best probe; None: neither.
+    """Return the floor that an ended trial does not reach: uniform guessing over `classes`, or the best probe; or None.
 
-    `classes` is 0 where their number is not known.
+    `classes` is 0 if their number is unknown.
     """
     if trial.number < 0 or trial.value is None or trial.state not in ("COMPLETE", "PRUNED"):
         return None
@@ -31,7 +31,7 @@ def below_floor(trial: TrialRecord, classes: int, probes: Sequence[ProbeRecord])
 
 
 def floor_notices(trial_store: TrialStore, number: int) -> Iterator[Event]:
-    """Say of a trial that has run to its end that a model without any fine-tuning is no worse."""
+    """Report a completed trial that is no better than a floor."""
     trial = next(record for record in trial_store.records() if record.number == number)
     if trial.state == "COMPLETE":
         found = below_floor(trial, trial_store.about().get("classes", 0), trial_store.probes())

@@ -1,7 +1,7 @@
-"""The linear probes of a search that starts from weights: one for each backbone, before the first trial.
+"""The linear probes of a search that starts from weights: one per backbone, before the first trial.
 
-A probe costs about one pass over the images and is a finished model: it is published at once, and no search ends behind
-it. Its number is below 0: the first backbone's is -1. What is known of it is kept with the study.
+A probe costs about one pass over the images and is a complete model: it is published at once, so that a search is
+never worse. Its number is below 0: the first backbone's is -1. Its record is stored with the study.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, DEFAULT_LR, Space
 from automl_pt.study.store.trials import TrialStore
 
-#: times a probe's process may die before it is given up
+#: how often a probe's process may die before the probe is given up
 CRASHES_ALLOWED = 3
-#: how many times as high as the best probe's the second one's loss may be for its backbone to be fine-tuned, too
+#: the second backbone is fine-tuned too if its probe's loss is at most this many times the best one's
 CLOSE = 1.1
-#: shares of a pass between two events that tell of it
+#: share of a pass between two progress events
 TOLD = 0.1
 
 
 @dataclass
 class LinearProbes:
-    """Runs the probes that a study still lacks, on the engine of its trials."""
+    """Runs the probes that a study still lacks, on the executor of its trials."""
 
     config: SearchConfig
     trial_store: TrialStore
@@ -43,9 +43,9 @@ class LinearProbes:
     def run(
         self, must_stop: Callable[[], bool], keep_best: Callable[[], Iterator[Event]], space: Space
     ) -> Generator[Event, None, Space]:
-        """Probe each backbone, and publish each probe that is the best model so far; return what is left to search.
+        """Probe each backbone, and publish each probe that is the best model so far; return the remaining search space.
 
-        Of several backbones those with the best probes are left.
+        Of several backbones those with the best probes remain.
         """
         for event in self._probes(must_stop):
             yield event
@@ -59,7 +59,7 @@ class LinearProbes:
         return space.only(names)
 
     def _probes(self, must_stop: Callable[[], bool]) -> Iterator[Event]:
-        """Yield what happens until each backbone has its probe, or is known to have none, or the search has to stop."""
+        """Yield events until each backbone has its probe, or is known to have none, or the search must stop."""
         names = list(dict.fromkeys(self.config.backbones))
         known = {record.backbone for record in self.trial_store.probes()}
         waiting = [(-1 - place, name) for place, name in enumerate(names) if name not in known]
@@ -95,7 +95,7 @@ class LinearProbes:
             self._crashes[number] = self._crashes.get(number, 0) + 1
             if self._crashes[number] < CRASHES_ALLOWED:
                 waiting.insert(0, (number, name))
-                yield Notice(f"probe of {name}: {report.crash}; it goes on from the features on disk")
+                yield Notice(f"probe of {name}: {report.crash}; it resumes from the features on disk")
             else:
                 yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
         elif report.lost is not None:
@@ -115,7 +115,7 @@ class LinearProbes:
         return ProbeEnded(record)
 
     def _give_up(self, number: int, name: str, reason: str) -> Event:
-        """Go on without: its trials start from a new head, whatever is asked, and nothing holds them to a floor."""
+        """Continue without the probe: its trials start from a new head, and have no floor to reach."""
         with self.trial_store.allocation_lock():
             self.trial_store.add_probe(ProbeRecord(number, name, failure=reason))
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
@@ -129,12 +129,12 @@ def _reason(report: Report) -> str:
 
 
 def wants_probe(config: SearchConfig) -> bool:
-    """Say whether a search begins with probes: asked for unless told otherwise, where it starts from weights."""
+    """Return whether a search starts with probes: the default if it starts from weights."""
     return config.probe and config.starts_from_weights
 
 
 def over_limit(config: SearchConfig, probe: ProbeRecord) -> str | None:
-    """Say which limit a backbone does not keep; None where it keeps all."""
+    """Return the limit that a backbone exceeds; None if it exceeds none."""
     if config.max_params is not None and (probe.parameters or 0) > config.max_params:
         return f"{probe.parameters:,} parameters, over the limit of {config.max_params:,}"
     if config.max_ms is not None and (probe.milliseconds or 0) > config.max_ms:
@@ -143,10 +143,10 @@ def over_limit(config: SearchConfig, probe: ProbeRecord) -> str | None:
 
 
 def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[str, ...], str]:
-    """Return the backbones to fine-tune, best first, and a sentence that says why: by their probes' losses.
+    """Return the backbones to fine-tune, best first, and a sentence with the reason: their probes' losses.
 
-    The best is taken, and the second where its loss is at most `CLOSE` times as high. Those whose head is no linear
-    layer have no probe, and are tuned only where no other is left. Raises StudyError where none keeps the limits.
+    The best is used, and the second if its loss is at most `CLOSE` times as high. Backbones without a linear head have
+    no probe, and are tuned only if no other remains. Raises StudyError if none is within the limits.
     """
     names = [name for name in dict.fromkeys(config.backbones)]
     by_name = {probe.backbone: probe for probe in probes}
@@ -160,14 +160,14 @@ def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[s
         return tuple(taken), f"backbones by their probes' loss: {losses}; fine-tuned: {', '.join(taken)}"
     if config.max_params or config.max_ms:
         raise StudyError(
-            "a backbone must keep --max-params and --max-ms",
+            "no backbone is within --max-params and --max-ms",
             given="; ".join(f"{probe.backbone}: {probe.failure}" for probe in probes),
-            remedy="raise the limits, or name smaller backbones",
+            remedy="raise the limits, or choose smaller backbones",
         )
     return tuple(names), "no backbone could be probed: all of them are searched"
 
 
 def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:
-    """Say whether a trial of `backbone` starts from its probe's head: where that is asked for, and there is one."""
+    """Return whether a trial of `backbone` starts from its probe's head: if requested, and if there is one."""
     failed = {record.backbone for record in probes if record.c is None}
     return config.head == "probe" and backbone not in failed

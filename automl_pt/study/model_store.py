@@ -1,4 +1,4 @@
-"""The models a study keeps: the best one published, the next best in their run directories, nothing of the others."""
+"""The models that a study keeps: the best one published, the next best in their run directories."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from automl_pt.study.records import TrialRecord
 
 @dataclass
 class ModelStore:
-    """`trials/NUMBER` are run directories; `model` is the finished model. `publish(source, target)` replaces it whole.
+    """`trials/NUMBER` are run directories; `model` is the finished model, which `publish(source, target)` replaces.
 
-    Checkpoints exist of trials that are running or paused, and weights of those and of the best that ended: as many as
-    the settings keep, and during the search one more, the runner-up. With the default rule there are never more
-    checkpoints than the quota of the last rung within the first epoch, and one for trial 0 where it is outside that
-    quota: a run in miniature leaves none.
+    Checkpoints exist of running and paused trials, and weights of those and of the best ended trials: as many as the
+    settings keep, and during the search the runner-up's. With the default rule there are at most as many checkpoints as
+    the quota of the last rung within the first epoch, plus one for trial 0 if it is outside that quota, because proxy
+    runs leave none.
     """
 
     directory: Path
@@ -34,24 +34,30 @@ class ModelStore:
         return self.directory / "trials" / str(number)
 
     def holds(self, number: int) -> bool:
-        """Say whether a trial's weights are still there."""
+        """Return whether a trial's weights still exist."""
         return (self.output(number) / "model.json").exists()
 
     def put(self, number: int) -> None:
-        """Make a trial's model the finished one."""
+        """Publish a trial's model as the finished one."""
         self.publish(self.output(number), self.model)
 
     def tidy(self, records: Sequence[TrialRecord], keep: int) -> None:
-        """Remove what ended trials need no longer, except the weights of the best `keep` of them.
+        """Remove the files that ended trials no longer need, except the weights of the best `keep` of them.
 
-        Those still under way take nobody's place, however good they are: they may fail. What is gone stays gone.
+        Running trials do not count among these, however good they are, because they may fail.
         """
         ended = [record for record in records if record.state in ("COMPLETE", "PRUNED", "FAIL")]
         order = ranked(ended)
-        trials = [record for record in order if record.number >= 0]  # a probe takes no trial's place
+        trials = [record for record in order if record.number >= 0]  # probes do not count
         kept = {record.number for record in (*order[:keep], *trials[:keep])}
         for record in ended:
             discard(self.output(record.number), weights=record.number not in kept)
+
+    @staticmethod
+    def worth_saving(records: Sequence[TrialRecord], keep: int) -> float:
+        """Return the cost above which `tidy` would remove the weights of a trial that completes now."""
+        costs = sorted(_cost(record) for record in ranked(records) if record.number >= 0 and record.state == "COMPLETE")
+        return costs[keep - 1] if len(costs) >= keep else math.inf
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -85,9 +91,9 @@ def _cost(record: TrialRecord) -> float:
 
 
 def discard(output: Path, *, weights: bool) -> None:
-    """Remove a run directory's checkpoints and, with `weights`, its model; history and run.json stay."""
+    """Remove a run directory's checkpoints and, with `weights`, its model; history and run.json remain."""
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
     if weights:
-        (output / "model.json").unlink(missing_ok=True)  # first, for it says that the weights are there
+        (output / "model.json").unlink(missing_ok=True)  # first, because it states that the weights exist
         for path in sorted(output.glob("weights-*.safetensors")):
             path.unlink(missing_ok=True)

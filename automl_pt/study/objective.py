@@ -1,4 +1,4 @@
-"""What a study searches over. Image classifiers are one subject; the tests search over a toy."""
+"""The objective of a study. Image classifiers are one; the tests use a toy."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proof:
-    """What trying the networks before any trial gave: what a training step of each takes of a worker's memory.
+    """The result of trying the networks before any trial: the memory of a training step of each.
 
-    `steps` is empty where that is no matter; `notes` say which networks cannot be trained, and why.
+    `steps` is empty if memory does not matter; `notes` name the networks that cannot be trained, with reasons.
     """
 
     steps: tuple[StepMemory, ...] = ()
@@ -33,11 +33,11 @@ class Proof:
 
 @dataclass(frozen=True)
 class SearchData:
-    """What the trials of a study share: how many images each split has, and a fingerprint of train and val.
+    """What all trials of a study share: the number of images per split, and a fingerprint of train and val.
 
-    `make` makes a trial's iterator in this process. `plugins` are those of third parties that are used, `dimensions`
-    what the backbones add to the search. `prove(engine, unwanted)` tries the networks where trials run, until that is
-    unwanted; None: there are none. `notes` say how the data were understood, and what could not be done with them.
+    `make` creates a trial's iterator in this process. `plugins` are the third-party plugins in use, `dimensions` the
+    backbones' additions to the search space. `prove(engine, unwanted)` tries the networks where trials run, until that
+    is unwanted; None if there are none. `notes` describe how the data were interpreted, and any problems.
     """
 
     train_images: int
@@ -49,31 +49,31 @@ class SearchData:
     dimensions: tuple[Dimension, ...] = ()
     prove: Callable[[Engine, Callable[[], bool]], Proof] | None = None
     notes: tuple[str, ...] = ()
-    #: how many classes there are, and the sides in pixels that the backbones are trained at; for the first lines
+    #: number of classes, and the image sides in pixels of the backbones, for the first lines of output
     classes: int = 0
     image_sizes: tuple[int, ...] = ()
     #: the learning rate of trial 0: the optimiser's published one
     default_lr: float = DEFAULT_LR
 
     def counts(self) -> dict[str, int]:
-        """Return how many images each split has."""
+        """Return the number of images per split."""
         return {"train": self.train_images, "val": self.val_images, "test": self.test_images}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The functions by which a search prepares, runs, publishes and judges.
+    """The functions by which a search prepares, runs, publishes and evaluates.
 
-    A worker process finds the subject itself by `name`, "package.module:NAME". `prepare(config, manifest, plugins)`
-    freezes or reloads the data. `make` names the function that makes a trial's iterator in a worker process.
+    A worker process imports the objective by `name`, "package.module:NAME". `prepare(config, manifest, plugins)`
+    freezes or reloads the data. `make` names the function that creates a trial's iterator in a worker process.
     `publish(source, target)` makes a run directory's model the finished one.
-    `compare(config, best, runner_up, study's folder, plugins, contact)` measures whether the best is better than the
-    noise; `test(config, model, manifest, plugins, contact)` measures the finished model on the test split; both tell
-    `caller` what a person should know of how it went.
-    `report(config, directory, plugins, contact)` writes the page of the ended study and returns its path; None: there
-    is none. `starts(config, plugins)` yields what each backbone starts from, and then brings their weights here; None:
-    no matter. `makers()` returns what makes a refit, an ensemble or an average of ended trials; None: nothing is made.
-    These four run where trials run: see `concluding`.
+    `compare(config, best, runner_up, study's folder, plugins, contact)` measures whether the best trial's lead exceeds
+    the noise; `test(config, model, manifest, plugins, contact)` evaluates the finished model on the test split; both
+    send notes to `caller`.
+    `report(config, directory, plugins, contact)` writes the page of the ended study and returns its path; None if there
+    is none. `starts(config, plugins)` yields what each backbone starts from, and then fetches the weights; None if that
+    does not apply. `makers()` returns the functions that make the extras; None if there are none.
+    The last four run where trials run: see `concluding`.
     """
 
     name: str
@@ -85,5 +85,5 @@ class Objective:
     report: Callable[[SearchConfig, Path, Plugins | None, Caller], Path] | None = None
     makers: Callable[[], Mapping[str, MakeExtra]] | None = None
     starts: Callable[[SearchConfig, Plugins | None], Iterator[Start]] | None = None
-    #: whether its `make` knows linear probes
+    #: whether its `make` supports linear probes
     probes: bool = False

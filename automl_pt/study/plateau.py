@@ -1,4 +1,4 @@
-"""When further trials are not worth their time: the last ones have improved by less than the validation set's noise."""
+"""Detects that further trials do not pay, because the last ones improved by less than the noise."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from automl_pt.study.model_store import ranked
 from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.records import TrialRecord
 
-#: as many trials as this must have brought nothing, after at least as many before them
+#: this many trials must have brought no improvement, after at least as many before them
 WINDOW = 8
 
 
 @dataclass
 class Plateau:
-    """Asks, before a trial is added, whether the study has become flat.
+    """Checks, before a trial is added, whether the study has reached a plateau.
 
     `noise(best, second)` measures the standard error of the difference of two trials' losses, image by image, on the
-    validation set; None where the weights are not there, or cannot be measured. `notes` say what kept them from it.
+    validation set; None if weights are missing or cannot be evaluated. `notes` hold the reasons.
     """
 
     noise: Callable[[TrialRecord, TrialRecord], float | None]

@@ -1,8 +1,8 @@
-"""A trial in miniature: a part of an epoch in which its learning rate is tried and comes to rest, to rank trials by.
+"""Proxy runs: short low-fidelity trainings, of part of an epoch with annealed learning rate, to rank trials by.
 
-The same part of the trial itself tells less of networks such as ResNet-18: there the rate is still high, and the loss
-says how much that shakes the weights, which speaks against the rates that win in the end. Measured on curves
-(`benchmarks/search_efficiency.py`).
+The first part of the trial itself ranks worse for networks such as ResNet-18, because its learning rate is still high:
+the loss then measures how much that disturbs the weights, which counts against the rates that win in the end.
+`benchmarks/search_efficiency.py` measures this.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from automl_pt.study.ranking import shuffled_loss
 
 
 def proxy_runs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[ProxyRun]:
-    """Train in miniature, for each of the points in `ranked_at` within the first epoch; say how good the weights are.
+    """Run a proxy run for each point of `ranked_at` within the first epoch, and yield its ranking loss.
 
-    They are thrown away: each begins with the trial's own, and so does the trial. A probe that is stopped on the way
-    gives nothing.
+    Its weights are discarded: each proxy run starts from the trial's initial weights, and so does the trial. A proxy
+    run that is stopped yields nothing.
     """
     for level in (point for point in spec.ranked_at if point < 1):
         started = perf_counter()
@@ -38,7 +38,7 @@ def _proxy_loss(
 ) -> float | None:
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     config = spec.config
-    if config.augment == "early":  # no image is seen twice, and so few steps learn more from images as they are
+    if config.augment == "early":  # no image is seen twice, and few steps learn more from unaugmented images
         config = config.model_copy(update={"augment": "none"})
     training = new_training(config, data, backbone, *set_up(config), plugins=plugins)
     training.fit_into(available_memory())
@@ -49,9 +49,9 @@ def _proxy_loss(
 
     training.train_epoch(after_step, save=lambda: None)
     done = training.progress.batches_done == due
-    return shuffled_loss(training.evaluated(), spec.config, data, plugins) if done else None
+    return shuffled_loss(training.evaluated(), spec.config, data, plugins, training.precision) if done else None
 
 
 def due_after(level: float, batches: int) -> int:
-    """Return the batch of an epoch's `batches` after which the fraction `level` of it is done: the first at least."""
+    """Return the batch, of an epoch's `batches`, after which the fraction `level` is done; at least the first."""
     return max(1, round(level * batches))

@@ -1,4 +1,4 @@
-"""Which trial's model is the study's: the best of all weights kept so far, published once, by whoever knows it."""
+"""Publishes the best of all kept weights as the study's model, once, from whichever coordinator finds it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from automl_pt.study.store.trials import TrialStore
 
 
 def publish_best(trial_store: TrialStore, model_store: ModelStore) -> TrialRecord | None:
-    """Publish the best model, and return its trial; None where it is published, or its trial is writing to it now."""
-    with trial_store.allocation_lock():  # others publish, too, and may have found a better one that we do not know of
+    """Publish the best model, and return its trial; None if it is published already, or its trial is writing it."""
+    with trial_store.allocation_lock():  # another coordinator may have published a better one meanwhile
         busy, published = {trial.number for trial in trial_store.busy()}, trial_store.best()
         for record in ranked(trial_store.models()):
             if record.number not in busy and published != [record.number, record.epochs]:

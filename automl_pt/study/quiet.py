@@ -1,4 +1,4 @@
-"""Keeps Optuna's log from telling of what the search tells itself."""
+"""Silences Optuna's log where the search reports the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import optuna
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Optuna's log from telling of every step."""
+    """Silence Optuna's log of every step."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,9 +1,9 @@
-"""By what trials are compared at a rung: the validation loss with each batch's own normalisation statistics.
+"""The ranking loss of trials at a rung: the validation loss with each batch's own normalisation statistics.
 
-Early on the running statistics of batch normalisation lag behind the weights, and how much depends on learning
-rate and batch size: the plain validation loss tells more of that lag than of the weights. Measured on three sets
-(`benchmarks/search_efficiency.py`) its rank correlation with the final order is 0.3 after an epoch, and 0.9 without the
-lag.
+Early in training the running statistics of batch normalisation lag behind the weights, by an amount that depends on
+learning rate and batch size, so the plain validation loss reflects the lag more than the weights. Measured on three
+datasets (`benchmarks/search_efficiency.py`), its rank correlation with the final order is 0.3 after an epoch, and 0.9
+without the lag.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import choose_image_size
 from automl_pt.training.checkpoint import Checkpoints
-from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.device import NumberFormat, choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.layout import arrange, has_channels_last
 
@@ -32,14 +32,14 @@ BATCH = 64
 
 
 def last_state(output: Path) -> dict[str, Any] | None:
-    """Return what is in a run's `last` checkpoint, None where there is none."""
+    """Return the content of a run's `last` checkpoint, None if there is none."""
     return Checkpoints(output / "checkpoints").load()[0]
 
 
 def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, plugins: Plugins) -> float | None:
-    """Return that loss of `weights`, a run's state_dict; None where it is the plain validation loss.
+    """Return the ranking loss of `weights`, a run's state_dict; None if it is the plain validation loss.
 
-    So it is for a network without batch normalisation, and where its statistics are kept: those do not lag.
+    It is for a network without batch normalisation, or with frozen statistics, because these do not lag.
     """
     if config.keeps_batch_norm:
         return None
@@ -53,17 +53,21 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
     return shuffled_loss(model, config, data, plugins)
 
 
-def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins) -> float:
-    """Return that loss of `model`, ready on its device; it is the plain validation loss where `rank_loss` says so.
+def shuffled_loss(
+    model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins, precision: NumberFormat | None = None
+) -> float:
+    """Return that loss of `model`, ready on its device and for `precision`, by default the device's.
 
-    The images come in one fixed random order, so that every batch holds a mixture of classes.
+    It is the plain validation loss where `rank_loss` says so.
+
+    The images come in one fixed random order, so that every batch mixes the classes.
     """
     if config.keeps_batch_norm:
         model.eval()
     else:
         use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    precision = precision or choose_precision(config.precision, device)
     loader = Loader(
         data.pixels("val", choose_image_size(config, data, backbone)),
         batch_size=BATCH,
@@ -85,15 +89,15 @@ def shuffled_loss(model: nn.Module, config: TrainConfig, data: Data, plugins: Pl
 
 @lru_cache(maxsize=1)
 def _network(plugins: Plugins, name: str, options: tuple[str, ...], classes: int, size: int) -> nn.Module:
-    """Build the network once for all of a study's trials: the weights it is built with do not count."""
+    """Build the network once for all trials of a study; its initial weights do not matter."""
     return build_model(plugins.backbone(name, options), classes, size, seed=0)
 
 
 def use_batch_statistics(model: nn.Module) -> bool:
-    """Put `model` in evaluation mode, but its batch normalisation on the batch's statistics; say whether it has any."""
+    """Set `model` to evaluation mode with batch statistics in its batch normalisation; return whether it has any."""
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.train()
-        norm.momentum = 0.0  # the running statistics stay what they are
+        norm.momentum = 0.0  # keeps the running statistics unchanged
     return bool(norms)

@@ -1,4 +1,4 @@
-"""What is known of a study's trials, as plain values: what reports, listings and results are made of."""
+"""The records of a study's trials as plain values, for reports, listings and results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def title(number: int) -> str:
-    """Return what a person calls a trial, or a probe, whose number is below 0."""
+    """Return the name of a trial, or of a probe, whose number is below 0, for messages."""
     return f"trial {number}" if number >= 0 else "the probe" if number == -1 else f"probe {-number}"
 
 
@@ -28,7 +28,7 @@ def chosen_by(objective: str, metrics: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as it stands in the storage.
+    """One trial in its stored state.
 
     `state` is Optuna's word: RUNNING (a paused trial too), COMPLETE, PRUNED, FAIL or WAITING. `value` is the validation
     loss of the weights the trial kept, and None where it kept none. `epochs` counts the epochs done, `seconds` the time
@@ -65,21 +65,21 @@ class TrialRecord:
 
     @property
     def rank_loss(self) -> float | None:
-        """Return the loss by which it was compared there."""
+        """Return its ranking loss at that point."""
         return None if self.ranked_at is None else self.ranks[self.ranked_at]
 
     @property
     def epochs_done(self) -> float:
-        """Return how far it came, in epochs: a fraction where it ended within the first."""
+        """Return its progress in epochs: a fraction if it ended within the first."""
         return max(self.epochs, self.ranked_at or 0)
 
     @property
     def title(self) -> str:
-        """Return what a person calls it."""
+        """Return its name for messages."""
         return title(self.number)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON; epochs become strings there, as JSON wants its keys."""
+        """Return the fields as plain values for JSON; epochs become strings, because JSON keys are strings."""
         plain = {name: {str(key): loss for key, loss in getattr(self, name).items()} for name in ("losses", "ranks")}
         return {**asdict(self), **plain, "rank_loss": self.rank_loss, "ranked_at": self.ranked_at}
 
@@ -118,8 +118,8 @@ class ProbeRecord:
     """A linear probe: a head fitted to the features of a frozen backbone before the first trial. `number` is below 0.
 
     `c` is the inverse of the penalty, chosen by the validation loss `value`; `tried` lists (c, loss). `seconds` and
-    `cpu_seconds` are the whole of its cost, the pass over the images with it, of which `computed` went through the
-    network. `milliseconds` is what the network takes for one image alone. With a `failure` there is no probe.
+    `cpu_seconds` are its whole cost, including the pass over the images, of which `computed` went through the network.
+    `milliseconds` is the network's time for a single image. With a `failure` there is no probe.
     """
 
     number: int
@@ -141,7 +141,7 @@ class ProbeRecord:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ProbeRecord:
-        """Make a record of what `probe.json` or the study says; unknown fields are of another version."""
+        """Build a record from `probe.json` or the study; unknown fields are from another version, and ignored."""
         renamed = {"value": values.get("val_loss"), "accuracy": values.get("val_accuracy"), **values}
         known = {name: renamed[name] for name in ProbeRecord.__dataclass_fields__ if name in renamed}
         return ProbeRecord(**{**known, "tried": tuple((c, loss) for c, loss in values.get("tried", ()))})
@@ -151,7 +151,7 @@ class ProbeRecord:
         return asdict(self)
 
     def as_trial(self) -> TrialRecord:
-        """Return the probe as a trial, to be ranked among others."""
+        """Return the probe as a trial, to be ranked among them."""
         state = "FAIL" if self.failure is not None else "COMPLETE"
         params = {"backbone": self.backbone, "C": self.c}
         reason = "probe" if self.failure is None else f"failed: {self.failure}"
@@ -166,7 +166,9 @@ class ModelComparison:
     """Whether the best model is better than the runner-up by more than the validation set's noise.
 
     `difference` is runner-up minus best, in mean validation loss per image; `standard_error` is that of the paired
-    per-image differences. `inside_noise` holds where the difference is under two standard errors.
+    per-image differences. `inside_noise` is true if the difference is under two standard errors. The accuracies are
+    None in records of earlier versions; the scaled losses, each at a temperature fitted to that model on these images,
+    are there where the runner-up has the higher accuracy.
     """
 
     best: int
@@ -175,16 +177,39 @@ class ModelComparison:
     standard_error: float
     images: int
     inside_noise: bool
+    best_accuracy: float | None = None
+    runner_up_accuracy: float | None = None
+    best_scaled_loss: float | None = None
+    runner_up_scaled_loss: float | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ModelComparison:
+        """Make a comparison of what the study says; unknown fields are of another version."""
+        return cls(**{name: plain[name] for name in cls.__dataclass_fields__ if name in plain})
+
+    def disagreement(self) -> str | None:
+        """Say that the accuracy orders the two the other way round than the loss; None where it does not."""
+        if self.best_accuracy is None or self.runner_up_accuracy is None:
+            return None
+        if self.runner_up_accuracy <= self.best_accuracy:
+            return None
+        more = f"{100 * self.runner_up_accuracy:.1f} % against {100 * self.best_accuracy:.1f} %"
+        text = f"the validation loss decides, but {title(self.runner_up)} is right on more images ({more})"
+        if self.best_scaled_loss is None or self.runner_up_scaled_loss is None:
+            return text
+        order = "stays" if self.best_scaled_loss <= self.runner_up_scaled_loss else "changes"
+        losses = f"{self.best_scaled_loss:.4f} and {self.runner_up_scaled_loss:.4f}"
+        return f"{text}; with a temperature fitted to each the losses are {losses}, so that the order by loss {order}"
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a search gave.
+    """The result of a search.
 
-    `model` is the finished model's directory, None while no trial has kept any weights. `stopped` says why the search
-    ended: `trials` (all were run), `timeout`, `flat` or `interrupted`; `signal` is then the number of the signal.
-    `test` holds the test split's figures (`loss`, `accuracy`), looked at once, at the end, where there is such a split.
-    `estimate_error` is the estimate of the whole time made half way, divided by the time it took, minus one.
+    `model` is the finished model's directory, None while no trial has kept weights. `stopped` says why the search
+    ended: `trials` (all were run), `timeout`, `flat` (a plateau) or `interrupted`, with the number of the `signal`.
+    `test` holds the figures (`loss`, `accuracy`) on the test split, measured once at the end, if there is one.
+    `estimate_error` is the estimate of the total time at half of the work, divided by the actual time, minus one.
     """
 
     name: str
@@ -199,17 +224,17 @@ class StudyResult:
     stopped: str
     seconds: float
     estimate_error: float | None = None
-    #: what a person should read of how the search ended
+    #: notes for the user on how the search ended
     notes: tuple[str, ...] = ()
     signal: int | None = None
-    #: trials run at a time, and the seconds of their epochs, all of them together, in this search
+    #: trials at a time, and the seconds of all epochs together, in this search
     slots: int = 1
     busy_seconds: float = 0.0
-    #: the page that tells all of this; None where none was asked for, or time or the disk did not allow it
+    #: the HTML page; None if none was requested, or time or the disk did not allow it
     report: str | None = None
-    #: what was made of the trials beside the best one's model, `refit`, `ensemble`, `average`: its `model` and figures
+    #: the extras, by name (`refit`, `ensemble`, `average`): `model` and figures
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
-    #: the linear probes that the search began with
+    #: the linear probes of the start of the search
     probes: tuple[ProbeRecord, ...] = ()
     #: the setting `objective`: what chose the best
     objective: str = "val_loss"

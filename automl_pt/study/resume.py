@@ -1,4 +1,4 @@
-"""What a study was made with, and whether it can go on with what is asked for now."""
+"""Stores what a study was created with, and decides whether it can be resumed with other settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from automl_pt.study.pruning.base import TrialProgress
     from automl_pt.study.space.dimensions import Dimension
 
-#: settings that say where, with what or how long a study is computed, not what is computed
+#: settings that affect where, with what or how long a study is computed, not its results
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
@@ -31,20 +31,20 @@ FREE = frozenset(
     + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
 )
 
-#: how trials come to a rung within the first epoch; earlier versions compared the trials themselves there
+#: how trials reach a rung within the first epoch; earlier versions compared the trials themselves there
 FIRST_RUNG = "miniature"
 
 
 def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
     """Return the settings with the start, and the learning rates from weights, of the study in `directory`.
 
-    Only what nobody asked for is taken from there. Earlier versions started from random weights unless they were told
-    otherwise, and wrote that down.
+    Only settings that the user did not give are taken from there. Earlier versions started from random weights by
+    default, and stored that.
     """
     path = directory / "study.json"
     found = read_object(path).get("asked", {})
     if not isinstance(found, dict):
-        raise damaged(path, "`asked` is no object")
+        raise damaged(path, "`asked` is not an object")
     kept: dict[str, Any] = {}
     if config.pretrained is None and config.weights is None and found.get("pretrained") is not None:
         kept["pretrained"] = found["pretrained"]
@@ -56,7 +56,7 @@ def as_begun(config: SearchConfig, directory: Path) -> SearchConfig:
 
 
 def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, Any]:
-    """Return what is kept of a study's making, as plain values."""
+    """Return what is stored about how a study was created, as plain values."""
     return {
         "version": version,
         "fingerprint": fingerprint,
@@ -69,7 +69,7 @@ def describe(config: SearchConfig, fingerprint: str, version: str) -> dict[str, 
 
 
 def describe_search_data(search_data: SearchData) -> dict[str, Any]:
-    """Return what is kept of the plugins a study uses, and of the options of backbones it searches."""
+    """Return what is stored about a study's plugins, and the searched options of its backbones."""
     from optuna.distributions import distribution_to_json
 
     searched = {dimension.name: distribution_to_json(dimension.distribution) for dimension in search_data.dimensions}
@@ -80,10 +80,10 @@ def describe_search_data(search_data: SearchData) -> dict[str, Any]:
 def in_order(
     found: Mapping[str, Any], config: SearchConfig, search_data: SearchData
 ) -> tuple[SearchConfig, tuple[Dimension, ...]]:
-    """Put the backbones in the order in which they came to the study `found`, and name their options as it does.
+    """Put the backbones in the order in which they joined the stored study, and name their options as it does.
 
-    Its first stays the default's, and points of the space-filling start are places in the list, so that the order in
-    which names are given means nothing once a study has begun. The options of one that was alone bear no prefix.
+    Its first backbone remains the default's, and the space-filling start refers to places in the list, so the order in
+    which names are given has no effect once a study exists. The options of a single backbone have no prefix.
     """
     before = [name for name in found.get("backbones", ()) if name in config.backbones]
     names = tuple(dict.fromkeys([*before, *config.backbones]))
@@ -97,44 +97,44 @@ def in_order(
 
 
 def first_of_several(backbones: Sequence[str]) -> str | None:
-    """Return the backbone of those trials that name none, None where all trials have the same."""
+    """Return the backbone of the trials that name none; None if all trials have the same."""
     return backbones[0] if len(set(backbones)) > 1 else None
 
 
 def require_plugins(used: Sequence[Mapping[str, Any]], plugins: Plugins, *, where: str) -> None:
-    """Raise StudyError, with the line that installs them, where plugins that a study uses are not loaded."""
+    """Raise StudyError, with the command that installs them, if plugins of a study are not loaded."""
     missing = missing_plugins(used, plugins)
     if missing:
         raise StudyError(
-            "a study goes on with the plugins it was made with",
+            "a plugin of this study is not loaded",
             given=f"{where}: without {told(missing)}",
             remedy=how_to_get(missing),
         )
 
 
 def other_versions(used: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which plugins have another version, or as files another content, than when the study was last opened."""
+    """Report plugins whose version, or whose file's content, differs from when the study was last opened."""
     versions = {plugin["name"]: plugin["version"] for plugin in now}
     return [
         f"the plugin {plugin['name']} was version {plugin['version']} and is {versions[plugin['name']]}: "
         "trials before and after may not be comparable"
         for plugin in used
-        # earlier versions of this program kept nothing of a file's content
+        # earlier versions did not store the content of files
         if plugin["version"] and versions.get(plugin["name"], plugin["version"]) != plugin["version"]
     ]
 
 
 def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
-    """Raise StudyError, naming each difference, where results would not be comparable with those that are there."""
+    """Raise StudyError that names each difference if results would not be comparable with the stored ones."""
     were, are = as_made(found["settings"]), wanted["settings"]
     differences = [
         f"{key} was {were.get(key)!r} and is {are.get(key)!r}"
         for key in sorted({*were, *are})
-        # a study made before a setting existed was made with its default
+        # a setting newer than the study has its default there
         if were.get(key, _default(key)) != are.get(key)
     ]
     if found["fingerprint"] != wanted["fingerprint"]:
-        differences.insert(0, "the training or validation images, or their split, are others")
+        differences.insert(0, "the training or validation images, or their split, have changed")
     differences += _backbones(found, wanted)
     if wanted["lr"][0] > found["lr"][0] or wanted["lr"][1] < found["lr"][1]:
         differences.append(
@@ -143,9 +143,9 @@ def require_comparable(found: Mapping[str, Any], wanted: Mapping[str, Any], *, w
     differences += _searched(found.get("search", ()), wanted["search"])
     if differences:
         raise StudyError(
-            "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow",
+            "this study exists with other settings; only trials, timeout, ranges and backbones may grow",
             given=f"{where}: {'; '.join(differences)}",
-            remedy="give the same settings again, or another --name to begin a new study",
+            remedy="give the same settings again, or another --name to start a new study",
         )
 
 
@@ -165,7 +165,7 @@ def _range(entry: Entry | None) -> str:
 
 
 def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Say how the backbones differ, or their options; more backbones, with options of their own, are no difference."""
+    """Return differences in the backbones or their options; added backbones, with their options, are allowed."""
     if not set(found["backbones"]) <= set(wanted["backbones"]):
         names = ", ".join(found["backbones"]), ", ".join(wanted["backbones"])
         return ["backbones were {} and are {}: a list may grow, not shrink".format(*names)]
@@ -179,44 +179,43 @@ def _backbones(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]
 
 
 def require_own(foreign_trials: int, name: str, *, where: str) -> None:
-    """Raise StudyError where a study that no search of ours has begun holds trials: nothing is known of these."""
+    """Raise StudyError if a study that no search of ours has started holds trials of unknown origin."""
     if foreign_trials:
         raise StudyError(
-            "a search goes on with a study that a search has begun",
+            "the study of this name was not created by a search",
             given=f"{where}: the study {name!r} holds {counted(foreign_trials, 'trial')} of another program",
-            remedy="give another --name, or another --storage",
+            remedy="choose another --name, or another --storage",
         )
 
 
 def require_unused(directory: Path, *, where: str) -> None:
-    """Raise StudyError where a study that begins now would take over the trials that another one left in its folder.
+    """Raise StudyError if a new study would reuse the trial folders of another one.
 
-    A trial goes on with the run it finds under its number: one of other parameters, of another study.
+    A trial resumes the run in the folder of its number, which has another study's parameters.
     """
     left, about = list((directory / "trials").glob("*/run.json")), directory / "study.json"
     if left:
         begun = {"name": "?", "storage": "a storage", **read_object(about)}
         raise StudyError(
-            "a folder holds the trials of one study",
+            "this folder holds the trials of another study",
             given=f"{directory}: the runs of {counted(len(left), 'trial')} of the study {begun['name']!r}, begun in "
-            f"{begun['storage']}, which is not in {where} under the name that is asked for",
-            remedy="give the folder its name back, and the --storage that the study was begun with; or begin anew, "
-            "with another --name or once the folder is removed",
+            f"{begun['storage']}, which is not in {where} under the requested name",
+            remedy="rename the folder back, and give the --storage that the study started with; or start a new study, "
+            "with another --name or after removing the folder",
         )
 
 
 def require_folder(trials: Sequence[FrozenTrial], directory: Path, *, where: str) -> None:
-    """Raise StudyError where a study has complete trials, but its folder, with what they kept, is elsewhere or gone.
+    """Raise StudyError if a study has complete trials, but the folder of their runs is elsewhere or removed.
 
-    Others may have ended before they left anything in a folder.
+    Other trials may have ended before they wrote to a folder.
     """
     complete = sum(trial.state.name == "COMPLETE" for trial in trials)
     if complete and not (directory / "trials").exists():
         raise StudyError(
-            "a study goes on in the folder that holds its trials' runs",
-            given=f"{directory}: no runs are there, and in {where} {counted(complete, 'trial')} of the study "
-            "have come to their end",
-            remedy="start the command where it was started before, or put the folder back; or give another --name",
+            "the folder of this study's runs is missing",
+            given=f"{directory}: it has no runs, and in {where} {counted(complete, 'trial')} of the study are complete",
+            remedy="start the command where it was started before, or restore the folder; or choose another --name",
         )
 
 
@@ -230,19 +229,19 @@ def require_same_rungs(
 ) -> None:
     """Raise StudyError where trials were compared at other points than `rung_resources` and some are not decided.
 
-    A loss at one rung says nothing about a trial's place at another: a rung of an earlier version, or another rule's.
-    `first_rung` is how the study compares trials within the first epoch; None where it was not yet written.
+    Losses at one rung do not rank trials at another, such as one of an earlier version or of another rule.
+    `first_rung` is how the study compares trials within the first epoch; None if it was not yet stored.
     """
     known = {point for trial_progress in progress_list for point in trial_progress.ranks}
     points = sorted(point for point in known if point not in rung_resources or (point < 1 and first_rung != FIRST_RUNG))
     is_over = len(progress_list) >= trials and all(trial_progress.end for trial_progress in progress_list)
     if rung_resources and points and not is_over:
         raise StudyError(
-            "a study goes on with the rungs it was begun with",
+            "this study compared its trials at other rungs",
             given=f"{where}: trials were compared after {_epochs(points)} epochs, and now are after "
             f"{_epochs(rung_resources[:-1])} epochs"
-            + ("" if first_rung == FIRST_RUNG else ", the first time in miniature"),
-            remedy="give another --name to begin a new study, or `--pruner none`, which runs all trials in full",
+            + ("" if first_rung == FIRST_RUNG else ", the first time by a proxy run"),
+            remedy="choose another --name to start a new study, or `--pruner none`, which runs all trials in full",
         )
 
 

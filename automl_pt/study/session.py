@@ -1,4 +1,4 @@
-"""A study that is open: its trials are run by its coordinator, and concluded here, to one model and its figures."""
+"""An open study: its coordinator runs the trials, and this module concludes it with one model and its figures."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from automl_pt.study.records import ModelComparison, StudyResult, TrialRecord
 from automl_pt.study.tracking import StudyFollower
 from automl_pt.training.device import choose_device, choose_precision
 
-#: seconds in which running trials may save when a search is interrupted
+#: seconds for running trials to save when a search is interrupted
 GRACE = 5.0
-#: seconds that a report takes besides running the model on the validation images; shorter searches than ten times
-#: this have none unless time is left
+#: seconds that a report takes besides the model's pass over the validation images; searches shorter than ten times
+#: this reserve no time for one
 REPORT_SECONDS = 4.0
 
 
@@ -40,12 +40,12 @@ class OpenStudy:
     steps: Steps
     coordinator: Coordinator
     search_data: SearchData
-    #: what the user should read before the first trial
+    #: notes for the user before the first trial
     said: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def started(self) -> StudyStarted:
-        """Tell what begins."""
+        """Return the event that describes the start."""
         records = self.coordinator.trial_store.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
@@ -71,19 +71,19 @@ class OpenStudy:
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
-        """Return what turns this search's events into what its trackers are told; None without any."""
+        """Return the object that passes this search's events to its trackers; None if there are none."""
         trial_store = self.coordinator.trial_store
         if trackers is None:
             return None
         return StudyFollower(trackers, self.config, trial_store.name, self.directory, trial_store.records)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
-        """Return the seconds in which running trials may save: all that is left of the time, where there is a limit."""
+        """Return the seconds for running trials to save: all remaining time, if there is a limit."""
         budget = self.coordinator.budget
         return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
 
     def conclude(self, stop: Callable[[], int | None]) -> StudyResult:
-        """Judge the best trial, remove what nobody needs any more, and sum up."""
+        """Evaluate the best trial, remove files that are no longer needed, and return the result."""
         coordinator, model_store = self.coordinator, self.coordinator.model_store
         records = coordinator.trial_store.records()
         models = coordinator.trial_store.models()
@@ -92,7 +92,7 @@ class OpenStudy:
         for note in coordinator.plateau.notes if coordinator.plateau is not None else ():
             self._tell(note)
         if not (self.directory / "study.json").exists():
-            self.notes.append("files of the study were removed while it ran: it cannot be gone on with or reported")
+            self.notes.append("files of the study were removed while it ran: it cannot be resumed or reported")
         model_store.tidy(models, self.config.models_kept)
         result = StudyResult(
             name=coordinator.trial_store.name,
@@ -119,15 +119,15 @@ class OpenStudy:
         return result
 
     def report(self, result: StudyResult, stop: Callable[[], int | None]) -> StudyResult:
-        """Write the page, where there is time; whatever keeps it from being written is a note in the result.
+        """Write the page if there is time; a reason against it becomes a note in the result.
 
-        The search is over and its model stands, so that nothing a page meets may end it with an error.
+        No error of the page may end the search, because its model is complete.
         """
         if self.steps.objective.report is None or not self.config.report or result.signal is not None:
             return result
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
-            return _noted(result, f"no time was left for report.html; {_writes_it(result)}")
+            return _noted(result, f"no time remained for report.html; {_writes_it(result)}")
         try:
             path = returned(self.steps.report())
         except AutomlError as error:
@@ -138,13 +138,13 @@ class OpenStudy:
         return replace(result, report=str(path))
 
     def make_extras(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
-        """Make of the ended trials what is asked for beside the best one's model, in the time that is left."""
+        """Make the requested extras of the ended trials, in the remaining time."""
         model_store, budget = self.coordinator.model_store, self.coordinator.budget
         if self.steps.objective.makers is None or result.best is None or not asked(self.config):
             return result
         if result.best.number < 0:
             what = ", ".join(asked(self.config))
-            yield Notice(f"{what}: made of the trials, although the probe is the best model and is not among them")
+            yield Notice(f"{what}: made of the trials, although the best model is the probe, which is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if model_store.holds(trial.number))
 
@@ -158,10 +158,10 @@ class OpenStudy:
         return result
 
     def _test(self) -> tuple[dict[str, float] | None, bool]:
-        """Measure the finished model on the test split; return its figures, and False where an error kept it from them.
+        """Evaluate the finished model on the test split; return its figures, and False if an error prevented it.
 
-        Its images are looked at here for the first time: they may have changed or be unreadable, or find no room. The
-        search is over and its model stands, so that this is no reason to end with an error.
+        Its images are read here for the first time: they may have changed, be unreadable, or exceed the memory. No such
+        error ends the search, because its model is complete.
         """
         try:
             return returned(self.steps.test(self.coordinator.model_store.model), self._tell), True
@@ -170,22 +170,22 @@ class OpenStudy:
             return None, False
 
     def _tell(self, text: str) -> None:
-        """Note something once, however many models it befell."""
+        """Record each distinct note once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None
     ) -> tuple[ModelComparison | None, dict[str, float] | None]:
-        """Compare and test the finished model, once: the same study opened again is told what was found then.
+        """Compare and test the finished model once; a study opened again returns the stored results.
 
-        Only a test that an error kept from being made is tried again.
+        Only a test that failed with an error is repeated.
         """
         trial_store = self.coordinator.trial_store
         pair = [[record.number, record.epochs] for record in (best, runner_up) if record is not None]
         found = trial_store.judgement()
         if found and found["pair"] == pair:
-            comparison = ModelComparison(**found["comparison"]) if found["comparison"] else None
+            comparison = ModelComparison.from_dict(found["comparison"]) if found["comparison"] else None
             if found.get("tested", True):
                 return comparison, found["test"]
         else:
@@ -199,7 +199,7 @@ class OpenStudy:
         return comparison, figures
 
     def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> ModelComparison | None:
-        """Compare the two best where both have come to their end and the second one's weights are still there."""
+        """Compare the two best trials if both are complete and the second one's weights still exist."""
         if runner_up is None or not runner_up.state == best.state == "COMPLETE":
             return None
         if not self.coordinator.model_store.holds(runner_up.number):
@@ -207,7 +207,7 @@ class OpenStudy:
         try:
             found: ModelComparison | None = returned(self.steps.compare(best, runner_up), self._tell)
             return found
-        except AutomlError as error:  # such as of a trial that ran before its plugin was changed
+        except AutomlError as error:  # for example because a plugin changed after the trial
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
 
@@ -226,7 +226,7 @@ def _writes_it(result: StudyResult) -> str:
 
 
 def _require_some_success(records: Sequence[TrialRecord], name: str) -> None:
-    """Raise StudyError when every trial has failed: then the fault is not in their parameters."""
+    """Raise StudyError if every trial has failed, because then the fault is not in their parameters."""
     if records and all(record.state == "FAIL" for record in records):
         absence = of_trials([(record.state, record.reason) for record in records], "trials")
         raise StudyError(f"no model: {absence.what}", given=f"study {name}", remedy=absence.remedy)

@@ -1,4 +1,4 @@
-"""Opens a study: what is there of it, with what it may go on, where its trials run and under which rule."""
+"""Opens a study: checks what is stored of it, and sets up executor, pruning rule and trial store."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ from automl_pt.study.store.coordination import SharedCoordinator, SingleCoordina
 from automl_pt.study.store.study_files import plugins_of
 from automl_pt.study.store.trials import OFFERED, Presence, TrialStore
 
-#: what a search makes in its folder before it has begun
+#: files that a search creates in its folder before it starts
 PRELIMINARY = ("manifest.json", ".lock", "logs")
 
-#: said of a search whose trials train a head alone
+#: note on a search whose trials train only the head
 ON_FEATURES = (
-    "trials train the head on features computed once, of the images as they are: no shifts, mirror images with "
+    "trials train the head on features computed once from unaugmented images: no shifts, and mirror images only with "
     "--features mirrored; an epoch takes milliseconds, so that no trial is pruned"
 )
 
@@ -71,10 +71,10 @@ def open_study(
     stack: ExitStack,
     since: float | None = None,
 ) -> OpenStudy:
-    """Open the study in `directory`, or begin it; what it holds on to, such as locks, is let go with `stack`.
+    """Open the study in `directory`, or create it; `stack` releases what it holds, such as locks.
 
-    Its time counts from `since`, a moment of `time.monotonic`, or from now.
-    Raises StudyError where it was made with other data or settings, or another process works on it.
+    Its time counts from `since`, a value of `time.monotonic`, or from now.
+    Raises StudyError if it exists with other data or settings, or another process works on it.
     """
     url = storage_url(config, directory)
     if not is_shared(url):
@@ -151,7 +151,7 @@ def _must_stop(stop: Callable[[], int | None], budget: Budget) -> bool:
 
 
 def _budget(config: SearchConfig, objective: Objective, search_data: SearchData, since: float | None) -> Budget:
-    """Return the search's time, with what must be kept free of it for the end."""
+    """Return the search's time, with the reserve for the end."""
     budget = Budget(config.timeout, since=since)
     looks = 2 + (objective.report is not None and config.report)
     budget.images = (search_data.train_images, looks * search_data.val_images + search_data.test_images)
@@ -178,7 +178,7 @@ def untouched(config: SearchConfig, directory: Path, plugins: Plugins) -> Cleanu
 
 
 def _require_single_coordinator(config: SearchConfig, url: str, directory: Path, stack: ExitStack) -> None:
-    """Lock the folder, and the study in its storage: that may be named from another folder, too."""
+    """Lock the folder, and the study in its storage, because another folder may use the same storage."""
     stack.enter_context(locked(directory / ".lock", wait=False))
     beside = lock_file(url, config.name or directory.name)
     if beside is not None:
@@ -204,7 +204,7 @@ def _batch_size_candidates(
 
 
 def plugins_before(config: SearchConfig, directory: Path, plugins: Plugins | None) -> list[dict[str, Any]]:
-    """Return the plugins that the study in `directory` was made with; raise StudyError where one is not here."""
+    """Return the plugins that the study in `directory` was created with; raise StudyError if one is missing."""
     used = plugins_of(directory / "study.json")
     if used:
         resume.require_plugins(used, plugins or load_plugins(config.plugins), where=str(directory))
@@ -219,8 +219,8 @@ def _plateau(steps: Steps) -> Plateau:
             return None
         try:
             comparison = returned(steps.compare(best, second))
-        except AutomlError as error:  # which costs the search no more than this look at its noise
-            notes.append(f"whether the search is flat was not measured: {error.in_a_line()}")
+        except AutomlError as error:  # costs the search only this measurement
+            notes.append(f"the search could not be checked for a plateau: {error.in_a_line()}")
             return None
         return None if comparison is None else float(comparison.standard_error)
 
@@ -241,9 +241,9 @@ def _open_trial_store(config: SearchConfig, url: str, directory: Path, stack: Ex
 def _agree(
     trial_store: TrialStore, config: SearchConfig, directory: Path, search_data: SearchData
 ) -> tuple[SearchConfig, SearchData, dict[str, Any], bool]:
-    """Keep what the study is made with, unless it may not go on with that; say whether it has more backbones now.
+    """Store what the study is created with, unless it cannot be resumed so; return whether backbones were added.
 
-    Return settings and material with the backbones in the study's own order, and what its folder shall say of it.
+    Also returns settings and material with the backbones in the study's own order, and the content of study.json.
     """
     require_batch_sizes(config, search_data.train_images)
     with trial_store.allocation_lock():
@@ -262,13 +262,13 @@ def _agree(
         trial_store.set_about({**found, **wanted, "version": found.get("version", __version__)})
     trial_store.unnamed = resume.first_of_several(config.backbones)
     where = trial_store.shown_url if config.storage else "study.db"
-    asked = config.model_dump(mode="json", exclude={"storage"})  # which may hold a password
+    asked = config.model_dump(mode="json", exclude={"storage"})  # without the storage, which may hold a password
     kept = {"name": trial_store.name, "storage": where, "plugins": wanted["plugins"], "asked": asked}
     return config, search_data, kept, bool(found) and set(found["backbones"]) != set(config.backbones)
 
 
 def _require_free(trial_store: TrialStore, directory: Path) -> None:
-    """Raise StudyError where a study cannot begin in this storage and folder; it is then not left in the storage."""
+    """Raise StudyError if a study cannot start in this storage and folder, and remove it from the storage."""
     try:
         resume.require_own(trial_store.foreign_trials, trial_store.name, where=trial_store.shown_url)
         resume.require_unused(directory, where=trial_store.shown_url)

@@ -1,7 +1,7 @@
-"""Tells trackers of a study, from the events of its search, in the process that owns it.
+"""Reports a study to trackers, from the events of its search, in the process that owns it.
 
-Of an epoch they are told at most once: a search tells its events after the storage holds them, and what the storage
-holds is not told again. Who is killed in between leaves the trackers without that epoch.
+An epoch is reported at most once: a search yields its events after they are stored, and stored epochs are not
+reported again. A kill in between leaves the trackers without that epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from automl_pt.training.result import EpochResult
 
 @dataclass
 class StudyFollower:
-    """Turns the events of one search into what trackers are told; `records` returns the study's trials."""
+    """Converts the events of one search into tracker events; `records` returns the study's trials."""
 
     trackers: Trackers
     config: SearchConfig
@@ -32,11 +32,11 @@ class StudyFollower:
     directory: Path
     records: Callable[[], Sequence[TrialRecord]]
     _runs: dict[int, Follower] = field(default_factory=dict)
-    #: epochs that the storage does not hold, for their loss is not finite: told with the trial's end, which it holds
+    #: epochs that are not in the storage, because their loss is not finite; reported with the trial's end
     _held: dict[int, EpochResult] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
-        """Tell what an event means to trackers."""
+        """Pass an event on to the trackers."""
         match event:
             case TrialStarted():
                 self._run(event.number, int(event.epochs_done))
@@ -51,12 +51,12 @@ class StudyFollower:
                 self.trackers.tell(self._study(event.result))
 
     def leave(self, reason: str) -> None:
-        """Tell that the runs still open are left as they are."""
+        """Report that the runs still open are abandoned."""
         while self._runs:
             self._runs.pop(min(self._runs)).finish(reason)
 
     def _run(self, number: int, epochs_done: int) -> Follower:
-        """Return a trial's run; tell of its start where this search has not done so."""
+        """Return a trial's run; report its start if this search has not done so."""
         if number not in self._runs:
             output = self.directory / "trials" / str(number)
             done = [result for result in history(output) if result.epoch <= epochs_done]
@@ -96,7 +96,7 @@ class StudyFollower:
 
 
 def follow_study(events: Iterator[Event], follower: StudyFollower | None, notices: list[str]) -> Iterator[Event]:
-    """Yield a search's events, each after the trackers were told of it; `notices` are what their faults are told to."""
+    """Yield a search's events, each after the trackers received it; their faults are added to `notices`."""
     if follower is None:
         yield from events
         return

@@ -1,4 +1,4 @@
-"""A trial that is being run: its results so far, and what they amount to."""
+"""A running trial: its results so far, and their summary."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from automl_pt.training.result import EpochResult
 
 @dataclass
 class RunningTrial:
-    """A trial the engine is working on; `results` include those of earlier processes, sent again at its start."""
+    """A trial that the executor works on; `results` include those of earlier processes, sent again at its start."""
 
     number: int
     config: TrainConfig
-    #: epochs, and points within the first, that the storage knew of when the trial was started
+    #: epochs, and points within the first, that were stored when the trial was started
     known: frozenset[float]
     results: list[EpochResult] = field(default_factory=list)
-    #: what its runs in miniature took, by their length in epochs
+    #: duration of its proxy runs, by their length in epochs
     proxy_seconds: dict[float, float] = field(default_factory=dict)
-    #: what the last of them gave, where this process saw it
+    #: result of the last proxy run in this process
     probe: ProxyRun | None = None
 
     @property
     def has_diverged(self) -> bool:
-        """Say whether its loss was not finite in miniature."""
+        """Return whether its loss was not finite in a proxy run."""
         return self.probe is not None and not math.isfinite(self.probe.rank_loss)
 
     def outcome(self, reason: str) -> Outcome:
-        """Sum up what the trial gave and cost."""
+        """Summarise the trial's results and cost."""
         seconds = sum(self.proxy_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
         value, metrics = kept_loss(self.results, self.config.keep), kept_metrics(self.results, self.config.keep)

@@ -1,4 +1,4 @@
-"""The contract of a plugin, as checks for its author's tests: one line each.
+"""The contract of plugins as checks for their authors' tests, one line each.
 
     from automl_pt.testing import (
         check_augmentation, check_backbone, check_dataset, check_optimizer, check_tracker
@@ -7,8 +7,8 @@
     def test_contract():
         check_backbone("acme/tiny")
 
-A name is looked up as the command line does it, so that the entry point is tested too. Every failure is a PluginError
-that says what was expected, what came, and where to look.
+A name is looked up as on the command line, so that the entry point is tested too. Every failure is a PluginError
+that states the rule, the result, and where to look.
 """
 
 from automl_pt.testing.augmentations import check_augmentation

@@ -1,4 +1,4 @@
-"""What a backbone must be able to do, checked on tiny batches on the CPU."""
+"""Checks the contract of a backbone on tiny batches on the CPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import head_modules, head_parameters
 from automl_pt.backbones.random_state import kept_random_state
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, PluginError
+from automl_pt.features.network import frozen_body
 from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, BackboneCase, build, make_case
 from automl_pt.testing.contract import expect, no_network
 from automl_pt.training.rehearsal import rehearse
 
-#: of the largest logit: results of other memory layouts and batch sizes may differ by rounding
+#: tolerance relative to the largest logit, because other memory layouts and batch sizes may round differently
 TOLERANCE = 1e-3
 
 _BUILD = "the function given as Backbone(build=...)"
@@ -27,10 +28,10 @@ _FORWARD = "the model's forward()"
 
 
 def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = None) -> None:
-    """Raise PluginError for the first point of the contract that `backbone`, or the one of that name, does not keep.
+    """Raise PluginError for the first rule of the contract that `backbone`, or the one of that name, violates.
 
     Everything is checked at the first of `sizes`, and the logits at the others too; default: a small one, the smallest
-    and the native one of those it claims. Needs no network, no GPU and no data.
+    and the native one of those it declares. Needs no network access, no GPU and no data.
     """
     if isinstance(backbone, str):
         from automl_pt.plugins.manager import load_plugins
@@ -47,14 +48,14 @@ def check_backbone(backbone: Backbone | str, *, sizes: Sequence[int] | None = No
 
 
 def claimed_sizes(backbone: Backbone) -> list[int]:
-    """Return a small image size to check everything at, then the smallest and the native one where they differ."""
+    """Return a small image size to check everything at, then the smallest and the native one if they differ."""
     least, native = backbone.min_image_size, backbone.image_size
     sizes = [native] if least is None else [min(max(least, SMALL), native), least, native]
     return list(dict.fromkeys(sizes))
 
 
 def check_fields(backbone: Backbone) -> None:
-    """Check what the backbone says of itself."""
+    """Check the backbone's own fields."""
     look = f"the arguments of Backbone({backbone.name!r}, ...)"
     least = 1 if backbone.min_image_size is None else backbone.min_image_size
     sizes = f"min_image_size={backbone.min_image_size}, image_size={backbone.image_size}"
@@ -65,24 +66,24 @@ def check_fields(backbone: Backbone) -> None:
     expect(min(backbone.std) > 0, "std is above 0", came=repr(backbone.std), look=look)
     digest = backbone.weights_sha256
     right = digest is None or (len(digest) == 64 and set(digest) <= set("0123456789abcdef"))
-    expect(right, "weights_sha256 is 64 hexadecimal digits, in small letters", came=repr(digest), look=look)
+    expect(right, "weights_sha256 is 64 hexadecimal digits, in lower case", came=repr(digest), look=look)
     licensed = not backbone.has_pretrained or bool(backbone.weights_license)
     expect(licensed, "pretrained weights have a licence", came="weights_license=None", look=look)
 
 
 def check_rehearsal(case: BackboneCase) -> None:
-    """Check what a run asks before its first epoch: logits in both modes, for any number of images, and gradients."""
+    """Check what a run checks before its first epoch: logits in both modes, for any number of images, and gradients."""
     place = torch.device("cpu")
     options: dict[str, Any] = {"device": place, "precision": "fp32", "channels_last": True}
     rehearse(case.model, case.backbone.name, MANY, case.size, **options)
 
 
 def check_new(case: BackboneCase) -> None:
-    """Check that each build is a network of its own, as told apart by its parameters."""
+    """Check that each build returns a new network, by comparing parameters."""
     pointers = {id(parameter) for parameter in case.model.parameters()}
     again = build(case.backbone, case.size)
     shared = [name for name, parameter in again.named_parameters() if id(parameter) in pointers]
-    expect(not shared, "each build makes a new network", came=f"shared: {shared[:5]}", look=_BUILD)
+    expect(not shared, "each build creates a new network", came=f"shared: {shared[:5]}", look=_BUILD)
 
 
 def check_logits(case: BackboneCase) -> None:
@@ -97,7 +98,7 @@ def check_logits(case: BackboneCase) -> None:
 
 
 def check_head(case: BackboneCase) -> None:
-    """Check that the head, and only the head, follows the number of classes."""
+    """Check that the head, and only the head, depends on the number of classes."""
     many, few = case.model.state_dict(), case.few.state_dict()
     head = head_parameters(case.model, case.backbone)
     other = {name for name in many if name not in few or many[name].shape != few[name].shape}
@@ -112,11 +113,25 @@ def check_head(case: BackboneCase) -> None:
     )
 
 
+def check_features(case: BackboneCase) -> None:
+    """Check that features can be had where the head is one linear layer; other heads have no probe, and pass."""
+    heads = head_modules(case.model, case.backbone)
+    if len(heads) != 1 or not isinstance(case.model.get_submodule(heads[0]), nn.Linear):
+        return
+    try:
+        frozen_body(case.model, case.backbone, case.size)
+        came = ""
+    except PluginError as error:
+        came = error.given
+    look = f"Backbone(head=...), which names the layer that gives the logits, and what {_FORWARD} does after {heads[0]}"
+    expect(not came, "a linear head computes the logits from one vector an image", came=came, look=look)
+
+
 def check_seed(case: BackboneCase) -> None:
     """Check that the same seed gives the same weights."""
     same = build(case.backbone, case.size).state_dict()
     differ = [name for name, tensor in case.model.state_dict().items() if not torch.equal(tensor, same[name])]
-    look = f"random numbers in {_BUILD} or adapt: draw them from torch alone"
+    look = f"random numbers in {_BUILD} or adapt: draw them from torch only"
     expect(not differ, "the same seed gives the same weights", came=f"these differ: {differ[:5]}", look=look)
 
 
@@ -130,12 +145,12 @@ def check_gradients(case: BackboneCase) -> None:
     for name, parameter in (named[0], named[-1]):
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         came = f"no gradient at {name}"
-        look = f"detach() or no_grad() in {_FORWARD}, requires_grad=False, or a parameter that is not used"
+        look = f"detach() or no_grad() in {_FORWARD}, requires_grad=False, or an unused parameter"
         expect(reached, "gradients reach the first and the last parameter", came=came, look=look)
 
 
 def check_eval(case: BackboneCase) -> None:
-    """Check that eval mode repeats itself and changes nothing."""
+    """Check that eval mode is deterministic and changes no tensor."""
     before = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
     same = torch.equal(case.logits(), case.logits())
     expect(same, "eval mode gives the same logits twice", came="they differ", look=f"random numbers in {_FORWARD}")
@@ -145,7 +160,7 @@ def check_eval(case: BackboneCase) -> None:
 
 
 def check_train(case: BackboneCase) -> None:
-    """Check that train mode does what eval mode leaves: batch statistics, or else dropout."""
+    """Check that train mode differs from eval mode: by batch statistics, or else by dropout."""
     model = _without_zeros(case.model)
     model.train()
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
@@ -153,15 +168,15 @@ def check_train(case: BackboneCase) -> None:
     first, second = case.logits(model), case.logits(model)
     if norms:
         moved = any(m.num_batches_tracked is None or m.num_batches_tracked > 0 for m in norms)
-        look = "a train() of the model that keeps its parts in eval mode"
+        look = "a train() of the model that leaves its parts in eval mode"
         expect(moved, "train mode updates batch normalisation", came="no statistics changed", look=look)
     elif dropouts:
-        look = "dropout called with training=False, or a dropout that is never used"
+        look = "dropout called with training=False, or never used"
         expect(not torch.equal(first, second), "train mode applies dropout", came="equal logits twice", look=look)
 
 
 def check_saving(case: BackboneCase) -> None:
-    """Check that the tensors alone, through safetensors, make a model of another seed the same model."""
+    """Check that loading the saved tensors into a model of another seed gives the same model."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in case.model.state_dict().items()}
     again = build(case.backbone, case.size, seed=2)
     look = "state that is not a parameter or a registered buffer, get_extra_state(), or a fixed seed in the builder"
@@ -177,7 +192,7 @@ def check_saving(case: BackboneCase) -> None:
 
 
 def check_copy(case: BackboneCase) -> None:
-    """Check that a deep copy is the same model and shares nothing."""
+    """Check that a deep copy is the same model and shares no parameters."""
     twin = copy.deepcopy(case.model)
     same = torch.equal(case.logits(), case.logits(twin))
     expect(
@@ -189,28 +204,28 @@ def check_copy(case: BackboneCase) -> None:
 
 
 def check_formats(case: BackboneCase) -> None:
-    """Check channels_last, and bf16 as the trainer uses it: by autocast."""
+    """Check channels_last, and bf16 as used by the trainer, with autocast."""
     expected = case.logits()
     layout = torch.channels_last
     model = copy.deepcopy(case.model).to(memory_format=layout)
     logits = case.logits(model, case.images.contiguous(memory_format=layout))
-    look = f"view() in {_FORWARD}: reshape() and flatten() take any layout"
+    look = f"view() in {_FORWARD}: reshape() and flatten() accept any layout"
     expect(
         _near(logits, expected), "channels_last gives the same logits", came=_difference(logits, expected), look=look
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = case.logits()
     right = logits.shape == expected.shape and bool(logits.isfinite().all())
-    look = f"tensors made with a fixed dtype in {_FORWARD}"
+    look = f"tensors created with a fixed dtype in {_FORWARD}"
     expect(right, "autocast to bf16 gives finite logits", came=f"{logits.dtype} {logits}", look=look)
 
 
 def check_single(case: BackboneCase) -> None:
-    """Check that in eval mode an image's logits do not depend on its batch, nor on its size of one."""
+    """Check that in eval mode an image's logits do not depend on its batch, nor on a batch size of one."""
     expected, logits = case.logits(), torch.cat([case.logits(images=image[None]) for image in case.images])
     look = f"squeeze() without a dimension, or statistics over the batch, in {_FORWARD}"
     came = _difference(logits, expected)
-    expect(_near(logits, expected), "an image alone gets the logits it gets in a batch", came=came, look=look)
+    expect(_near(logits, expected), "a single image gets the same logits as in a batch", came=came, look=look)
 
 
 def check_pretrained(case: BackboneCase) -> None:
@@ -220,7 +235,7 @@ def check_pretrained(case: BackboneCase) -> None:
     try:
         first, second = (build(case.backbone, case.size, seed, pretrained=True) for seed in (1, 2))
     except AutomlError:
-        return  # neither cache nor network has them here, and it said so
+        return  # the weights are not available here, and an error said so
     head = head_parameters(first, case.backbone)
     ignored = [n for n, p in first.named_parameters() if n not in head and not torch.equal(p, second.get_parameter(n))]
     look = f"the use of `pretrained` in {_BUILD}"
@@ -235,13 +250,13 @@ def _run(check: Callable[[BackboneCase], None], case: BackboneCase) -> None:
     except Exception as error:
         what = (check.__doc__ or "").partition("\n")[0].removeprefix("Check ")
         came = f"{type(error).__name__} at {case.size} px: {error}"
-        expect(False, what, came=came, look=f"{_FORWARD}: pytest shows where the error arose")
+        expect(False, what, came=came, look=f"{_FORWARD}: pytest shows where it failed")
 
 
 def _without_zeros(model: nn.Module) -> nn.Module:
-    """Return a copy in which parameters of nothing but zeros have small random ones.
+    """Return a copy in which all-zero parameters have small random values.
 
-    A head or a branch that begins at zero is a common choice of initialisation, and hides all behind it.
+    A head or a branch that starts at zero is a common initialisation, and hides everything before it.
     """
     twin, random = copy.deepcopy(model), torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -265,7 +280,7 @@ def _difference(logits: Tensor, expected: Tensor) -> str:
     return f"they differ by {float((logits - expected).abs().max()):g}, of at most {float(_scale(expected)):g}"
 
 
-# each relies on those before it: nothing can be said of a copy's logits when a model's own differ
+# in order of dependence: a copy's logits cannot be checked if the model's own differ
 CHECKS: tuple[Callable[[BackboneCase], None], ...] = (
     check_logits,
     check_rehearsal,
@@ -279,5 +294,6 @@ CHECKS: tuple[Callable[[BackboneCase], None], ...] = (
     check_saving,
     check_formats,
     check_single,
+    check_features,
     check_pretrained,
 )

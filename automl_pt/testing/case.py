@@ -13,7 +13,7 @@ from automl_pt.backbones.build import build_model
 FEW, MANY = 2, 7
 #: images in a batch
 BATCH = 3
-#: side of the images that everything is checked at, where the backbone takes them
+#: side of the images for all checks, if the backbone accepts it
 SMALL = 32
 
 
@@ -37,7 +37,7 @@ class BackboneCase:
 def build(backbone: Backbone, size: int, seed: int = 1, *, classes: int = MANY, pretrained: bool = False) -> nn.Module:
     """Build the backbone in eval mode."""
     model = build_model(backbone, classes, size, pretrained=pretrained, seed=seed)
-    model.eval()  # what it returns is the plugin's to choose
+    model.eval()  # the plugin may return it in either mode
     return model
 
 

@@ -1,4 +1,4 @@
-"""How a check fails, and what checks have in common."""
+"""Reports the failures of checks, and blocks the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from automl_pt.core.errors import PluginError
 
 
 def expect(held: bool, rule: str, *, came: str, look: str) -> None:
-    """Raise PluginError unless the rule held: it says what was expected, what came, and where to look."""
+    """Raise PluginError unless the rule held: it states the rule, the result, and where to look."""
     if not held:
         raise PluginError(rule, given=came, remedy=look)
 

@@ -1,4 +1,4 @@
-"""What a dataset must give, checked on its labels and on a sample of its images."""
+"""Checks the contract of a dataset on its labels and on a sample of its images."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class DatasetCase:
     again: LabeledImages
 
     def sample(self) -> NDArray[np.int64]:
-        """Return the indices of the images that are looked at."""
+        """Return the indices of the images to decode."""
         count = len(self.data)
         return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64))
 
 
 def check_dataset(dataset: Dataset | str, *, root: Path | None = None) -> None:
-    """Raise PluginError for the first point of the contract that `dataset`, or the one of that name, does not keep.
+    """Raise PluginError for the first rule of the contract that `dataset`, or the one of that name, violates.
 
     `root` is the folder of its files, as given by --root.
     """
@@ -56,7 +56,7 @@ def check_dataset(dataset: Dataset | str, *, root: Path | None = None) -> None:
 
 
 def check_lengths(case: DatasetCase) -> None:
-    """Check that there are images, and one label, split, name and group for each."""
+    """Check that there are images, with one label, split, name and group each."""
     data = case.data
     lengths = {"images": len(data.images), "labels": len(data.labels)}
     for name in ("splits", "names", "groups"):
@@ -68,7 +68,7 @@ def check_lengths(case: DatasetCase) -> None:
 
 
 def check_classes(case: DatasetCase) -> None:
-    """Check that there are two classes or more, with names that differ."""
+    """Check that there are at least two classes, with different names."""
     classes = list(case.data.classes)
     right = len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
     expect(right, "two classes or more, each with a name", came=repr(classes[:5]), look="LabeledImages(classes=...)")
@@ -112,7 +112,7 @@ def check_splits(case: DatasetCase) -> None:
 
 
 def check_names(case: DatasetCase) -> None:
-    """Check that names, where given, are unique."""
+    """Check that names, if given, are unique."""
     names = list(case.data.names or ())
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     expect(not twice, "names are unique", came=f"twice: {twice[:5]}", look="LabeledImages(names=...)")
@@ -148,7 +148,7 @@ def check_images(case: DatasetCase) -> None:
 
 
 def check_hints(case: DatasetCase) -> None:
-    """Check that hints are of their types, that these images do not contradict them, and that batches heed them."""
+    """Check the types of hints, that the images do not contradict them, and that batches respect them."""
     hints = case.dataset.hints
     right = hints.image_size is None or (isinstance(hints.image_size, int) and hints.image_size > 0)
     look = "Dataset(hints=Hints(image_size=...))"
@@ -166,21 +166,21 @@ def check_hints(case: DatasetCase) -> None:
 
 
 def _check_mirrored(pixels: NDArray[np.uint8], labels: NDArray[np.int64], sample: NDArray[np.int64]) -> None:
-    """Find an image of one class that is, mirrored, an image of another: then mirroring teaches what is wrong."""
+    """Find an image that, mirrored, is an image of another class, because mirroring would then teach a wrong label."""
     seen = {image.tobytes(): place for place, image in enumerate(pixels)}
     for place, image in enumerate(pixels):
         twin = seen.get(np.ascontiguousarray(image[:, :, ::-1]).tobytes(), place)
         came = f"image {sample[place]} mirrored is image {sample[twin]}, of another class"
         expect(
             labels[twin] == labels[place],
-            "a mirrored image belongs to its class, where hints allow mirroring",
+            "a mirrored image belongs to its class, if hints allow mirroring",
             came=came,
             look="Dataset(hints=Hints(horizontal_flip=False))",
         )
 
 
 def _check_batches(hints: Hints, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Pass the images through the loader that training uses: what hints forbid must not be done to them."""
+    """Pass the images through the training loader, which must not augment them in ways that hints forbid."""
     loader = Loader(
         Pixels(pixels, labels, ()),
         batch_size=len(labels),
@@ -198,11 +198,13 @@ def _check_batches(hints: Hints, pixels: NDArray[np.uint8], labels: NDArray[np.i
         "shift": any(plan.shifts.any() for plan in plans),
     }
     wrong = [name for name, was in done.items() if was and not getattr(hints, name)]
-    expect(not wrong, "augmentation heeds the hints", came=f"{wrong} was done", look="automl_pt/data/augmentation.py")
+    expect(not wrong, "augmentation follows the hints", came=f"{wrong} was done", look="automl_pt/data/augmentation.py")
     if not any(done.values()):
         images = torch.cat([images for images, _ in loader.epoch(1)])
         same = torch.equal((images * 255).round().to(torch.uint8), torch.from_numpy(pixels))
-        expect(same, "augmentation heeds the hints", came="images were changed", look="automl_pt/data/augmentation.py")
+        expect(
+            same, "augmentation follows the hints", came="images were changed", look="automl_pt/data/augmentation.py"
+        )
 
 
 def _loaded(dataset: Dataset, root: Path | None) -> LabeledImages:

@@ -40,8 +40,8 @@ KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., object
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
     """Check what is registered as `name`, or all that the plugin of that name registers; yield each that passed.
 
-    `root` is the folder of a dataset's files. Raises PluginError for the first that breaks the contract, and
-    UnknownNameError when nothing is called `name`. Of a catalogue nothing is checked by its plugin's name.
+    `root` is the folder of a dataset's files. Raises PluginError for the first violation, and
+    UnknownNameError if nothing is called `name`. The content of a catalogue is not checked by its plugin's name.
     """
     is_plugin = name in {plugin.name for plugin in plugins.loaded}
     known, passed = list[str](), 0
@@ -66,7 +66,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
 
 @contextmanager
 def _named(plugins: Plugins, registry: Registry[Any], name: str) -> Iterator[None]:
-    """Say of a failure which plugin's name it is, with its distribution and version."""
+    """Add the plugin's name, distribution and version to a failure."""
     try:
         yield
     except PluginError as error:

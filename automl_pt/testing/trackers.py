@@ -1,4 +1,4 @@
-"""The contract of a tracker: it is told a made-up study and two single runs, and must take all of it."""
+"""Checks the contract of a tracker with the events of an invented study and two single runs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ SETTINGS = {"dataset": "made-up", "backbone": "acme/tiny", "lr": 0.1, "batch_siz
 
 
 def check_tracker(name: str, folder: Path, *, plugins: Plugins | None = None) -> list[Told]:
-    """Tell the tracker called `name` a made-up story that takes place in `folder`; return what it was told.
+    """Send the tracker called `name` the events of an invented history in `folder`; return the events.
 
-    The name is looked up as `--tracker` does it. The story has a run that is interrupted and gone on with, a run whose
+    The name is looked up as for `--tracker`. The history has a run that is interrupted and resumed, a run whose
     loss is not a number, a trial that was pruned before its first epoch, and a name that is not ASCII; no network is
-    needed. Raises PluginError for a hook that raises, takes longer than a search would wait, or changes the process;
-    UnknownNameError where no plugin of that name implements a tracker's hook.
+    needed. Raises PluginError for a hook that raises, exceeds its time limit, or changes the process;
+    UnknownNameError if no plugin of that name implements a tracker's hook.
     """
     said: list[str] = []
     trackers = Trackers(plugins or load_plugins(), [name], report=said.append)
     told: list[Told] = []
     with chdir(folder), no_network():
         for event in story(Path(folder).absolute()):
-            if isinstance(event, RunStarted):  # as in a real run, the folder is there before its run begins
+            if isinstance(event, RunStarted):  # as in a real run, the folder exists before its run starts
                 Path(event.run.directory).mkdir(parents=True, exist_ok=True)
             trackers.tell(event)
             told.append(event)
             expect(
                 not said,
-                "a tracker takes whatever its hooks are told, in time, and changes nothing else",
+                "a tracker accepts every event, within its time limit, and changes nothing else",
                 came=f"{'; '.join(said)} (told {event!r})"[:2000],
                 look="the hook of that name; see `automl_pt/tracker_events.py` for what the values mean",
             )
@@ -42,7 +42,7 @@ def check_tracker(name: str, folder: Path, *, plugins: Plugins | None = None) ->
 
 
 def story(folder: Path) -> Iterator[Told]:
-    """Tell of a single run in two parts, of one that diverged, and of a study of two trials."""
+    """Yield the events of a single run in two parts, of one that diverged, and of a study of two trials."""
     first, second = (TrackedRun(name, str(folder / name)) for name in ("first", "zweiter Lauf \N{SNOWMAN}"))
     yield from _run(first, range(1, 3), "interrupted")
     yield from _run(first, range(3, 5), "completed")

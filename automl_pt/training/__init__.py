@@ -1,1 +1,1 @@
-"""One run: the loop, its steps and schedule, when it stops, what it saves."""
+"""One run's training: loop, steps, schedule, early stopping, checkpoints."""

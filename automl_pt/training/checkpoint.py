@@ -1,7 +1,7 @@
-"""`last`: what a run needs to go on bit for bit. Two are kept; a damaged one is noticed, named and passed over.
+"""The `last` checkpoint, from which a run resumes bit for bit. Two are kept; a damaged one is reported and skipped.
 
 `last.json` is the commit record: it names the newest file and the one before it with their SHA-256, and is replaced
-after the file it names is durable. Tensors are read with `weights_only=True`, after the checksum fits.
+after the newest file is durable. Tensors are read with `weights_only=True`, after the checksum is verified.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from automl_pt.core.files import atomic_file, read_json, remove_stale, sha256_fi
 from automl_pt.core.json_reader import read_regular_file
 
 RECORD = "last.json"
-#: of one checkpoint: more than any machine's memory holds
+#: limit of a checkpoint, more than any machine's memory
 MAX_BYTES = 1 << 40
 
 
@@ -33,9 +33,9 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, state: dict[str, Any], *, epoch: int, step: int) -> None:
-        """Write `state` (tensors and plain values) as the newest checkpoint, durably; keep the one before it.
+        """Write `state` (tensors and plain values) as the newest checkpoint, durably; keep the previous one.
 
-        Raises OutputError when it cannot be written; the checkpoints there are then untouched.
+        Raises OutputError if it cannot be written; the existing checkpoints are then unchanged.
         """
         name = f"last-{epoch:05}-{step:07}.pt"
         with atomic_file(self.folder / name) as stream, _without_crc():
@@ -47,7 +47,7 @@ class Checkpoints:
         self._remove_all_but({entry["file"] for entry in kept})
 
     def load(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest intact state, or None, and a note for each damaged checkpoint that was passed over."""
+        """Return the newest intact state, or None, and a note for each damaged checkpoint that was skipped."""
         notes: list[str] = []
         remove_stale(self.folder)
         for entry in self._record(notes):
@@ -55,13 +55,13 @@ class Checkpoints:
             with _noting(notes, path):
                 data = read_regular_file(path, MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                    raise ValueError("its checksum does not fit")
+                    raise ValueError("its checksum does not match")
                 del data
                 return torch.load(path, map_location="cpu", weights_only=True), notes
         return None, notes
 
     def remove(self) -> None:
-        """Remove all checkpoints: the run they belong to needs no resuming any more."""
+        """Remove all checkpoints, because their run needs no resuming any more."""
         (self.folder / RECORD).unlink(missing_ok=True)
         self._remove_all_but(set())
 
@@ -83,7 +83,7 @@ class Checkpoints:
 
 
 def _sync_and_hash(stream: BinaryIO) -> str:
-    """Put on disk what was written, and hash the file meanwhile: its bytes are still in the system's memory."""
+    """Sync the file and hash it meanwhile, because its bytes are still in the system's memory."""
     stream.flush()
     with ThreadPoolExecutor(1) as pool:
         synced = pool.submit(os.fsync, stream.fileno())
@@ -94,7 +94,7 @@ def _sync_and_hash(stream: BinaryIO) -> str:
 
 @contextmanager
 def _without_crc() -> Iterator[None]:
-    """Leave out PyTorch's own checksum, which it never checks when loading: SHA-256 stands for it."""
+    """Disable PyTorch's own checksum, which is never verified on loading; SHA-256 replaces it."""
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
@@ -105,20 +105,20 @@ def _without_crc() -> Iterator[None]:
 
 @contextmanager
 def _noting(notes: list[str], path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading `path` into a note: damage has many exception types, and one remedy."""
+    """Convert an error while reading `path` into a note, because damage raises many types and has one remedy."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        notes.append(f"checkpoint {path} is damaged and was passed over: {error}")
+        notes.append(f"checkpoint {path} is damaged and was skipped: {error}")
 
 
 def require_same(found: dict[str, Any], wanted: dict[str, Any], output: Path) -> None:
-    """Raise CheckpointError when the run in `output` was started with other settings than these."""
+    """Raise CheckpointError if the run in `output` was started with other settings."""
     differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
     if differing:
         changes = ", ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in differing)
         raise CheckpointError(
-            "a run goes on with the settings it was started with",
+            "this run was started with other settings",
             given=f"{output}: {changes}",
             remedy="give the same settings again, or another --output",
         )

@@ -1,4 +1,4 @@
-"""Which device a run uses, in which number format, with how many CPU threads."""
+"""Chooses a run's device, number format and CPU threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NumberFormat = Literal["fp32", "bf16", "fp16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name` ("auto", "cpu", "cuda[:n]", "mps"); raise DeviceError when it is absent."""
+    """Return the device called `name` ("auto", "cpu", "cuda[:n]", "mps"); raise DeviceError if it does not exist."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -27,18 +27,19 @@ def choose_device(name: str) -> torch.device:
     if (device.index or 0) >= count:
         present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise DeviceError(
-            "a device that is asked for must be there",
+            "the requested device was not found",
             given=f"{name!r}; present: {', '.join(present)}",
-            remedy="name one that is present, or use `--device auto`; `automl-pt doctor` says what PyTorch sees",
+            remedy="choose one that is present, or use `--device auto`; `automl-pt doctor` shows what PyTorch finds",
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def choose_precision(name: str, device: torch.device) -> NumberFormat:
-    """Return the number format of the forward pass; "auto" takes what the device computes natively.
+    """Return the number format of the forward pass; "auto" uses the one that the device computes natively.
 
-    On CUDA that is bf16 from Ampere on and fp16 before it. On a CPU it is what `has_fast_bf16` says. The choice reads
-    the hardware and times nothing, so that the same machine always gives the same weights.
+    On CUDA that is bf16 from Ampere on and fp16 before it. On a CPU it is what `has_fast_bf16` says, and
+    `number_format.faster_format` corrects it for a network that is slower so. This choice reads the hardware and times
+    nothing.
     """
     if name != "auto":
         return name  # type: ignore[return-value]  # the settings allow just these names
@@ -48,7 +49,7 @@ def choose_precision(name: str, device: torch.device) -> NumberFormat:
 
 
 def has_fast_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Say whether bf16 pays on this CPU: with AMX tiles, or on an AMD processor with AVX512-BF16.
+    """Return whether bf16 pays on this CPU: with AMX tiles, or on an AMD processor with AVX512-BF16.
 
     On the latter (Zen 4) it trains 1.0 to 2.0 times as fast as fp32 (benchmarks/number_formats.py). On an Intel Xeon
     without AMX it was measured at 0.75 to 0.95 times the speed of fp32 (ResNet-18 and DenseNet-121, 64 and 224 px).
@@ -57,17 +58,17 @@ def has_fast_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def has_amx() -> bool:
-    """Say whether this CPU has AMX tiles, which multiply bf16 matrices natively."""
+    """Return whether this CPU has AMX tiles, which multiply bf16 matrices natively."""
     return _supports("_is_amx_tile_supported")
 
 
 def _supports(name: str) -> bool:
-    probe = getattr(torch.cpu, name, None)  # private, hence guarded; absent means unknown
+    probe = getattr(torch.cpu, name, None)  # private, so it may be missing
     return bool(probe()) if probe is not None else False
 
 
 def _vendor(cpuinfo: Path) -> str:
-    """Return what names the CPU's maker: Linux's `vendor_id`; other systems put it into the processor's description."""
+    """Return the text that names the CPU's maker: Linux's `vendor_id`, else the processor's description."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -76,29 +77,29 @@ def _vendor(cpuinfo: Path) -> str:
 
 
 def default_threads() -> int:
-    """Return the CPU threads of a run that names none: the cores, bounded by OMP_NUM_THREADS (as torchrun sets it)."""
+    """Return the default CPU threads of a run: the cores, limited by OMP_NUM_THREADS (which torchrun sets)."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(available_cores(), int(told)) if told.isdigit() and int(told) > 0 else available_cores()
 
 
 def describe(device: torch.device) -> str:
-    """Name the device for people: a GPU's model, or the CPU with its threads."""
+    """Return a description of the device: a GPU's model, or the CPU with its threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory used so far, in bytes: of the device on CUDA, else resident memory of this process."""
+    """Return the peak memory so far, in bytes: of the device on CUDA, else this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:  # Linux: getrusage counts what the process that started this one held, too
+    try:  # Linux: getrusage includes the peak of the process that started this one
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         pass
     try:
         import resource
-    except ImportError:  # Windows keeps no such figure in the standard library
+    except ImportError:  # Windows, whose standard library has no such figure
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)

@@ -1,7 +1,7 @@
-"""Several processes train one model, each on its share of every batch; `torchrun` starts them and sets their numbers.
+"""Several processes that train one model, each on its share of every batch; `torchrun` starts and numbers them.
 
 Gradients and the loss, weighted by images, and the running statistics of normalisation layers are averaged over the
-processes after every step, in one sum: so all hold the same model at all times, and process 0 can write for all.
+processes after every step, in one sum, so that all have the same model at all times, and process 0 can write it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from automl_pt.core.errors import PeerError
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run; alone, every method returns what it was given."""
+    """The processes of a run; for a single one every method returns its argument."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Say whether this process is the one that writes and talks."""
+        """Return whether this process is the one that writes and reports."""
         return self.rank == 0
 
     @property
     def name(self) -> tuple[int, ...]:
-        """Return what makes this process's random numbers its own; nothing for the leader, so that one alone is it."""
+        """Return the suffix of this process's random seeds; empty for the leader, which equals a single process."""
         return () if self.leads else (self.rank,)
 
     def average(self, gradients: Sequence[Tensor], buffers: Sequence[Tensor], loss: Tensor, weight: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Group:
         return flat[1].clone()
 
     def highest(self, value: int) -> int:
-        """Return the highest of all processes' values: what one of them wishes, all do."""
+        """Return the highest of all processes' values, which all then follow."""
         if self.size == 1:
             return value
         shared = torch.tensor(value)
@@ -60,7 +60,7 @@ class Group:
         return int(shared.item())
 
     def gather(self, values: Tensor) -> Tensor:
-        """Join the processes' tensors on the CPU along the first dimension, in the processes' order; each gets all."""
+        """Concatenate the processes' tensors on the CPU, in the processes' order; every process gets the result."""
         if self.size == 1:
             return values
         counts = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
@@ -73,12 +73,12 @@ class Group:
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         self.highest(0)
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Let process 0 through the block before the others: it makes the files that they then find."""
+        """Run the block in process 0 before the others, which then find the files that it created."""
         if not self.leads:
             self.wait()
         yield
@@ -90,7 +90,7 @@ ALONE = Group()
 
 
 def local_device(name: str) -> str:
-    """Return the device of this process where several share a machine: each takes the GPU of its local number."""
+    """Return this process's device if several share a machine: each uses the GPU of its local number."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and gpu else name
@@ -104,9 +104,9 @@ def processes_here() -> int:
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the processes that `torchrun` started; alone without it. NCCL carries CUDA tensors, gloo all others.
+    """Join the processes that `torchrun` started; a single process without it. NCCL for CUDA tensors, gloo for others.
 
-    When one process ends with an error the others end with PeerError, as soon as they wait for it.
+    If one process ends with an error the others end with PeerError at their next synchronisation.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -119,9 +119,9 @@ def joined() -> Iterator[Group]:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "Connection")):
             raise
         raise PeerError(
-            "all processes of a run go on together, or none does",
-            given=f"process {dist.get_rank()} of {size} waited for one that has ended",
-            remedy="read that one's message, and start all of them again: the run goes on from its last checkpoint",
+            "another process of this run has ended",
+            given=f"process {dist.get_rank()} of {size} waited for it",
+            remedy="read that process's message, and start all of them again; the run resumes from its last checkpoint",
         ) from error
     finally:
         dist.destroy_process_group()

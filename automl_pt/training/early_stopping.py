@@ -1,4 +1,4 @@
-"""When a run stops, and why. Plain Python: a loss goes in, a reason or None comes out."""
+"""Decides when a run stops, and why. Plain Python: a loss goes in, a reason or None comes out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Reason = Literal["completed", "patience", "diverged", "pruned", "interrupted", "
 class EarlyStopping:
     """Count epochs whose validation loss is not lower, in a row; another objective gives a cost in its place.
 
-    With rule "consecutive" an epoch is compared with the one before it; with "best", with the lowest so far, by more
+    With rule "consecutive" an epoch is compared with the previous one; with "best", with the lowest so far, by more
     than `min_delta`. Equal counts as not lower; the first epoch only records, so the earliest stop is after epoch
-    `patience + 1`. A loss that is not finite means "diverged" at once, and leaves the counter alone.
+    `patience + 1`. A loss that is not finite returns "diverged" at once, without changing the counter.
     """
 
     patience: int
@@ -25,7 +25,7 @@ class EarlyStopping:
     count: int = 0
 
     def update(self, val_loss: float) -> Literal["patience", "diverged"] | None:
-        """Take the epoch's validation loss; return the reason to stop, or None to go on."""
+        """Process the epoch's validation loss; return the reason to stop, or None to continue."""
         if not math.isfinite(val_loss):
             return "diverged"
         lower = self.reference is None or val_loss < self.reference - self.min_delta

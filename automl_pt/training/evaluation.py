@@ -54,7 +54,7 @@ class ValidationResult:
 
 
 def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
-    """Return the context in which a forward pass runs in `precision`."""
+    """Return the context in which a forward pass computes in `precision`."""
     enabled = precision != "fp32"
     return torch.autocast(device.type, DTYPES[precision] if enabled else None, enabled=enabled, cache_enabled=enabled)
 
@@ -69,10 +69,10 @@ def evaluate(
     at_once: int | None = None,
     metrics: Sequence[Metric] = METRICS,
 ) -> ValidationResult:
-    """Run `model` in evaluation mode over every image of `loader`, and put its mode back.
+    """Run `model` in evaluation mode over every image of `loader`, and restore its mode.
 
     The cross-entropy is computed in float32 from the logits, without smoothing or class weights. With several processes
-    each brings a block of the images, and all get the figures of the whole. At most `at_once` images go through the
+    each evaluates a block of the images, and all get the figures of the whole. At most `at_once` images go through the
     network at a time, and half as many whenever memory runs out.
     """
     was_training, micro_batch = model.training, MicroBatch(at_once)

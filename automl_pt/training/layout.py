@@ -1,4 +1,4 @@
-"""How a model and its images lie in memory, and what its convolutions run on: the same wherever a model is run."""
+"""Chooses the memory layout of a model and its images, and the implementation of its convolutions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from automl_pt.training.device import NumberFormat
 
 
 def has_channels_last(device: torch.device, precision: NumberFormat) -> bool:
-    """Say whether images and weights lie with their channels innermost.
+    """Return whether images and weights use channels_last memory.
 
-    So they do on a CPU, and wherever the number format is a short one. On a CPU in float32 that was measured to take
-    0.3 to 1.0 of the time of the other layout, for seven networks of five families at 32 to 224 px; ResNets at 64 px
-    and less need `use_matrix_products` for it (benchmarks/small_maps.py).
+    They do on a CPU, and for 16-bit number formats. On a CPU in float32 this was measured to take 0.3 to 1.0 of the
+    time of the other layout, for seven networks of five families at 32 to 224 px; ResNets at 64 px and less need
+    `use_matrix_products` for it (benchmarks/small_maps.py).
     """
     return device.type == "cpu" or precision != "fp32"
 
 
 def arrange(model: nn.Module, device: torch.device, precision: NumberFormat) -> nn.Module:
-    """Put `model` on the device in the layout, and with the arithmetic, that is fastest there; return it."""
+    """Move `model` to the device with the fastest layout and convolutions there; return it."""
     layout = torch.channels_last if has_channels_last(device, precision) else torch.contiguous_format
-    # PyTorch's annotations know no memory format in this call
+    # PyTorch's annotations lack the memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     if device.type != "cpu" or precision == "fp16":
         return model

@@ -1,7 +1,7 @@
 """The training loop: a generator that yields one EpochResult per epoch.
 
-Pruning, progress and logging live in the `for` loop around it. Stopping early is leaving that loop: the state needed
-to go on is on disk before an epoch's result is seen.
+Pruning, progress and logging are in the `for` loop around it. Leaving that loop stops the run: the state needed to
+resume is on disk before an epoch's result is yielded.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def train(
     save_model: SaveModel | None = None,
     after_step: AfterStep = go_on,
 ) -> Iterator[EpochResult]:
-    """Yield one result per epoch from where `training` stands until the run ends; the last one carries the reason.
+    """Yield one result per epoch from the position of `training` until the run ends; the last one has the reason.
 
-    `last` is saved in `checkpoints` before an epoch's result is yielded. `save_model` gets the weights of every epoch
-    that is the best so far (of every epoch, with `keep="last"`) before `last` is written: whoever dies in between does
-    the epoch again and comes to the same weights. When `after_step` returns true the step is finished, the state
-    saved, and the generator ends without a result for that epoch.
+    `last` is saved in `checkpoints` before an epoch's result is yielded. `save_model` receives the weights of every
+    epoch that is the best so far (of every epoch, with `keep="last"`) before `last` is written, so a run killed in
+    between repeats the epoch and gets the same weights. When `after_step` returns true the step is finished, the state
+    is saved, and the generator ends without a result for that epoch.
     """
     config = training.config
 

@@ -1,4 +1,4 @@
-"""Whether a batch fits into memory, asked before the first step: a CPU that runs out of it is not told, but killed."""
+"""Estimates whether a batch fits into memory before the first step, because the system kills a process on a CPU."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from automl_pt.training.batch_norm import train_mode
 if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
-#: share of the free memory that a step may take
+#: share of the free memory for a step
 SHARE = 0.8
-#: what backward takes beside what forward keeps: the gradients on their way, and workspaces
+#: memory of the backward pass relative to what the forward pass stores: gradients and workspaces
 BACKWARD = 1.5
 PROBE = 2
-#: how often the weights are in memory: themselves, gradients, momentum, and a moving average or a copy to save
+#: copies of the weights in memory: themselves, gradients, momentum, and a moving average or a copy for saving
 WEIGHTS = 4
 
 
 def bytes_per_image(model: nn.Module, images: Tensor) -> float:
-    """Return the bytes that a training step takes for each image, from what a forward pass of `images` keeps.
+    """Return the bytes of a training step per image, from what a forward pass of `images` stores.
 
-    The model's statistics and the random state are put back.
+    The model's statistics and the random state are restored.
     """
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    # what is saved is held here until all is counted, so that no address is used twice, and detached: a hook that gives
-    # back the tensor itself closes a cycle through the graph that no garbage collector sees, and nothing is ever freed
+    # stored tensors are kept until all are counted, so that no address is reused, and detached, because a hook that
+    # returns the tensor itself creates a cycle through the graph that the garbage collector cannot free
     held: list[Tensor] = []
     kept: dict[int, int] = {}
 
@@ -50,9 +50,9 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
 
 
 def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, float]:
-    """Return the bytes a step takes: whatever the batch, and for each image; from passes of a few images on a CPU.
+    """Return the bytes of a step, for any batch and per image, from passes of a few images on a CPU.
 
-    The free memory that a step may not take is counted in. With `half` the pass runs in a 16-bit format.
+    The free memory that a step may not use is included. With `half` the pass runs in a 16-bit format.
     """
     blank = next(model.parameters())
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -67,9 +67,9 @@ def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, 
 
 
 def try_out(step: Step, batch_size: int, image_size: int) -> int:
-    """Take a step with `batch_size` blank images and undo it; return the device's peak memory in bytes, 0 on a CPU.
+    """Run a step with `batch_size` blank images and revert it; return the device's peak memory in bytes, 0 on a CPU.
 
-    A step that runs out of memory halves its micro-batch and tries again: so a batch is cut here, and not in an epoch.
+    A step that runs out of memory halves its micro-batch and tries again, so a batch is split here, not in an epoch.
     """
     device = step.device
     if device.type == "cuda":
@@ -85,6 +85,6 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
 
 
 def images_that_fit(model: nn.Module, image_size: int, free: int) -> int:
-    """Return how many images a step may take at once with `free` bytes of memory; at least 1."""
+    """Return how many images fit into a step with `free` bytes of memory; at least 1."""
     layout = next(model.parameters()).new_zeros(PROBE, 3, image_size, image_size)
     return max(1, int(SHARE * free / max(1.0, bytes_per_image(model, layout))))

@@ -1,4 +1,4 @@
-"""Forward passes over as many images at once as memory lasts for."""
+"""Runs forward passes over as many images at once as fit into memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 
 @dataclass
 class MicroBatch:
-    """How many images go through at a time: `at_once`, None for all that come; half as many whenever memory runs out.
+    """The number of images at a time: `at_once`, None for all; half as many whenever memory runs out.
 
-    `refused` is the number that was too many first; None as long as memory lasted.
+    `refused` is the number that was too many first; None if memory sufficed.
     """
 
     at_once: int | None = None
     refused: int | None = None
 
     def __call__(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Return what `forward` gives for `images`, [B, ...], joined from near-equal parts where they are too many."""
+        """Return `forward` of `images`, [B, ...], concatenated from near-equal parts if they are too many at once."""
         while True:
             count = max(1, min(self.at_once or len(images), len(images)))
             try:
@@ -35,14 +35,14 @@ class MicroBatch:
             self._halve(count)
 
     def _halve(self, count: int) -> None:
-        # two threads may run one network, and both run out
+        # two threads may run one network and run out of memory together
         self.at_once, self.refused = min(self.at_once or count, math.ceil(count / 2)), self.refused or count
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
             torch.cuda.empty_cache()
 
     @property
     def note(self) -> str | None:
-        """Say what a person should know of it; None where memory lasted."""
+        """Return a note for the user; None if memory sufficed."""
         if self.refused is None:
             return None
-        return f"out of memory with {self.refused} images at once: went on with {self.at_once}"
+        return f"out of memory with {self.refused} images at once; continued with {self.at_once}"

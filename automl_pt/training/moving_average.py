@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights and statistics, computed without waiting for the device.
+"""An exponential moving average of a model's weights and statistics, computed without synchronising the device.
 
 PyTorch's `AveragedModel` computes the same, but reads its counter from the device in every step.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """Keeps in `module` the average of a model, with the share `decay` of what it was at each update.
+    """Keeps in `module` the average of a model; each update keeps the share `decay`.
 
-    The first update copies the model. Whole numbers, as counters of batches, are always copied.
+    The first update copies the model. Integer tensors, such as batch counters, are always copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -23,7 +23,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take over the model's weights and statistics by the share that is not kept."""
+        """Add the model's weights and statistics with the share `1 - decay`."""
         share = 1 - self.decay if self.updates else 1.0
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
         real = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -38,16 +38,16 @@ class MovingAverage:
         return {"module": self.module.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.module.load_state_dict(state["module"])
         self.updates = state["updates"]
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a copy of a network whose parameters ask for no gradients.
+    """Return a copy of a network whose parameters need no gradients.
 
-    What a network computed from its parameters and keeps, as weight normalisation does, is cut off from them first:
-    it cannot be copied otherwise, and is computed anew in every pass.
+    Tensors that a network computed from its parameters and stores, as weight normalisation does, are detached first,
+    because they cannot be copied otherwise; they are computed again in every pass.
     """
     for module in model.modules():
         kept = {name: value for name, value in vars(module).items() if isinstance(value, Tensor) and not value.is_leaf}

@@ -15,7 +15,7 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.evaluation import autocast
 
-#: images in a rehearsal: more than one, and another number than the one that `build_model` tried
+#: images in a rehearsal: more than one, unlike in `build_model`'s test
 IMAGES = 3
 
 
@@ -29,10 +29,10 @@ def rehearse(
     precision: NumberFormat,
     channels_last: bool,
 ) -> None:
-    """Pass a few random images through in eval and in training mode, and the gradients back; leave no trace.
+    """Pass a few random images through in eval and in training mode, and the gradients back, without side effects.
 
-    Raises PluginError for what a run would meet later, or worse, would not notice. Where memory runs out nothing is
-    said: a run takes fewer images at once then.
+    Raises PluginError for what a run would fail on later, or would not notice. Exhausted memory is ignored, because a
+    run then takes fewer images at once.
     """
     require_trainable(model, name)
     _require_scalable(model, name, precision)
@@ -74,8 +74,8 @@ def _try_training(model: nn.Module, name: str, classes: int, images: Tensor) -> 
     if not logits.requires_grad:
         raise PluginError(
             "the logits of a backbone's network do not depend on its parameters",
-            given=f"{name}: no gradient comes from them, in training mode",
-            remedy="leave detach(), no_grad() and tensors made of numbers out of its forward()",
+            given=f"{name}: they have no gradient, in training mode",
+            remedy="remove detach(), no_grad() and tensors made of numbers from its forward()",
         )
     labels = torch.arange(len(images), device=images.device) % classes
     try:
@@ -94,7 +94,7 @@ def _forward(model: nn.Module, name: str, classes: int, images: Tensor, mode: st
             raise
         raise fails(name, mode, len(images), images.shape[-1], error) from error
     logits = require_logits(output, name, len(images), classes, mode)
-    if logits is not output:  # in training mode alone: `build_model` has seen to the other
+    if logits is not output:  # only in training mode, because `build_model` has checked eval mode
         model.register_forward_hook(take_logits)
     return logits
 
@@ -103,9 +103,9 @@ def _require_finite(logits: Tensor, name: str, mode: str) -> None:
     bad = int((~logits.isfinite()).sum())
     if bad:
         raise PluginError(
-            "a backbone's network gives logits that are not finite, before any training",
+            "a backbone's network returns logits that are not finite, before any training",
             given=f"{name}: {bad} of {logits.numel()} are NaN or infinite for random images, in {mode}",
-            remedy="look for divisions by zero and logarithms in its forward(), and for NaN in its weights",
+            remedy="check its forward() for divisions by zero and logarithms, and its weights for NaN",
         )
 
 

@@ -1,4 +1,4 @@
-"""What one epoch gave."""
+"""The result of one epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from automl_pt.training.early_stopping import Reason
 
-#: JSON has no word for it, so that null stands for it there
+#: null in JSON, which has no NaN
 _MAY_BE_NAN = ("train_loss", "val_loss", "val_accuracy")
 _NUMBERS = ("epoch", "lr", "images_per_second", "data_wait", "peak_memory", "seconds")
 #: the metrics that have a field of their own
@@ -22,14 +22,14 @@ _RAW, _EMA = "val_", "ema_val_"
 class EpochResult:
     """The figures of one epoch. Losses and accuracies are means per image; `epoch` counts from 1.
 
-    Where no images are left to validate on, as in a search's refit, the figures of validation are NaN.
+    Without validation images, as in a search's refit, the validation figures are NaN.
     """
 
     epoch: int
     train_loss: float
     val_loss: float
     val_accuracy: float
-    #: None where there are five classes or fewer
+    #: None for five classes or fewer
     val_top5: float | None
     #: learning rate of the epoch's last step
     lr: float
@@ -37,22 +37,22 @@ class EpochResult:
     images_per_second: float
     #: share of the training part spent waiting for batches
     data_wait: float
-    #: bytes; of the device on CUDA, else the process's highest resident size
+    #: bytes; of the device on CUDA, else the process's peak resident memory
     peak_memory: int
     #: seconds of training and validation
     seconds: float
     #: the objective, by default the validation loss, is the best so far; the first wins ties
     is_best: bool
-    #: of the moving average of the weights, when there is one
+    #: of the moving average of the weights, if there is one
     ema_val_loss: float | None = None
     ema_val_accuracy: float | None = None
-    #: set on a run's last epoch: why the run ended
+    #: why the run ended; set on its last epoch
     reason: Reason | None = None
-    #: what had to be done differently, e.g. smaller micro-batches after an out-of-memory
+    #: deviations, such as smaller micro-batches after memory ran out
     notes: tuple[str, ...] = ()
-    #: by what a search compares trials after this epoch, where that is not `val_loss`
+    #: the ranking loss by which a search compares trials after this epoch, if it is not `val_loss`
     rank_loss: float | None = None
-    #: seconds of saving the model and the checkpoint after this epoch; None where that was not recorded
+    #: seconds of saving the model and the checkpoint after this epoch; None if not recorded
     save_seconds: float | None = None
     #: what the objective makes of the weights that this epoch would keep, the lower the better; None: it is the loss
     cost: float | None = None
@@ -84,7 +84,7 @@ class EpochResult:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EpochResult:
-        """Make a result again from what `to_dict` gave, or from a line of history.jsonl (null there means NaN).
+        """Rebuild a result from `to_dict`, or from a line of history.jsonl (null there means NaN).
 
         Raises ValueError, KeyError or TypeError for anything else.
         """

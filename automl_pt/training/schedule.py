@@ -1,4 +1,4 @@
-"""How the learning rate changes over a run: a pure function of the optimiser step."""
+"""The learning-rate schedule of a run: a pure function of the optimiser step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def lr_factor(name: str, step: int, *, steps_per_epoch: int, epochs: int, warmup_epochs: int = 0) -> float:
-    """Return what the initial learning rate is multiplied with at `step`, counted from 0 over the whole run.
+    """Return the factor on the initial learning rate at `step`, counted from 0 over the whole run.
 
     During `warmup_epochs` the factor rises linearly to 1. Over the rest, with progress p from 0 to 1: `constant` is 1;
     `step` is 0.1 from p = 0.5 and 0.01 from p = 0.75; `polynomial` is (1 - p)^2; `cosine` is (1 + cos(pi p)) / 2
@@ -26,10 +26,10 @@ def lr_factor(name: str, step: int, *, steps_per_epoch: int, epochs: int, warmup
 
 
 def proxy_lr_factor(step: int, steps: int, warmup: float = 0.0) -> float:
-    """Return the factor at `step` of a run of so few `steps` that it only tries a learning rate out.
+    """Return the factor on the learning rate at `step` of a proxy run of `steps` steps.
 
-    It is 1 for half of them, in which the rate does its work, and then falls linearly to 0, so that the loss tells what
-    was learnt and not how much the rate shakes the weights. It rises to 1 within the share `warmup` of the steps.
+    It is 1 for half of them and then falls linearly to 0, so that the loss reflects what was learnt and not how much
+    the rate disturbs the weights. It rises to 1 within the share `warmup` of the steps.
     """
     rising = (step + 1) / (warmup * steps) if warmup else 1.0
     return min(1.0, rising, 2 * (1 - (step + 0.5) / steps))

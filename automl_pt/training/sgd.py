@@ -1,6 +1,6 @@
-"""Stochastic gradient descent: PyTorch's fused kernel, called without PyTorch's optimiser classes around it.
+"""Stochastic gradient descent: PyTorch's fused kernel, called without PyTorch's optimiser classes.
 
-`torch.optim` imports PyTorch's compiler the first time an optimiser is made, which takes longer than importing torch
+`torch.optim` imports PyTorch's compiler when the first optimiser is created, which takes longer than importing torch
 itself, in every worker process; and its bookkeeping costs Python time in every step.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class SGD:
-    """Nesterov momentum with L2 penalty, as `torch.optim.SGD` computes it; parameters without a gradient are left out.
+    """Nesterov momentum with L2 penalty, as in `torch.optim.SGD`; parameters without a gradient are skipped.
 
     All memory is taken when it is made, so that a step cannot run out of it. `lr` may be set before each step, to a
     number or, inside a captured graph, to a tensor; `scales` are factors on it, one for each parameter; `decays` says
@@ -45,7 +45,7 @@ class SGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters from their gradients; not at all when the scaler found one that is not finite."""
+        """Update the parameters from their gradients, unless the scaler found one that is not finite."""
         used = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
         kinds = list(zip(self.scales, self.decays, strict=True))
         for kind in sorted({kinds[index] for index in used}):
@@ -63,14 +63,14 @@ class SGD:
             dampening=0.0,
             nesterov=self.momentum > 0,
             maximize=False,
-            # buffers of zeros give what PyTorch's first step gives: the gradient itself
+            # buffers of zeros give the same as PyTorch's first step: the gradient itself
             is_first_step=False,
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
         )
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -84,15 +84,15 @@ class SGD:
         return {"momentum": self.buffers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for buffer, saved in zip(self.buffers, state["momentum"], strict=True):
             buffer.copy_(saved)
 
 
 def _as_they_lie(*lists: list[Tensor]) -> list[list[Tensor]]:
-    """View weights whose channels lie innermost, in all of the lists, in the order of their memory.
+    """View channels_last weights, in all of the lists, in the order of their memory.
 
-    The kernel for CPUs copies every tensor that is not contiguous, there and back: 0.7 of its time for a ResNet-18.
+    The CPU kernel copies every tensor that is not contiguous, both ways: 0.7 of its time for a ResNet-18.
     """
     wanted = [all(map(_has_channels_last, same)) for same in zip(*filter(None, lists), strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""One run in memory: its model, optimiser and position, the way from one epoch to the next, and its whole state."""
+"""One run in memory: its model, optimiser and position, the steps of an epoch, and its whole state."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from automl_pt.optimizer import Optimizer
     from automl_pt.training.checkpoint import Checkpoints
 
-#: called after every step with the epoch's batches done and their number; returns true to end the run there
+#: called after every step with the epoch's finished batches and their total; returns true to end the run there
 AfterStep = Callable[[int, int], bool]
-#: what a process wishes after a step; what one of several wishes most, all do
+#: what a process requests after a step; the highest request of several applies to all
 GO_ON, SAVE, STOP = range(3)
 
 
 def go_on(batches_done: int, batches: int) -> bool:
-    """Let the run go on after each step."""
+    """Continue the run after each step."""
     return False
 
 
 @dataclass
 class TrainingProgress:
-    """Where a run stands: plain values, saved beside the tensors."""
+    """The position of a run: plain values, saved beside the tensors."""
 
     epochs_done: int = 0
-    #: batches done of the epoch that is under way
+    #: finished batches of the current epoch
     batches_done: int = 0
-    #: seconds spent on that epoch before this process took over
+    #: seconds spent on the current epoch by earlier processes
     seconds: float = 0.0
     #: the lowest cost of an epoch so far: by default its validation loss, of which earlier versions named it
     best_loss: float = math.inf
@@ -62,7 +62,7 @@ class TrainingProgress:
 
     @property
     def reason(self) -> Reason | None:
-        """Return why the run ended, or None while it has not."""
+        """Return why the run ended, or None if it has not."""
         return self.history[-1]["reason"] if self.history else None
 
 
@@ -102,23 +102,23 @@ class Training:
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = TrainingProgress()
-        #: the steps of a run in miniature, which has learning rates of its own; 0 for a run
+        #: the steps of a proxy run, which has its own learning rates; 0 for a run
         self.steps_in_miniature = 0
-        #: images that memory lasts for in validation; None for a whole batch
+        #: images that fit into memory in validation; None for a whole batch
         self.validated_at_once: int | None = None
-        # float64 holds a sum of millions of losses exactly enough; MPS has no such type
+        # float64 sums millions of losses exactly enough; MPS does not support it
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
 
     def steps_left(self) -> int:
-        """Return how many steps the run has still to do, if nothing ends it early."""
+        """Return the run's remaining steps, if nothing ends it early."""
         done = self.progress.epochs_done
         return (self.config.epochs - done) * len(self.train_loader.batch_sizes) - self.progress.batches_done
 
     def fit_into(self, free: int) -> None:
-        """Cut the batch into micro-batches if it would not fit: asked of a GPU by trying, of `free` bytes by counting.
+        """Split the batch into micro-batches if it does not fit: a GPU tries a step, a CPU compares with `free` bytes.
 
-        `free` is main memory, in bytes (0: unknown): a CPU that runs out of it is not told, but killed.
+        `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
         if self.device.type == "cuda":
@@ -128,14 +128,14 @@ class Training:
         limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
         if limit < batch:
             self.step.micro_batch_size = limit
-            self.step.notes.append(f"{batch} images need more memory than is free: going on with {limit} at once")
+            self.step.notes.append(f"{batch} images need more memory than is free; continuing with {limit} at once")
 
     def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
-        """Train from the current batch to the epoch's end; return False when `after_step` ended it on the way."""
+        """Train from the current batch to the epoch's end; return False if `after_step` ended it before."""
         epoch, progress = self.progress.epochs_done + 1, self.progress
         train_mode(self.model, keep_statistics=self.config.keeps_batch_norm)
         if progress.batches_done == 0:
-            # every epoch starts its own stream, so that no other run in this process can shift it
+            # every epoch starts its own stream, so that other runs in this process cannot shift it
             seed_all(derive_seed(self.config.seed, "epoch", epoch, *([self.group.rank] if self.group.rank else [])))
             self.loss_sum.zero_()
         saved, sizes = time.monotonic(), self.train_loader.batch_sizes
@@ -175,7 +175,7 @@ class Training:
         return self.base_lr * factor
 
     def finish_epoch(self, train_seconds: float, wait_seconds: float) -> tuple[EpochResult, nn.Module]:
-        """Validate, decide whether to stop, and return the epoch's result with the module whose weights count."""
+        """Validate, decide whether to stop, and return the epoch's result with the module of the kept weights."""
         started = time.perf_counter()
         raw = self._evaluate(evaluated := self.evaluated())
         ema = self._evaluate(self.ema.module) if self.ema is not None else None
@@ -244,7 +244,7 @@ class Training:
         )
 
     def saved(self, result: EpochResult, seconds: float) -> EpochResult:
-        """Add to an epoch's record what saving it took, the longest of all processes; all must call it together."""
+        """Add the duration of saving, the longest of all processes, to an epoch's result; all call it together."""
         result = replace(result, save_seconds=self.group.highest(round(1000 * seconds)) / 1000)
         self.progress.history[-1] = result.to_dict()
         return result
@@ -263,12 +263,12 @@ class Training:
             self._failed.add(name)
             self.step.notes.append(f"the metric {name} is not recorded, because it failed: {found.failures[name]}")
         if found.at_once != self.validated_at_once:
-            self.step.notes.append(f"out of memory in validation: going on with {found.at_once} images at once")
+            self.step.notes.append(f"out of memory in validation; continuing with {found.at_once} images at once")
             self.validated_at_once = found.at_once
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs, as tensors and plain values; all processes must call it together."""
+        """Return all that a resumed run needs, as tensors and plain values; all processes call it together."""
         on_cuda = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
@@ -287,14 +287,14 @@ class Training:
         }
 
     def restore(self, checkpoints: Checkpoints) -> None:
-        """Go on from the newest intact checkpoint, if there is one; the next epoch's notes name damaged ones."""
+        """Resume from the newest intact checkpoint, if there is one; the next epoch's notes name damaged ones."""
         state, notes = checkpoints.load()
         if state is not None:
             self.load_state_dict(state)
         self.step.notes += notes
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` described."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
@@ -304,9 +304,9 @@ class Training:
         self.progress = TrainingProgress(**state["progress"])
         self.loss_sum.copy_(state["loss_sum"])
         self.step.micro_batch_size = state["micro_batch_size"]
-        self.step.notes += state.get("notes", [])  # an earlier version kept none
+        self.step.notes += state.get("notes", [])  # missing in checkpoints of an earlier version
         torch.set_rng_state(state["rng"][self.group.rank])
-        if "other_rng" in state:  # an earlier version kept and seeded PyTorch's alone
+        if "other_rng" in state:  # an earlier version stored and seeded only PyTorch's
             set_other_states(state["other_rng"][self.group.rank])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, loss, backward, update; in micro-batches where the whole batch does not fit."""
+"""One optimiser step: forward, loss, backward, update; in micro-batches if the whole batch does not fit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Takes batches and updates `model`; the batch size that counts is always the batch given.
+    """Trains `model` on batches; the effective batch size is always that of the given batch.
 
-    A batch above `micro_batch_size` is cut into near-equal micro-batches whose gradients add up to the whole batch's
-    mean; batch normalisation then sees the micro-batch, not the batch. When memory runs out the micro-batch is halved
-    and the same step is taken again, from the same batch-norm statistics; `notes` tells of it.
+    A batch above `micro_batch_size` is split into near-equal micro-batches whose gradients add up to the whole batch's
+    mean; batch normalisation then uses the micro-batch, not the batch. When memory runs out the micro-batch is halved
+    and the same step is repeated, from the same batch-norm statistics, with an entry in `notes`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Step:
         self.parameters = list(trained.values())
         self.optimizer = make_optimizer(optimizer, trained, config, lr_scales)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        #: what computes the logits: the model, or the model compiled
+        #: computes the logits: the model, or its compiled version
         self.forward: Callable[[Tensor], Tensor] = model
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
@@ -85,7 +85,7 @@ class Step:
             self.scaler.load_state_dict(scaler)
 
     def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take a step with the learning rate as it is set, and no way out of an out-of-memory: what can be recorded."""
+        """Run a step at the current learning rate, without recovery from exhausted memory, so it can be recorded."""
         loss = self._attempt(images, labels)
         self._update()
         return loss
@@ -122,7 +122,7 @@ class Step:
         self.scaler.update()
 
     def _weight(self, labels: Tensor) -> Tensor:
-        """Return what the batch's mean loss is divided by: its images, or the sum of their class weights."""
+        """Return the divisor of the batch's summed loss: its number of images, or the sum of their class weights."""
         if self.class_weights is not None:
             own = labels @ self.class_weights if labels.is_floating_point() else self.class_weights[labels]
             return own.sum()
@@ -152,7 +152,7 @@ class Step:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            given = f"batch_size: one image of {images.shape[-1]} pixels at a time gives batch normalisation no spread"
+            given = f"batch_size: a single image of {images.shape[-1]} pixels has no spread for batch normalisation"
             raise ConfigError([f"{given}; use a batch size above 1, or larger images"]) from error
         return F.cross_entropy(
             logits.float(),
@@ -168,7 +168,7 @@ class Step:
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.notes.append(f"out of memory with {before} images at once: going on with {self.micro_batch_size}")
+        self.notes.append(f"out of memory with {before} images at once; continuing with {self.micro_batch_size}")
 
     @staticmethod
     def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:

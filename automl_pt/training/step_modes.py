@@ -1,4 +1,4 @@
-"""How a run takes its steps: one by one, recorded, or recorded of a network that is compiled when it pays."""
+"""Chooses how a run executes its steps: one by one, recorded, or recorded and compiled when that pays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def make_step_fn(
     step: Step, loader: Loader, config: TrainConfig, steps_left: Callable[[], int]
 ) -> tuple[TakeStep, bool]:
-    """Return what takes the steps of a run, and whether it is given a batch by its indices alone.
+    """Return the function that executes a run's steps, and whether it takes batches as indices.
 
-    Indices are enough where steps are recorded and the images lie on the device: the recorded step makes the batch.
+    It does if steps are recorded and the images are on the device, because the recorded step then creates the batch.
     """
     if config.cuda_graph and step.device.type == "cuda" and not step.optimizer.capturable:
         step.notes.append(f"steps are not recorded as a CUDA graph but taken one by one: {why_not(step)}")
@@ -30,7 +30,7 @@ def make_step_fn(
     def record() -> TakeStep:
         return recorded(step, batch_size, wanted=config.cuda_graph, make=make)
 
-    # what is compiled computes in another order, and when depends on the clock
+    # a compiled network computes in another order, from a step that depends on the clock
     if config.compile == "auto" and step.device.type == "cuda" and not config.deterministic:
         return CompiledWhenItPays(step, batch_size, record, steps_left), by_index
     return record(), by_index

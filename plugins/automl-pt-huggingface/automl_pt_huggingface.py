@@ -171,10 +171,10 @@ def _columns(source: Source, features: Any) -> tuple[str, str]:
     given = f"{printable(source.name)} with the columns {few(features, 20)}"
     if len(images) != 1 or not isinstance(features.get(images[0]), Image):
         remedy = "name it: --root NAME?image=COLUMN"
-        raise InvalidDatasetError("it must be clear which column holds the images", given=given, remedy=remedy)
+        raise InvalidDatasetError("the column of images is unclear", given=given, remedy=remedy)
     if len(labels) != 1 or labels[0] not in features:
         remedy = "name it: --root NAME?label=COLUMN"
-        raise NotLabeledDatasetError("it must be clear which column holds the labels", given=given, remedy=remedy)
+        raise NotLabeledDatasetError("the column of labels is unclear", given=given, remedy=remedy)
     return images[0], labels[0]
 
 
@@ -187,7 +187,7 @@ def _classes(parts: dict[str, Any], label: str) -> tuple[tuple[str, ...], dict[s
     names = {str(value): kind.int2str(value) if isinstance(kind, ClassLabel) else str(value) for value in values}
     if not names:
         raise NotLabeledDatasetError(
-            "training and validation need labelled images",
+            "the images have no labels",
             given=f"nothing in the column {printable(label)!r}",
             remedy="name another: --root NAME?label=COLUMN",
         )

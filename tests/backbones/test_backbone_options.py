@@ -108,7 +108,7 @@ def test_a_space_asks_with_optunas_words_and_is_answered_with_defaults():
 
 
 SPACES = {
-    "an option that build has not": (
+    "an option that build does not have": (
         lambda trial: trial.suggest_int("depth", 1, 3),
         "'depth'; build's options are rate",
     ),

@@ -48,7 +48,9 @@ def test_the_head_is_the_last_linear_layer_unless_told():
 
 @pytest.mark.parametrize("backbone", [replace(TINY, head="1"), Backbone("conv", lambda n, p: nn.Conv2d(3, n, 1))])
 def test_a_head_without_parameters(backbone):
-    with pytest.raises(PluginError, match=r"(?s)head must be known.*has no parameters.*Backbone\(head=\.\.\.\)"):
+    with pytest.raises(
+        PluginError, match=r"(?s)head of this backbone is unknown.*has no parameters.*Backbone\(head=\.\.\.\)"
+    ):
         head_parameters(backbone.build(3, False), backbone)
 
 
@@ -60,14 +62,14 @@ def test_an_image_size_below_the_smallest():
 def test_an_image_size_the_network_cannot_take():
     flat = Backbone("flat", lambda n, p: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, n)), image_size=8)
     with pytest.raises(
-        ConfigError, match=r"(?s)flat must accept images of 9 px; it is made for 8 and failed with Runtime"
+        ConfigError, match=r"(?s)flat does not take images of 9 px; it is made for 8 and failed with Runtime"
     ):
         build_model(flat, 3, 9, seed=1)
 
 
 def test_logits_of_another_shape():
     wrong = Backbone("wrong", lambda n, p: nn.Flatten())
-    with pytest.raises(PluginError, match=r"(?s)must return logits.*wrong: \[1, 12\] for 1 image and 3 classes"):
+    with pytest.raises(PluginError, match=r"(?s)does not return logits.*wrong: \[1, 12\] for 1 image and 3 classes"):
         build_model(wrong, 3, 2, seed=1)
 
 
@@ -76,7 +78,7 @@ def test_something_else_than_logits():
         def forward(self, images):
             return images, images
 
-    with pytest.raises(PluginError, match=r"(?s)must return logits.*pair: tuple for 1 image"):
+    with pytest.raises(PluginError, match=r"(?s)does not return logits.*pair: tuple for 1 image"):
         build_model(Backbone("pair", lambda n, p: Pair()), 3, 2, seed=1)
 
 
@@ -95,12 +97,12 @@ def test_a_model_that_takes_no_channels_last_images_is_told_what_to_write() -> N
 
 
 def test_a_builder_that_fails():
-    with pytest.raises(PluginError, match=r"(?s)must return a model.*broken: ZeroDivisionError: division by zero"):
+    with pytest.raises(PluginError, match=r"(?s)did not return a model.*broken: ZeroDivisionError: division by zero"):
         build_model(Backbone("broken", lambda n, p: 1 / 0), 3, 8, seed=1)
 
 
 def test_a_builder_that_returns_no_module():
-    with pytest.raises(PluginError, match=r"(?s)must return a torch\.nn\.Module.*nothing: NoneType"):
+    with pytest.raises(PluginError, match=r"(?s)did not return a torch\.nn\.Module.*nothing: NoneType"):
         build_model(Backbone("nothing", lambda n, p: None), 3, 8, seed=1)
 
 
@@ -108,12 +110,12 @@ def test_a_builder_that_meets_a_broken_installation():
     def build(num_classes, pretrained):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    with pytest.raises(InstallationError, match="torch and torchvision must be builds for each other"):
+    with pytest.raises(InstallationError, match="torch and torchvision are builds that do not match"):
         build_model(Backbone("any", build), 3, 8, seed=1)
 
 
 def test_pretrained_where_there_is_none():
-    with pytest.raises(WeightsError, match=r"(?s)pretrained weights must exist.*tiny offers none.*--weights"):
+    with pytest.raises(WeightsError, match=r"(?s)no pretrained weights.*tiny.*--weights"):
         build_model(TINY, 3, 16, pretrained=True, seed=1)
 
 

@@ -60,7 +60,7 @@ def loaded(content: object, folder: Path, classes: int = 3) -> tuple[nn.Module, 
     return model, [text.removeprefix(f"weights of {folder / 'w.pth'}: ") for text in said]
 
 
-NEW_HEAD = "the head is new: head.weight is [7, 4] and not [3, 4] and 1 more"
+NEW_HEAD = "the head is new: head.weight is [7, 4], not [3, 4] and 1 more"
 LIGHTNING = {
     **{"epoch": 3, "global_step": 9, "pytorch-lightning_version": "2.6", "loops": {"fit_loop": {"state_dict": {}}}},
     **{"state_dict": {**prefixed("model."), "loss.weight": torch.ones(7)}, "hyper_parameters": {"lr": 0.1}},
@@ -72,24 +72,24 @@ TIMM = {
 }
 CASES = {
     "plain": (state(), [NEW_HEAD]),
-    "DataParallel": (prefixed("module."), ["the prefix 'module.' is taken off 9 names", NEW_HEAD]),
+    "DataParallel": (prefixed("module."), ["the prefix 'module.' is removed from 9 names", NEW_HEAD]),
     "torch.compile": (
         prefixed("_orig_mod."),
-        ["a wrapper's name such as _orig_mod. is taken off 9 names", NEW_HEAD],
+        ["a wrapper's name such as _orig_mod. is removed from 9 names", NEW_HEAD],
     ),
     "compiled in DataParallel": (
         {"model": prefixed("module._orig_mod."), "epoch": 1},
         [
             "the entry 'model' is read",
             "other entries not used, 1: epoch",
-            "a wrapper's name such as _orig_mod. is taken off 9 names",
-            "the prefix 'module.' is taken off 9 names",
+            "a wrapper's name such as _orig_mod. is removed from 9 names",
+            "the prefix 'module.' is removed from 9 names",
             NEW_HEAD,
         ],
     ),
     "a compiled part": (
         {name.replace("layer.", "layer._orig_mod."): tensor for name, tensor in state().items()},
-        ["a wrapper's name such as _orig_mod. is taken off 5 names", NEW_HEAD],
+        ["a wrapper's name such as _orig_mod. is removed from 5 names", NEW_HEAD],
     ),
     "Lightning": (
         LIGHTNING,
@@ -97,7 +97,7 @@ CASES = {
             "the entry 'state_dict' is read",
             "other entries not used, 7: epoch, global_step, pytorch-lightning_version, loops, "
             "hyper_parameters and 2 more",
-            "the prefix 'model.' is taken off 9 names",
+            "the prefix 'model.' is removed from 9 names",
             "tensors without that prefix not used, 1: loss.weight",
             NEW_HEAD,
         ],
@@ -112,7 +112,11 @@ CASES = {
     ),
     "a moving average of PyTorch": (
         {"n_averaged": torch.tensor(3), **prefixed("module.")},
-        ["the prefix 'module.' is taken off 9 names", "tensors without that prefix not used, 1: n_averaged", NEW_HEAD],
+        [
+            "the prefix 'module.' is removed from 9 names",
+            "tensors without that prefix not used, 1: n_averaged",
+            NEW_HEAD,
+        ],
     ),
     "MoCo": (
         {
@@ -124,7 +128,7 @@ CASES = {
         },
         [
             "the entry 'state_dict' is read",
-            "the prefix 'module.encoder_q.' is taken off 9 names",
+            "the prefix 'module.encoder_q.' is removed from 9 names",
             "tensors without that prefix not used, 10: module.encoder_k.stem.weight, module.encoder_k.stem.bias, "
             "module.encoder_k.layer.0.weight, module.encoder_k.layer.0.bias, module.encoder_k.layer.0.running_mean "
             "and 5 more",
@@ -134,7 +138,7 @@ CASES = {
     "a body and a head of its own": (
         {**prefixed("backbone.", headless()), "classifier.weight": torch.ones(9, 4)},
         [
-            "the prefix 'backbone.' is taken off 7 names",
+            "the prefix 'backbone.' is removed from 7 names",
             "tensors without that prefix not used, 1: classifier.weight",
             "the head is new: the file has none for it",
         ],
@@ -144,7 +148,7 @@ CASES = {
         ["the entry 'checkpoint.weights of mine' is read", "other entries not used, 1: when", NEW_HEAD],
     ),
     "values beside the tensors": ({**state(), "epoch": 3}, ["other entries not used, 1: epoch", NEW_HEAD]),
-    "a head of the same width": (state(3), ["the head is taken, too, for it has the same number of classes"]),
+    "a head of the same width": (state(3), ["the head is loaded too, because it has the same number of classes"]),
 }
 
 
@@ -170,7 +174,7 @@ def test_any_row_of_prefixes_is_taken_off(parts):
     [
         (
             {"epoch": 1, "state_dict": prefixed("module.", {**state(), "stem.weight": torch.zeros(4, 3, 5, 5)})},
-            r"do not fit net.*w\.pth, read as the entry 'state_dict' with the prefix 'module\.' taken off, for net: "
+            r"do not fit net.*w\.pth, read as the entry 'state_dict' with the prefix 'module\.' removed, for net: "
             r"stem\.weight is \[4, 3, 5, 5\], the network's is \[4, 3, 3, 3\]\n",
         ),
         ({"a": torch.zeros(1)}, r"for net: a is not in the network; layer\.0\.bias is missing"),
@@ -224,14 +228,16 @@ def test_a_model_directory_is_an_untrained_input(tmp_path):
     model = build_model(plugins.backbone("tiny"), 5, 8, weights=given, seed=1, tell=said.append)
     assert torch.equal(model.state_dict()["0.weight"], make_state(plugins)["0.weight"])
     assert said == [
-        f"weights of {tmp_path / 'study' / 'model'}: the head is new: 4.weight is [3, 144] and not [5, 144] and 1 more"
+        f"weights of {tmp_path / 'study' / 'model'}: the head is new: 4.weight is [3, 144], not [5, 144] and 1 more"
     ]
     with pytest.raises(WeightsError, match=r"(?s)do not fit net.*the model was trained as tiny: `--backbone tiny`"):
         build_model(NET, 5, 8, weights=given, seed=1)
 
 
 def test_a_folder_that_is_no_model_directory(tmp_path):
-    with pytest.raises(InvalidModelDirectoryError, match=r"(?s)no model directory.*holds no model\.json.*give a model"):
+    with pytest.raises(
+        InvalidModelDirectoryError, match=r"(?s)not a model directory.*holds no model\.json.*give a model"
+    ):
         given_weights(tmp_path)
     save_file(state(), tmp_path / "model.safetensors")
     with pytest.raises(

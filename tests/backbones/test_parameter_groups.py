@@ -50,7 +50,9 @@ def test_groups_as_they_are_told():
 
 @pytest.mark.parametrize(("groups", "said"), [([["nowhere"]], "mine: nowhere"), ([], "mine: no group")])
 def test_groups_of_modules_that_are_not_there(groups, said):
-    with pytest.raises(PluginError, match=rf"(?s)groups name modules of its model.*{said}.*named_modules"):
+    with pytest.raises(
+        PluginError, match=rf"(?s)groups name modules that its model does not have.*{said}.*named_modules"
+    ):
         parameter_groups(Net(2), backbone(param_groups=lambda model: groups))
 
 
@@ -94,7 +96,7 @@ def test_built_in_groups_hold_every_parameter_once(name, count):
 
 @pytest.mark.parametrize("more", [{"freeze_groups": 1}, {"layer_decay": 0.5}])
 def test_freezing_all_but_the_head_leaves_no_groups(more):
-    with pytest.raises(ConfigError, match="freeze 'backbone' trains the head alone: leave out freeze_groups"):
+    with pytest.raises(ConfigError, match="freeze 'backbone' trains only the head: remove freeze_groups"):
         make(TrainConfig, {"dataset": "digits", "freeze": "backbone", **more})
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from automl_pt.backbones.weights import load_tensors, misfits, read_weights
 from automl_pt.core.errors import WeightsError
 
-RULE = "a file of weights must be safetensors or a plain state dict, and intact"
+RULE = "the file of weights is not intact safetensors or a plain state dict"
 
 
 def network(classes: int = 3) -> nn.Module:
@@ -126,13 +126,13 @@ def web_page(path):
 REFUSED = {
     hostile_zip: "it would run posix.mkdir when loaded",
     hostile_stream: "it would run posix.mkdir when loaded",
-    bare_pickle: "a pickle of something else than tensors by name",
-    plain_pickle: "a pickle of something else than tensors by name",
+    bare_pickle: "something other than tensors by name",
+    plain_pickle: "something other than tensors by name",
     whole_model: "it would run torch.nn.modules.container.Sequential when loaded",
     legacy_tar: "a tar archive",
     torchscript: "a TorchScript program",
     compressed: "a compressed archive",
-    checkpoint: "entry 'epoch' is no tensor; give the state dict alone",
+    checkpoint: "entry 'epoch' is not a tensor; give the state dict alone",
     a_list: "it holds list, not tensors by name",
     truncated: "",
     truncated_safetensors: "",
@@ -155,7 +155,7 @@ def test_anything_else_is_refused_and_runs_nothing(write, tmp_path, canary):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match=r"(?s)must exist.*nowhere.*--weights"):
+    with pytest.raises(WeightsError, match=r"(?s)not found.*nowhere.*--weights"):
         read_weights(tmp_path / "nowhere")
 
 

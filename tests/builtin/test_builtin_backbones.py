@@ -245,7 +245,7 @@ def test_damaged_torchvision_weights_are_refused(published, hub, plugins):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"(?s)the content its name promises.*resnet18.*SHA-256.*delete the file"):
+    with pytest.raises(WeightsError, match=r"(?s)does not match its name.*resnet18.*SHA-256.*delete the file"):
         build_model(plugins.backbone("resnet18"), 4, 64, pretrained=True, seed=1)
 
 
@@ -302,7 +302,9 @@ def test_timm_weights_of_another_network_are_refused(hugging_face, plugins):
     file = hugging_face / "timm" / "test_resnet.r160_in1k" / "resolve" / "main" / "model.safetensors"
     file.parent.mkdir(parents=True)
     safetensors.torch.save_file({"conv1.0.weight": torch.zeros(1)}, file)
-    with pytest.raises(WeightsError, match=r"(?s)intact and of this network.*for timm/test_resnet: .*delete the file"):
+    with pytest.raises(
+        WeightsError, match=r"(?s)damaged, or of another network.*for timm/test_resnet: .*delete the file"
+    ):
         build_model(plugins.backbone("timm/test_resnet"), 4, 64, pretrained=True, seed=1)
 
 

@@ -212,7 +212,7 @@ def test_a_damaged_memory_is_put_aside(clean: Path, cache: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="the check's memory must be readable and writable"):
+    with pytest.raises(OutputError, match="the cache of checks cannot be read or written"):
         Memory()
 
 
@@ -224,7 +224,7 @@ def test_without_a_default_cache_nothing_is_remembered_and_it_is_said(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     reports = [check(open_path(clean)) for _ in range(2)]
     assert [(report.ok, report.read) for report in reports] == [(True, 18)] * 2
-    assert "nothing is remembered for the next check" in reports[0].notes[-1]
+    assert "results are not cached for the next check" in reports[0].notes[-1]
     assert str(tmp_path / "file") in reports[0].notes[-1]
 
 
@@ -326,7 +326,7 @@ def test_progress_is_told(clean: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     with Memory() as memory:
         survey(open_path(clean), memory, lambda *call: calls.append(call))
-    assert calls == [("looking at images", count, 18) for count in range(1, 19)]
+    assert calls == [("examining images", count, 18) for count in range(1, 19)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -379,7 +379,7 @@ def test_the_quick_part_decodes_nothing_and_refuses(clean: Path) -> None:
     save(clean / "train/B/0.png", photo(1))
     findings = quick_check(open_path(clean))
     assert {one.kind for one in findings} == {"empty", "twin classes", "missing class"}
-    with pytest.raises(InvalidDatasetError, match="training needs data without faults") as caught:
+    with pytest.raises(InvalidDatasetError, match="the data have faults that stop training") as caught:
         refuse(findings)
     assert "B = b" in caught.value.given
     assert "train/a/0.png" in caught.value.given

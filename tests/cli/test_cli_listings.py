@@ -119,7 +119,7 @@ def test_a_faulty_plugin_is_told_and_the_others_listed(runner, tmp_path):
     result = runner.invoke(plugins, ["--plugin", str(tmp_path / "faulty.py")], standalone_mode=False)
     assert result.return_value == 1
     assert "torchvision_backbones" in result.stdout
-    assert "a plugin must be importable" in result.stderr
+    assert "a plugin cannot be imported" in result.stderr
 
 
 @pytest.mark.parametrize("command", [backbones, datasets])
@@ -170,7 +170,7 @@ def test_a_plugin_is_checked(runner):
 def test_checking_names_what_is_wrong(runner, file):
     error = runner.invoke(plugins, ["check", "mine/net", "--plugin", file]).exception
     assert isinstance(error, PluginError)
-    assert "must return a torch.nn.Module" in str(error)
+    assert "did not return a torch.nn.Module" in str(error)
     error = runner.invoke(plugins, ["check", "mine/ne", "--plugin", file]).exception
     assert isinstance(error, UnknownNameError)
     assert "unknown plugin, backbone, dataset, executor, metric" in str(error)

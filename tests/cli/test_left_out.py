@@ -53,15 +53,15 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path, plac
 def test_a_class_of_files_that_may_be_images_is_never_lost(tmp_path: Path, ending: str, inside: str) -> None:
     split = "train/" if inside.startswith("train") else ""
     plant(tmp_path, f"{split}a/1.png", f"{split}b/1.png", f"{inside}/1{ending}", f"{inside}/2{ending}")
-    with pytest.raises(InvalidDatasetError, match=f"none that can be taken in {split}c") as caught:
+    with pytest.raises(InvalidDatasetError, match=f"no usable image in {split}c") as caught:
         open_path(tmp_path)
     shown = f".{ending.rpartition('.')[2]}" if ending else "without an ending"
-    assert f"left out: 2 {shown}" in caught.value.given
+    assert f"ignored: 2 {shown}" in caught.value.given
 
 
 def test_a_class_beside_a_folder_that_looks_like_a_wrapper_is_not_lost(tmp_path: Path) -> None:
     plant(tmp_path, "photos/one/1.png", "photos/two/1.png", "scans/1.heic")
-    with pytest.raises(InvalidDatasetError, match="none that can be taken in scans"):
+    with pytest.raises(InvalidDatasetError, match="no usable image in scans"):
         open_path(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_a_folder_of_texts_and_what_systems_leave_behind_is_no_class(tmp_path: P
     plant(tmp_path, "a/1.png", "b/1.png", "docs/1.txt", "docs/README", "docs/labels.csv", "docs/.DS_Store")
     data = open_path(tmp_path)
     assert data.classes == ("a", "b")
-    assert "no class, as they hold no image: docs" in data.notes
+    assert "folders without images, which are not classes: docs" in data.notes
 
 
 def test_the_number_of_files_left_out_is_told_wherever_data_are_opened(tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ def test_the_number_of_files_left_out_is_told_wherever_data_are_opened(tmp_path:
     os.symlink(tmp_path / "outside.png", tmp_path / "d/a/link.png")
     images, _ = find(make(TrainConfig, {"dataset": str(tmp_path / "d")}), load_plugins())
     assert images.notes == (
-        "left out: 20 .HEIC (HEIC is not read), a/link.png (a link that leaves the dataset; --follow-links takes it), "
+        "ignored: 20 .HEIC (HEIC is not read), a/link.png (a link that leaves the dataset; --follow-links takes it), "
         "1 .md (no image by its ending), 1 hidden, 1 without an ending; `automl-pt check` lists them",
     )
     shown = CliRunner().invoke(cli, ["check", str(tmp_path / "d")], env={"COLUMNS": "300"}).output
-    assert "left out: 20 .HEIC (HEIC is not read)" in shown
+    assert "ignored: 20 .HEIC (HEIC is not read)" in shown
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,13 @@ def test_temporary_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
         (errno.EACCES, "choose a folder you may write to"),
         (errno.EPERM, "choose a folder you may write to"),
         (errno.ENOTDIR, "a part of the path is a file"),
-        (errno.EEXIST, "a file of that name is in the way"),
+        (errno.EEXIST, "a file of that name exists"),
         (errno.EIO, "check the disk and the path"),
     ],
 )
 def test_each_reason_has_its_remedy(number: int, remedy: str) -> None:
     message = str(output_error(OSError(number, "x"), Path("out")))
-    assert message.startswith("the output must be writable\n  given: out: ")
+    assert message.startswith("the output cannot be written\n  given: out: ")
     assert remedy in message
 
 

@@ -32,7 +32,7 @@ def test_a_lock_is_refused_while_held_and_free_after_a_sigkill(tmp_path: Path) -
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match="one process at a time works in a folder"), locked(path, wait=False):
+        with pytest.raises(OutputError, match="this folder is in use by another process"), locked(path, wait=False):
             pass
         holder.kill()
         holder.wait()
@@ -80,7 +80,7 @@ def test_a_file_system_without_locks_is_an_error_that_says_what_to_do(tmp_path: 
         raise_from(tmp_path / "x.lock", number)
     assert str(tmp_path / "x.lock") in caught.value.given
     assert os.strerror(number) in caught.value.given
-    assert "on a disk of this machine" in caught.value.remedy
+    assert "on a local disk" in caught.value.remedy
 
 
 def raise_from(path: Path, number: int) -> None:
@@ -107,7 +107,7 @@ def test_commands_on_a_file_system_without_locks(tmp_path: Path, tiny_folder: Pa
         assert done.returncode == 1
         assert done.stderr.count("error: ") == 1
         assert "Traceback" not in done.stderr
-        assert "work in a folder on a disk of this machine" in done.stderr
+        assert "work in a folder on a local disk" in done.stderr
 
 
 TABLE = r"""
@@ -156,10 +156,10 @@ def test_files_that_need_locks_are_warned_of_on_a_network_file_system(
     ):
         note = storage_note(url)
         assert note is not None
-        assert note.startswith(f"{what} lies on a network file system (nfs4: {tmp_path}/x")
+        assert note.startswith(f"{what} is on a network file system (nfs4: {tmp_path}/x")
     assert storage_note("postgresql://ann@host/db") is None
     assert storage_note("sqlite://") is None
     monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
     memory, notes = open_memory()
     with memory:
-        assert [note.partition(" (")[0] for note in notes] == ["what checks remember lies on a network file system"]
+        assert [note.partition(" (")[0] for note in notes] == ["the cache of checks is on a network file system"]

@@ -109,7 +109,7 @@ def test_a_copied_cache_is_compared_with_its_checksum_once(files: list[Path], tm
 def test_a_file_that_changes_while_it_is_decoded_is_an_error(files: list[Path], tmp_path: Path) -> None:
     originals, digests = originals_of(files)
     files[5].write_bytes(files[4].read_bytes())
-    with pytest.raises(InvalidDatasetError, match="must not change while they are read") as caught:
+    with pytest.raises(InvalidDatasetError, match="changed while it was read") as caught:
         Cache(tmp_path / "cache").images(originals, digests, SIDE, unreadable={})
     assert str(files[5]) in caught.value.given
     assert not list((tmp_path / "cache").glob("*.pixels"))
@@ -121,7 +121,7 @@ def test_a_folder_that_was_asked_for_and_has_no_room_is_an_error_before_any_work
     monkeypatch.setenv("AUTOML_PT_CACHE_LIMIT", "0.000001")
     originals, digests = originals_of(files)
     cache = Cache(tmp_path / "cache", required=True)
-    with pytest.raises(OutputError, match="decoded images need room in the cache folder") as caught:
+    with pytest.raises(OutputError, match="the cache folder has no space for the decoded images") as caught:
         cache.images(originals, digests, SIDE, unreadable={})
     assert cache.decoded == 0
     assert "needed" in caught.value.given
@@ -157,7 +157,7 @@ def test_without_room_images_stay_in_memory_or_are_decoded_anew_and_this_is_said
     assert (images[np.arange(11)] == wanted).all()
     assert (images[4] == wanted[4]).all()
     assert isinstance(images, Undecoded) == (share == 0.0)
-    how = "decoded anew whenever a batch needs them" if share == 0.0 else "kept in this process's memory"
+    how = "decoded again for each batch" if share == 0.0 else "kept in this process's memory"
     assert len(cache.notes) == 1
     assert how in cache.notes[0]
     assert "no cache on disk" in cache.notes[0]
@@ -187,7 +187,7 @@ def test_idle_caches_make_room_for_a_new_one(
         os.utime(path, (old, old))
     cache = Cache(folder, required=True)
     cache.images(originals, digests[6:], SIDE + 1, unreadable={})
-    assert cache.notes == ["1 caches unused for a day were removed to make room (0.0 MB)"]
+    assert cache.notes == ["1 caches unused for a day were removed to free space (0.0 MB)"]
     assert [found.image_size for found in cache_disk.list_caches(folder)] == [SIDE + 1]
 
 
@@ -240,9 +240,9 @@ def test_a_cache_folder_that_cannot_be_used_is_told_with_the_ways_to_name_anothe
     digests = [sha256_file(path) for path in files]
     originals = Originals(files, list(map(str, files)), {digest: at for at, digest in enumerate(digests)})
     with pytest.raises(
-        OutputError, match=r"(?s)file/pixels.*name another cache folder with --cache-dir or AUTOML_PT_CACHE"
+        OutputError, match=r"(?s)file/pixels.*choose another cache folder with --cache-dir or AUTOML_PT_CACHE"
     ):
         Cache(tmp_path / "file" / "pixels", required=True).images(originals, digests, 8, unreadable={})
     with_notes = Cache(tmp_path / "file" / "pixels")
     assert with_notes.images(originals, digests, 8, unreadable={}).view(digests).shape == (2, 3, 8, 8)
-    assert with_notes.notes[0].endswith("or name another cache folder with --cache-dir or AUTOML_PT_CACHE")
+    assert with_notes.notes[0].endswith("or choose another cache folder with --cache-dir or AUTOML_PT_CACHE")

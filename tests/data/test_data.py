@@ -115,10 +115,10 @@ def test_a_changed_or_vanished_file_stops_a_resume_and_is_named(
     ready(tiny_folder, plugins, tmp_path / "manifest.json")
     shutil.copy(tiny_folder / "train" / "red" / "001.png", tiny_folder / "train" / "red" / "000.png")
     (tiny_folder / "val" / "blue" / "002.png").unlink()
-    with pytest.raises(StudyError, match="a study goes on with the images it began with") as caught:
+    with pytest.raises(StudyError, match="images of this study have changed") as caught:
         ready(tiny_folder, plugins, tmp_path / "manifest.json")
     assert caught.value.given == "1 vanished: val/blue/002.png; 1 changed: train/red/000.png"
-    assert "put the files back" in caught.value.remedy
+    assert "restore the files" in caught.value.remedy
 
 
 def test_an_unchanged_set_is_verified_without_reading_it(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
@@ -145,13 +145,13 @@ def test_a_label_that_changed_in_a_table_stops_a_resume(tmp_path: Path, plugins:
 def test_unreadable_images_end_the_run_before_it_begins(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     (tiny_folder / "train" / "red" / "000.png").write_bytes(b"no image")
     (tiny_folder / "val" / "blue" / "001.png").write_bytes(b"")
-    with pytest.raises(InvalidDatasetError, match="images must be readable; none is allowed to be not") as caught:
+    with pytest.raises(InvalidDatasetError, match="too many images are unreadable; none are allowed") as caught:
         ready(tiny_folder, plugins, tmp_path / "manifest.json")
     assert caught.value.given.startswith("2 of 36 (5.6%): train/red/000.png: ")
     assert "val/blue/001.png: the file is empty" in caught.value.given
     assert "--max-bad 0.056" in caught.value.remedy
     assert not (tmp_path / "manifest.json").exists()
-    with pytest.raises(InvalidDatasetError, match="5.0% are allowed to be not"):
+    with pytest.raises(InvalidDatasetError, match="5.0% are allowed"):
         ready(tiny_folder, plugins, max_bad=0.05)
 
 
@@ -167,9 +167,7 @@ def test_images_left_out_are_listed_and_the_rest_is_what_it_was(
     assert left_out.reason.startswith("not a JPEG, PNG, WebP, BMP or GIF file")
     assert [e for e in whole.manifest.entries if e.name != left_out.name] == list(data.manifest.entries)
     assert len(data.pixels("train", 8).labels) == 23
-    assert data.notes[-1].startswith(
-        "1 image left out, and listed in manifest.json: train/red/000.png: not a JPEG, PNG"
-    )
+    assert data.notes[-1].startswith("1 image skipped, and listed in manifest.json: train/red/000.png: not a JPEG, PNG")
     assert data.decoded == 36
     for manifest in ("manifest.json", "another.json"):
         again = ready(tiny_folder, plugins, tmp_path / manifest, **settings)
@@ -195,9 +193,9 @@ def test_a_class_without_a_readable_image_is_refused(tiny_folder: Path, plugins:
     for split in ("train", "val"):
         for path in (tiny_folder / split / "red").iterdir():
             path.write_bytes(b"no image")
-    with pytest.raises(InvalidDatasetError, match="every class needs a readable image") as caught:
+    with pytest.raises(InvalidDatasetError, match="a class has no readable image") as caught:
         ready(tiny_folder, plugins, max_bad=0.9)
-    assert "none in red (left out: train/red/000.png: not a JPEG" in caught.value.given
+    assert "none in red (skipped: train/red/000.png: not a JPEG" in caught.value.given
 
 
 def test_classes_that_look_alike_are_refused(tmp_path: Path, plugins: Plugins) -> None:
@@ -262,10 +260,10 @@ def test_too_large_for_disk_and_memory_falls_back_to_decoding_in_the_loader(
     monkeypatch.setenv("AUTOML_PT_CACHE_LIMIT", "0")
     monkeypatch.setattr(cache_module, "MEMORY_SHARE", 0.0)
     data = ready(tiny_folder, plugins)
-    assert "images are decoded anew whenever a batch needs them" in data.notes[-1]
+    assert "images are decoded again for each batch" in data.notes[-1]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(batches(data), wanted, strict=True))
     # the same folder, named by the user, is an error instead
-    with pytest.raises(OutputError, match="decoded images need room"):
+    with pytest.raises(OutputError, match="no space for the decoded images"):
         ready(tiny_folder, plugins, cache_dir=str(tmp_path / "named"))
 
 

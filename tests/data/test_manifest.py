@@ -82,7 +82,7 @@ def test_what_is_no_manifest_is_a_study_error(tmp_path: Path, change: dict[str, 
     path = tmp_path / "manifest.json"
     MANIFEST.save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(StudyError, match="a study's manifest is read as it was written") as caught:
+    with pytest.raises(StudyError, match="the study's manifest is damaged") as caught:
         Manifest.load(path)
     assert str(path) in caught.value.given
     assert "put the file back" in caught.value.remedy

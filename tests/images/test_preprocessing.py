@@ -35,7 +35,7 @@ def test_it_survives_its_own_dict() -> None:
 def test_a_hostile_dict_is_refused(change: dict[str, Any], rule: str) -> None:
     with pytest.raises(InvalidModelDirectoryError, match=rule) as caught:
         Preprocessing.from_dict({**GOOD, **change})
-    assert "train it again" in caught.value.remedy
+    assert "train the model again" in caught.value.remedy
 
 
 @pytest.mark.parametrize("values", [None, [], "text", 3])

@@ -85,12 +85,12 @@ def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None
     data = open_path(tmp_path)
     assert len(data) == 2
     assert dict(data.left_out) == {
-        ".ipynb_checkpoints": "hidden, or left behind by a system",
-        "__MACOSX": "hidden, or left behind by a system",
-        "a/._1.png": "hidden, or left behind by a system",
-        "a/.DS_Store": "hidden, or left behind by a system",
-        "a/.x": "hidden, or left behind by a system",
-        "a/Thumbs.db": "hidden, or left behind by a system",
+        ".ipynb_checkpoints": "hidden, or a system file",
+        "__MACOSX": "hidden, or a system file",
+        "a/._1.png": "hidden, or a system file",
+        "a/.DS_Store": "hidden, or a system file",
+        "a/.x": "hidden, or a system file",
+        "a/Thumbs.db": "hidden, or a system file",
         "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
         "b/scan.TIF": "TIFF is not read; convert it to PNG",
     }
@@ -188,16 +188,16 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "folders", "kind", "message"),
     [
-        ((), (), InvalidDatasetError, "a dataset must hold images"),
+        ((), (), InvalidDatasetError, "the dataset holds no images"),
         (("1.png", "2.png"), (), NotLabeledDatasetError, "2 images in no class folder"),
-        (("train/1.png", "test/1.png"), (), NotLabeledDatasetError, "training and validation need labelled images"),
+        (("train/1.png", "test/1.png"), (), NotLabeledDatasetError, "the images have no labels"),
         (("train/a/1.png", "train/b/1.png", "val/1.png"), (), NotLabeledDatasetError, "val: 1 images in no class"),
-        (("train/a/1.png", "val/a/1.png", "valid/a/1.png"), (), InvalidDatasetError, "a split is one folder"),
-        (("val/a/1.png", "test/a/1.png"), (), InvalidDatasetError, "needs a train folder"),
-        (("train/a/1.png", "val/a/1.png", "more/a/1.png"), (), InvalidDatasetError, "either splits or classes"),
-        (("a/1.png", "b/1.png"), ("c",), InvalidDatasetError, "none that can be taken in c"),
+        (("train/a/1.png", "val/a/1.png", "valid/a/1.png"), (), InvalidDatasetError, "two folders have the same split"),
+        (("val/a/1.png", "test/a/1.png"), (), InvalidDatasetError, "no train folder"),
+        (("train/a/1.png", "val/a/1.png", "more/a/1.png"), (), InvalidDatasetError, "splits beside classes"),
+        (("a/1.png", "b/1.png"), ("c",), InvalidDatasetError, "no usable image in c"),
         (("train/a/1.png", "train/b/1.png", "val/a/1.png"), ("val/b",), InvalidDatasetError, "in val/b"),
-        (("train/a/1.png", "train/b/1.png"), ("val",), InvalidDatasetError, "none that can be taken in val"),
+        (("train/a/1.png", "train/b/1.png"), ("val",), InvalidDatasetError, "no usable image in val"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(
@@ -215,7 +215,7 @@ def test_a_class_with_files_of_another_kind_only_is_not_lost_in_silence(tmp_path
     plant(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
     (tmp_path / "c/1.tif").write_bytes(b"II*\0")
-    with pytest.raises(InvalidDatasetError, match="every class folder must hold images"):
+    with pytest.raises(InvalidDatasetError, match="a class folder holds no images"):
         open_path(tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_a_folder_of_texts_is_no_class_and_said(tmp_path: Path) -> None:
     (tmp_path / "docs/readme.txt").write_text("x")
     data = open_path(tmp_path)
     assert data.classes == ("a", "b")
-    assert data.notes == ("no class, as they hold no image: docs",)
+    assert data.notes == ("folders without images, which are not classes: docs",)
 
 
 def test_an_unlabelled_folder_with_a_table_points_at_the_table(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_other_paths_are_refused(tmp_path: Path) -> None:
         open_path(tmp_path / "a.docx")
     with pytest.raises(InvalidDatasetError, match="Folder or file not found"):
         open_path(tmp_path / "absent")
-    with pytest.raises(ConfigError, match="belong to a table"):
+    with pytest.raises(ConfigError, match="apply to a table"):
         open_path(plant(tmp_path / "d", "a/1.png"), label_column="x")
 
 
@@ -251,7 +251,7 @@ def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     try:
         if os.access(tmp_path / "b", os.R_OK):
             pytest.skip("this user may read everything")
-        with pytest.raises(InvalidDatasetError, match="every folder of a dataset must be readable"):
+        with pytest.raises(InvalidDatasetError, match="a folder of the dataset is not readable"):
             open_path(tmp_path)
     finally:
         (tmp_path / "b").chmod(0o755)
@@ -267,27 +267,27 @@ def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
 def test_groups_by_pattern(tmp_path: Path, pattern: str, groups: list[str]) -> None:
     data = open_path(plant(tmp_path, "a/p1_1.png", "a/p1_2.png", "b/p2_1.png", "b/x.png"), group_by=pattern)
     assert data.groups == groups
-    assert "1 images match it not and stand alone" in data.notes[-1]
+    assert "1 images do not match and are groups of their own" in data.notes[-1]
 
 
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDatasetError, match="group_by must match"):
+    with pytest.raises(InvalidDatasetError, match="group_by matches no image"):
         open_path(plant(tmp_path, "a/1.png", "b/1.png"), group_by="nowhere")
 
 
 def test_images_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "one/b.png", "one/deep/a.jpg", "one/.hidden.png", "two/[x].png", "two/y.png")
     monkeypatch.chdir(tmp_path)
-    assert list_images(["one"]) == Listing([Path("one/b.png"), Path("one/deep/a.jpg")], ("left out: 1 hidden",))
+    assert list_images(["one"]) == Listing([Path("one/b.png"), Path("one/deep/a.jpg")], ("ignored: 1 hidden",))
     again = list_images(["two/*.png", "one/b.png", "two/y.png"])
     assert again.paths == [Path("two/[x].png"), Path("two/y.png"), Path("one/b.png")]
-    assert again.notes == ("1 name given before: each image is taken once",)
+    assert again.notes == ("1 name given before: each image is used once",)
     assert list_images(["two/[x].png", "**/a.jpg"]).paths == [Path("two/[x].png"), Path("one/deep/a.jpg")]
     assert list_images([Path("two/absent.png")]) == Listing([Path("two/absent.png")], ())
     with pytest.raises(InvalidDatasetError, match="Folder or file not found"):
         list_images(["nowhere/*.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidDatasetError, match="a folder given for prediction must hold images"):
+    with pytest.raises(InvalidDatasetError, match="the folder holds no images"):
         list_images(["empty"])
 
 
@@ -300,14 +300,14 @@ def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, mo
     (said,) = list_images(["in"]).notes
     for kind in ("1 .TIF (TIFF is not read)", "1 .ppm (PNM", "1 .HEIC", "1 .heic", "1 without an ending", "1 .txt"):
         assert kind in said
-    assert "link.png (a link that leaves the folder; name the file" in said
+    assert "link.png (a link out of the folder; name the file" in said
     assert "Thumbs" not in said
     assert list_images(["in/*.png", "in/d*", "in/a.png"][:1]).notes == ()
     (said,) = list_images(["in/[ad]*"]).notes
-    assert said == "left out: in/deep (a folder that a pattern matches; name it to take its images)"
+    assert said == "ignored: in/deep (a folder that a pattern matches; name the folder to use its images)"
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/1.dng").write_bytes(b"x")
-    with pytest.raises(InvalidDatasetError, match=r"raw: no image; left out: 1 .dng \(camera raw is not read\)"):
+    with pytest.raises(InvalidDatasetError, match=r"raw: no image; ignored: 1 .dng \(camera raw is not read\)"):
         list_images(["raw"])
 
 
@@ -325,7 +325,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(content: bytes, names: list[str]
 
 
 def test_a_list_that_is_half_utf16_is_refused() -> None:
-    with pytest.raises(InvalidDatasetError, match="must be UTF-16"):
+    with pytest.raises(InvalidDatasetError, match="is not UTF-16"):
         read_list(io.BytesIO(b"\xff\xfea"))
 
 

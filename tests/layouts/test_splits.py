@@ -84,10 +84,10 @@ def test_splits_by_any_usual_name(
         (["train", "fold_1"], "parts for cross-validation or classes"),
         (["train", "extra"], "train may be splits, and beside them extra may be classes"),
         (["train", "test", "extra"], "beside them extra may be classes"),
-        (["train", "val", "dev"], "a split is one folder"),
-        (["train", "train_1"], "a split is one folder"),
-        (["train", "unlabeled"], "images to predict are in no class folders"),
-        (["dev", "test"], "a folder of splits needs a train folder"),
+        (["train", "val", "dev"], "two folders have the same split"),
+        (["train", "train_1"], "two folders have the same split"),
+        (["train", "unlabeled"], "a folder of images to predict contains class folders"),
+        (["dev", "test"], "the folder has splits but no train folder"),
     ],
 )
 def test_folders_that_can_be_read_two_ways_are_refused(tmp_path: Path, names: list[str], said: str) -> None:
@@ -103,7 +103,7 @@ def test_folders_that_can_be_read_two_ways_are_refused(tmp_path: Path, names: li
         (["train/1.png", "test/1.png", "masks/1.png"], InvalidDatasetError, "masks may be classes"),
         ([*sorted_into("train"), "pictures_of_all/1.png"], InvalidDatasetError, "pictures_of_all may be classes"),
         ([*sorted_into("train"), "dev/1.png"], NotLabeledDatasetError, "dev: 1 images in no class folder"),
-        (["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/1.png"], InvalidDatasetError, "either splits or cl"),
+        (["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/1.png"], InvalidDatasetError, "splits beside cl"),
         (["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/more/1.png"], InvalidDatasetError, "b/more may be cl"),
     ],
 )
@@ -117,7 +117,7 @@ def test_images_without_labels_beside_splits_are_left_out_and_said(tmp_path: Pat
     train = "seg_train/seg_train" if flat.startswith("seg") else "train"
     data = open_path(plant(tmp_path, *sorted_into(train, train.replace("train", "val")), f"{flat}/1.png"))
     assert set(data.splits or ()) == {"train", "val"}
-    assert f"1 image is in no class folder and left out: {flat}/1.png" in data.notes
+    assert f"1 image is in no class folder and ignored: {flat}/1.png" in data.notes
 
 
 def test_splits_within_each_class_folder_are_taken(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(columns), path)
     assert told(open_path(path)) == [("x/1.png", "7"), ("x/2.png", "12"), ("y/3.png", "7")]
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InvalidDatasetError, match="a table must be readable"):
+    with pytest.raises(InvalidDatasetError, match="the table is not readable"):
         open_path(path)
 
 
@@ -92,7 +92,7 @@ def test_columns_are_guessed_and_said(tmp_path: Path) -> None:
     data = open_path(write(tmp_path, text))
     assert data.notes[0] == "columns guessed: image 'path', label 'label', split 'split', group 'group'"
     assert data.notes[1:] == (
-        "1 row with nothing in column 'split': for training, or for a split that the table lacks",
+        "1 row with nothing in column 'split': used for training, or for a split that the table lacks",
     )
     assert list(data.splits or ()) == ["train", "val", None]
     assert list(data.groups or ()) == ["group:p", "group:q", "name:y/3.png"]
@@ -134,7 +134,7 @@ def test_an_absolute_path_is_taken_within_the_folder_only(tmp_path: Path) -> Non
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, path: str) -> None:
     table = write(tmp_path / "in", f"path,label\nx/1.png,a\n{path},b\n")
     os.symlink("/etc/passwd", tmp_path / "in/link.png")
-    with pytest.raises(InvalidDatasetError, match="within the table's folder") as caught:
+    with pytest.raises(InvalidDatasetError, match="outside its own folder") as caught:
         open_path(table)
     assert "line 3" in str(caught.value)
 
@@ -143,14 +143,14 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, path: str) -> N
     ("text", "kind", "message"),
     [
         ("path,label\n", InvalidDatasetError, "no row"),
-        ("", InvalidDatasetError, "which column of a table holds the paths"),
-        ("a,b,c\nx/1.png,1,2\n", NotLabeledDatasetError, "which column of a table holds the labels"),
+        ("", InvalidDatasetError, "the column of paths is unclear"),
+        ("a,b,c\nx/1.png,1,2\n", NotLabeledDatasetError, "the column of labels is unclear"),
         ("path\nx/1.png\n", NotLabeledDatasetError, "name it with --label-column"),
         ("a,label\n1,2\n", InvalidDatasetError, "name it with --image-column"),
         ("path,path\nx/1.png,b\n", InvalidDatasetError, "path twice"),
         ("path,label\nx/1.png,\nx/2.png,\n", NotLabeledDatasetError, "nothing in column 'label'"),
         ("path,label\nx/1.png,a\nx/2.png,\n,b\n", InvalidDatasetError, "2 rows without, in lines 3, 4"),
-        ("path,label\nx/1.png,a,b\n", InvalidDatasetError, "line 2: 3 cells, where the header has 2"),
+        ("path,label\nx/1.png,a,b\n", InvalidDatasetError, "line 2: 3 cells, but the header has 2"),
         ('path,label\nx/1.png,"a\nb"\nx/2.png\n', InvalidDatasetError, "line 4: 1 cells"),
         ('path,label\nx/1.png,"a\n', InvalidDatasetError, "line 2: .*correct the quotes"),
         ("path,label\nx/1.png,a\nx/9.png,b\n", InvalidDatasetError, r"1 of 2 do not: x/9.png \(line 3\)"),
@@ -246,10 +246,10 @@ def test_a_column_of_splits_is_read_by_its_meaning(
         ("fold", ("fold0", "fold1", "fold2"), "'fold' may mean splits or something else"),
         ("Usage", ("Training", "PublicTest", "PrivateTest"), "it holds PrivateTest, PublicTest beside Training"),
         ("whatever", ("train", "test", "extra"), "line 4: 'extra'"),
-        ("is_valid", ("True", "False", "True"), "may say that a row is for val, or something else"),
-        ("test", ("1", "0", "0"), "may say that a row is for test, or something else"),
-        ("is_train", ("1", "0", "1"), "whether it is for validation or test"),
-        ("is_holdout", ("1", "0", "1"), "whether it is for validation or test"),
+        ("is_valid", ("True", "False", "True"), "may state that a row is for val, or something else"),
+        ("test", ("1", "0", "0"), "may state that a row is for test, or something else"),
+        ("is_train", ("1", "0", "1"), "may be for validation or test"),
+        ("is_holdout", ("1", "0", "1"), "may be for validation or test"),
     ],
 )
 def test_a_column_that_may_say_the_split_is_never_passed_over(
@@ -265,7 +265,7 @@ def test_a_column_called_like_splits_that_holds_none_is_said(
 ) -> None:
     data = open_path(write(tmp_path, with_column(column, *cells)))
     assert data.splits is None
-    assert data.notes[-1] == f"column {column!r} is not taken for splits: it holds {', '.join(sorted(set(cells)))}"
+    assert data.notes[-1] == f"column {column!r} is not used for splits: it holds {', '.join(sorted(set(cells)))}"
 
 
 def test_a_column_of_yes_and_no_counts_where_it_is_named(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_column_of_yes_and_no_counts_where_it_is_named(tmp_path: Path) -> None
 
 def test_two_columns_of_splits_are_refused_unless_one_is_called_so(tmp_path: Path) -> None:
     text = "path,label,{},y\nx/1.png,a,train,test\nx/2.png,b,val,train\ny/3.png,a,train,train\n"
-    with pytest.raises(InvalidDatasetError, match="one column that says the split"):
+    with pytest.raises(InvalidDatasetError, match="several columns of the table state the split"):
         open_path(write(tmp_path, text.format("x")))
     data = open_path(write(tmp_path, text.format("split")))
     assert list(data.splits or ()) == ["train", "val", "train"]
@@ -293,7 +293,7 @@ def test_a_table_without_header_loses_no_row(
     lines = "".join(f"{row}{end}\n" for row, end in zip(BODY.split(), ends, strict=True)).replace(",", separator)
     data = open_path(write(tmp_path, lines, encoding=encoding))
     assert told(data) == PLAIN
-    assert data.notes[0] == "no header: the first line names the image 'x/1.png' and is taken as a row"
+    assert data.notes[0] == "no header: the first line names the image 'x/1.png' and is read as a row"
     assert list(data.splits or ()) == [end[1:] for end in ends if end]
 
 
@@ -314,19 +314,19 @@ def test_a_spreadsheets_own_first_line_is_no_header(tmp_path: Path) -> None:
 def test_a_label_that_may_be_missing_is_refused_with_its_lines(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidDatasetError, match="1 row of column 'label', lines 3") as caught:
         open_path(write(tmp_path, f"path,label\nx/1.png,a\nx/2.png,{text}\ny/3.png,b\n"))
-    assert "missing, or be the name of a class" in caught.value.rule
+    assert "missing values, or the name of a class" in caught.value.rule
 
 
 @pytest.mark.parametrize("text", ["none", "na", "-", "?"])
 def test_a_word_that_may_be_a_missing_label_is_said(tmp_path: Path, text: str) -> None:
     data = open_path(write(tmp_path, f"path,label\nx/1.png,a\nx/2.png,{text}\ny/3.png,b\n"))
-    assert f"1 row with the label {text!r}, taken for a class" in data.notes
+    assert f"1 row with the label {text!r}, used as a class" in data.notes
 
 
 def test_rows_without_a_group_stand_alone_and_are_counted(tmp_path: Path) -> None:
     data = open_path(write(tmp_path, with_column("group", "nan", "g", "nan")))
     assert list(data.groups or ()) == ["name:x/1.png", "group:g", "name:y/3.png"]
-    assert "2 rows with no group in column 'group' stand alone" in data.notes
+    assert "2 rows with no group in column 'group', each on its own" in data.notes
 
 
 def test_missing_cells_of_parquet(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_table_finds_names_that_the_disk_spells_otherwise(tmp_path: Path, form
     (tmp_path / disk).write_bytes(b"an image, never decoded here")
     data = open_path(write(tmp_path, f"path,label\n{table},a\n{disk},a\nx/1.png,b\n"))
     assert told(data) == [("x/1.png", "b"), (disk, "a")] or told(data) == [(disk, "a"), ("x/1.png", "b")]
-    assert "1 path of the table spelled otherwise in Unicode than on disk, and found" in data.notes
+    assert "1 path of the table found under file names that differ in Unicode form only" in data.notes
     assert "1 rows repeat an image" in data.notes
 
 
@@ -368,4 +368,4 @@ def test_labels_in_two_spellings_of_unicode_are_one_class(tmp_path: Path) -> Non
     text = "path,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
     data = open_path(write(tmp_path, text))
     assert data.classes == ("b", "\u00c4")
-    assert "1 of them are there in two spellings" in data.notes[-1]
+    assert "1 of them occur in two spellings" in data.notes[-1]

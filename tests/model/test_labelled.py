@@ -90,7 +90,7 @@ def test_new_images_count_beside_those_that_the_model_was_not_trained_on(
     images = open_labelled(str(found), manifest.classes, plugins, manifest=manifest)
     assert (images.split, len(images.labels)) == (split, measured)
     total = new + train + val
-    part = f"{measured} of {total} images are measured: split {split}"
+    part = f"{measured} of {total} images are evaluated: split {split}"
     assert (part in images.notes) == (measured < total)
     if train or val:
         (said,) = (note for note in images.notes if note.startswith("splits are those the model was trained with: "))
@@ -103,7 +103,7 @@ def test_the_unseen_images_of_data_with_splits_of_their_own(
 ) -> None:
     images = open_labelled(str(tiny_folder), CLASSES, plugins, split="unseen")
     assert len(images.labels) == 24
-    assert images.notes[-1] == "24 of 48 images are measured: split unseen"
+    assert images.notes[-1] == "24 of 48 images are evaluated: split unseen"
     data, output, manifest = trained
     shutil.rmtree(tiny_folder / "val")
     shutil.rmtree(tiny_folder / "test")
@@ -141,7 +141,7 @@ def test_classes_of_a_model_in_another_spelling_are_found(tmp_path: Path, plugin
     data = draw(tmp_path / "d", 2, names=("1.0", COMPOSED, "none"))
     images = open_labelled(str(data), (DECOMPOSED, "1", "none"), plugins)
     assert images.labels.tolist() == [1, 1, 2, 2, 0, 0]
-    assert any(note.startswith("2 class names spelled otherwise than in the model: ") for note in images.notes)
+    assert any(note.startswith("2 class names spelled differently in the model: ") for note in images.notes)
     assert open_labelled(str(data), ("1.0", COMPOSED, "none"), plugins).for_model(
         ("1.0", COMPOSED, "none"), ("none", DECOMPOSED, "1")
     ).labels.tolist() == [2, 2, 0, 0, 1, 1]
@@ -154,7 +154,7 @@ def test_the_first_result_of_a_training_tells_what_was_left_out(tmp_path: Path, 
     for index in range(3):
         (data / "red" / f"{index}.HEIC").write_bytes(b"x")
     (result,) = train(data, tmp_path / "run", plugins)
-    assert "left out: 3 .HEIC (HEIC is not read); `automl-pt check` lists them" in result.notes
+    assert "ignored: 3 .HEIC (HEIC is not read); `automl-pt check` lists them" in result.notes
 
 
 def test_test_images_that_cannot_be_read_are_counted(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
@@ -164,7 +164,7 @@ def test_test_images_that_cannot_be_read_are_counted(tiny_folder: Path, tmp_path
     model = load_model(make_model(tmp_path / "model", plugins), device="cpu", plugins=plugins)
     said: list[str] = []
     assert len(ModelEvaluator(config, data, plugins, Caller(tell=said.append)).score(model, "test").labels) == 11
-    assert said == ["1 of 12 test images cannot be read and are not measured"]
+    assert said == ["1 of 12 test images cannot be read and are not evaluated"]
 
 
 @given(st.lists(st.sampled_from(["\u00c4", "A\u0308", "1", "1.0", "-2", "-2.00", "x", "1.5", "1.", ".0", ""])))

@@ -85,7 +85,7 @@ def test_a_kill_or_a_full_disk_leaves_the_old_or_the_new_model(tmp_path: Path) -
 
 def test_a_file_in_the_way_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("a file")
-    with pytest.raises(OutputError, match="a file of that name is in the way"):
+    with pytest.raises(OutputError, match="a file of that name exists"):
         saved(tmp_path / "m")
 
 
@@ -95,18 +95,18 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "one class": (lambda r: r.update(classes=["a"]), "from 2 to 100,000 are allowed"),
     "too many classes": (lambda r: r.update(classes=["a"] * 100_001), "classes has 100,001 entries"),
     "a class twice": (lambda r: r.update(classes=["a", "b", "a"]), "names 'a' twice"),
-    "numbers for classes": (lambda r: r.update(classes=[1, 2]), "something else than names"),
+    "numbers for classes": (lambda r: r.update(classes=[1, 2]), "something other than names"),
     "text for classes": (lambda r: r.update(classes="ab"), "classes is str, not a list"),
     "a list for the backbone": (lambda r: r.update(backbone=["os.system"]), "backbone is list, not text"),
-    "history of numbers": (lambda r: r.update(history=[1]), "history holds something else than objects"),
+    "history of numbers": (lambda r: r.update(history=[1]), "history holds something other than objects"),
     "unknown precision": (lambda r: r.update(precision="int8"), "precision is 'int8'"),
     "huge images": (lambda r: r["preprocessing"].update(image_size=10**9), "an image_size from 1 to 4096"),
     "std of zero": (lambda r: r["preprocessing"].update(std=[0, 1, 1]), "a std of three finite numbers above 0"),
     "weights elsewhere": (lambda r: r["weights"].update(file="../weights-0123456789ab.safetensors"), "is called"),
     "weights anywhere": (lambda r: r["weights"].update(file="/etc/passwd"), "is called '/etc/passwd'"),
     "a pickle for weights": (lambda r: r["weights"].update(file="weights.pt"), "not weights-HASH.safetensors"),
-    "no weights": (lambda r: r.pop("weights"), "does not say which file holds the weights"),
-    "a size that is true": (lambda r: r["weights"].update(size=True), "does not say which file"),
+    "no weights": (lambda r: r.pop("weights"), "does not state the file of the weights"),
+    "a size that is true": (lambda r: r["weights"].update(size=True), "does not state the file"),
     "a smaller size": (lambda r: r["weights"].update(size=10), "10 are allowed"),
     "a larger size": (lambda r: r["weights"].update(size=10**6), "bytes, not the 1,000,000 that were written"),
     "another hash": (lambda r: r["weights"].update(sha256="0" * 64), "its SHA-256 does not fit"),
@@ -128,9 +128,9 @@ def test_a_hostile_record_is_refused_with_its_fault(tmp_path: Path, name: str) -
     [
         (b"", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
-        (b"[1]", "holds no object"),
-        (b'{"format": 1, "format": 1}', "a key stands twice"),
-        (b'{"format": NaN}', "NaN is no number"),
+        (b"[1]", "is not an object"),
+        (b'{"format": 1, "format": 1}', "a key occurs twice"),
+        (b'{"format": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "nested deeper than 64 levels"),
         (b"1" * 10_000, "is not JSON"),
         (b'{"format": 1}', "its checksum does not fit"),
@@ -194,7 +194,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path, name: str, inside: bool) -> No
     file = tmp_path / "m" / name
     file.write_bytes(pickle.dumps(Bomb(tmp_path / "canary")))
     (tmp_path / "m" / ".metadata").write_bytes(pickle.dumps(Bomb(tmp_path / "canary")))
-    with pytest.raises(InvalidModelDirectoryError, match="pickles and archives are never opened"):
+    with pytest.raises(InvalidModelDirectoryError, match="a pickle or an archive, which is never opened"):
         read_model(tmp_path / "m" if inside else file)
     assert not (tmp_path / "canary").exists()
 

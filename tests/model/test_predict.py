@@ -266,7 +266,7 @@ def test_names_come_from_standard_input(tmp_path: Path, model: Model, plugins: P
 def test_out_of_memory_takes_fewer_images_at_once_changes_nothing_and_is_told_once(
     tiny_folder: Path, tmp_path: Path, plugins: Plugins, runner: CliRunner
 ) -> None:
-    note = "out of memory with 9 images at once: went on with 2"
+    note = "out of memory with 9 images at once; continued with 2"
     (tmp_path / "hungry").mkdir()
     few = load_tiny(tmp_path / "hungry", hungry(PLUGIN))
     folder = make_model(tmp_path / "model", plugins)
@@ -284,13 +284,13 @@ def test_out_of_memory_takes_fewer_images_at_once_changes_nothing_and_is_told_on
     model, same = (load_model(folder, device="cpu", plugins=one) for one in (few, plugins))
     # batches of another size may round the last bit otherwise
     np.testing.assert_allclose(model.logits(paths), same.logits(paths), atol=1e-6)
-    assert model.micro_batch.note == "out of memory with 18 images at once: went on with 2"
+    assert model.micro_batch.note == "out of memory with 18 images at once; continued with 2"
     assert same.micro_batch.note is None
     found = evaluate_model(folder, str(tiny_folder), few, split="val", device="cpu")
     expected = evaluate_model(folder, str(tiny_folder), plugins, split="val", device="cpu")
     assert found.scores.loss == pytest.approx(expected.scores.loss, abs=1e-6)
     assert found.scores.confusion == expected.scores.confusion
-    assert found.notes == (*expected.notes, "out of memory with 12 images at once: went on with 2")
+    assert found.notes == (*expected.notes, "out of memory with 12 images at once; continued with 2")
 
 
 def test_out_of_memory_with_a_single_image_is_an_error(model: Model) -> None:
@@ -316,7 +316,7 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, model: Model, plugins: 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("p.txt", "let it end in .csv"), ("p", "let it end in .csv"), ("folder.csv", "is a folder")],
+    [("p.txt", "use .csv"), ("p", "use .csv"), ("folder.csv", "is a folder")],
 )
 def test_an_output_must_say_its_format(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.csv").mkdir()
@@ -327,7 +327,7 @@ def test_an_output_must_say_its_format(tmp_path: Path, name: str, message: str) 
 def test_an_output_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(OutputError, match="the output must be writable"),
+        pytest.raises(OutputError, match="the output cannot be written"),
         open_file(tmp_path / "file/p.csv", PredictionColumns("ab")),
     ):
         pass
@@ -369,7 +369,7 @@ def test_images_without_splits_are_scored_on_those_of_the_models_training(
     found = json.loads(call(runner, evaluate, plugins, *words))
     assert (found["split"], found["accuracy"], found["loss"]) == ("val", kept.val_accuracy, kept.val_loss)
     assert "splits are those the model was trained with: 18 train, 6 val" in found["notes"]
-    assert found["notes"][-1] == "6 of 24 images are measured: split val"
+    assert found["notes"][-1] == "6 of 24 images are evaluated: split val"
     found = json.loads(call(runner, evaluate, plugins, *words, "--split", "all"))
     assert f"{24 - 6} of these images were trained on" in found["notes"][-1]
     found = json.loads(call(runner, evaluate, plugins, tmp_path / "run", tiny_folder, "--json"))

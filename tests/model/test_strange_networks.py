@@ -30,24 +30,24 @@ from automl_pt.training.rehearsal import rehearse
 
 FILE = Path(__file__).parents[1] / "strange_networks.py"
 REFUSED = {
-    "pair": "must return logits.*strange/pair: tuple for 1 image and 3 classes, in eval mode",
-    "pair-train": "must return logits.*strange/pair-train: tuple for 3 images and 3 classes, in training mode",
-    "wide-train": r"must return logits.*strange/wide-train: \[3, 6\] for 3 images and 3 classes, in training mode",
-    "frozen": "nothing to train.*strange/frozen: all 6 parameters have requires_grad=False",
-    "empty": "nothing to train.*strange/empty: it has no parameters",
+    "pair": "does not return logits.*strange/pair: tuple for 1 image and 3 classes, in eval mode",
+    "pair-train": "does not return logits.*strange/pair-train: tuple for 3 images and 3 classes, in training mode",
+    "wide-train": r"does not return logits.*strange/wide-train: \[3, 6\] for 3 images and 3 classes, in training mode",
+    "frozen": "no trainable parameters.*strange/frozen: all 6 parameters have requires_grad=False",
+    "empty": "no trainable parameters.*strange/empty: it has no parameters",
     "detached": "do not depend on its parameters.*strange/detached",
     "nan": "not finite, before any training.*strange/nan: 9 of 9 are NaN.*eval mode",
     "nan-train": "not finite, before any training.*strange/nan-train: 9 of 9 are NaN.*training mode",
     "eight": "strange/eight failed in eval mode.*one image of 32 px.*RuntimeError.*any number of images",
     "eight-train": "strange/eight-train failed in training mode.*3 images of 32 px.*RuntimeError",
     "grey": r"strange/grey failed in eval mode.*expected input.*1 channels.*float\[B, 3, S, S\]",
-    "integers": r"must return logits.*strange/integers: int64 \[1, 3\]",
-    "extra": r"state that is no tensor.*strange/extra: 5\._extra_state is dict.*register_buffer",
+    "integers": r"does not return logits.*strange/integers: int64 \[1, 3\]",
+    "extra": r"state that is not a tensor.*strange/extra: 5\._extra_state is dict.*register_buffer",
     "double-raw": "strange/double-raw failed in eval mode.*RuntimeError",
     "exit": "strange/exit failed in eval mode.*SystemExit.*ends the whole program",
     "exit-train": "strange/exit-train failed in training mode.*SystemExit",
-    "exit-build": "must return a model.*strange/exit-build: SystemExit",
-    "nothing": r"must return a torch\.nn\.Module.*strange/nothing: NoneType",
+    "exit-build": "did not return a model.*strange/exit-build: SystemExit",
+    "nothing": r"did not return a torch\.nn\.Module.*strange/nothing: NoneType",
     "key-error": "strange/key-error failed in training mode.*KeyError: 'logits'",
 }
 TRAINED = ["tied", "twice", "parallel", "parallel-part", "script", "script-part", "extra-tensor", "double", "bfloat16"]
@@ -128,7 +128,7 @@ def export(model: Any, path: Path, kind: Format, images: ParityImages, *, refuse
     if not refused:
         assert export_model(model, path, kind, images).largest_difference <= BOUND
         return
-    with pytest.raises(ExportError, match=rf"(?s)exported as {kind} where its network allows.*strange/") as caught:
+    with pytest.raises(ExportError, match=rf"(?s)cannot be exported as {kind}.*strange/") as caught:
         export_model(model, path, kind, images)
     assert "\x1b" not in str(caught.value)
 

@@ -142,9 +142,9 @@ def test_predict_and_serve_apply_it_unless_told_otherwise(tmp_path: Path, plugin
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--split", "test"], "test images judge, and fit nothing\n  given: --split test"),
-        (["--split", "train"], "surer of images it was trained on\n  given: --split train"),
-        (["--split", "all"], "test images judge, and fit nothing\n  given: --split all of .*, which has a test split"),
+        (["--split", "test"], "test images must not be fitted to\n  given: --split test"),
+        (["--split", "train"], "too sure of its training images\n  given: --split train"),
+        (["--split", "all"], "test images must not be fitted to\n  given: --split all of .*, which has a test split"),
     ],
 )
 def test_a_temperature_is_fitted_on_validation_images_alone(
@@ -170,10 +170,10 @@ def test_data_without_splits_are_calibrated_on_when_all_are_named(
 @pytest.mark.parametrize(
     ("wrong", "images", "reason"),
     [
-        (0, 12, "of 12 images none is wrong"),
-        (12, 12, "of 12 images none is right"),
+        (0, 12, "none of 12 images is wrong"),
+        (12, 12, "none of 12 images is right"),
         (1, 1, "of 1 image none is right"),
-        (1, 6, "6 images, 1 of them wrong, cannot tell it within a factor of 2"),
+        (1, 6, "6 images, 1 of them wrong, do not determine it within a factor of 2"),
         (40, 200, None),
     ],
 )
@@ -193,11 +193,11 @@ def test_a_calibration_that_tells_nothing_leaves_what_is_there(
     words = (tmp_path / "m", images / "train", "--calibrate", "--json", "--split", "all")
     found = json.loads(call(runner, evaluate, plugins, *words))
     assert (found["calibrated"], found["temperature"]) == (None, 1.0)
-    assert any(note.startswith("no temperature was kept: of 24 images none is wrong") for note in found["notes"])
+    assert any(note.startswith("no temperature was stored: none of 24 images is wrong") for note in found["notes"])
     assert not (tmp_path / "m" / TEMPERATURE).exists()
     keep(tmp_path / "m")
     again = json.loads(call(runner, evaluate, plugins, *words))
-    assert again["notes"][-1].endswith("the one kept before, 2.5, stays")
+    assert again["notes"][-1].endswith("the stored one, 2.5, remains")
     assert load_model(tmp_path / "m", device="cpu", plugins=plugins).temperature == 2.5
 
 

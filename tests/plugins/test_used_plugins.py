@@ -72,7 +72,7 @@ def test_a_study_names_its_plugins_and_needs_them(site: Site, tiny_folder: Path,
     site.remove()
     with pytest.raises(StudyError) as caught:
         run_search(make(SearchConfig, {**settings, "trials": 2}), tmp_path / "study")
-    assert caught.value.rule == "a study goes on with the plugins it was made with"
+    assert caught.value.rule == "a plugin of this study is not loaded"
     assert caught.value.given.endswith("without acme (acme-nets 1.2)")
     assert "`pip install acme-nets==1.2`" in caught.value.remedy
 
@@ -112,7 +112,7 @@ def test_a_run_needs_its_plugins(site: Site, tiny_folder: Path, tmp_path: Path):
     for call in again:
         with pytest.raises(CheckpointError) as caught:
             call()
-        assert caught.value.rule == "a run goes on with the plugins it was begun with"
+        assert caught.value.rule == "a plugin of this run is not loaded"
         assert "without acme (acme-nets 1.2)" in caught.value.given
         assert "`pip install acme-nets==1.2`" in caught.value.remedy
 
@@ -130,13 +130,13 @@ def test_only_what_is_used_is_recorded(site: Site):
         ({"name": "a", "origin": "acme-nets", "version": ""}, "`pip install acme-nets`"),
         (
             {"name": "a", "origin": "/home/me/a.py", "version": ""},
-            "name the file, where it is now: `--plugin /home/me/a.py`",
+            "name the file at its present path: `--plugin /home/me/a.py`",
         ),
         # a stranger's model directory may name anything
         ({"name": "a", "origin": "a; curl x|sh #", "version": "1"}, "`pip install 'a; curl x|sh #==1'`"),
         (
             {"name": "a", "origin": "/my nets/a.py", "version": ""},
-            "name the file, where it is now: `--plugin '/my nets",
+            "name the file at its present path: `--plugin '/my nets",
         ),
         ({"name": "a", "origin": "registered by hand", "version": ""}, "register the plugin by hand"),
     ],

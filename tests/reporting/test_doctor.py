@@ -47,7 +47,7 @@ def test_a_faulty_plugin_is_a_problem(tmp_path, monkeypatch, runner):
     assert "No module named 'no_such_module'" in finding.problem
     [broken] = doctor.plugins([str(tmp_path / "absent.py")])
     assert broken.value == "broken"
-    assert "a plugin file must exist" in broken.problem
+    assert "plugin file not found" in broken.problem
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_a_missing_package_is_a_problem(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RuntimeError("operator torchvision::nms does not exist"), "builds for each other"),
-        (ImportError("/x/_C.so: undefined symbol: _ZN3c106detail"), "builds for each other"),
-        (OSError("libtorch_cuda.so: cannot open shared object file"), "builds for each other"),
+        (RuntimeError("operator torchvision::nms does not exist"), "builds that do not match"),
+        (ImportError("/x/_C.so: undefined symbol: _ZN3c106detail"), "builds that do not match"),
+        (OSError("libtorch_cuda.so: cannot open shared object file"), "builds that do not match"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL.Image"), "`pip install pillow`"),
         (ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow"), "`pip install pyarrow`"),
         (RuntimeError("CUDA error: no kernel image is available for execution"), "--device cpu"),
@@ -141,7 +141,7 @@ def mismatch(tmp_path) -> dict[str, str]:
 def test_the_doctor_explains_a_mismatch(mismatch, tmp_path):
     done = run("doctor", environment=mismatch, folder=tmp_path)
     assert done.returncode == 1
-    assert "torch and torchvision must be builds for each other" in done.stdout
+    assert "torch and torchvision are builds that do not match" in done.stdout
     assert "pip install --force-reinstall torch torchvision" in done.stdout
 
 
@@ -149,7 +149,7 @@ def test_another_command_explains_a_mismatch(mismatch, tmp_path):
     options = ("--epochs", "1", "--threads", "1", "--output", "run")
     done = run("train", "digits", *options, environment=mismatch, folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: torch and torchvision must be builds for each other"), done.stderr
+    assert done.stderr.startswith("error: torch and torchvision are builds that do not match"), done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -132,7 +132,7 @@ def test_an_unknown_study_suggests_names(study: Path) -> None:
     ("file", "content", "kind", "message"),
     [
         ("study.json", "{", StudyError, "study.json: Expecting"),
-        ("study.json", "[]", StudyError, "it holds no object"),
+        ("study.json", "[]", StudyError, "it is not an object"),
         ("study.json", '{"name": "other", "storage": "study.db"}', StudyError, "other is not in sqlite"),
         (
             "study.json",
@@ -242,7 +242,7 @@ def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner)
         read_run(one_run)
     with pytest.raises(StudyError, match=message):
         runner.invoke(report, [str(one_run)], standalone_mode=False, catch_exceptions=False)
-    with pytest.raises(CheckpointError, match=r"a run's epochs are read as they were written(.|\n)*put the file back"):
+    with pytest.raises(CheckpointError, match=r"the run's history is damaged(.|\n)*restore the file"):
         history(one_run)
 
 

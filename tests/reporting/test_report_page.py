@@ -198,9 +198,9 @@ def damaged_manifest(study: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (damaged_model, "The model could not be run on the validation images. A model directory must be whole"),
+        (damaged_model, "The model could not be run on the validation images. The model directory is incomplete"),
         (no_model, "There is no model yet."),
-        (damaged_manifest, "A study's manifest is read as it was written"),
+        (damaged_manifest, "The study's manifest is damaged"),
     ],
 )
 def test_what_is_damaged_is_said_in_place_of_the_section(study: Path, break_it: Any, said: str) -> None:

@@ -31,7 +31,7 @@ def page(config: SearchConfig, directory: Path, plugins: Plugins | None, caller:
     return directory / "report.html"
 
 
-NO_SPACE = OutputError("the output must be writable", given="report.html: No space left on device", remedy="free some")
+NO_SPACE = OutputError("the output cannot be written", given="report.html: No space left on device", remedy="free some")
 
 
 BROKEN = failed("the report (backbone resnet18)", "ZeroDivisionError: a plot went wrong")
@@ -104,7 +104,7 @@ def test_no_page_is_written_where_none_is_asked_for_or_a_signal_came(tmp_path: P
 def test_a_search_without_time_left_says_how_to_get_the_page(tmp_path: Path) -> None:
     result = search(tmp_path, page, timeout=REPORT_SECONDS - 1)
     assert result.report is None
-    assert result.notes[-1].startswith("no time was left for report.html; `automl-pt report ")
+    assert result.notes[-1].startswith("no time remained for report.html; `automl-pt report ")
 
 
 def test_the_page_has_its_share_of_a_timeout() -> None:

@@ -271,7 +271,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_names_the_path(tmp_path: Path, dat
             ballast.write(bytes(1024))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
-    assert "the output must be writable" in errors
+    assert "the output cannot be written" in errors
     assert str(output) in errors
     assert "free some space and run the same command again" in errors
     assert "Traceback" not in errors

@@ -130,7 +130,7 @@ def test_only_a_finished_run_can_be_compared_with(original: Path, tmp_path: Path
 
 
 def test_a_folder_of_another_run_is_not_touched(original: Path) -> None:
-    with pytest.raises(CheckpointError, match="a run is reproduced in a folder of its own"):
+    with pytest.raises(CheckpointError, match="the output folder holds a run already"):
         list(again(original).run(original))
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, runner: CliRunner, name: str)
         **{"device": "cpu", "precision": "fp32"},
     }
     path.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))
-    message = r"run.json: damaged, or not written by automl-pt|it ended with \['completed'\]"
+    message = r"run.json: |it ended with \['completed'\]"
     with pytest.raises(CheckpointError, match=message):
         runner.invoke(cli, ["reproduce", str(path.parent)], standalone_mode=False, catch_exceptions=False)
 

@@ -141,7 +141,7 @@ def test_a_run_gone_on_with_less_memory_is_cut_and_told(
     state, _ = Checkpoints(tmp_path / "out" / "checkpoints").load()
     assert state is not None
     assert state["micro_batch_size"] in (1, 2, 3)
-    assert note == f"4 images need more memory than is free: going on with {state['micro_batch_size']} at once"
+    assert note == f"4 images need more memory than is free; continuing with {state['micro_batch_size']} at once"
 
 
 def test_processes_of_a_run_share_the_memory_of_their_machine(
@@ -182,7 +182,7 @@ def test_the_same_data_may_be_named_otherwise(
 def test_a_record_that_is_none_is_told(tiny_folder: Path, tmp_path: Path, plugins: Plugins, content: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"(?s)goes on from its own record.*run\.json: damaged.*another --output"):
+    with pytest.raises(CheckpointError, match=r"(?s)record is damaged.*run\.json.*another --output"):
         list(start(tiny_folder, tmp_path / "out", plugins))
 
 
@@ -194,7 +194,7 @@ def test_two_processes_do_not_share_a_run(tiny_folder: Path, tmp_path: Path, plu
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match="one process at a time works in a folder"):
+        with pytest.raises(OutputError, match="this folder is in use by another process"):
             list(start(tiny_folder, output, plugins))
         other.communicate("")
     assert len(list(start(tiny_folder, output, plugins))) == 3
@@ -280,7 +280,7 @@ def test_going_on_with_other_threads_is_told(tiny_folder: Path, tmp_path: Path, 
     assert next(generator).notes == ()
     generator.close()  # type: ignore[attr-defined]
     results = list(start(tiny_folder, tmp_path / "out", plugins, threads=2))
-    assert "not bit for bit as an unbroken run: threads was 1 and is 2" in results[0].notes
+    assert "not bit for bit like an uninterrupted run: threads was 1 and is 2" in results[0].notes
     assert results[1].notes == ()
 
 

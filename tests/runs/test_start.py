@@ -111,7 +111,7 @@ def test_the_first_line_says_where_the_network_starts(name, dataset, settings, s
 
 def test_a_file_of_weights_that_is_absent_and_weights_that_do_not_exist():
     plugins = load_plugins()
-    with pytest.raises(WeightsError, match=r"(?s)is not there.*nowhere\.pt.*--weights"):
+    with pytest.raises(WeightsError, match=r"(?s)not found.*nowhere\.pt.*--weights"):
         choose_start(make(TrainConfig, {"dataset": "digits", "weights": "nowhere.pt"}), NONE, plugins)
     with pytest.raises(WeightsError, match="none has no pretrained weights"):
         choose_start(make(TrainConfig, {"dataset": "digits", "pretrained": True}), NONE, plugins)
@@ -219,7 +219,7 @@ def test_a_network_that_swallows_packets_is_given_up_in_seconds(monkeypatch):
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
         since = time.monotonic()
-        with pytest.raises(OSError, match=r"timed out|no answer"):
+        with pytest.raises(OSError, match=r"timed out|did not answer"):
             pretrained.reach(f"http://127.0.0.1:{port}/weights.pth")
         assert time.monotonic() - since < 30
         for one in waiting:

@@ -210,8 +210,8 @@ def test_an_exception_is_reported_once_and_changes_no_result(tmp_path: Path) -> 
     _, quiet = search(tmp_path / "other" / "toy", Listener(), trackers=())
     notices = [event.text for event in seen if isinstance(event, events.Notice)]
     assert [text for text in notices if text.startswith("tracker")] == [
-        "tracker ear (registered by hand): run_started failed with SystemExit: bye. The result is not affected; said "
-        "once"
+        "tracker ear (registered by hand): run_started failed with SystemExit: bye. The result is not affected; "
+        "reported once"
     ]
     assert len(listener.heard) > 10  # it is told of what follows all the same
     assert torch.get_num_threads() == threads
@@ -246,7 +246,7 @@ def test_a_hook_that_removes_the_folder_it_works_in_ends_nothing() -> None:
     plugins.manager.register(Homeless(), "ear")
     Trackers(plugins, ["ear"], report=said.append).tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
     assert Path.cwd() == before
-    assert ["changed the working folder; it was put back" in text for text in said] == [True]
+    assert ["changed the working folder; it was restored" in text for text in said] == [True]
 
 
 def test_a_working_folder_that_is_gone_is_no_fault_of_a_tracker(
@@ -294,8 +294,8 @@ def test_a_hook_that_hangs_is_left_and_told_nothing_more(caplog: pytest.LogCaptu
     assert time.monotonic() - started < 5
     assert len(listener.heard) == 1
     assert caplog.messages == [
-        "tracker ear (registered by hand): epoch_finished: it took longer than 0.2 s; it is told nothing more. The "
-        "result is not affected; said once"
+        "tracker ear (registered by hand): epoch_finished: it took longer than 0.2 s; it is not called again. The "
+        "result is not affected; reported once"
     ]
 
 
@@ -392,5 +392,5 @@ def test_the_contract_of_a_tracker(listener: Listener, fits: bool, tmp_path: Pat
     if fits:
         assert check_tracker("ear", tmp_path, plugins=plugins) == listener.heard
         return
-    with pytest.raises(PluginError, match=r"(?s)a tracker takes whatever its hooks are told.*tracker ear.*the hook of"):
+    with pytest.raises(PluginError, match=r"(?s)a tracker accepts every event.*tracker ear.*the hook of"):
         check_tracker("ear", tmp_path, plugins=plugins)

@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[str, Any, dict[str, str]]], int, str
     "bomb": (lambda: ("/predict", bomb(60_000, 60_000), {"content_type": "image/png"}), 413, "more"),
     "many pixels": (lambda: ("/predict", bomb(101, 100), {"content_type": "image/png"}), 413, "limit of 10,000"),
     "no type": (lambda: ("/predict", b"x", {}), 415, "of no type"),
-    "text": (lambda: ("/predict", b"x", {"content_type": "text/plain"}), 415, "text/plain; taken are multipart"),
+    "text": (lambda: ("/predict", b"x", {"content_type": "text/plain"}), 415, "text/plain; accepted are multipart"),
     "no json": (lambda: ("/predict", b"{", {"content_type": "application/json"}), 400, "the body is not JSON such as"),
     "deep json": (lambda: ("/predict", b"[" * 99_999, {"content_type": "application/json"}), 400, "not JSON"),
     "json list": (lambda: ("/predict", b"[1]", {"content_type": "application/json"}), 400, "not JSON such as"),
@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[str, Any, dict[str, str]]], int, str
         400,
         "Too many files",
     ),
-    "top": (lambda: ("/predict?top=-1", png(), {"content_type": "image/png"}), 400, "`top` is a number"),
+    "top": (lambda: ("/predict?top=-1", png(), {"content_type": "image/png"}), 400, "`top` must be a number"),
     "large": (lambda: ("/predict", bytes(200_001), {"content_type": "image/png"}), 413, "limit of 200,000 bytes"),
     "large form": (
         lambda: ("/predict", form(bytes(250_000))[0], {"content_type": form(b"")[1]}),
@@ -198,8 +198,12 @@ REFUSED: dict[str, tuple[Callable[[], tuple[str, Any, dict[str, str]]], int, str
     ),
     "wrong method": (lambda: ("/predict", None, {}), 405, "Method Not Allowed"),
     "wrong path": (lambda: ("/../etc/passwd", None, {}), 404, "Not Found"),
-    "wrong host": (lambda: ("/model", None, {"host": "evil.example"}), 421, "does not go by the name"),
-    "rebound host": (lambda: ("/model", None, {"host": "evil.example:8000"}), 421, "does not go by the name"),
+    "wrong host": (lambda: ("/model", None, {"host": "evil.example"}), 421, "the Host header names another server"),
+    "rebound host": (
+        lambda: ("/model", None, {"host": "evil.example:8000"}),
+        421,
+        "the Host header names another server",
+    ),
     "other origin": (lambda: ("/predict", b"x", {"origin": "https://evil.example"}), 403, "another origin"),
     "no origin": (lambda: ("/predict", b"x", {"origin": "null"}), 403, "another origin"),
     "other site": (lambda: ("/model", None, {"sec_fetch_site": "cross-site"}), 403, "another site"),
@@ -375,23 +379,23 @@ def test_a_forward_pass_that_fails_is_an_error_of_its_requests_alone(
     with serving(Failing(model.info, model.network, model.device, model.precision)) as port:
         answers = [ask(port, "/predict", png(), content_type="image/png") for _ in range(4)]
     assert [answer.status for answer in answers] == [500, 200, 500, 200]
-    assert answers[0].json == {"error": "the server failed; what it printed says why"}
+    assert answers[0].json == {"error": "the server failed; its output says why"}
     assert "MemoryError: none left" in capfd.readouterr().err
 
 
 def test_a_port_is_used_once() -> None:
     with (
         bound("127.0.0.1", 0) as listener,
-        pytest.raises(OutputError, match="name another --port"),
+        pytest.raises(OutputError, match="choose another --port"),
         bound("127.0.0.1", listener.getsockname()[1]),
     ):
         pass
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(OutputError, match="an address of this machine"), bound("192.0.2.1", 0):
+    with pytest.raises(OutputError, match="cannot listen at this address"), bound("192.0.2.1", 0):
         pass
-    with pytest.raises(OutputError, match=r"an address of this machine(.|\n)*a\.\.b, port 0"), bound("a..b", 0):
+    with pytest.raises(OutputError, match=r"cannot listen at this address(.|\n)*a\.\.b, port 0"), bound("a..b", 0):
         pass
 
 

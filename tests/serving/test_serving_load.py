@@ -232,7 +232,7 @@ def test_a_connection_too_many_is_told_when_to_ask_again(model: Model) -> None:
         time.sleep(0.2)
         answer = ask(port, "/health")
         assert (answer.status, answer.headers["retry-after"], answer.headers["connection"]) == (503, "5", "close")
-        assert answer.json == {"error": "the server has no connection left; ask again later"}
+        assert answer.json == {"error": "all connections of the server are in use; ask again later"}
         assert answer.headers["x-content-type-options"] == "nosniff"
         peer.close()
 

@@ -106,7 +106,7 @@ def test_an_ensemble_is_a_model_whose_probabilities_are_the_members_mean(tiny_fo
     assert found["members"][0] == result.best.number
     card = (tmp_path / "study" / "model-ensemble" / "README.md").read_text()
     assert "the mean probabilities of 2 networks" in card
-    assert "joined by automl-pt, which is needed" in card
+    assert "automl-pt joins its networks" in card
     assert f"ensemble of trials {found['members'][0]}, {found['members'][1]}: val loss" in extras_lines(result.made)[0]
 
 
@@ -126,7 +126,7 @@ def test_what_is_made_stands_where_the_test_split_cannot_be_measured(tiny_folder
     for name in ("ensemble", "refit"):
         assert found.made[name]["test"] is None
         assert (tmp_path / "study" / f"model-{name}" / "model.json").exists()
-        text = f"{name}: the test split was not measured: images must be readable; none is allowed to be not: 1 of "
+        text = f"{name}: the test split was not measured: too many images are unreadable; none are allowed: 1 of "
         assert sum(one.startswith(text) for one in said) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_fault_of_somebody_elses_code_costs_that_thing_alone(tiny_folder: Path
             Ended(config, tmp_path, (trial,), None, lambda: False), dict.fromkeys(["ensemble", "refit"], failing)
         )
     )
-    text = "failed with MemoryError: 9 GB; the model found stands"
+    text = "failed with MemoryError: 9 GB; the search's model is unaffected"
     begun = events.Notice("begun")
     assert told == [begun, events.Notice(f"ensemble: {text}"), begun, events.Notice(f"refit: {text}")]
 
@@ -167,11 +167,9 @@ def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_pat
     result, said = search(tiny_folder, tmp_path / "study", trials=2, ensemble=3)
     assert result.made["ensemble"]["model"] is None
     assert len(said) == 1
-    assert said[0].startswith(
-        "ensemble: the weights of 1 trial are there, not of 3: one dropped after a run in miniature"
-    )
+    assert said[0].startswith("ensemble: 1 trial has weights, not 3: trials pruned after a proxy run")
     assert extras_lines(result.made) == [
-        "ensemble: none, for the weights of one trial alone are there; keep more with --keep-models"
+        "ensemble: none, because only one trial has weights; keep more with --keep-models"
     ]
 
 
@@ -183,7 +181,7 @@ def test_members_that_want_other_images_are_left_out(tiny_folder: Path, tmp_path
     found = result.made["ensemble"]
     assert len(found["members"]) < 4
     left_out = 4 - len(found["members"])
-    assert said == [f"ensemble: {left_out} trials want other images than the best one and are left out"]
+    assert said == [f"ensemble: {left_out} trials are skipped, because they use other preprocessing than the best one"]
 
 
 def test_a_refit_trains_on_all_images_and_tells_what_it_cannot_know(tiny_folder: Path, tmp_path: Path) -> None:
@@ -202,10 +200,10 @@ def test_a_refit_trains_on_all_images_and_tells_what_it_cannot_know(tiny_folder:
     manifest = manifest_of(target)
     assert manifest is not None
     assert manifest.counts() == {"train": 36, "val": 0, "test": 12}
-    assert said[0].endswith("epochs on all 36 images; none validates it")
+    assert said[0].endswith("epochs on all 36 images, without validation")
     assert read_info(tmp_path / "study" / "model")[0].metrics == winner.metrics  # the search's own model stands
     [line] = extras_lines(result.made)
-    assert "on new images the test split alone can say; test: loss" in line
+    assert "on new images is measured by the test split only; test: loss" in line
 
 
 def test_the_refit_is_a_plain_run_on_the_joined_images(tiny_folder: Path, tmp_path: Path) -> None:
@@ -338,7 +336,7 @@ def test_an_average_of_one_trial_is_none(tiny_folder: Path, tmp_path: Path) -> N
     result, _ = search(tiny_folder, tmp_path / "study", weights=str(weights), average=2, trials=1)
     assert result.made["average"]["kept"] is False
     assert extras_lines(result.made) == [
-        "average of weights: not kept, the validation loss does not fall (no other trial's weights are there)"
+        "average of weights: not kept, the validation loss does not fall (no other trial has weights)"
     ]
 
 
@@ -385,4 +383,4 @@ def test_a_forged_list_of_members_is_refused(members: Any, text: str) -> None:
 @pytest.mark.parametrize("name", ["ensemble", "average", "refit"])
 def test_figures_that_somebody_edited_are_named_and_cost_no_report(name: str, found: Any) -> None:
     [line] = extras_lines({name: found})
-    assert line.startswith(f"{name}: made.json does not hold what it was written with; remove it")
+    assert line.startswith(f"{name}: made.json is damaged; remove it")

@@ -24,7 +24,7 @@ FAULTS = {
     "ensemble": ("segv", r"ensemble: {}: its process was ended by SIGSEGV"),
     "report": ("hang", r"report.html was not written: {}: nothing within 5 seconds"),
 }
-LOST = r"the (comparison of trials|making of the|report) .*\(backbone resnet18\) did not come back"
+LOST = r"the (comparison of trials|making of the|report) .*\(backbone resnet18\) did not return"
 
 
 def search(directory: Path, dataset: str, stop: Any = lambda: None, **settings: Any) -> tuple[StudyResult, list[str]]:
@@ -69,7 +69,7 @@ def test_a_look_whether_the_search_is_flat_does_not_end_it(tmp_path: Path) -> No
     given: dict[str, Any] = {"trials": 40, "epochs": 3, "stop_when_flat": True, "ensemble": None, "pruner": "rungs"}
     result, _ = search(tmp_path / "toy", "after,compare-raise", **given)
     assert len(result.trials) == 40
-    said = r"whether the search is flat was not measured: the comparison of .* failed: RuntimeError: boom"
+    said = r"the search could not be checked for a plateau: the comparison of .* failed: RuntimeError: boom"
     assert re.search(said, "\n".join(result.notes))
 
 
@@ -117,7 +117,7 @@ def test_a_backbone_that_cannot_even_be_tried_leaves_nothing_on_disk(tiny_folder
     )
     with pytest.raises(PluginError) as caught:
         list(steps(config, tmp_path / "studies" / "tiny"))
-    assert caught.value.rule == "the network of acme/bad did not come back"
+    assert caught.value.rule == "the network of acme/bad did not return"
     # all that is left of the log, which was removed with the rest
     assert caught.value.given == r"its process ended with exit code 3; it printed last: goodbye\x1b[2J"
     assert not (tmp_path / "studies").exists()

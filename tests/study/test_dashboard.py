@@ -35,7 +35,7 @@ def test_the_dashboard_shows_the_study(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/api/studies", timeout=20) as answer:
             assert b'"toy"' in answer.read()
         with (
-            pytest.raises(OutputError, match="a port is used once"),
+            pytest.raises(OutputError, match="the port is in use"),
             serve(storage_url(tmp_path / "toy"), server.server_port),
         ):
             pass

@@ -154,17 +154,17 @@ def run_search_of_toys(config: SearchConfig, directory: Path, **more: Any) -> An
 @pytest.mark.parametrize(
     ("trials", "stopped", "what"),
     [
-        ([], "timeout", "the time was up before the first trial had begun"),
-        ([], "interrupted", "it was interrupted before the first trial had begun"),
+        ([], "timeout", "the time limit was reached before the first trial started"),
+        ([], "interrupted", "it was interrupted before the first trial started"),
         ([("FAIL", "failed: x")], "trials", "the only trial failed: x"),
         ([("FAIL", "failed: x"), ("FAIL", "failed: x")], "trials", "all 2 trials failed, 2 of them with: x"),
         ([("PRUNED", "diverged")] * 3, "trials", "all 3 trials diverged, because the loss was not finite"),
         (
             [("FAIL", "failed: x"), ("PRUNED", "diverged"), ("RUNNING", "paused")],
             "timeout",
-            "the time was up, and of 3 trials 1 failed, 1 diverged, 1 had not come to the end of an epoch",
+            "the time limit was reached, and of 3 trials 1 failed, 1 diverged, 1 had not finished an epoch",
         ),
-        ([("PRUNED", "pruned")], "trials", "it ended, and of 1 trial 1 had not come to the end of an epoch"),
+        ([("PRUNED", "pruned")], "trials", "it ended, and of 1 trial 1 had not finished an epoch"),
     ],
 )
 def test_a_search_says_why_it_left_no_model(trials: list[tuple[str, str]], stopped: str, what: str) -> None:
@@ -189,9 +189,9 @@ def test_a_search_without_a_model_says_so_at_once_and_later(tmp_path: Path) -> N
     [
         (
             {"run.json": {"reason": "failed", "error": "OutputError: full"}},
-            "the run failed before it left a model: Out",
+            "the run failed before it saved a model: Out",
         ),
-        ({"run.json": {"reason": "interrupted"}}, "the run was stopped before its first epoch had ended"),
+        ({"run.json": {"reason": "interrupted"}}, "the run was stopped before its first epoch ended"),
         ({"study.json": {}}, "the search here has not ended"),
         ({"study.toml": {}}, "the search described here has not been started"),
         ({"study.json": {}, "result.json": {"model": None, "trials": 3}}, "in this search it ended before the first"),
@@ -287,7 +287,7 @@ def test_a_space_of_one_setting_is_one_trial_and_few_settings_are_said() -> None
     settled, note = settle(config, one)
     assert settled.trials == 1
     assert note is not None
-    assert note.startswith("nothing to search: lr 0.1, batch_size 8 is the single setting, so that 1 trial is run inst")
+    assert note.startswith("nothing to search: lr 0.1, batch_size 8 is the single setting, so 1 trial runs inst")
     settled, note = settle(config.model_copy(update={"ensemble": 3}), one)
     assert (settled.trials, "differ in their seed alone" in str(note)) == (5, True)
     settled, note = settle(config, space((0.1, 0.1), (8, 16)))
@@ -324,7 +324,7 @@ def test_python_takes_plugin_files_as_the_command_line_does(tiny_folder: Path, t
 def test_what_is_no_plugin_is_refused_in_one_line(call: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plugins: must be plugin files"):
         call("digits", plugins=42)
-    with pytest.raises(PluginError, match="as a file, not as a folder"):
+    with pytest.raises(PluginError, match="--plugin was given a folder, not a file"):
         call("digits", plugins=[tmp_path], **({} if call is automl_pt.train else {"name": "never", "workers": 0}))
     assert not Path("studies/never").exists()
 

@@ -12,11 +12,13 @@ from toy_trial import TOY
 from automl_pt import hookimpl
 from automl_pt.api import search
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
+from automl_pt.core.errors import ConfigError, InstallationError, PluginError, UnknownNameError
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.events import StudyStarted
+from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.executor.versions import differences, versions_here
 from automl_pt.testing import check_executor
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +109,50 @@ def test_adding_an_executor_touches_the_files_that_the_recipe_names() -> None:
         if any(name in path.read_text() for name in classes)
     }
     assert users == {"automl_pt/study/executor/inline.py", "automl_pt/study/executor/processes.py"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"gpus_per_trial": 0.5}, "belongs to engine 'ray'"),
+        ({"ray_address": "127.0.0.1:6379", "engine": "processes"}, "belongs to engine 'ray'"),
+        ({"engine": "ray", "device": "cpu"}, "follows from gpus_per_trial"),
+    ],
+)
+def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        SearchConfig(dataset="x", **settings)
+
+
+def test_other_versions_are_named_each_with_both(tmp_path: Path) -> None:
+    here = versions_here(["no-such-plugin"])
+    assert here["no-such-plugin"] == "not installed"
+    assert differences(here, here) == []
+    there = {**here, "torch": "1.0", "acme": "2"}
+    assert differences(here, there) == [f"torch 1.0, here {here['torch']}", "acme 2, here not installed"]
+
+
+def test_an_executor_whose_package_is_missing_names_its_extra(tmp_path: Path) -> None:
+    factory = ExecutorFactory("far", "no_such_package.executor:make")
+    with pytest.raises(InstallationError, match="automl-pt.far."):
+        factory.made(None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "running", "address"),
+    [
+        ("a:1", "b:2", "c:3", "a:1"),
+        (None, "b:2", "c:3", "b:2"),
+        (None, "", "127.0.0.1:3", "127.0.0.1:3"),
+        (None, "", "", "auto"),
+    ],
+)
+def test_the_cluster_is_the_one_asked_for_else_the_one_that_runs_here(
+    asked: str | None, environment: str, running: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if running:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"{running}\n")
+    assert ray_address(asked) == address

@@ -57,7 +57,7 @@ def none_left(mark: str, seconds: float = 2.0) -> bool:
 ENDS = {
     "exit": "its process ended with exit code 0",
     "segv": "its process was ended by SIGSEGV",
-    "kill": "its process was ended by SIGKILL, often for lack of memory",
+    "kill": "its process was ended by SIGKILL, often because memory ran out",
     "system-exit": "SystemExit(0), which ends the whole program",
     "raise": "RuntimeError: boom",
     "hang": "nothing within 2 seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from automl_pt.runs.reproduce import Reproduction
 from automl_pt.runs.run import train
 from automl_pt.study import events
 from automl_pt.study.floor import below_floor
-from automl_pt.study.model_store import ranked
+from automl_pt.study.model_store import ModelStore, ranked
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
 
 PLUGIN = """
@@ -172,7 +173,7 @@ def test_a_probe_is_not_reproduced_as_a_run_but_a_trial_that_starts_from_it_is(
     search(photos, tmp_path / "study", plugins, trials=1, epochs=1, head="probe")
     with pytest.raises(CheckpointError) as caught:
         Reproduction(tmp_path / "study" / "trials" / "-1", plugins=plugins)
-    assert caught.value.rule == "a linear probe is fitted by a search, not trained by a run"
+    assert caught.value.rule == "this is a linear probe, which a search fits and no run trains"
     again = Reproduction(tmp_path / "study" / "trials" / "0", plugins=plugins)
     list(again.run(tmp_path / "again"))
     assert again.compare(tmp_path / "again").differences == ()
@@ -191,7 +192,7 @@ def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_ou
     assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
     report = read_study(tmp_path / "study")
     assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
-    assert report.to_dict()["probes"][0]["failure"].startswith("frozen features are")
+    assert report.to_dict()["probes"][0]["failure"].startswith("which frozen features require")
     bounded = config.model_copy(update={"max_params": 100})
     with pytest.raises(StudyError) as caught:
         list(steps(bounded, tmp_path / "bounded"))
@@ -226,12 +227,12 @@ def test_a_search_from_weights_has_ranges_of_its_own(given: dict[str, Any], lr: 
     "given", [{"max_params": "10M", "pretrained": False}, {"max_ms": 5.0, "pretrained": True, "probe": False}]
 )
 def test_limits_need_probes(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="bound the choice by probes"):
+    with pytest.raises(ConfigError, match="limit the choice by probes"):
         make(SearchConfig, {"dataset": "photos", **given})
 
 
 def test_a_probe_needs_trained_weights() -> None:
-    with pytest.raises(ConfigError, match="is fitted to what trained weights give"):
+    with pytest.raises(ConfigError, match="is fitted to the features of trained weights"):
         make(TrainConfig, {"dataset": "photos", "head": "probe", "pretrained": False})
 
 
@@ -323,7 +324,7 @@ def test_a_network_without_a_linear_head_has_no_probe_and_the_search_says_why(
 ) -> None:
     with pytest.raises(PluginError) as caught:
         frozen_body(build_model(plugins.backbone("squared"), 3, 16, seed=1), plugins.backbone("squared"), 16)
-    assert caught.value.given == "squared: the logits are not what 5 gives"
+    assert caught.value.given == "squared: the logits are not the output of 5"
     result, told = search(photos, tmp_path / "study", plugins, "squared", trials=1, epochs=1, head="probe")
     assert result.probes[0].failure is not None
     assert any("no probe of squared" in event.text for event in told if isinstance(event, events.Notice))
@@ -345,6 +346,32 @@ def test_a_search_of_heads_prunes_nothing(photos: Path, tmp_path: Path, plugins:
     assert {trial.state for trial in result.trials} == {"COMPLETE"}
     assert any("features computed once" in event.text for event in told if isinstance(event, events.Notice))
     assert not any(isinstance(event, events.TrialRanked) for event in told)
+
+
+def test_a_search_of_heads_writes_only_weights_that_it_keeps(photos: Path, tmp_path: Path, plugins: Plugins) -> None:
+    given = {"dataset": str(photos), "backbones": ("plain",), "weights": str(weights(plugins, tmp_path)), "trials": 8}
+    made = {"plugins": plugins.files, "epochs": 3, "batch_sizes": (4, 8), "threads": 1, "workers": 0, "report": False}
+    config, losses, saved = SearchConfig(**{**given, **made, "freeze": "backbone", "probe": False}), list[float](), 0
+    for event in steps(config, tmp_path / "study"):
+        if isinstance(event, events.TrialEnded):  # before what is not kept is removed
+            assert event.value is not None
+            is_kept = sum(loss < event.value for loss in losses) < 2  # the best and the runner-up
+            assert (tmp_path / "study" / "trials" / str(event.number) / "model.json").exists() is is_kept
+            losses.append(event.value)
+            saved += is_kept
+    assert saved < len(losses) == 8
+    assert load_model(tmp_path / "study" / "model", plugins=plugins).info.metrics["val_loss"] == min(losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "keep", "expected"),
+    [((), 1, math.inf), ((0.5,), 2, math.inf), ((0.5, 0.3, 0.4), 2, 0.4), ((0.5, math.nan, 0.4), 3, math.inf)],
+)
+def test_weights_are_worth_saving_where_they_would_be_kept(
+    losses: tuple[float, ...], keep: int, expected: float
+) -> None:
+    records = [probe(0.1), trial(9, 0.1, "PRUNED"), *(trial(place, loss) for place, loss in enumerate(losses))]
+    assert ModelStore.worth_saving(records, keep) == expected
 
 
 def probe(value: float | None, number: int = -1, failure: str | None = None) -> TrialRecord:

@@ -42,10 +42,10 @@ def test_sizes_that_do_not_fit_are_not_offered(free: int, expected: tuple[int, .
 def test_it_is_said_which_sizes_are_left_out_and_why() -> None:
     assert sizes(266_000_000).notice is None
     assert sizes(80_000_000).notice == (
-        f"not offered: batch sizes 128, 256, for {WHY.format(128, '138.0', '80.0')}; "
-        "--batch-size offers them all the same"
+        f"not searched: batch sizes 128, 256, because {WHY.format(128, '138.0', '80.0')}; "
+        "--batch-size searches them anyway"
     )
-    assert sizes(1_000_000).notice == f"no batch size but 8 is offered, for {WHY.format(8, '18.0', '1.0')}; {CUT}"
+    assert sizes(1_000_000).notice == f"8 is the only batch size, because {WHY.format(8, '18.0', '1.0')}; {CUT}"
 
 
 def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
@@ -142,7 +142,7 @@ def test_a_search_leaves_out_what_its_device_cannot_hold_and_goes_on_with_that(t
         return [text for text in texts if not text.startswith("batch sizes above")]  # said of few images
 
     first = search(available_memory() // 50, 1)  # of 32 images 1.2 times what is free, of 16 half of that
-    assert notices(first)[0].startswith("not offered: batch size 32, for a step of 32 images needs about ")
+    assert notices(first)[0].startswith("not searched: batch size 32, because a step of 32 images needs about ")
     again = search(1, 6)  # the same study with memory to spare
     assert notices(again) == []
     last = again[-1]

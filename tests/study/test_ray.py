@@ -13,9 +13,13 @@ from toy_trial import TOY
 
 from automl_pt.api import search
 from automl_pt.config import SearchConfig
+from automl_pt.core.errors import DeviceError
+from automl_pt.core.files import write_json
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
+from automl_pt.study.executor import sample_trial
+from automl_pt.study.executor.base import ExecutorJob, TrialSpec
 from automl_pt.testing import check_executor
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -38,7 +42,7 @@ def settings(machines: tuple[Any, list[Any]], **more: Any) -> SearchConfig:
 def lose(machines: tuple[Any, list[Any]], engine: Any) -> None:
     """Kill the machine of the trial that runs, with all that runs on it."""
     place = next(iter(engine._busy.values())).place
-    node = next(one for one in machines[1] if one.node_id == place.name.rpartition("/")[2])
+    node = next(one for one in machines[1] if one.node_id.startswith(place.name.rpartition("/")[2]))
     ray_on_loopback.kill(node)
     machines[1].remove(node)
 
@@ -78,3 +82,34 @@ def test_a_search_loses_a_machine_and_no_epoch(
     assert sum("its machine was lost" in text for text in said) == 1, said
     assert not any("process ended" in text for text in said)
     assert all("cpu on " in one.machine for one in events[-1].result.trials)
+
+
+def test_a_trial_that_finds_no_room_says_so_and_runs_when_a_machine_joins(
+    machines: tuple[Any, list[Any]], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "manifest.json", {"salt": "x"})
+    config = settings(machines, cpus_per_trial=2)
+    job = ExecutorJob(config, "automl_pt.study.executor.sample_trial:make", sample_trial.make, tmp_path)
+    engine = load_plugins().executor("ray").made(job)
+    assert engine.slots == 1  # a trial waits, rather than that the search ends
+    trial = config.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    engine.start(TrialSpec(0, trial, tmp_path / "0", 1, tmp_path / "manifest.json"))
+    said: list[str] = []
+    while not said:
+        assert engine.wait(1.0) == []
+        said += engine.notices()
+    assert said[0].startswith("waiting for a place: a trial asks for 2 CPU; the cluster has")
+    added = ray_on_loopback.add(machines[0], num_cpus=2)
+    reports = []
+    while not any(report.epoch for report in reports):
+        reports += engine.wait(1.0)
+    assert reports[0].place is not None
+    engine.close(5)
+    machines[0].remove_node(added)
+
+
+def test_the_start_is_quick_where_no_cluster_answers(tmp_path: Path) -> None:
+    config = SearchConfig(dataset="plain", engine="ray", ray_address=f"127.0.0.1:{ray_on_loopback.port()}")
+    job = ExecutorJob(config, "toy_trial:make", sample_trial.make, tmp_path)
+    with pytest.raises(DeviceError, match="no Ray cluster answers"):
+        load_plugins().executor("ray").made(job)

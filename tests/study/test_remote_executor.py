@@ -18,8 +18,9 @@ from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import setup as opening
+from automl_pt.study.concluding import run as run_step
 from automl_pt.study.events import EpochDone, Notice
-from automl_pt.study.executor.base import ExecutorJob, Report, TrialSpec
+from automl_pt.study.executor.base import NO_CALLER, ExecutorJob, Report, TrialSpec
 from automl_pt.study.executor.remote_place import report_as_plain, report_from_plain
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 from automl_pt.study.executor.sample_trial import make
@@ -97,6 +98,12 @@ def test_files_are_written_in_an_order_that_resumes_when_cut_short(tmp_path: Pat
     assert not (target / "a.txt").exists()
     assert (target / "model.json").read_text() == "new"
     assert copy.changes() == {}
+
+
+def test_a_step_after_the_trials_takes_the_settings_of_a_search_on_ray(tmp_path: Path) -> None:
+    config = SearchConfig(dataset="plain", engine="ray", gpus_per_trial=0.5).model_dump(mode="json")
+    given = {"directory": str(tmp_path), "model": str(tmp_path)}
+    assert run_step("toy_trial:TOY", "test", config, given, "cpu", 1, NO_CALLER) is None
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../b", ""])

@@ -91,7 +91,7 @@ def test_final_figures_are_there_where_memory_does_not_last_for_a_batch(tiny_fol
     expected = search(tiny_folder, tmp_path / "plain", trials=2, pruner="none")
     found = search(tiny_folder, tmp_path / "hungry", trials=2, pruner="none", plugin_text=hungry(PLUGIN))
     assert [note for note in found.notes if "memory" in note] == [
-        "out of memory with 12 images at once: went on with 2"
+        "out of memory with 12 images at once; continued with 2"
     ]
     assert found.test == pytest.approx(expected.test, abs=1e-5)
     assert found.comparison is not None
@@ -127,8 +127,10 @@ def test_a_test_image_that_cannot_be_read_costs_the_search_that_figure_alone(tin
     sorted((tiny_folder / "test").rglob("*.png"))[0].write_bytes(b"no image")
     found = search(tiny_folder, tmp_path / "study", trials=1, epochs=1, report=False)
     assert (found.test, found.model) == (None, str(tmp_path / "study" / "model"))
-    assert found.notes[0].startswith("the test split was not measured: images must be readable; none is allowed")
-    assert "mend or remove them" in found.notes[0]
+    assert found.notes[0].startswith(
+        "the test split was not measured: too many images are unreadable; none are allowed"
+    )
+    assert "repair or remove them" in found.notes[0]
 
 
 def test_a_test_split_that_was_gone_for_a_while_is_measured_by_the_next_search(

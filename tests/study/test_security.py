@@ -199,7 +199,7 @@ def test_damaged_files_are_errors_and_no_tracebacks(study: Path, runner: CliRunn
 
 def test_a_plugin_that_a_study_names_wrongly_is_named_by_a_search(study: Path) -> None:
     change(study / "study.json", plugins=[3])
-    with pytest.raises(StudyError, match="plugins is no list of objects"):
+    with pytest.raises(StudyError, match="plugins is not a list of objects"):
         list(steps(SearchConfig(dataset="plain", epochs=2, trials=3, workers=0), study, objective=TOY))
 
 

@@ -127,7 +127,7 @@ def test_one_that_was_taken_for_dead_writes_nothing_any_more(url: str) -> None:
         lambda: first.pause(number, Outcome("paused", 0.4, 2, 1.0)),
         lambda: first.end(number, "COMPLETE", Outcome("completed", 0.4, 2, 1.0)),
     ):
-        with pytest.raises(StorageError, match="was taken for dead"):
+        with pytest.raises(StorageError, match="was declared dead"):
             write()
     second.own(number, second.presence.owner)
     second.report(number, 2, 0.3)

@@ -151,7 +151,7 @@ def test_a_list_of_backbones_does_not_shrink(tmp_path: Path, wanted: tuple[str, 
     said = f"backbones were one, two and are {', '.join(wanted)}: a list may grow, not shrink"
     assert caught.value.given.endswith(said)
     assert caught.value.rule == (
-        "a study goes on with what it was made with; only trials, timeout, ranges and backbones may grow"
+        "this study exists with other settings; only trials, timeout, ranges and backbones may grow"
     )
 
 
@@ -162,7 +162,7 @@ def test_a_list_of_backbones_does_not_shrink(tmp_path: Path, wanted: tuple[str, 
         ({"momentum": 0.5}, "momentum was 0.9 and is 0.5"),
         ({"lr": (1e-3, 1.0)}, "lr was 0.0001:1 and is 0.001:1: a range may grow, not shrink"),
         ({"backbones": ("resnet34",)}, "backbones were resnet18 and are resnet34"),
-        ({"seed": 2}, "the training or validation images, or their split, are others; seed was 1 and is 2"),
+        ({"seed": 2}, "the training or validation images, or their split, have changed; seed was 1 and is 2"),
     ],
 )
 def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -170,7 +170,7 @@ def test_what_would_make_results_incomparable_is_refused(tmp_path: Path, change:
     with pytest.raises(StudyError) as caught:
         search(tmp_path / "toy", trials=2, **change)
     assert message in str(caught.value)
-    assert "another --name to begin a new study" in str(caught.value)
+    assert "another --name to start a new study" in str(caught.value)
 
 
 def test_a_study_of_a_version_that_augmented_every_epoch_goes_on_with_always(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) ->
     study.ask()
     with pytest.raises(StudyError) as caught:
         search(tmp_path / "toy", storage=url)
-    assert caught.value.rule == "a search goes on with a study that a search has begun"
+    assert caught.value.rule == "the study of this name was not created by a search"
     assert caught.value.given == f"{url}: the study 'toy' holds 1 trial of another program"
-    assert caught.value.remedy == "give another --name, or another --storage"
+    assert caught.value.remedy == "choose another --name, or another --storage"
     assert study.user_attrs == {}
     result, _ = search(tmp_path / "toy", storage=url, name="ours", trials=2)
     assert len(result.trials) == 2
@@ -215,7 +215,7 @@ def test_trials_that_another_program_adds_are_left_alone_and_told_of_once(tmp_pa
         told.append(event)
         if isinstance(event, events.TrialStarted) and (event.number, event.epochs_done) == (7, 0):
             study.enqueue_trial({"lr": 0.2})  # while the search is at work
-    note = "another program has added 3 trials to this study: left alone, and not counted in --trials"
+    note = "another program has added 3 trials to this study: ignored, and not counted in --trials"
     assert [event.text for event in told if isinstance(event, events.Notice)].count(note) == 1
     assert isinstance(last := told[-1], events.Finished)
     numbers = [record.number for record in last.result.trials]
@@ -269,10 +269,10 @@ def test_a_study_begun_with_other_rungs_is_refused_unless_it_is_over(tmp_path: P
     assert states(again) == states(whole)
     with pytest.raises(StudyError) as caught:
         search(tmp_path / "toy", trials=6)
-    assert caught.value.rule == "a study goes on with the rungs it was begun with"
+    assert caught.value.rule == "this study compared its trials at other rungs"
     where = "trials were compared after 0.333 epochs, and now are after 0.875, 4 epochs"
     assert caught.value.given == f"{tmp_path / 'toy'}: {where}"
-    assert "--name to begin a new study, or `--pruner none`" in caught.value.remedy
+    assert "--name to start a new study, or `--pruner none`" in caught.value.remedy
     grown, _ = search(tmp_path / "toy", trials=6, pruner="none")
     assert states(grown)[4:] == ["COMPLETE"] * 2
 
@@ -465,7 +465,7 @@ def test_a_study_whose_folder_was_removed_while_it_ran_says_so(tmp_path: Path) -
         if number == 6:
             shutil.rmtree(tmp_path / "toy")
     assert isinstance(last, events.Finished)
-    assert "files of the study were removed while it ran: it cannot be gone on with or reported" in last.result.notes
+    assert "files of the study were removed while it ran: it cannot be resumed or reported" in last.result.notes
 
 
 def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -478,13 +478,13 @@ def test_a_storage_and_a_folder_that_do_not_belong_together_are_refused(tmp_path
         search(folders[0], storage=storages[1], epochs=5)
     assert caught.value.given == (
         f"{folders[0]}: the runs of 6 trials of the study 'toy', begun in {storages[0]}, which is not in {storages[1]} "
-        "under the name that is asked for"
+        "under the requested name"
     )
-    assert "--storage that the study was begun with" in caught.value.remedy
+    assert "--storage that the study started with" in caught.value.remedy
     with pytest.raises(StudyError) as caught:
         search(folders[1], storage=storages[0])
     assert caught.value.given == (
-        f"{folders[1]}: no runs are there, and in {storages[0]} 2 trials of the study have come to their end"
+        f"{folders[1]}: it has no runs, and in {storages[0]} 2 trials of the study are complete"
     )
     assert "start the command where it was started before" in caught.value.remedy
     again, _ = search(folders[0], storage=storages[0])
@@ -580,14 +580,14 @@ def test_a_crashed_worker_is_replaced_and_its_trial_goes_on(tmp_path: Path) -> N
     assert states(result) == ["COMPLETE"] * 4
     notices = [event.text for event in told if isinstance(event, events.Notice)]
     assert [text for text in notices if not text.startswith("batch sizes above")] == [
-        "trial 2: its process was ended by SIGKILL, often for lack of memory; it goes on from its last epoch"
+        "trial 2: its process was ended by SIGKILL, often because memory ran out; it resumes from its last epoch"
     ]
 
 
 def test_a_trial_that_always_crashes_fails_in_the_end(tmp_path: Path) -> None:
     result, _ = search(tmp_path / "toy", dataset="crash-2", pruner="none", trials=4, workers=2)
     assert states(result) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
-    reason = "failed: its process was ended by SIGKILL, often for lack of memory, 3 times"
+    reason = "failed: its process was ended by SIGKILL, often because memory ran out, 3 times"
     assert result.trials[2].reason == reason
 
 

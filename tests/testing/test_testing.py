@@ -157,12 +157,23 @@ class FixedType(Network):
         return super().forward(images) * (float("inf") if torch.is_autocast_enabled("cpu") else 1.0)
 
 
+class ScalesLogits(Network):
+    def forward(self, images):
+        return 2 * super().forward(images)
+
+
+class HeadOfTwo(Network):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.head = nn.Sequential(nn.Linear(8, classes), nn.Softplus())
+
+
 FAULTS = {
     WrongShape: (r"logits are float32 \[3, 7\] for 3 images", r"torch.float32 \[2, 7\] at 16 px", r"forward\(\)"),
     HalfPrecision: (r"logits are float32", r"torch.float16", r"forward\(\)"),
     NotFinite: ("logits are finite", "inf", "initialisation"),
     FollowsElsewhere: ("depend on the number of classes are the head's", "extra.weight", r"Backbone\(head="),
-    Unseeded: ("the same seed gives the same weights", "conv.bias", "draw them from torch alone"),
+    Unseeded: ("the same seed gives the same weights", "conv.bias", "draw them from torch only"),
     AlwaysTheSame: ("another seed gives other weights", "all are equal", "a fixed seed"),
     Frozen: ("gradients reach the first and the last parameter", "conv.weight", r"detach\(\)"),
     RandomInEval: ("eval mode gives the same logits twice", "differ", "random numbers"),
@@ -172,8 +183,9 @@ FAULTS = {
     HiddenState: ("a saved and loaded model gives the same logits", "differ", "registered buffer"),
     NamesChange: ("state_dict names the same tensors", "buffer", "registered buffer"),
     SharedCopy: ("a deep copy shares no parameter", "conv.weight", "__deepcopy__"),
-    MeanOfBatch: ("an image alone gets the logits", "differ by", "squeeze"),
+    MeanOfBatch: ("a single image gets the same logits", "differ by", "squeeze"),
     ByMemory: ("channels_last gives the same logits", "differ by", r"view\(\)"),
+    ScalesLogits: ("a linear head computes the logits", "the logits are not what head gives", r"Backbone\(head="),
     FixedType: ("autocast to bf16 gives finite logits", "inf", "fixed dtype"),
 }
 
@@ -181,6 +193,7 @@ FAULTS = {
 def test_a_right_backbone_passes():
     check_backbone(backbone())
     check_backbone(backbone(head=None, min_image_size=1, image_size=40))
+    check_backbone(backbone(HeadOfTwo))  # which has no linear probe
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
@@ -247,7 +260,7 @@ def test_a_builder_that_needs_the_network():
 
         socket.create_connection(("localhost", 9))
 
-    with pytest.raises(PluginError, match=r"(?s)must return a model.*the network is closed during this check"):
+    with pytest.raises(PluginError, match=r"(?s)did not return a model.*the network is closed during this check"):
         check_backbone(replace(backbone(), build=build))
 
 
@@ -308,7 +321,7 @@ DATA_FAULTS = {
     ),
     "empty class": (lambda: dataset(classes=["a", "b", "c"]), r"every class has an image(.|\n)*none of \['c'\]"),
     "unknown split": (lambda: dataset(splits=["valid"] * 6), r"a split is one of train, val, test(.|\n)*'valid'"),
-    "nothing to train": (lambda: dataset(splits=["test"] * 6), "some images are for training"),
+    "no trainable parameters": (lambda: dataset(splits=["test"] * 6), "some images are for training"),
     "name in two splits": (lambda: dataset(splits=THREE * 2, names=["x"] * 6), r"splits share no names(.|\n)*'x'"),
     "group in two splits": (lambda: dataset(splits=THREE * 2, groups=["x"] * 6), r"splits share no groups(.|\n)*'x'"),
     "name twice": (lambda: dataset(names=["x"] * 6), r"names are unique(.|\n)*twice: \['x'\]"),
@@ -380,7 +393,7 @@ def test_hints_that_fit_the_images_pass():
 
 def test_a_head_of_the_wrong_size_is_named():
     with pytest.raises(
-        PluginError, match=r"(?s)must return logits \[images, classes\].*mine: \[1, 5\] for 1 image and 7"
+        PluginError, match=r"(?s)does not return logits \[images, classes\].*mine: \[1, 5\] for 1 image and 7"
     ):
         check_backbone(replace(backbone(), build=lambda classes, pretrained: Network(5)))
 

@@ -85,7 +85,7 @@ def test_a_long_run_is_compiled_and_told() -> None:
 def test_what_is_not_faster_is_given_up() -> None:
     ours = run(Machine(plain=100.0, fast=100.0))
     assert ours.step.forward is ours.model
-    assert ours.notes == ["steps are taken without compiling: the compiled network was not faster"]
+    assert ours.notes == ["steps run without compiling: the compiled network was not faster"]
 
 
 def test_a_compiler_that_fails_ends_no_run() -> None:
@@ -96,7 +96,7 @@ def test_a_compiler_that_fails_ends_no_run() -> None:
         return forward
 
     ours = run(Machine(plain=100.0, fast=1.0), compiler=broken)
-    assert ours.notes == ["steps are taken without compiling: the network could not be compiled: NotImplementedError"]
+    assert ours.notes == ["steps run without compiling: the network could not be compiled: NotImplementedError"]
     assert same(ours.model, plain().model)
 
 

@@ -37,7 +37,7 @@ def test_a_batch_that_does_not_fit_is_cut_before_the_first_step() -> None:
     assert limit is not None
     assert limit < 8
     results = list(train(ours))
-    assert f"going on with {limit} at once" in results[0].notes[0]
+    assert f"continuing with {limit} at once" in results[0].notes[0]
     expected = training(settings(batch_size=8, micro_batch_size=limit))
     assert [r.val_loss for r in train(expected)] == [r.val_loss for r in results]
 

@@ -110,7 +110,7 @@ def test_what_cannot_be_recorded_is_taken_step_by_step_and_told() -> None:
     results = list(train(ours))
     assert same(ours.model, plain.model)
     assert results[0].notes == (
-        "steps are not recorded as a CUDA graph but taken one by one: operation not permitted when stream is capturing",
+        "steps are not recorded as a CUDA graph but run one by one: operation not permitted when stream is capturing",
     )
 
 

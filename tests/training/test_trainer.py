@@ -239,8 +239,8 @@ def test_out_of_memory_halves_the_micro_batch_and_tells() -> None:
     # the step that failed is taken again from the same statistics: all as if the micro-batch had been small before
     results = list(train(hungry := training(settings(batch_size=8), Hungry(2))))
     assert results[0].notes == (
-        "out of memory with 8 images at once: going on with 4",
-        "out of memory with 4 images at once: going on with 2",
+        "out of memory with 8 images at once; continuing with 4",
+        "out of memory with 4 images at once; continuing with 2",
     )
     assert results[1].notes == ()
     expected = training(settings(batch_size=8, micro_batch_size=2), Hungry(2))
@@ -256,8 +256,8 @@ def test_what_an_epoch_has_to_tell_outlives_a_break_within_it(tmp_path: Path) ->
     again.restore(Checkpoints(tmp_path))
     first, second, *_ = train(again)
     assert first.notes == (
-        "out of memory with 8 images at once: going on with 4",
-        "out of memory with 4 images at once: going on with 2",
+        "out of memory with 8 images at once; continuing with 4",
+        "out of memory with 4 images at once; continuing with 2",
     )
     assert second.notes == ()
 
@@ -279,7 +279,7 @@ class HungryInValidation(Hungry):
 
 def test_out_of_memory_in_validation_takes_fewer_images_at_once_and_tells() -> None:
     results = list(train(training(settings(ema_decay=0.9), HungryInValidation(1))))
-    assert results[0].notes == ("out of memory in validation: going on with 1 images at once",)
+    assert results[0].notes == ("out of memory in validation; continuing with 1 images at once",)
     assert results[1].notes == ()
     expected = list(train(training(settings(ema_decay=0.9), HungryInValidation(4))))
     assert expected[0].notes == ()

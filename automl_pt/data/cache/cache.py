@@ -24,13 +24,13 @@ from automl_pt.images.decode import RULE, UnreadableImage
 Progress = Callable[[str, int, int], None]
 Row = tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | str"]
 
-#: share of the free memory that decoded images may take where the cache folder has no room for them
+#: share of the free memory for decoded images if the cache folder has no space
 MEMORY_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of some images: `view(digests)` gives those asked for; `unreadable` maps a sha256 to the reason."""
+    """Decoded images: `view(digests)` returns the requested ones; `unreadable` maps a sha256 to the reason."""
 
     view: Callable[[Sequence[str]], Images]
     unreadable: Mapping[str, str]
@@ -38,26 +38,26 @@ class Decoded:
 
 @dataclass
 class Cache:
-    """A folder of caches, and what was done to fill it.
+    """A folder of caches, and statistics of filling it.
 
-    With `required`, because the user named the folder, images that do not fit there are an OutputError; else they are
-    kept in memory, or decoded whenever a batch needs them, and `notes` says so.
+    With `required`, because the user chose the folder, images that do not fit there raise OutputError; otherwise they
+    are kept in memory, or decoded for each batch, and `notes` says so.
     """
 
     folder: Path
     required: bool = False
     threads: int = 1
     progress: Progress | None = None
-    #: images decoded through this object
+    #: number of images decoded through this object
     decoded: int = 0
     notes: list[str] = field(default_factory=list)
 
     def images(
         self, originals: Originals, digests: Sequence[str], image_size: int, *, unreadable: Mapping[str, str]
     ) -> Decoded:
-        """Return the images behind `digests`, decoded now unless they were before; `unreadable` is known beforehand.
+        """Return the images behind `digests`, decoded now unless cached; `unreadable` is known beforehand.
 
-        Raises OutputError, before anything is decoded, when the folder is `required` and has no room.
+        Raises OutputError, before anything is decoded, if the folder is `required` and has no space.
         """
         wanted = list(dict.fromkeys(digests))
         try:
@@ -75,7 +75,7 @@ class Cache:
             return pool
         make_folder(self.folder)
         with locked(path.with_suffix(".lock")):
-            # another process may have built it while this one waited for the lock
+            # another process may have built it during the wait for the lock
             pool = opened(path, image_size, digests)
             if pool is None:
                 self._build(path, originals, digests, image_size, unreadable)
@@ -88,7 +88,7 @@ class Cache:
         removed = make_room(self.folder, file_size(len(digests), image_size))
         if removed:
             freed = gigabytes(sum(cache.size for cache in removed))
-            self.notes.append(f"{len(removed)} caches unused for a day were removed to make room ({freed})")
+            self.notes.append(f"{len(removed)} caches unused for a day were removed to free space ({freed})")
         with atomic_file(path) as stream:
             writer = PoolWriter(stream, image_size)
             for digest, image in self._rows(originals, digests, image_size, unreadable):
@@ -102,7 +102,7 @@ class Cache:
     def _rows(
         self, originals: Originals, digests: list[str], image_size: int, unreadable: Mapping[str, str]
     ) -> Iterator[Row]:
-        """Yield each content's pixels or the reason why it has none; what another cache holds is not decoded again."""
+        """Yield each content's pixels, or the reason why it has none; content in another cache is not decoded again."""
         held: dict[str, tuple[Pool, int]] = {}
         known = dict(unreadable)
         for donor in _donors(self.folder, image_size):
@@ -135,10 +135,10 @@ class Cache:
         unreadable: Mapping[str, str],
         error: OutputError,
     ) -> Decoded:
-        """Keep the images in memory where they fit; else decode them now, to know the unreadable, and later again."""
+        """Keep the images in memory if they fit; else decode them now, to find unreadable ones, and for each batch."""
         needed = file_size(len(digests), image_size)
         in_memory = needed <= MEMORY_SHARE * available_memory()
-        how = "are kept in this process's memory" if in_memory else "are decoded anew whenever a batch needs them"
+        how = "are kept in this process's memory" if in_memory else "are decoded again for each batch"
         self._note(f"no cache on disk ({error.given}): images {how}. {error.remedy[:1].upper()}{error.remedy[1:]}")
         images = np.empty((len(digests) if in_memory else 0, 3, image_size, image_size), np.uint8)
         kept: list[str] = []
@@ -159,7 +159,7 @@ class Cache:
 
 
 def cache_key(digests: Sequence[str], image_size: int) -> str:
-    """Return a cache's name: the same for the same contents in any order, and for no other size or rule."""
+    """Return a cache's name: the same for the same contents in any order, different for another size or rule."""
     digest = hashlib.sha256(f"{FORMAT} {RULE} {image_size}\n".encode())
     for one in sorted(digests):
         digest.update(one.encode())
@@ -167,9 +167,9 @@ def cache_key(digests: Sequence[str], image_size: int) -> str:
 
 
 def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | None:
-    """Open a cache that holds all of `digests`; None when there is none, or it is not as it was written.
+    """Open a cache that holds all of `digests`; None if it does not exist, or is damaged.
 
-    Its content is compared with its checksum when the file is not the one that was compared last.
+    Its checksum is verified unless the file is unchanged since the last verification.
     """
     try:
         identity = _identity(path)
@@ -177,12 +177,12 @@ def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | N
         pool = open_pool(path, image_size=image_size, verify=not trusted)
     except (FileNotFoundError, DamagedPool):
         return None
-    except OSError:  # not readable for this user: as good as absent, and building says why it cannot be written
+    except OSError:  # not readable for this user; treated as missing, and building it reports the reason
         return None
     rows = pool.rows(list(digests))
     if any(digest not in pool.unreadable for digest, row in zip(digests, rows, strict=True) if row < 0):
         return None
-    with suppress(OSError, OutputError):  # a folder that may only be read serves as well
+    with suppress(OSError, OutputError):  # a read-only folder is sufficient
         if trusted:
             os.utime(mark_path(path))
         else:
@@ -211,5 +211,5 @@ def _identity(path: Path) -> list[int]:
 def _mark(path: Path) -> object:
     try:
         return read_json(mark_path(path))
-    except (OSError, ValueError):  # no mark, or a damaged one: the cache is compared with its checksum
+    except (OSError, ValueError):  # no mark, or a damaged one: the checksum is verified
         return None

@@ -1,4 +1,4 @@
-"""What the caches of decoded images take on disk: listed, bounded, pruned."""
+"""Lists, limits and prunes the caches of decoded images on disk."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from automl_pt.data.cache.pool_file import DamagedPool, open_pool
 
 SUFFIX = ".pixels"
 LIMIT_VARIABLE = "AUTOML_PT_CACHE_LIMIT"
-#: share of the disk that caches may take where the variable sets no limit
+#: share of the disk for caches if the variable sets no limit
 DISK_SHARE = 0.2
-#: bytes left free for others
+#: bytes of the disk to leave free
 RESERVE = 256 << 20
-#: seconds without use after which a cache may be removed to make room for another
+#: seconds without use after which a cache may be removed for another one
 IDLE = 24 * 3600
-#: what hash files and archives are called, and what is beside them or on its way to them: a folder that a person names
-#: for caches may have folders of the same names with files of their own
+#: names of hash files and archives, and of files belonging to them, because a folder that the user chose for caches
+#: may have other files in folders of the same names
 _OURS = re.compile(r"\.?([0-9a-f]{32}|[0-9a-f]{64})(\..*)?")
 
 
@@ -40,7 +40,7 @@ class CacheFile:
     used: float
     image_size: int | None
     count: int | None
-    #: what it holds: `pixels`, or `features` of a `backbone`
+    #: its content: `pixels`, or `features` of a `backbone`
     kind: str = "pixels"
     backbone: str | None = None
 
@@ -51,12 +51,12 @@ def pixels_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def mark_path(path: Path) -> Path:
-    """Return the small file beside a cache that says when it was verified and, by its time, last used."""
+    """Return the small file beside a cache that records its last verification and, by its time, its last use."""
     return path.with_suffix(".json")
 
 
 def list_caches(folder: Path) -> list[CacheFile]:
-    """Return the caches in `folder`, the one used last first."""
+    """Return the caches in `folder`, the most recently used first."""
     return sorted(_found(folder), key=lambda cache: (-cache.used, cache.path.name))
 
 
@@ -86,7 +86,7 @@ def _features(path: Path) -> CacheFile:
 
 
 def remove(cache: CacheFile) -> None:
-    """Delete a cache; whoever has it mapped keeps it until they are done."""
+    """Delete a cache; processes that have it mapped can continue to use it."""
     try:
         mark_path(cache.path).unlink(missing_ok=True)
         cache.path.unlink(missing_ok=True)
@@ -95,9 +95,9 @@ def remove(cache: CacheFile) -> None:
 
 
 def prune(folder: Path, *, max_bytes: int | None = None, unused_seconds: float | None = None) -> list[CacheFile]:
-    """Remove damaged caches, those unused for `unused_seconds`, and the longest unused beyond `max_bytes` in all.
+    """Remove damaged caches, those unused for `unused_seconds`, and the least recently used beyond `max_bytes` in all.
 
-    Returns what was removed.
+    Returns the removed caches.
     """
     removed, kept = [], 0
     for cache in list_caches(folder):
@@ -112,9 +112,9 @@ def prune(folder: Path, *, max_bytes: int | None = None, unused_seconds: float |
 
 
 def clear_rest(folder: Path) -> None:
-    """Delete what lies beside the folder of caches, remembered hashes and unpacked archives, and locks and marks in it.
+    """Delete what is beside the folder of caches (hashes and unpacked archives), and locks and marks in it.
 
-    Raises OutputError for what cannot be deleted.
+    Raises OutputError if something cannot be deleted.
     """
     beside = [path for name in ("hashes", "archives") for path in (folder.parent / name).glob("*")]
     ours = [path for path in beside if _OURS.fullmatch(path.name)]
@@ -129,7 +129,7 @@ def clear_rest(folder: Path) -> None:
 
 
 def limit(folder: Path) -> int:
-    """Return how many bytes the caches may take together; raise ConfigError when the variable holds no number."""
+    """Return the limit of all caches in bytes; raise ConfigError if the variable is not a number."""
     text = os.environ.get(LIMIT_VARIABLE)
     if not text:
         return int(shutil.disk_usage(folder).total * DISK_SHARE)
@@ -145,9 +145,9 @@ def limit(folder: Path) -> int:
 
 
 def make_room(folder: Path, needed: int) -> list[CacheFile]:
-    """See that `needed` bytes fit on the disk and under the limit; return the caches, idle for a day, removed for it.
+    """Free `needed` bytes on the disk and under the limit; return the caches, unused for a day, that were removed.
 
-    Raises OutputError, having removed nothing, when that would not be enough.
+    Raises OutputError, without removing anything, if that would not be enough.
     """
     caches, allowed = list_caches(folder), limit(folder)
     idle = [cache for cache in reversed(caches) if time.time() - cache.used > IDLE or cache.count is None]
@@ -171,13 +171,13 @@ def _no_room(folder: Path, needed: int, *, free: int, left: int, limited: bool) 
         given = f"{folder}: {gigabytes(needed)} needed, {gigabytes(free)} free"
         remedy = "free some space, or"
     return OutputError(
-        "decoded images need room in the cache folder",
+        "the cache folder has no space for the decoded images",
         given=given,
-        remedy=f"{remedy} name a folder on another disk with --cache-dir or AUTOML_PT_CACHE",
+        remedy=f"{remedy} choose a folder on another disk with --cache-dir or AUTOML_PT_CACHE",
     )
 
 
 def gigabytes(size: float) -> str:
-    """Show a number of bytes in units of 10**9 or 10**6."""
+    """Return a number of bytes in units of 10**9 or 10**6."""
     size = max(0, size)
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

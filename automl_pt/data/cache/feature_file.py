@@ -1,11 +1,11 @@
-"""The file of a network's features: float32[N, D], one row for each content of an image. It only grows, block by block.
+"""The file of a network's features: float32[N, D], one row per image content; it grows block by block.
 
 head      magic (16 bytes), length of meta (4), meta as JSON: format, backbone, image size, dimensions
-block     number of rows (4 bytes), dimensions (4), number format of the network (4), sha256 of what follows (32), then
+block     number of rows (4 bytes), dimensions (4), number format of the network (4), sha256 of the rest (32), then
           N times 64 hexadecimal digits, the sha256 of the image's file, and float32[N, D]
 
-A block that a kill or a power cut left half written does not fit its checksum: the file is cut before it, and the rows
-are computed again.
+A block that a kill or a power cut left incomplete does not match its checksum: the file is truncated before it, and
+the rows are computed again.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ MAGIC = b"automl-pt feats\n"
 _LENGTH = struct.Struct("<I")
 _BLOCK = struct.Struct("<II4s32s")
 _DIGEST = 64
-#: a longer head is not written by us
+#: limit of the header's size
 _MAX_META = 1 << 16
 
 
 class DamagedFeatures(Exception):
-    """A file that holds no features of ours: it is made again."""
+    """The file is not a file of features of ours, and is created again."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Rows float32[N, D] in memory, and the content each belongs to."""
+    """Rows float32[N, D] in memory, and the content of each."""
 
     rows: NDArray[np.float32]
     places: dict[str, int]
-    #: the number format in which the network computed the last of them; empty without any
+    #: the number format in which the network computed the last of them; empty if there are none
     precision: str = ""
 
     def holds(self, digests: Sequence[str]) -> bool:
-        """Say whether all of `digests` are here."""
+        """Return whether all of `digests` are present."""
         return all(digest in self.places for digest in digests)
 
     def with_blocks(self, blocks: Sequence[tuple[Sequence[str], NDArray[np.float32]]], precision: str) -> Features:
-        """Return these features with further rows, each of a content of its own."""
+        """Return these features with more rows, each of a different content."""
         names = [*sorted(self.places, key=self.places.__getitem__), *(name for some, _ in blocks for name in some)]
         parts = [*([self.rows] if self.places else []), *(rows for _, rows in blocks)]
         if not blocks:
@@ -62,22 +62,22 @@ class Features:
         return Features(np.concatenate(parts), {name: place for place, name in enumerate(names)}, precision)
 
     def of(self, digests: Sequence[str]) -> NDArray[np.float32]:
-        """Return the rows of `digests`, all of which are here."""
+        """Return the rows of `digests`, all of which must be present."""
         chosen: NDArray[np.float32] = self.rows[[self.places[digest] for digest in digests]]
         return chosen
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return what a file's head says.
+    """Return the metadata in a file's header.
 
-    Raises OSError where there is no file, DamagedFeatures where it is none of ours.
+    Raises OSError if there is no file, DamagedFeatures if it is not one of ours.
     """
     with open(path, "rb") as stream:
         return _meta(stream)
 
 
 def count_rows(path: Path) -> int:
-    """Count the rows of a file by the heads of its blocks, which are not compared with their checksums."""
+    """Count the rows of a file by the headers of its blocks, without verifying checksums."""
     with open(path, "rb") as stream:
         _meta(stream)
         size, total = os.fstat(stream.fileno()).st_size, 0
@@ -92,7 +92,7 @@ def count_rows(path: Path) -> int:
 def read_features(path: Path, digests: Sequence[str]) -> tuple[Features, int]:
     """Return those of `digests` that a file holds, and the length of its intact part in bytes.
 
-    Raises OSError where there is no file, DamagedFeatures where it is none of ours.
+    Raises OSError if there is no file, DamagedFeatures if it is not one of ours.
     """
     wanted = set(digests)
     parts: list[NDArray[np.float32]] = []
@@ -112,14 +112,14 @@ def read_features(path: Path, digests: Sequence[str]) -> tuple[Features, int]:
 
 
 def begin(path: Path, meta: dict[str, Any]) -> None:
-    """Write the head of a new file."""
+    """Write the header of a new file."""
     content = to_json({"format": FORMAT, **meta}).encode()
     with open(path, "wb") as stream:
         stream.write(MAGIC + _LENGTH.pack(len(content)) + content)
 
 
 def append(stream: BinaryIO, digests: Sequence[str], rows: NDArray[np.float32], precision: str) -> None:
-    """Add a block of rows float32[B, D], and hand it to the operating system: a killed process does not lose it."""
+    """Append a block of rows float32[B, D] and flush it to the operating system, so that a killed process keeps it."""
     payload = "".join(digests).encode() + np.ascontiguousarray(rows, np.float32).tobytes()
     stream.write(
         _BLOCK.pack(len(digests), rows.shape[1], precision.encode(), hashlib.sha256(payload).digest()) + payload
@@ -128,7 +128,7 @@ def append(stream: BinaryIO, digests: Sequence[str], rows: NDArray[np.float32], 
 
 
 def file_size(count: int, dimensions: int) -> int:
-    """Return about how many bytes the features of `count` images need."""
+    """Return the approximate size in bytes of the features of `count` images."""
     return _payload(count, dimensions) + 4096
 
 
@@ -145,7 +145,7 @@ def _meta(stream: BinaryIO) -> dict[str, Any]:
     try:
         meta = parse_json(content)
     except ValueError as error:
-        raise DamagedFeatures(f"its head is not JSON: {error}") from error
+        raise DamagedFeatures(f"its header is not JSON: {error}") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise DamagedFeatures("made by another version")
     return meta

@@ -1,7 +1,7 @@
-"""The file of a cache: N images of one size, by content. Written once, front to back; read through a memory map.
+"""The file of a cache: N images of one size, by content. Written once, sequentially; read through a memory map.
 
 rows      uint8[N, 3, S, S], from byte 0
-digests   N times 64 hexadecimal digits: the sha256 of the file that row came from
+digests   N times 64 hexadecimal digits: the sha256 of the row's file
 meta      JSON: format, rule, image size, count, sha256 of rows and digests, unreadable files with reasons
 tail      length of meta (8 bytes), sha256 of meta (32), magic (16)
 """
@@ -28,26 +28,26 @@ FORMAT = 1
 MAGIC = b"automl-pt pixels"
 _TAIL = struct.Struct("<Q32s16s")
 _DIGEST = 64
-#: larger tables of unreadable files are not written by us
+#: limit of the size of the metadata, with its table of unreadable files
 _MAX_META = 1 << 30
-#: bytes that are hashed and written at once: each call waits for Python's lock, which decoding threads hold, too
+#: bytes hashed and written at once, because each call waits for Python's lock, which decoding threads hold too
 _PIECE = 1 << 18
 
 
 class DamagedPool(Exception):
-    """A file that is no cache of ours, or not as it was written: it is built again."""
+    """The file is not an intact cache of ours, and is built again."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images uint8[N, 3, S, S] and, row by row, what they were decoded from; `unreadable` maps a sha256 to a reason."""
+    """Images uint8[N, 3, S, S] and the content of each row; `unreadable` maps a sha256 to a reason."""
 
     images: NDArray[np.uint8]
     digests: NDArray[np.bytes_]
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, digests: list[str]) -> NDArray[np.int64]:
-        """Return int64: where each of `digests` stands, -1 for one that is not here."""
+        """Return int64: the row of each of `digests`, -1 for one that is missing."""
         wanted = np.array(digests, dtype=f"S{_DIGEST}")
         if not len(self.digests):
             return np.full(len(wanted), -1, np.int64)
@@ -58,11 +58,11 @@ class Pool:
 
 
 class PoolWriter:
-    """Appends images to an open file, holding no more of them than `_PIECE` bytes."""
+    """Appends images to an open file, buffering at most `_PIECE` bytes."""
 
     def __init__(self, stream: BinaryIO, image_size: int) -> None:
         self.stream, self.image_size = stream, image_size
-        # one run of bytes: a hundred thousand objects would take twice the room
+        # one byte string, because a hundred thousand objects would take twice the memory
         self.digests = bytearray()
         self.unreadable: dict[str, str] = {}
         self.checksum = hashlib.sha256()
@@ -103,7 +103,7 @@ class PoolWriter:
 def open_pool(path: Path, *, image_size: int | None = None, verify: bool = False) -> Pool:
     """Map a cache file; with `verify` every byte is read and compared with the checksum.
 
-    Raises OSError when there is none, DamagedPool when it is truncated, foreign, of another rule or of another size.
+    Raises OSError if it does not exist, DamagedPool if it is truncated, foreign, of another rule or of another size.
     """
     with open(path, "rb") as stream:
         meta, start = _meta(stream)
@@ -112,19 +112,19 @@ def open_pool(path: Path, *, image_size: int | None = None, verify: bool = False
             raise DamagedPool(f"made by another version or rule, or for another size: {meta!r}"[:200])
         pixels = count * 3 * size * size
         if start != pixels + count * _DIGEST:
-            raise DamagedPool(f"{start} bytes before its meta data, not {pixels + count * _DIGEST}")
+            raise DamagedPool(f"{start} bytes before its metadata, not {pixels + count * _DIGEST}")
         if verify:
             _require_content(stream, start, meta["sha256"])
         stream.seek(pixels)
         digests = np.frombuffer(stream.read(count * _DIGEST), dtype=f"S{_DIGEST}")
     shape = (count, 3, size, size)
-    # an array and not a memmap: the same memory, without the subclass's cost at every slice
+    # an array and not a memmap, because slicing the subclass is slower
     images = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if count else np.zeros(shape, np.uint8)
     return Pool(images, digests, meta["unreadable"])
 
 
 def file_size(count: int, image_size: int) -> int:
-    """Return about how many bytes a cache of `count` images needs."""
+    """Return the approximate size in bytes of a cache of `count` images."""
     return count * (3 * image_size * image_size + _DIGEST) + 4096
 
 
@@ -139,11 +139,11 @@ def _meta(stream: BinaryIO) -> tuple[dict[str, Any], int]:
     stream.seek(end - _TAIL.size - length)
     content = stream.read(length)
     if hashlib.sha256(content).digest() != digest:
-        raise DamagedPool("its meta data do not match their checksum")
+        raise DamagedPool("its metadata do not match their checksum")
     try:
         return parse_json(content), end - _TAIL.size - length
     except JsonError as error:
-        raise DamagedPool(f"its meta data: {error}") from error
+        raise DamagedPool(f"its metadata: {error}") from error
 
 
 def _require_content(stream: BinaryIO, length: int, wanted: str) -> None:

@@ -13,7 +13,7 @@ from automl_pt.reporting.sections import Section
 from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.extras.descriptions import extras_lines
-from automl_pt.study.records import TrialRecord, chosen_by, disagreement, in_order, title
+from automl_pt.study.records import ModelComparison, TrialRecord, chosen_by, disagreement, in_order, title
 from automl_pt.training.result import EpochResult, epochs_disagree
 
 
@@ -86,9 +86,11 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
     if lead["difference"] < 0 and report.objective != "val_loss":
         clear = "not statistically clear" if lead["inside_noise"] else "statistically clear"
         return f"{other[0].upper()}{other[1:]} has a lower loss, and the difference is {clear} ({gap})."
+    against = ModelComparison.from_dict(lead).disagreement()
+    more = "" if against is None else f" {against[0].upper()}{against[1:]}."
     if lead["inside_noise"]:
-        return f"The best two are statistically tied: {other} is behind by {gap}; another seed could reverse it."
-    return f"Its lead over {other} is clear ({gap}), measured on the images that it was chosen by."
+        return f"The best two are statistically tied: {other} is behind by {gap}; another seed could reverse it.{more}"
+    return f"Its lead over {other} is clear ({gap}), measured on the images that it was chosen by.{more}"
 
 
 def _nothing(report: StudyReport) -> list[str]:

@@ -1,1 +1,1 @@
-"""Where a run runs: in this process, or in local worker processes."""
+"""Runs trials in this process, or in local worker processes."""

@@ -13,6 +13,7 @@ that waits for a place is told to the user; places come and go; what a lost plac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ from automl_pt.training.result import EpochResult
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial to run: its settings, its run directory, and the point, in epochs, at which it holds for an answer.
+    """One trial to run: its settings, its run directory, and the point, in epochs, at which it waits for an answer.
 
     `manifest` is the file with the study's frozen split; after the epochs in `ranked_at` the pruning rule compares
     trials, so that their results carry a `rank_loss` where that is not the validation loss. A fraction there is the
     length of a proxy run before the first epoch, which the trial yields as a `ProxyRun`. None lies before `next_rung`.
     A `number` below 0 is no trial but a linear probe, which has one epoch. With `by_content` the image files are on
-    another machine, and the decoded images are in this one's cache.
+    another machine, and the decoded images are in this one's cache. A trial that trains a head on features and
+    ends with a cost above `worth_saving` leaves no weights, because the study would remove them.
     """
 
     number: int
@@ -40,13 +42,14 @@ class TrialSpec:
     manifest: Path
     ranked_at: tuple[float, ...] = ()
     by_content: bool = False
+    worth_saving: float = math.inf
 
 
 @dataclass(frozen=True)
 class ProxyRun:
-    """By what a trial is ranked before its first epoch, after one of its runs in miniature: NaN when that diverged.
+    """The ranking loss of a trial before its first epoch, after one of its proxy runs: NaN if that diverged.
 
-    `epoch` is how long that run was, in epochs, `seconds` what it took.
+    `epoch` is the length of that run in epochs, `seconds` its duration.
     """
 
     epoch: float
@@ -56,7 +59,7 @@ class ProxyRun:
 
 @dataclass(frozen=True)
 class PassProgress:
-    """How many of the images of a pass have gone through a network: a linear probe tells it while features are made."""
+    """How many images of a pass have gone through a network; a linear probe reports this while it computes features."""
 
     done: int
     total: int
@@ -81,13 +84,13 @@ class Place:
 
 #: what a trial's iterator yields
 Step = EpochResult | ProxyRun | PassProgress
-#: makes the iterator of one trial; for worker processes it is named, as "package.module:function"
+#: creates the iterator of one trial; worker processes receive it as "package.module:function"
 MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an engine has to say about trial `number`: exactly one of the other fields is set.
+    """A message of an executor about trial `number`: exactly one of the other fields is set.
 
     `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
     which the trial waits for `resume` or `pause`.
@@ -113,10 +116,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Caller:
-    """What a function that is called where trials run has of its caller.
+    """The connection of a function, called where trials run, to its caller.
 
-    `tell` passes a sentence on to the user. `alive` says that it is still at work, as every sentence does, because
-    silence beyond the limit ends it. `should_stop`, which says the same, asks whether to save and return.
+    `tell` sends a sentence to the user. `alive` reports that the function is still working, as every sentence does,
+    because silence beyond the limit ends it. `should_stop`, which reports this too, asks whether to save and return.
     """
 
     tell: Callable[[str], object] = lambda text: None
@@ -124,11 +127,11 @@ class Caller:
     should_stop: Callable[[], bool] = lambda: False
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Say that images are being read; see `prepare`."""
+        """Report progress in reading images; see `prepare`."""
         self.alive()
 
 
-#: for whoever calls a function himself
+#: for direct calls without a caller's connection
 NO_CALLER = Caller()
 
 
@@ -150,7 +153,7 @@ class Call:
     folder: Path | None = None
 
 
-#: the sentences of a called function, and then what it returned; None where it was ended because it is unwanted
+#: yields a called function's sentences, and returns its result; None if it was ended because it is unwanted
 Answer = Generator[str, None, Any]
 
 
@@ -176,25 +179,25 @@ class Engine(Protocol):
         return ()
 
     def start(self, spec: TrialSpec) -> None:
-        """Begin or go on with a trial, in a free slot."""
+        """Start or resume a trial, in a free slot."""
 
     def resume(self, number: int, next_rung: float) -> None:
-        """Let a held trial go on to epoch `next_rung`."""
+        """Let a waiting trial continue to epoch `next_rung`."""
 
     def pause(self, number: int) -> None:
-        """Leave a held trial: its checkpoint stays, its slot becomes free."""
+        """Drop a waiting trial: its checkpoint stays, its slot becomes free."""
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
-        """Call a function where trials run, in a free slot; yield what it tells, and return what it returns.
+        """Call a function where trials run, in a free slot; yield its sentences, and return its result.
 
-        Raises the errors of ours that it raises, and PluginError for all else that keeps it from returning.
+        Raises the function's own AutomlError, and PluginError for anything else that keeps it from returning.
         """
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return what has come in, after at most about `timeout` seconds where the engine can say so."""
+        """Return the messages received, after at most about `timeout` seconds if the executor can limit this."""
 
     def halt(self, grace: float) -> list[Report]:
-        """Let every trial save and stop within `grace` seconds; return what still came in. Only calls may follow."""
+        """Let every trial save and stop within `grace` seconds; return the last messages. Only calls may follow."""
 
     def close(self, grace: float = 0.0) -> list[Report]:
         """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""

@@ -1,4 +1,4 @@
-"""Functions called in a worker process, because a plugin's network may end or hang the process that runs it."""
+"""Calls functions in a worker process, because a plugin's network may kill or hang its process."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from automl_pt.study.executor.base import Answer
 if TYPE_CHECKING:
     from automl_pt.study.executor.processes import Worker
 
-#: seconds that a process may take to start, whatever the limit: none of a plugin's code runs until then
+#: seconds that a process may take to start, regardless of the limit, because no plugin code runs before
 STARTING = 120.0
-#: seconds between two looks at whether the call is still wanted
+#: seconds between two checks whether the call is still wanted
 LOOK = 0.2
 
-REMEDY = "if the backbone or the data set comes from a plugin, correct that, or leave it out"
+REMEDY = "if the backbone or the dataset comes from a plugin, correct or remove that plugin"
 
 
-class WorkerEnded(Exception):  # noqa: N818  # the engine turns it into an error that names the plugin
+class WorkerEnded(Exception):  # noqa: N818  # converted to an error that names the plugin
     """The worker's process ended before it answered."""
 
 
 def returned(answer: Answer, tell: Callable[[str], object] = lambda text: None) -> Any:
-    """Pass on what a called function tells, and return what it returns."""
+    """Pass a called function's sentences to `tell`, and return its result."""
     while True:
         try:
             tell(next(answer))
@@ -40,9 +40,9 @@ def returned(answer: Answer, tell: Callable[[str], object] = lambda text: None) 
 def listen(
     worker: Worker, limit: float | None, unwanted: Callable[[], bool], grace: float
 ) -> Generator[str, None, dict[str, Any] | None]:
-    """Yield what the function tells that the worker runs; return the message with what it returned.
+    """Yield the sentences of the function that the worker runs; return the message with its result.
 
-    Once `unwanted` the worker is asked to stop; the message is None where none comes within `grace` seconds then.
+    Once `unwanted` the worker is asked to stop; the message is None if none arrives within `grace` seconds after that.
     Raises WorkerEnded where the process has ended, and TimeoutError after `limit` seconds of silence.
     """
     heard, deadline, ready = time.monotonic(), None, select.poll()
@@ -57,7 +57,7 @@ def listen(
             heard = time.monotonic()
         elif worker.process.poll() is not None:
             raise WorkerEnded
-        # the time of a process that starts is not the plugin's
+        # a plugin's time limit does not include the start of the process
         if limit and time.monotonic() - heard > (limit if worker.ready else max(limit, STARTING)):
             raise TimeoutError
         if deadline is None and unwanted():
@@ -68,7 +68,7 @@ def listen(
 
 
 def _messages(worker: Worker) -> list[dict[str, Any]]:
-    """Return what has come from a worker; its connection can be read."""
+    """Return the messages of a worker whose connection is readable."""
     data = _received(worker)
     if not data:
         raise WorkerEnded
@@ -86,32 +86,32 @@ def _received(worker: Worker) -> bytes:
 
 
 def how_it_ended(code: int) -> str:
-    """Say how a process ended, from its exit code as `subprocess` gives it."""
+    """Describe how a process ended, from its exit code as `subprocess` reports it."""
     if code >= 0:
         return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name
-    hint = ", often for lack of memory" if name == "SIGKILL" else ""
+    hint = ", often because memory ran out" if name == "SIGKILL" else ""
     return f"its process was ended by {name}{hint}"
 
 
 def did_not_return(what: str, how: str, printed: str) -> PluginError:
-    """Return the error for a function whose process ended or hung; `what` says what it did."""
-    return PluginError(f"{what} did not come back", given=f"{how}; {printed}", remedy=REMEDY)
+    """Return the error for a function whose process ended or hung; `what` describes the call."""
+    return PluginError(f"{what} did not return", given=f"{how}; {printed}", remedy=REMEDY)
 
 
 def failed(what: str, how: str) -> PluginError:
-    """Return the error for a function that raised what is no error of ours; `what` says what it did."""
+    """Return the error for a function that raised a foreign exception; `what` describes the call."""
     return PluginError(f"{what} failed", given=how, remedy=REMEDY)
 
 
 def as_plain(error: AutomlError) -> dict[str, Any]:
-    """Put an error of ours in plain values."""
+    """Convert an AutomlError to plain values."""
     plain = {"type": type(error).__name__, "rule": error.rule, "given": error.given, "remedy": error.remedy}
     return {**plain, "mistakes": list(error.mistakes)} if isinstance(error, errors.ConfigError) else plain
 
 
 def from_plain(parts: dict[str, Any]) -> AutomlError:
-    """Make an error of a worker again, by its name in `errors`."""
+    """Rebuild a worker's error by its name in `errors`."""
     kind = getattr(errors, parts["type"], AutomlError)
     error: AutomlError = kind.__new__(kind)
     AutomlError.__init__(error, parts["rule"], given=parts["given"], remedy=parts["remedy"])

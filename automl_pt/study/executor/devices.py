@@ -1,4 +1,4 @@
-"""Which devices the worker processes of a search use, and with how many threads."""
+"""Assigns devices and threads to the worker processes of a search."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from automl_pt.study.executor.base import Place
 
 
 def devices_for(config: SearchConfig) -> list[str]:
-    """Name the device of each worker: one per GPU, or per CPU core; `workers` of them where that is set.
+    """Return the device of each worker: one per GPU, or per CPU core; `workers` of them if that is set.
 
-    More workers than GPUs share these in turn. Raises DeviceError when a device asked for is absent.
+    Trials that train a head on features have one worker, because starting another process costs more than they do.
+    More workers than GPUs share these alternately. Raises DeviceError for a requested device that does not exist.
     """
     import torch
 
+    from automl_pt.features.head_training import trains_on_features
     from automl_pt.training.device import available_cores, choose_device
 
     device = choose_device(config.device)
@@ -23,12 +25,12 @@ def devices_for(config: SearchConfig) -> list[str]:
     else:
         places = [str(device)]
     default = available_cores() if device.type == "cpu" else len(places)
-    count = config.workers or max(1, min(default, config.trials))
+    count = config.workers or (1 if trains_on_features(config) else max(1, min(default, config.trials)))
     return [places[index % len(places)] for index in range(count)]
 
 
 def threads_for(config: SearchConfig, workers: int) -> int:
-    """Return the CPU threads of each worker: those asked for, or a fair share of the cores."""
+    """Return the CPU threads of each worker: the requested number, or an equal share of the cores."""
     from automl_pt.training.device import available_cores
 
     return config.threads or max(1, available_cores() // max(1, workers))

@@ -1,4 +1,4 @@
-"""Which errors end one trial, and which every other trial would meet as well."""
+"""Distinguishes errors that end one trial from those that every other trial would raise too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUT_OF_MEMORY = "out of memory"
 
 
 def report_failure(number: int, error: Exception | SystemExit) -> Report:
-    """Turn what a trial raised into a report.
+    """Convert a trial's exception into a report.
 
     An error of ours about shared settings, data, weights, devices or the disk does not depend on what is searched: it
     is fatal, and the study ends with it. Exhausted memory, a batch size that does not fit, a damaged checkpoint, a

@@ -1,4 +1,4 @@
-"""The engine that is this process: one trial at a time, one epoch per `wait`. For notebooks, debuggers and tests."""
+"""The executor in this process: one trial at a time, one epoch per `wait`. For notebooks, debuggers and tests."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class InlineEngine(Engine):
         return places_for(devices_for(self._config)[:1])
 
     def start(self, spec: TrialSpec) -> None:
-        """Begin or go on with a trial."""
+        """Start or resume a trial."""
         self._spec, self._next_rung = spec, spec.next_rung
 
     def resume(self, number: int, next_rung: float) -> None:
-        """Let the held trial go on to epoch `next_rung`."""
+        """Let the waiting trial continue to epoch `next_rung`."""
         self._next_rung = next_rung
 
     def pause(self, number: int) -> None:
-        """Leave the held trial."""
+        """Drop the waiting trial."""
         self._leave()
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
-        """Call a function here, where nothing holds it to a limit, and what ends a process ends the search."""
+        """Call a function in this process, without a time limit; if it kills the process, the search ends."""
         told: list[str] = []
         try:
             found = call.here(Caller(told.append, should_stop=unwanted))
@@ -74,7 +74,7 @@ class InlineEngine(Engine):
         return found
 
     def wait(self, timeout: float) -> list[Report]:
-        """Do one epoch of the trial; `timeout` cannot cut it short, `should_stop` can."""
+        """Run one epoch of the trial; `should_stop` can interrupt it, `timeout` cannot."""
         if self._spec is None:
             return []
         number = self._spec.number
@@ -95,12 +95,12 @@ class InlineEngine(Engine):
         return [told, *([Report(number, held=result.epoch)] if held else [])]
 
     def halt(self, grace: float) -> list[Report]:
-        """Leave the trial; it is between two epochs here, so that there is nothing to wait for."""
+        """Drop the trial; it is between two epochs here, so there is nothing to wait for."""
         self._leave()
         return []
 
     def close(self, grace: float = 0.0) -> list[Report]:
-        """Leave the trial."""
+        """Drop the trial."""
         return self.halt(grace)
 
     def _leave(self) -> None:

@@ -1,8 +1,8 @@
-"""The process between a coordinator and a worker: it starts the worker, and leaves nothing of it behind.
+"""The process between a coordinator and a worker: it starts the worker, and ends everything the worker started.
 
-A plugin's network may start processes of its own, and a kernel that ends a worker with its parent does not end those.
-So the worker runs as a child of this process, which adopts whatever loses its parent below it (on Linux), ends all of
-it when the worker ends or the coordinator is gone, and then ends itself as the worker did.
+A plugin's network may start processes, which do not end when the kernel kills a worker with its parent. So the worker
+runs as a child of this process, which adopts orphaned descendants (on Linux), kills all of them when the worker ends
+or the coordinator is gone, and then ends itself with the worker's status.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-#: seconds between two looks at whether the coordinator is still there, where nothing tells of it earlier
+#: seconds between two checks whether the coordinator still runs, in case no event reports its end
 LOOK = 0.5
-#: seconds in which the processes of a worker must have ended once they are killed
+#: seconds within which killed processes must have ended
 ENDING = 1.5
 
 
 def main() -> None:
-    """Start the worker that the command line describes, and watch it: see `worker.main`."""
+    """Start the worker described by the command line, and watch it: see `worker.main`."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    # the coordinator's to handle, which lets the trial save: who ends a whole job sends SIGTERM to all its processes
+    # ignored here, because a job manager sends SIGTERM to all processes and the coordinator lets the trial save
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -39,12 +39,12 @@ def main() -> None:
         from automl_pt.study.executor import worker
 
         worker.main()
-        os._exit(0)  # threads that a plugin left running do not keep the worker
+        os._exit(0)  # do not wait for threads that a plugin left running
     leave_as(watch(child, descriptor, parent))
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the Linux kernel to kill this process when its parent dies; elsewhere the socket's end does it."""
+    """Ask the Linux kernel to kill this process when its parent dies; elsewhere the closed socket ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -52,9 +52,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def watch(child: int, descriptor: int, parent: int) -> int:
-    """Wait until the worker has ended or the coordinator is gone; end what is left, and return the worker's status."""
+    """Wait until the worker has ended or the coordinator is gone; kill the rest, and return the worker's status."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # the end of the connection is told unasked
+    poll.register(descriptor, 0)  # poll always reports the end of the connection
     ending = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
     if ending is not None:
         poll.register(ending, select.POLLIN)
@@ -70,7 +70,7 @@ def watch(child: int, descriptor: int, parent: int) -> int:
 
 
 def reap() -> dict[int, int]:
-    """Take note of all children that have ended, adopted ones too: their status by their number."""
+    """Collect all ended children, adopted ones included: their status by process id."""
     found: dict[int, int] = {}
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -79,7 +79,7 @@ def reap() -> dict[int, int]:
 
 
 def end_all(child: int) -> None:
-    """Kill what the worker left running; elsewhere than on Linux, what stayed in its process group."""
+    """Kill what the worker left running; on other systems than Linux, its process group."""
     deadline = time.monotonic() + ENDING
     while time.monotonic() < deadline:
         left = descendants(os.getpid())
@@ -96,10 +96,10 @@ def end_all(child: int) -> None:
 
 
 def descendants(root: int) -> set[int]:
-    """Return the numbers of all processes below `root`; none where the system has no /proc."""
+    """Return the ids of all processes below `root`; empty without /proc."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+        with suppress(OSError, ValueError, IndexError):  # the process has just ended
             parents[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
     below, size = {root}, 0
     while size != len(below):
@@ -109,11 +109,11 @@ def descendants(root: int) -> set[int]:
 
 
 def leave_as(status: int) -> None:
-    """End this process as a child of that status has ended."""
+    """End this process with a child's exit status."""
     if os.WIFSIGNALED(status):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the worker's own is enough
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the worker's own core dump is enough
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)

@@ -1,6 +1,6 @@
-"""The linear probe as a job of an engine: features are made, the head is fitted, and a finished model is written.
+"""The linear probe as an executor's job: compute features, fit the head, write a complete model.
 
-Its folder is a run directory, as a trial's is, with `probe.json` beside what a run has: what the probe found and cost.
+Its folder is a run directory, like a trial's, with `probe.json` in addition, which holds its results and cost.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ from automl_pt.training.device import peak_memory
 from automl_pt.training.evaluation import autocast, measure, predictions
 from automl_pt.training.result import FIELDS, EpochResult
 
-#: what the probe found and cost, in its folder
+#: results and cost of the probe, in its folder
 FILE = "probe.json"
-#: forward passes of one image that its latency is the median of
+#: latency is the median of this many forward passes of one image
 TIMED = 7
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock, and of this process's CPUs, since a job began."""
+    """Wall seconds, and seconds of this process's CPUs, since a job began."""
 
     wall: float
     cpu: float
 
     @classmethod
     def now(cls) -> Cost:
-        """Return the clocks."""
+        """Return the current clocks."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, start: Cost) -> Cost:
-        """Return what was spent since."""
+        """Return the difference from `start`."""
         return Cost(self.wall - start.wall, self.cpu - start.cpu)
 
 
 def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
-    """Yield how far the features are, then the probe as one epoch; its model is on disk when that is seen.
+    """Yield the progress of the features, then the probe as one epoch, after its model is on disk.
 
-    Stopped on the way it yields no epoch; the features made so far stay on disk. Raises PluginError for a network
+    If stopped it yields no epoch; the features computed so far stay on disk. Raises PluginError for a network
     without a linear head.
     """
     config, started = spec.config, Cost.now()
@@ -142,7 +142,7 @@ def _metrics(head: LinearHead, further: dict[str, float]) -> dict[str, Any]:
 
 
 def probe_config(config: TrainConfig) -> TrainConfig:
-    """Return the settings of the probe of a study: what the trials share, and no head but a new one."""
+    """Return the settings of a study's probe: those that all trials share, with a new head."""
     return config.model_copy(update={"head": "new", "freeze": "backbone", "freeze_groups": 0, "layer_decay": 1.0})
 
 
@@ -183,7 +183,7 @@ def _found(head: LinearHead, splits: FrozenSplits, spent: Cost) -> dict[str, Any
 
 
 def _latency(network: nn.Module, image_size: int, device: torch.device, splits: FrozenSplits) -> float:
-    """Return the milliseconds that the network takes for one image alone, as it is run here."""
+    """Return the network's milliseconds for a single image."""
     image = torch.zeros(1, 3, image_size, image_size, device=device)
     seconds = []
     with torch.inference_mode(), autocast(device, splits.precision):

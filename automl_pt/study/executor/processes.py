@@ -1,4 +1,4 @@
-"""The engine of local worker processes: one per CPU core or GPU, kept for many trials, replaced when they die."""
+"""The executor of local worker processes: one per CPU core or GPU, reused for many trials, replaced when they die."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from automl_pt.study.executor.calls import (
 from automl_pt.study.executor.failures import OUT_OF_MEMORY
 from automl_pt.training.result import EpochResult
 
-#: how a process ends that somebody else has ended, SIGKILL and SIGTERM: that says nothing about whether it can start
+#: exit codes of processes ended from outside, by SIGKILL and SIGTERM, which say nothing about whether one can start
 ENDED_BY_OTHERS = (-9, -15)
-#: times a call is made again where somebody else ended its process
+#: attempts of a call whose process was ended from outside
 CALLS = 3
-#: seconds in which a worker's keeper ends all that it started
+#: seconds in which a worker's keeper ends all that the worker started
 LEAVING = 3.0
 
 
@@ -59,28 +59,28 @@ class Worker:
     log: Path
     spec: TrialSpec | None = None
     ready: bool = False
-    #: it waits for an answer
+    #: whether it waits for an answer
     held: bool = False
-    #: when it last said something while busy
+    #: time of its last message while busy
     heard: float = field(default_factory=time.monotonic)
     buffer: bytes = b""
-    #: how long its log was when it started: the study keeps one for each worker
+    #: length of its log at its start, because workers append to one log per study
     log_began: int = 0
 
     def printed(self) -> str:
-        """Say what it printed last; the file itself is removed where a search is refused before it begins."""
+        """Return its last output; the log may be gone, because a refused search removes it."""
         text = self.log.read_bytes()[self.log_began :].decode("utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return f"it printed last: {printable(lines[-1])[:300]}" if lines else "it printed nothing"
 
     def send(self, **command: Any) -> None:
         """Send a command."""
-        with suppress(OSError):  # it has died: `wait` reads the end of its socket and reports the crash
+        with suppress(OSError):  # the process has died; `wait` finds its socket closed and reports the crash
             self.connection.sendall(json.dumps(command).encode() + b"\n")
 
     def kill(self) -> None:
-        """End the process and all that it started, at once."""
-        with suppress(OSError):  # its keeper sees that, whoever else holds a copy of the connection
+        """Kill the process and everything it started."""
+        with suppress(OSError):  # the keeper notices this even if other processes hold copies of the connection
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
         try:
@@ -93,7 +93,7 @@ class Worker:
 class LocalEngine(Engine):
     """Runs one trial per worker process. `devices` names each worker's device; `make` is "package.module:function".
 
-    A trial that says nothing for `limit` seconds is taken to hang and fails.
+    A trial that sends nothing for `limit` seconds is considered hung, and fails.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LocalEngine(Engine):
         return places_for(self._devices)
 
     def start(self, spec: TrialSpec) -> None:
-        """Begin or go on with a trial in a free worker; start a process where there is none yet."""
+        """Start or resume a trial in a free worker; start a process if there is none."""
         worker = self._free()
         worker.spec, worker.heard = spec, time.monotonic()
         worker.send(
@@ -128,35 +128,34 @@ class LocalEngine(Engine):
             next_rung=spec.next_rung,
             manifest=str(spec.manifest),
             ranked_at=spec.ranked_at,
+            worth_saving=spec.worth_saving,
         )
 
     def resume(self, number: int, next_rung: float) -> None:
-        """Let a held trial go on to epoch `next_rung`."""
+        """Let a waiting trial continue to epoch `next_rung`."""
         worker = self._of(number)
         worker.held, worker.heard = False, time.monotonic()
         worker.send(do="resume", next_rung=next_rung)
 
     def pause(self, number: int) -> None:
-        """Leave a held trial."""
+        """Drop a waiting trial."""
         worker = self._of(number)
         worker.send(do="pause")
         worker.held, worker.spec = False, None
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return what the workers have sent, after at most `timeout` seconds; replace none of the dead ones yet."""
+        """Return the workers' messages, after at most `timeout` seconds; dead workers are not replaced yet."""
         if not self._workers:
             return []
-        reports: list[Report] = []
         told = [key.data for key, _ in self._selector.select(timeout)]
-        for worker in told:
-            reports += self._receive(worker)
+        reports = [report for worker in told for report in self._receive(worker)]
         for worker in [worker for worker in self._workers if worker not in told]:
-            if worker.process.poll() is not None:  # what it started may still hold its connection open
+            if worker.process.poll() is not None:  # its descendants may still hold its connection open
                 reports += self._died(worker)
         return reports + self._overdue()
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
-        """Call a function in a free worker; again, up to `CALLS` times, where somebody else ended its process."""
+        """Call a function in a free worker, up to `CALLS` times if its process was ended from outside."""
         for attempt in range(CALLS):
             worker = self._free()
             worker.send(do="call", function=call.function, arguments=dict(call.arguments), place=self._place(worker))
@@ -174,13 +173,13 @@ class LocalEngine(Engine):
                 how = f"nothing within {self.limit:g} seconds"
                 raise did_not_return(call.what, how, worker.printed()) from None
             finally:
-                if message is None:  # it has ended, or still does what nobody waits for
+                if message is None:  # the call is unwanted, and the worker has ended or does not stop
                     self._remove(worker)
             return None if message is None else _returned(message, call.what)
         raise AssertionError("the last attempt returns or raises")
 
     def halt(self, grace: float) -> list[Report]:
-        """Let every trial save and stop within `grace` seconds; end all processes but one, which has all threads."""
+        """Let every trial save and stop within `grace` seconds; end all processes but one, which gets all threads."""
         reports: list[Report] = []
         deadline = time.monotonic() + grace
         for worker in self._workers:
@@ -205,13 +204,13 @@ class LocalEngine(Engine):
         return reports
 
     def _forget_waiting(self) -> None:
-        """After "stop" a worker that holds leaves its trial, and has nothing more to say."""
+        """Free the workers whose trials wait, because they send nothing more after "stop"."""
         for worker in self._workers:
             if worker.held:
                 worker.held, worker.spec = False, None
 
     def _free(self) -> Worker:
-        """Return a worker that runs no trial; start one where there is none."""
+        """Return a worker without a trial; start one if there is none."""
         return next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
 
     def _place(self, worker: Worker) -> dict[str, Any]:
@@ -263,7 +262,7 @@ class LocalEngine(Engine):
         if not worker.held:
             worker.spec = None
         if message.get("failure") == OUT_OF_MEMORY:
-            self._remove(worker)  # a fresh process has all of the memory again
+            self._remove(worker)  # a new process starts with all of the memory free
         if "fatal" in message:
             return [Report(number, fatal=from_plain(message["fatal"]))]
         return [Report(number, **message)]
@@ -302,7 +301,7 @@ def make_executor(job: ExecutorJob) -> LocalEngine:
 
 
 def _returned(message: dict[str, Any], what: str) -> Any:
-    """Return what a called function returned; raise what it raised."""
+    """Return a called function's result; raise its error."""
     if "error" in message:
         raise from_plain(message["error"])
     if "failed" in message:
@@ -318,13 +317,13 @@ def _popen(command: list[str], descriptor: int, log: IO[bytes], environment: dic
         stdout=log,
         stderr=log,
         env=environment,
-        process_group=0,  # a Ctrl-C on the terminal reaches the coordinator alone
+        process_group=0,  # so that Ctrl-C in the terminal reaches the coordinator only
     )
 
 
 def _cannot_start(code: int, worker: Worker) -> InstallationError:
     return InstallationError(
-        "a worker process must be able to start",
+        "a worker process cannot start",
         given=f"{how_it_ended(code)}; {worker.printed()}",
-        remedy="mend what it printed, or search with `--workers 0` to run the trials in this process",
+        remedy="correct the cause shown, or search with `--workers 0` to run the trials in this process",
     )

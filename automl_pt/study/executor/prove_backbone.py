@@ -1,4 +1,4 @@
-"""A backbone's network tried once before any trial, where trials run: what it takes of memory, and what is wrong."""
+"""Tries a backbone's network once before any trial, where trials run, for its memory and its faults."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.config import TrainConfig
+from automl_pt.features.head_training import trains_on_features
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import choose_parameters
@@ -21,17 +22,18 @@ from automl_pt.training.rehearsal import rehearse
 
 
 def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int, caller: Caller) -> dict[str, Any]:
-    """Do what `prove_backbone` does, in a worker process and of plain values; it is one step, under the limit whole."""
+    """Run `prove_backbone` in a worker process, from plain values; it is one step under the time limit."""
     settings = TrainConfig(**{**config, "device": device, "threads": threads})
     torch.set_num_threads(threads)
     return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size)
 
 
 def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int) -> dict[str, Any]:
-    """Return the bytes that a step of a trial takes: `fixed` whatever the batch, and `per_image`; and `notes`.
+    """Return the bytes of memory that a trial's step takes, `fixed` and `per_image`, and `notes`.
 
-    Raises WeightsError and ConfigError for weights and an image size that the network cannot take, PluginError where it
-    is not what a run needs.
+    Both are 0 where trials train a head on features, because a batch of these always fits.
+    Raises WeightsError and ConfigError for weights and an image size that the network cannot use, PluginError if it
+    violates the contract of a network.
     """
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = choose_precision(config.precision, device)
@@ -43,9 +45,11 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     )
     require_trainable(model, backbone.name)
     choose_parameters(model, backbone, config)
-    fixed, per_image = step_memory(model, size, half=precision != "fp32")
+    fixed, per_image = 0, 0.0
+    if not trains_on_features(config):
+        fixed, per_image = step_memory(model, size, half=precision != "fp32")
     model = arrange(model, device, precision)
     last = has_channels_last(device, precision)
     rehearse(model, backbone.name, classes, size, device=device, precision=precision, channels_last=last)
-    build_model(backbone, classes, size, seed=config.seed)  # which must be another network than the first
+    build_model(backbone, classes, size, seed=config.seed)  # which must not be the same network as the first
     return {"fixed": fixed, "per_image": per_image, "notes": notes}

@@ -1,6 +1,6 @@
 """The executor of a Ray cluster: one actor for each trial that runs, on whichever machine has what a trial asks for.
 
-It connects to a cluster that is there and starts none, because Ray's ports let whoever reaches them run code. The
+It connects to a cluster that is there and starts none, because every program that reaches Ray's ports can run code. The
 coordinator's machine needs no GPU, and no folder is shared. This module is imported when `--engine ray` chooses it.
 """
 
@@ -40,17 +40,20 @@ ANSWERS, REACHED = 2.0, 10.0
 class RayPlace(RemotePlace):
     """A `RemotePlace` that also says on which machine of the cluster it is."""
 
-    def __init__(self, trial: str, files: dict[str, bytes], has_gpu: bool, threads: int, packages: list[str]) -> None:
+    def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int, packages: list[str]) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        self._share = min(1.0, gpus) if gpus else 1.0
+        if gpus and self._share < 1:  # a trial that takes more than its share fails alone, and not its neighbour
+            torch.cuda.set_per_process_memory_fraction(self._share)
         self._packages = packages
         machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
         for left in machine.glob("work-*"):  # of actors that were killed
             if not is_running(int(left.name.removeprefix("work-"))):
                 shutil.rmtree(left, ignore_errors=True)
         super().__init__(
-            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if has_gpu else "cpu", threads
+            trial, str(machine / f"work-{os.getpid()}"), str(machine), files, "cuda:0" if gpus else "cpu", threads
         )
 
     def where(self) -> dict[str, Any]:
@@ -59,7 +62,7 @@ class RayPlace(RemotePlace):
 
         found = places_for([self._device])[0]
         node = ray.get_runtime_context().get_node_id()
-        plain = {"device": found.device, "kind": found.kind, "memory": found.memory, "node": node}
+        plain = {"device": found.device, "kind": found.kind, "memory": int(found.memory * self._share), "node": node}
         return {**plain, "host": socket.gethostname(), "versions": versions_here(self._packages)}
 
 
@@ -73,6 +76,7 @@ class RayEngine(MirroredEngine):
         self._files, self._packages = plugin_files(job), [*map(str, _packages(job))]
         self._described: dict[Any, Any] = {}
         self._places: dict[str, Place] = {}
+        self._node_ids: dict[str, str] = {}
         self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
         self._here: LocalEngine | None = None
         self._connected = connect(config.ray_address)
@@ -91,12 +95,10 @@ class RayEngine(MirroredEngine):
 
     def open_place(self, avoid: frozenset[str]) -> Any:
         """Ask Ray for an actor, on none of the machines that were lost."""
-        nodes = sorted(name.rpartition("/")[2] for name in avoid)
+        nodes = sorted(self._node_ids[name] for name in avoid)
         options: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
         threads = self.job.config.threads or max(1, int(self._cpus))
-        actor = self._actor.options(**options).remote(
-            self.job.trial, self._files, bool(self._gpus), threads, self._packages
-        )
+        actor = self._actor.options(**options).remote(self.job.trial, self._files, self._gpus, threads, self._packages)
         self._described[actor] = actor.where.remote()
         return actor
 
@@ -109,7 +111,8 @@ class RayEngine(MirroredEngine):
             found = ray.get(asked)
         except RayError:  # it has died: its trial's own answer says so
             return None
-        name = f"{found['host']}/{found['node']}"
+        name = f"{found['host']}/{found['node'][:12]}"
+        self._node_ids[name] = found["node"]
         others = differences(versions_here(self._packages), found["versions"])
         if others:
             raise InstallationError(
@@ -138,7 +141,7 @@ class RayEngine(MirroredEngine):
         except RayTaskError as error:
             raise PlaceCrashed(f"its place failed: {str(error.cause)[:300]}") from None
         except RayActorError as error:
-            raise self._ended(handle, error) from None
+            raise self._ended(handle) from error
         except RayError as error:  # an answer that lay on a machine that is gone
             raise PlaceLost(f"its place was lost ({type(error).__name__})") from None
 
@@ -181,13 +184,12 @@ class RayEngine(MirroredEngine):
         ray.shutdown()
         return reports
 
-    def _ended(self, handle: Any, error: RayActorError) -> Exception:
+    def _ended(self, handle: Any) -> Exception:
         """Return whether an actor ended with its machine, or alone."""
         where = next((one.place for one in (*self._busy.values(), *self._free) if one.handle is handle), None)
-        node = where.name.rpartition("/")[2] if where is not None else None
-        text = str(error)
-        if where is None or "node" in text.lower() and "died" in text.lower() and not _answers(node):
-            return PlaceLost(f"its machine was lost ({where.name if where else 'before it began'})")
+        node = self._node_ids[where.name] if where is not None else None
+        if where is None:
+            return PlaceLost("its machine was lost before it began")
         if not _answers(node):
             return PlaceLost(f"its machine was lost ({where.name})")
         return PlaceCrashed(f"its process ended on {where.name}")

@@ -1,4 +1,4 @@
-"""What a trial of a real study is: the epochs of a run, those already done first."""
+"""Runs a trial of a real study: yields the epochs of its run, recorded ones first."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from automl_pt.study.proxy_run import proxy_runs
 from automl_pt.study.ranking import last_state, rank_loss
 from automl_pt.training.result import EpochResult
 
-#: seconds in which a process that has paused a trial, or that lost its coordinator, leaves the trial's folder
+#: seconds within which a process that paused a trial, or lost its coordinator, releases the trial's folder
 LEAVING = 10.0
 #: settings that may differ between the trials of a study, and say nothing of its data
 PER_TRIAL = ("seed", *(name for name in TrainConfig.model_fields if name not in SHARED))
 
 
 def make_trial(spec: TrialSpec, should_stop: Callable[[], bool]) -> Iterator[Step]:
-    """Return the trial's epochs; data and plugins are prepared once in this process, from the study's own manifest."""
+    """Return the trial's epochs; data and plugins are prepared once per process, from the study's manifest."""
     plugins = loaded_plugins(spec.config.plugins)
     return epochs(spec, should_stop, _data(_shared(spec.config), spec.manifest, spec.by_content), plugins)
 
@@ -46,13 +46,13 @@ def missing_files(spec: TrialSpec) -> list[str]:
 
 
 def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[Step]:
-    """Yield what the run's history tells of, then what is still to do."""
+    """Yield the epochs in the run's history, then train the others."""
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     spec = replace(spec, config=settled(spec.config, backbone, data.hints))
     if spec.number < 0:
         yield from linear_probe(spec, should_stop, data, plugins)
         return
-    if spec.output.exists():  # a run in miniature leaves none
+    if spec.output.exists():  # proxy runs create none
         await_leaving(spec.output, should_stop)
     seen = 0
     past = history(spec.output)
@@ -71,7 +71,15 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
     def after_step(batches_done: int, batches: int) -> bool:
         return should_stop()
 
-    for result in run.execute(spec.config, spec.output, data=data, plugins=plugins, after_step=after_step):
+    results = run.execute(
+        spec.config,
+        spec.output,
+        data=data,
+        plugins=plugins,
+        after_step=after_step,
+        worth_saving=spec.worth_saving,
+    )
+    for result in results:
         yield from _missed(spec.output, seen, result.epoch)
         yield _ranked(result, spec, data, plugins)
         seen = result.epoch
@@ -79,9 +87,9 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
 
 
 def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = LEAVING) -> None:
-    """Wait until nobody works in a trial's folder: it may be promoted while the process that paused it still leaves.
+    """Wait until a trial's folder is unlocked: it may be promoted while the process that paused it is still ending.
 
-    After `limit` seconds the run is begun all the same, and says what is wrong.
+    After `limit` seconds the run starts anyway, and reports the locked folder.
     """
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline and not should_stop():
@@ -89,13 +97,13 @@ def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = 
             with locked(output / ".lock", wait=False):
                 return
         except NoLocksError:
-            return  # the run says so
+            return  # the run reports the error
         except OutputError:
             time.sleep(0.02)
 
 
 def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) -> EpochResult:
-    """Add what the pruning rule compares, after the epochs at which it does."""
+    """Add the ranking loss after the epochs at which the pruning rule compares trials."""
     if result.epoch not in spec.ranked_at or result.reason is not None:
         return result
     state = last_state(spec.output)
@@ -106,12 +114,12 @@ def _ranked(result: EpochResult, spec: TrialSpec, data: Data, plugins: Plugins) 
 
 
 def _missed(output: Path, seen: int, before: int) -> list[EpochResult]:
-    """Return epochs that were in the checkpoint but not yet in the history when the run was killed."""
+    """Return epochs that are in the checkpoint but not in the history, because the run was killed in between."""
     return [result for result in history(output) if seen < result.epoch < before]
 
 
 def _shared(config: TrainConfig) -> TrainConfig:
-    """Leave out what differs between the trials of a study, so that all of them ask for the same data."""
+    """Remove the settings that differ between trials, so that all trials request the same data."""
     fields = TrainConfig.model_fields
     return config.model_copy(update={name: fields[name].default for name in PER_TRIAL})
 

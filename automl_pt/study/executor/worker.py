@@ -1,7 +1,7 @@
-"""A worker process: runs one trial after another and sends what comes out, as JSON lines over a socket.
+"""A worker process: runs trials one after another and sends their results as JSON lines over a socket.
 
-It is started by `local` as a fresh interpreter, so that nothing of the coordinator's state comes along, whatever script
-called it. It ends when the socket does, and its `keeper` ends with it whatever it started: no orphan keeps a GPU.
+The executor starts it as a fresh interpreter, so that it inherits no state of the coordinator or its script. It ends
+when the socket closes, and its `keeper` kills everything it started, so that no orphaned process holds a GPU.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from automl_pt.study.executor.base import Caller, MakeTrial, PassProgress, Proxy
 from automl_pt.study.executor.calls import as_plain, returned
 from automl_pt.study.executor.failures import report_failure
 
-#: seconds between two messages that say nothing but that a called function is at work
+#: seconds between two messages that only say that a called function is working
 BEAT = 1.0
 
 
 class CoordinatorLink:
-    """The worker's end of the socket: commands come in on a thread of their own, messages go out whole."""
+    """The worker's end of the socket: a thread reads commands, and messages are sent whole."""
 
     def __init__(self, connection: socket.socket) -> None:
-        # two streams: one for both would forget what it has read, but not handed out yet, whenever something is sent
+        # two streams, because a single read-write stream would drop its read buffer at each write
         self._incoming = connection.makefile("r", encoding="utf-8", newline="\n")
         self._outgoing = connection.makefile("w", encoding="utf-8", newline="\n")
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -50,16 +50,16 @@ class CoordinatorLink:
             if command["do"] == "stop":
                 self._stop.set()
             self._commands.put(command)
-        os._exit(0)  # the coordinator is gone: leave at once, the last checkpoint stands
+        os._exit(0)  # the coordinator is gone; the last checkpoint is valid
 
     def stopping(self) -> bool:
-        """Say whether the coordinator asked to save and stop what runs now."""
+        """Return whether the coordinator asked the current trial or call to save and stop."""
         return self._stop.is_set()
 
     def next_command(self) -> dict[str, Any]:
         """Wait for the next command."""
         command = self._commands.get()
-        if command["do"] == "stop":  # what it was meant for has ended
+        if command["do"] == "stop":  # the trial or call that it was for has ended
             self._stop.clear()
         return command
 
@@ -71,13 +71,13 @@ class CoordinatorLink:
             self._sent = time.monotonic()
 
     def alive(self) -> None:
-        """Say that a called function is at work, unless something was said a moment ago."""
+        """Report that a called function is working, unless a message was just sent."""
         if time.monotonic() - self._sent >= BEAT:
             self.send(alive=True)
 
 
 def serve(link: CoordinatorLink, make: MakeTrial) -> None:
-    """Run the trials and call the functions that are asked for, until the coordinator ends this process."""
+    """Run the requested trials and calls, until the coordinator ends this process."""
     link.send(ready=True)
     while True:
         command = link.next_command()
@@ -89,6 +89,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
                 next_rung=command["next_rung"],
                 manifest=Path(command["manifest"]),
                 ranked_at=tuple(command["ranked_at"]),
+                worth_saving=command["worth_saving"],
             )
             try:
                 run_trial(link, make, spec)
@@ -99,7 +100,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
 
 
 def answer(link: CoordinatorLink, command: dict[str, Any]) -> dict[str, Any]:
-    """Call the function that a command names, with the device and the threads of this worker, and answer it."""
+    """Call the function that a command names, with this worker's device and threads, and return the answer."""
 
     def should_stop() -> bool:
         link.alive()
@@ -119,7 +120,7 @@ def answer(link: CoordinatorLink, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
-    """Send each epoch of one trial; hold where told to."""
+    """Send each epoch of one trial; wait after epoch `next_rung`."""
     epochs, next_rung = make(spec, link.stopping), spec.next_rung
     try:
         for result in epochs:
@@ -143,7 +144,7 @@ def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
 
 
 def failure_message(report: Report) -> dict[str, Any]:
-    """Put a failed trial's report in plain values."""
+    """Convert a failed trial's report to plain values."""
     if isinstance(report.fatal, AutomlError):
         return {"number": report.number, "fatal": as_plain(report.fatal)}
     return {"number": report.number, "failure": report.failure}
@@ -156,7 +157,7 @@ def load(path: str) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor, coordinator and function the command line names."""
+    """Serve the socket; the command line gives its descriptor, the coordinator and the function."""
     descriptor, _, path = sys.argv[1:]
     link = CoordinatorLink(socket.socket(fileno=int(descriptor)))
     serve(link, load(path))

@@ -1,1 +1,1 @@
-"""What a study can make of its ended trials beside the best model."""
+"""The optional results that a study makes of its ended trials beside the best model."""

@@ -1,4 +1,4 @@
-"""What was made of ended trials beside the best one's model, in words."""
+"""Describes the extras of a study in sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def extras_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say what a refit, an ensemble and an average gave and cost, one line each; the search's own model stands beside.
+    """Describe the results and cost of a refit, an ensemble and an average, one line each.
 
     `made` is the field of StudyResult.
     """
@@ -17,16 +17,13 @@ def extras_lines(made: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _said(name: str, found: Mapping[str, Any]) -> list[str]:
     try:
         return list(_SAY[name](found))
-    except (KeyError, TypeError, ValueError):  # the file is for people to read, and some people edit
-        return [
-            f"{name}: made.json does not hold what it was written with; remove it and run the search's command again, "
-            "which makes it anew"
-        ]
+    except (KeyError, TypeError, ValueError):  # users may have edited the file
+        return [f"{name}: made.json is damaged; remove it and run the search's command again, which makes it again"]
 
 
 def _ensemble(found: Mapping[str, Any]) -> Iterator[str]:
     if found["model"] is None:
-        yield "ensemble: none, for the weights of one trial alone are there; keep more with --keep-models"
+        yield "ensemble: none, because only one trial has weights; keep more with --keep-models"
         return
     yield (
         f"ensemble of trials {_listed(found['members'])}: {_gained(found)}; predicts {found['times_slower']:.1f} times "
@@ -36,7 +33,7 @@ def _ensemble(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _average(found: Mapping[str, Any]) -> Iterator[str]:
     if not found["kept"]:
-        tried = f"with trials {_listed(found['tried'])}" if found["tried"] else "no other trial's weights are there"
+        tried = f"with trials {_listed(found['tried'])}" if found["tried"] else "no other trial has weights"
         yield f"average of weights: not kept, the validation loss does not fall ({tried})"
         return
     yield (
@@ -47,11 +44,11 @@ def _average(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _refit(found: Mapping[str, Any]) -> Iterator[str]:
     if found["model"] is None:
-        yield f"refit: diverged in epoch {found['epochs']}; nothing was kept of it"
+        yield f"refit: diverged in epoch {found['epochs']}; nothing was kept"
         return
     yield (
-        f"refit of trial {found['trial']} on training and validation images, {found['epochs']} epochs: how good it is "
-        f"on new images {'the test split alone can say' + _test(found) if found['test'] else 'nothing here can say'}: "
+        f"refit of trial {found['trial']} on training and validation images, {found['epochs']} epochs: its quality on "
+        f"new images {'is measured by the test split only' + _test(found) if found['test'] else 'is unknown'}: "
         f"{found['model']}"
     )
 
@@ -59,9 +56,9 @@ def _refit(found: Mapping[str, Any]) -> Iterator[str]:
 def _gained(found: Mapping[str, Any]) -> str:
     error = found["loss_standard_error"]
     spread = "" if error is None else f" +- {error:.4f}"
-    verdict = "inside the noise" if found["inside_noise"] else "outside the noise"
+    verdict = "statistically tied" if found["inside_noise"] else "beyond the noise"
     return (
-        f"val loss {found['val_loss']:.4f}, the best trial's less it {found['loss_gain']:+.4f}{spread}, {verdict}; "
+        f"val loss {found['val_loss']:.4f}, below the best trial's by {found['loss_gain']:+.4f}{spread}, {verdict}; "
         f"val accuracy {found['val_accuracy']:.4f} ({found['accuracy_gain']:+.4f})"
     )
 

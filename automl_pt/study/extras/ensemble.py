@@ -1,4 +1,4 @@
-"""The best trials as one model: the average of their probabilities, its gain and its cost."""
+"""Combines the best trials into one model that averages their probabilities, and measures its gain and cost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from automl_pt.study.extras.extras import Ended
 
 
 def make_ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
-    """Write `model-ensemble` and measure it on the validation images, and on those of the test split once.
+    """Write `model-ensemble` and evaluate it on the validation images, and once on those of the test split.
 
-    Members have the winner's preprocessing, so that one batch of images serves all. `model` is None where there is but
+    Members share the winner's preprocessing, so that one batch of images serves all. `model` is None if there is only
     one such trial.
     """
     evaluator = ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop))
@@ -44,13 +44,13 @@ def make_ensemble(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
 def _left_out(ended: Ended, loaded: int, members: int) -> list[str]:
     reasons = []
     if loaded < (ended.config.ensemble or 0):
-        there = "1 trial are" if loaded == 1 else f"{loaded} trials are"
+        there = "1 trial has weights" if loaded == 1 else f"{loaded} trials have weights"
         reasons.append(
-            f"the weights of {there} there, not of {ended.config.ensemble}: one dropped after a run in miniature has "
-            "none, and those not kept are gone; `--pruner none` runs every trial in full"
+            f"{there}, not {ended.config.ensemble}: trials pruned after a proxy run have "
+            "none, and others were removed; `--pruner none` runs every trial in full"
         )
     if members < loaded:
-        reasons.append(f"{loaded - members} trials want other images than the best one and are left out")
+        reasons.append(f"{loaded - members} trials are skipped, because they use other preprocessing than the best one")
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""Models on a study's own images: logits, figures, and how one differs from another image by image."""
+"""Evaluates models on a study's own images: logits, figures, and paired differences."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.study.executor.base import NO_CALLER, Caller
 
-#: images that a model's speed is measured on, and how often; the fastest counts
+#: images per speed measurement, and the number of measurements, of which the fastest counts
 TIMED_IMAGES, REPEATS = 256, 3
 
 
 @dataclass(frozen=True)
 class ModelEvaluator:
-    """A study's data and plugins, to measure models on."""
+    """A study's data and plugins, to evaluate models on."""
 
     config: SearchConfig
     data: Data
     plugins: Plugins
-    #: is told where memory ran out, how many images cannot be read, and that work goes on
+    #: receives notes on exhausted memory and unreadable images, and signs of progress
     caller: Caller = NO_CALLER
 
     @classmethod
@@ -43,13 +43,13 @@ class ModelEvaluator:
         plugins: Plugins | None,
         caller: Caller = NO_CALLER,
     ) -> ModelEvaluator:
-        """Open the data of the study in `directory`; raise what `prepare` raises when they are not as they were."""
+        """Open the data of the study in `directory`; raises what `prepare` raises if they have changed."""
         plugins = plugins or load_plugins(config.plugins)
         data = prepare(config, plugins, manifest=directory / "manifest.json", progress=caller.progress)
         return cls(config, data, plugins, caller)
 
     def load(self, folder: Path) -> Model:
-        """Load a model directory on the device of the search, without a temperature kept beside it."""
+        """Load a model directory on the device of the search, ignoring a stored temperature."""
         return load_model(folder, device=self.config.device, plugins=self.plugins, calibrated=False)
 
     def score(self, model: Model, split: Split = "val") -> Scored:
@@ -58,7 +58,7 @@ class ModelEvaluator:
         listed = self.data.manifest.counts()[split]
         if len(pixels.labels) < listed:
             self.caller.tell(
-                f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not measured"
+                f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not evaluated"
             )
         starts = range(0, len(pixels.labels), BATCH_SIZE)
         parts = []
@@ -71,20 +71,20 @@ class ModelEvaluator:
 
     @property
     def has_test(self) -> bool:
-        """Say whether there are images to test on."""
+        """Return whether there is a test split."""
         return bool(self.data.manifest.counts().get("test"))
 
     def test(self, model: Model) -> dict[str, float] | None:
-        """Return a model's loss and accuracy on the test split; None where there is none."""
+        """Return a model's loss and accuracy on the test split; None if there is none."""
         if not self.has_test:
             return None
         loss, accuracy = figures(self.score(model, "test"))
         return {"loss": loss, "accuracy": accuracy}
 
     def tested(self, model: Model, name: str) -> Generator[str, None, dict[str, float] | None]:
-        """Return what `test` does; what keeps a model called `name` from being tested is told, and costs no more.
+        """Return the result of `test`; an error is reported as a note about the model `name`, and None returned.
 
-        So is where memory ran out.
+        Exhausted memory is reported too.
         """
         found = None
         try:
@@ -96,9 +96,9 @@ class ModelEvaluator:
         return found
 
     def milliseconds(self, model: Model) -> float:
-        """Return the milliseconds that the network takes for an image, in validation's batches, the fastest of a few.
+        """Return the network's milliseconds per image in validation batches, the fastest of several measurements.
 
-        Reading and decoding an image is not part of it.
+        Reading and decoding are not included.
         """
         pixels = np.asarray(self.data.pixels("val", model.info.preprocessing.image_size).images[:TIMED_IMAGES])
         found = []
@@ -112,15 +112,15 @@ class ModelEvaluator:
 
 
 def figures(scored: Scored) -> tuple[float, float]:
-    """Return the mean loss per image and the share of images that are classified rightly."""
+    """Return the mean loss per image and the accuracy."""
     right = scored.logits.argmax(axis=1) == scored.labels
     return float(losses_of(scored.logits, scored.labels).mean()), float(right.mean())
 
 
 def gain(new: Scored, best: Scored) -> dict[str, Any]:
-    """Compare a new model with the best trial's on the same images; a positive `loss_gain` is the new one's.
+    """Compare a new model with the best trial's on the same images; a positive `loss_gain` favours the new one.
 
-    `inside_noise` holds where that is under two standard errors of the per-image differences.
+    `inside_noise` is true if it is under two standard errors of the per-image differences.
     """
     paired = compare_models(new, best)
     error = paired.loss_standard_error

@@ -1,4 +1,4 @@
-"""What a search may make of its trials once they have ended, beside the best one's model."""
+"""The optional results of a search after its trials: refit, ensemble and average."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from automl_pt.study.records import TrialRecord
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
-#: in the study's folder: what was made, of which trials, and its figures
+#: file in the study's folder with the extras, their trials, and their figures
 EXTRAS = "made.json"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A study whose trials have ended: `trials` are those whose weights are there, the best first."""
+    """A study whose trials have ended: `trials` are those with weights, the best first."""
 
     config: SearchConfig
     directory: Path
     trials: tuple[TrialRecord, ...]
     plugins: Plugins | None
-    #: says whether to save and stop, because of a signal or because the time is over
+    #: returns whether to save and stop, because of a signal or the time limit
     should_stop: Callable[[], bool]
 
     def output(self, number: int) -> Path:
@@ -36,26 +36,26 @@ class Ended:
         return self.directory / "trials" / str(number)
 
 
-#: makes one thing, telling how it goes on; returns its figures, or None where it was stopped or could not be made
+#: makes one extra, yielding notes; returns its figures, or None if it was stopped or could not be made
 MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
 def asked(config: SearchConfig) -> list[str]:
-    """Return what is to be made, in the order in which it is: what takes longest comes last."""
+    """Return the requested extras in their order, the slowest last."""
     return [name for name in ("ensemble", "average", "refit") if getattr(config, name)]
 
 
 def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
-    """Count the images that will be learned from, or looked at, once the trials have ended; a refit runs to its end."""
+    """Count the images to be trained on or evaluated after the trials; a refit runs to its end."""
     refit = config.epochs * (train + val) if config.refit else 0
     return refit + (config.average or 0) * (train + val) + 3 * (config.ensemble or 0) * val
 
 
 def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
-    """Make what is asked for and not made yet of the same trials; return the figures of each by name.
+    """Make the requested extras that do not exist yet for these trials; return the figures of each by name.
 
-    Any error (ours, memory that is not there, a plugin's network) is told and costs that one thing: the search is over,
-    its model stands, and its report is still to be written.
+    Any error (our own, exhausted memory, a plugin's network) is reported and costs only that extra, because the
+    search's model exists and its report is still to be written.
     """
     path = ended.directory / EXTRAS
     made = _earlier_extras(path)
@@ -69,18 +69,18 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
         except AutomlError as error:
             yield Notice(f"{name}: {error.in_a_line()}")
         except (Exception, SystemExit) as error:
-            yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the model found stands")
+            yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the search's model is unaffected")
         else:
             if figures is None:
-                yield Notice(f"{name}: not finished; the same command goes on with it")
+                yield Notice(f"{name}: not finished; the same command resumes it")
             else:
                 made[name] = {"of": of, **figures}
-        write_json(path, made)  # without what was made of other trials, too
+        write_json(path, made)  # also drops extras of other trials
     return {name: made[name] for name in asked(ended.config) if name in made}
 
 
 def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Event, None, dict[str, Any] | None]:
-    """Yield what is told as events; return what is returned."""
+    """Yield notes as events; return the result."""
     while True:
         try:
             yield Notice(next(making))
@@ -89,7 +89,7 @@ def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Eve
 
 
 def _earlier_extras(path: Path) -> dict[str, Any]:
-    """Return what an earlier search made; nothing where that is not told, or damaged: then it is made again."""
+    """Return the extras of an earlier search; empty if there are none, or the file is damaged."""
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -98,7 +98,7 @@ def _earlier_extras(path: Path) -> dict[str, Any]:
 
 
 def _is_made(found: Any, of: list[list[int]]) -> bool:
-    """Say whether a thing was made of these trials, and is still there."""
+    """Return whether an extra was made of these trials, and still exists."""
     if not isinstance(found, dict) or found.get("of") != of or "model" not in found:
         return False
     return found["model"] is None or Path(found["model"], "model.json").exists()

@@ -1,8 +1,8 @@
-"""The winner's settings once more, on training and validation images together.
+"""Trains the winner's settings once more, on training and validation images together.
 
-It trains as many epochs as the winner had done when its loss was lowest, along the winner's own learning rates.
-There is nothing left to validate on: no epoch is chosen, nothing stops it early, and only a test split can say how good
-it is.
+It trains as many epochs as the winner had when its loss was lowest, with the winner's learning-rate schedule. No
+images remain to validate on: no epoch is chosen, no early stopping applies, and only a test split can measure the
+result.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from automl_pt.study.executor.base import Caller
 from automl_pt.study.extras.evaluator import ModelEvaluator
 from automl_pt.study.extras.extras import Ended
 
-#: what the model card and the report say in place of validation figures
+#: replaces validation figures in the model card and the report
 UNKNOWN = "none: all training and validation images were trained on"
 
 
 def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
-    """Train and write `model-refit`; None where it was stopped, to be gone on with from its checkpoint."""
+    """Train and write `model-refit`; None if it was stopped, to be resumed from its checkpoint."""
     evaluator, winner = (
         ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop)),
         ended.trials[0],
@@ -39,12 +39,12 @@ def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     output = ended.directory / "refit" / f"trial-{winner.number}-epochs-{epochs}"
     data = joined(evaluator.data)
     images = data.manifest.counts()["train"]
-    yield f"refit: trial {winner.number}'s settings, {epochs} epochs on all {images} images; none validates it"
+    yield f"refit: trial {winner.number}'s settings, {epochs} epochs on all {images} images, without validation"
     for result in _epochs(settings(info, ended), output, data, evaluator, epochs, ended.should_stop):
         yield f"refit: epoch {result.epoch} of {epochs}, train loss {result.train_loss:.4f}"
     done = history(output)
     if done and done[-1].reason == "diverged":
-        yield "refit: its training loss is not finite; the search's own model stands alone"
+        yield "refit: its training loss is not finite, so it is not kept"
         return {"model": None, "trial": winner.number, "epochs": len(done), "test": None}
     if len(done) < epochs:
         return None
@@ -52,21 +52,21 @@ def make_refit(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
     test = yield from evaluator.tested(model, "refit")
     metrics = {"refit_of_trial": winner.number, "epoch": epochs, "validation": UNKNOWN}
     figures = _publish(ended, model, output, metrics, test)
-    # beside the model, so that whoever measures it on these images is told that it was trained on them
+    # beside the model, so that evaluating it on these images reports that it was trained on them
     data.manifest.save(ended.directory / "model-refit" / "manifest.json")
     return figures
 
 
 def joined(data: Data) -> Data:
-    """Return the data with the validation images among those to train on; the test split stays what it is."""
+    """Return the data with the validation images added to the training images; the test split is unchanged."""
     entries = (entry._replace(split="train") if entry.split == "val" else entry for entry in data.manifest.entries)
     return replace(data, manifest=replace(data.manifest, entries=tuple(entries)))
 
 
 def settings(info: ModelInfo, ended: Ended) -> TrainConfig:
-    """Return the winner's settings, computed where this search computes.
+    """Return the winner's settings, on the devices of this search.
 
-    A moving average of the weights is kept where the winner's model was one, for there is nothing to choose it by.
+    A moving average of the weights is kept if the winner's model was one, because there is nothing to choose by.
     """
     here = {name: getattr(ended.config, name) for name in ("device", "threads", "cache_dir", "checkpoint_minutes")}
     average = info.config.get("ema_decay", 0.0) if info.metrics.get("weights") == "ema" else 0.0
@@ -81,10 +81,10 @@ def _epochs(
     epochs: int,
     should_stop: Callable[[], bool],
 ) -> Generator[Any]:
-    """Yield the epochs still to do, no more than `epochs` in all."""
+    """Yield the remaining epochs, at most `epochs` in all."""
 
     def after_step(done: int, batches: int) -> bool:
-        # who was killed between an epoch's checkpoint and its line in the history has nothing left to do
+        # a run killed between an epoch's checkpoint and its history line may have all epochs already
         return should_stop() or (done == 1 and len(history(output)) >= epochs)
 
     past = history(output)
@@ -99,7 +99,7 @@ def _epochs(
 def _publish(
     ended: Ended, model: Model, output: Path, metrics: dict[str, Any], test: dict[str, float] | None
 ) -> dict[str, Any]:
-    """Write the model with what is known and not known of it."""
+    """Write the model with the figures that are known."""
     target = ended.directory / "model-refit"
     info, _, _ = read_model(output)
     train_loss = history(output)[-1].train_loss

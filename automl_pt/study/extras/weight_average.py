@@ -1,8 +1,8 @@
-"""One network from several trials: the average of weights that started from the same pretrained ones.
+"""Averages the weights of several trials that started from the same pretrained weights.
 
-The greedy recipe of Wortsman et al., "Model soups" (ICML 2022), by the validation loss: the best trial first, then each
-next one is averaged in and stays where the loss falls. It makes sense only where training began at the same weights:
-the mean of networks that began at different random ones is no network that anybody trained. The heads begin at zero.
+The greedy recipe of Wortsman et al., "Model soups" (ICML 2022), by the validation loss: starting with the best trial,
+each next one is averaged in and kept if the loss falls. This requires a common start, because the mean of networks
+from different random weights is not a trained network. The heads start at zero.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ State = dict[str, Tensor]
 
 
 def average(states: Sequence[State]) -> State:
-    """Return the mean of each tensor, computed in float64; of whole numbers, which only count, the first's."""
+    """Return the mean of each tensor, computed in float64; integer tensors, which only count, are the first's."""
     return {
         name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
         if first.is_floating_point()
@@ -41,7 +41,7 @@ def average(states: Sequence[State]) -> State:
 
 
 def make_average(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
-    """Try the average, and write `model-average` where its validation loss is below the best trial's."""
+    """Try the average, and write `model-average` if its validation loss is below the best trial's."""
     evaluator, target = (
         ModelEvaluator.of(ended.config, ended.directory, ended.plugins, Caller(alive=ended.should_stop)),
         ended.directory / "model-average",
@@ -75,7 +75,7 @@ def make_average(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
 
 
 def _kind(model: Model) -> tuple[Any, ...]:
-    """Return what must be the same for two networks to be averaged tensor by tensor."""
+    """Return what two networks must share to be averaged tensor by tensor."""
     config = model.info.config
     return model.info.backbone, config.get("backbone_options"), model.info.preprocessing
 
@@ -88,11 +88,11 @@ class _Soup:
         self.states: list[State] = [_state(best.network)]
         self.network = copied(best.network)
         self.batch_norm = self._rule()
-        #: the average of those taken in, as it was measured
+        #: the current average, exactly as evaluated
         self.state = self.states[0]
 
     def _rule(self) -> str:
-        """Say what becomes of the running statistics of batch normalisation, which cannot be averaged."""
+        """Describe how the running statistics of batch normalisation are set, because they cannot be averaged."""
         if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules()):
             return "none in the network"
         if self.best.info.config.get("freeze") == "backbone":
@@ -102,14 +102,14 @@ class _Soup:
         return "recomputed in one pass over the training images"
 
     def with_(self, model: Model) -> Scored:
-        """Measure, on the validation images, the average with one network more."""
+        """Evaluate, on the validation images, the average with one more network."""
         self._load(average([*self.states, _state(model.network)]))
         return self.evaluator.score(replace(self.best, network=self.network))
 
     def keep(self, model: Model) -> None:
-        """Take in for good a network that was the last to be measured."""
+        """Add the network that was evaluated last."""
         self.states.append(_state(model.network))
-        # computed again it may be another: a pass over training images draws random numbers where there is dropout
+        # not recomputed, because a pass over training images draws random numbers for dropout
         self.state = _state(self.network)
 
     def _load(self, state: State) -> None:
@@ -119,7 +119,7 @@ class _Soup:
         self.network.eval()
 
     def _batches(self) -> Any:
-        """Return one epoch of training batches, augmented as in the last ones of training, the same each time."""
+        """Return one epoch of training batches, augmented as in the last epochs of training, the same each time."""
         rule, config = self.best.info.preprocessing, self.evaluator.config
         policy = make_policy(config, self.evaluator.plugins, rule.image_size, len(self.best.info.classes))
         loader = Loader(

@@ -1,1 +1,1 @@
-"""Which trials go on: the default rule of rungs, and Optuna's own pruners behind the same interface."""
+"""Decides which trials continue: the default rule of rungs, and Optuna's pruners behind the same interface."""

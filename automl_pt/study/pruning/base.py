@@ -1,4 +1,4 @@
-"""What a pruning rule is: it sees how all trials stand, and says of one of them to go on, to wait or to end."""
+"""The interface of pruning rules: from the progress of all trials, a rule continues, pauses or ends one of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Verdict = Literal["promote", "wait", "prune"]
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """How far one trial has come. `losses` maps each epoch done to its validation loss; `ranks`, where that differs,
-    maps an epoch, or a fraction of the first, to the loss by which trials are compared there.
+    """The progress of one trial. `losses` maps each finished epoch to its validation loss; `ranks`, where that differs,
+    maps an epoch, or a fraction of the first, to the ranking loss there.
 
     `cost` is what the objective makes of a finished trial; None where that is the loss.
     `end` is None while it runs or waits; `finished` when it ended by itself (all epochs, patience), `pruned`, or `lost`
@@ -27,18 +27,18 @@ class TrialProgress:
     ranks: Mapping[float, float] = field(default_factory=dict)
     cost: float | None = None
 
-    @cached_property  # asked millions of times in a study of hundreds of trials
+    @cached_property  # read millions of times in a study of hundreds of trials
     def epoch(self) -> float:
-        """Return how far the trial is: the last epoch done, or the fraction of the first after which it was ranked."""
+        """Return the last finished epoch, or the fraction of the first after which the trial was ranked."""
         return max((*self.losses, *self.ranks), default=0)
 
     def best(self, epoch: float) -> float:
-        """Return the lowest finite loss up to `epoch`: that of the weights kept so far; infinity when there is none."""
+        """Return the lowest finite loss up to `epoch`, which is that of the kept weights; infinity if there is none."""
         finite = (loss for step, loss in self.losses.items() if step <= epoch and math.isfinite(loss))
         return min(finite, default=math.inf)
 
     def rank(self, epoch: float) -> float:
-        """Return the loss by which the trial is compared after `epoch`; without one, the best so far."""
+        """Return the trial's ranking loss after `epoch`; without one, its lowest loss so far."""
         loss = self.ranks.get(epoch)
         return self.best(epoch) if loss is None or not math.isfinite(loss) else loss
 
@@ -48,20 +48,20 @@ class TrialProgress:
 
 
 class Rule(Protocol):
-    """Decides from the standings alone, so that a restarted coordinator decides the same."""
+    """Decides from the trials' progress alone, so that a restarted coordinator decides the same."""
 
     @property
     def rung_resources(self) -> tuple[float, ...]:
-        """Return the epochs after which trials are compared by their `rank`; none where Optuna's pruners decide."""
+        """Return the epochs after which trials are compared by their `rank`; empty if Optuna's pruners decide."""
 
     def next_rung(self, epoch: float) -> float:
-        """Return the first point above `epoch`, in epochs, at which a trial waits for a verdict."""
+        """Return the first point above `epoch`, in epochs, at which a trial pauses for a verdict."""
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
-        """Say whether trial `number`, waiting, goes on; `total` is how many trials the study will have."""
+        """Decide whether paused trial `number` continues; `total` is how many trials the study will have."""
 
     def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
-        """Return the numbers of the trials that can be compared, best first: what the sampler learns from."""
+        """Return the numbers of the comparable trials, best first, which the sampler learns from."""
 
     def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
         """Estimate how many epochs all trials together still have to do."""

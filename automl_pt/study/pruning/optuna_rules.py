@@ -17,7 +17,7 @@ from automl_pt.study.pruning.base import PruningRule, Rule, TrialProgress, Verdi
 from automl_pt.study.quiet import quiet
 
 T = TypeVar("T")
-METHODS = ("until", "verdict", "ranking", "expected_epochs")
+METHODS = ("next_rung", "verdict", "ranking", "expected_epochs")
 
 
 def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study], plugins: Plugins) -> Rule:
@@ -31,11 +31,11 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
     if isinstance(made, BasePruner):
         made = OptunaRule(epochs, pruner=made, study=study)
     missing = [method for method in METHODS if not callable(getattr(made, method, None))]
-    if missing or not isinstance(getattr(made, "levels", None), tuple):
+    if missing or not isinstance(getattr(made, "rung_resources", None), tuple):
         owner = plugins.owner_label(plugins.pruners(), name)
         raise PluginError(
             f"the pruner {name} makes no rule",
-            given=f"{owner}: {made!r} without {', '.join(missing or ['levels'])}",
+            given=f"{owner}: {made!r} without {', '.join(missing or ['rung_resources'])}",
             remedy="return a pruner of Optuna's, or a rule that inherits from automl_pt.PruningRule",
         )
     rule: Rule = made
@@ -62,7 +62,7 @@ class OptunaRule(PruningRule):
         return self.epochs if isinstance(self.pruner, optuna.pruners.NopPruner) else super().next_rung(epoch)
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
-        """Ask the pruner about the trial as it stands in the storage."""
+        """Ask the pruner about the trial in its stored state."""
         self._study = self._study or self.study()
         trial = self._study.get_trials(deepcopy=False)[number]
         return "prune" if self.pruner.prune(self._study, trial) else "promote"
@@ -90,7 +90,9 @@ class WatchedRule:
         """Ask the rule; the next point must lie above `epoch`."""
         with self._running():
             found = self.rule.next_rung(epoch)
-        return self._checked(found, "until", isinstance(found, int | float) and math.isfinite(found) and found > epoch)
+        return self._checked(
+            found, "next_rung", isinstance(found, int | float) and math.isfinite(found) and found > epoch
+        )
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Ask the rule; its answer must be one of the three."""

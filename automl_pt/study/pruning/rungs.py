@@ -1,23 +1,22 @@
-"""The default rule: trials climb rungs, the better part of each rung goes on, the others are paused, then dropped.
+"""The default rule: trials pass rungs; the better part of each rung is promoted, the others are paused, then pruned.
 
-All trials come to the first rung, which lies within the first epoch, by a run in miniature: it ranks them, and is no
-part of them (`engine/probe.py`). From each rung the best `1 / reduction` go on, and always at least `keep`; the last
-rung is the last epoch. With many images those who go on from the first rung come to the second by a run in miniature,
-too, a longer one. With few there is one run in miniature, the longer the fewer they are; in a long run a rung in the
-middle of it follows. It is successive halving (Jamieson and Talwalkar, 2016), with paused trials:
-nobody is ranked against trials that have had more epochs, and none of a trial's epochs is run twice.
+All trials reach the first rung, which is within the first epoch, by a proxy run: it ranks them, and its weights are
+discarded (`proxy_run`). From each rung the best `1 / reduction` are promoted, at least `keep`; the last rung is the
+last epoch. With many images trials reach the second rung by a longer proxy run as well. With few images there is one
+proxy run, longer the fewer images there are; a long run has a further rung in its middle. This is successive halving
+(Jamieson and Talwalkar, 2016) with paused trials: trials are ranked after equal epochs, and no epoch runs twice.
 
-Trial 0, the documented default, is dropped only when it is clearly behind: outside the quota it still goes on, as one
-more, while its loss is within `margin` of the worst that goes on. From there on it is out of competition, and takes
-nobody's place. So a search hardly ever ends behind its default, and does not pay a full run to know that.
+Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
+extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and
+takes no other trial's place. So a search rarely ends worse than its default, at less cost than a full run.
 
-A verdict is given as soon as it is certain, whatever the trials still under way will bring: a trial is promoted when
-it stays within the quota even if all of those beat it, and dropped when the quota is full of better ones. So workers
-seldom wait for each other, and the outcome does not depend on who was first.
+A verdict is given as soon as no running trial can change it: a trial is promoted if it is within the quota even if
+all running trials beat it, and pruned once the quota is full of better ones. So workers rarely wait for each other,
+and the outcome does not depend on their order.
 
-Trials dropped after runs in miniature alone have no weights: would all that went on fail, there were no model. So where
-such a run decides who is trained to the end, the `keep` best of the others wait until the quota has come there, and
-take the places of trials that fail or diverge on the way.
+Trials pruned after proxy runs have no weights, so if all promoted trials failed there would be no model. Where a proxy
+run decides which trials are trained to the end, the `keep` best of the others therefore stay paused until the quota
+has arrived there, and replace trials that fail or diverge.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import NamedTuple
 
 from automl_pt.study.pruning.base import TrialProgress, Verdict
 
-#: the documented default (`sampling.suggest`), dropped only when it is clearly behind
+#: the documented default (`sampler.suggest`), pruned only if it is clearly behind
 DEFAULT_TRIAL = 0
 
 
@@ -64,14 +63,14 @@ class Rungs:
     """Rungs at `rung_resources`, rising numbers of epochs: some may lie within the first, the last is the run's end."""
 
     rung_resources: tuple[float, ...]
-    #: of the first rung, and of those after it
+    #: of the first rung, and of all later ones
     reductions: tuple[float, float] = (3.0, 3.0)
     keep: int = 2
     margin: float = 0.03
 
     @staticmethod
     def over(epochs: int, images: int) -> Rungs:
-        """Place the rungs for runs of `epochs` on so many training `images`.
+        """Return the rungs for runs of `epochs` epochs on `images` training images.
 
         A run of one epoch has none, because it is not worth stopping.
         """
@@ -86,13 +85,13 @@ class Rungs:
         return next((level for level in self.rung_resources if level > epoch), self.rung_resources[-1])
 
     def cohort_size(self, rung: int, trials: int) -> int:
-        """Return how many of `trials` come to a rung, counted from 0, by being better than others."""
+        """Return how many of `trials` reach a rung, counted from 0, by their rank."""
         for cut in range(rung):
             trials = min(trials, max(self.keep, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
-        """Promote or prune as soon as no trial still on its way could change that."""
+        """Promote or prune as soon as no running trial could change the decision."""
         trial = next(trial_progress for trial_progress in progress_list if trial_progress.number == number)
         if trial.epoch not in self.rung_resources[:-1]:
             return "promote"
@@ -114,12 +113,12 @@ class Rungs:
         return self._place(ahead, self.rung_resources[rung + 1], quota, unknown, replaces=spare > 0)
 
     def _decides_by_proxy_run(self, rung: int) -> bool:
-        """Say whether a run in miniature to `rung` decides who goes on to the end."""
+        """Return whether a proxy run to `rung` decides which trials are trained to the end."""
         return rung == len(self.rung_resources) - 2 and self.rung_resources[rung] < 1
 
     @staticmethod
     def _place(ahead: Sequence[TrialProgress], level: float, quota: int, unknown: int, *, replaces: bool) -> Verdict:
-        """Judge a trial by those `ahead` of it, of whom `quota` come to `level`; it may replace those lost before."""
+        """Decide about a trial with `ahead` better ones, at a `quota` for `level`; it may replace lost trials."""
         still = [
             trial_progress
             for trial_progress in ahead
@@ -131,9 +130,9 @@ class Rungs:
         return "prune" if (arrived if replaces else len(still)) >= quota else "wait"
 
     def _grace(self, score: float, promoted: Sequence[float], quota: int, unknown: int) -> Verdict:
-        """Judge the default trial outside the quota by the `promoted` scores, best first, of at most `quota` others.
+        """Decide about the default trial outside the quota by the `promoted` scores of at most `quota` others.
 
-        Once there are as many, further results can only lower them; before that the worst of them may still come.
+        Once the quota is full, further results can only lower these; before that their worst is still unknown.
         """
         is_full = len(promoted) >= quota or not unknown
         if not math.isfinite(score) or (is_full and promoted and score > (1 + self.margin) * promoted[-1]):
@@ -141,7 +140,7 @@ class Rungs:
         return "wait" if unknown else "promote"
 
     def _competitors(self, rung: int, progress_list: Sequence[TrialProgress], total: int) -> list[TrialProgress]:
-        """Leave out the default trial where it is out of competition: outside the quota at a lower rung."""
+        """Return the trials that compete at a rung, without the default if it was outside the quota at a lower one."""
         default = next((trial for trial in progress_list if trial.number == DEFAULT_TRIAL), None)
         for lower in range(rung if default is not None else 0):
             assert default is not None
@@ -152,10 +151,10 @@ class Rungs:
         return list(progress_list)
 
     def _scores(self, rung: int, competitors: Sequence[TrialProgress]) -> dict[int, float]:
-        """Map the trials known at a rung to the loss they are ranked by there.
+        """Map the trials known at a rung to their ranking loss there.
 
-        One that ended by itself on the way counts with what it kept; one that failed or diverged, as infinitely bad.
-        One pruned here does not count any more: when the study grows, its place is somebody else's.
+        A trial that ended by itself before it counts with its kept weights; one that failed or diverged, as infinitely
+        bad. A trial pruned here does not count, because its place is free when the study grows.
         """
         level = self.rung_resources[rung]
         below = self.rung_resources[rung - 1] if rung else 0
@@ -170,9 +169,10 @@ class Rungs:
         return scores
 
     def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
-        """Rank by the rung reached first, then by the loss there: more epochs were a reward for being better.
+        """Rank by the rung reached first, then by the loss there, because more epochs were a reward for being better.
 
-        Those that the default trial was given out of competition were none: it is ranked where it came to by merit.
+        The extra epochs of the default trial are not a reward: it is ranked at the rung that it reached within the
+        quota.
         """
 
         def key(trial_progress: TrialProgress) -> tuple[int, float, int]:
@@ -194,7 +194,7 @@ class Rungs:
     def _earned(
         self, default: TrialProgress, reached: list[float], progress_list: Sequence[TrialProgress]
     ) -> list[float]:
-        """Cut `reached` after the first level from which only trials better than the default one went on."""
+        """Cut `reached` after the first level from which only trials better than the default were promoted."""
         others = [trial for trial in progress_list if trial.number != DEFAULT_TRIAL]
         for count, level in enumerate(reached[:-1], start=1):
             gone_on = [trial for trial in others if trial.epoch > level or trial.end == "finished"]
@@ -203,13 +203,13 @@ class Rungs:
         return reached
 
     def expected_epochs(self, progress_list: Sequence[TrialProgress], total: int) -> float:
-        """Count the epochs between the rungs for all who will come there, less those that are done or not needed."""
+        """Sum the epochs between the rungs of all trials that will reach them, minus those done or not needed."""
         left, below = 0.0, 0.0
         for rung, level in enumerate(self.rung_resources):
             competitors = self._competitors(rung, progress_list, total)
             entered = [trial for trial in competitors if _entered(trial, below)]
             arrived = sum(trial.epoch >= level or trial.end is not None for trial in entered)
-            first = below if below >= 1 else 0.0  # a run in miniature is none of the trial's own epochs
+            first = below if below >= 1 else 0.0  # a proxy run is not part of the trial's own epochs
             under_way = [trial.epoch for trial in entered if trial.epoch < level and trial.end is None]
             on_the_way = sum(epoch - first for epoch in under_way if epoch >= 1)
             if rung and self._decides_by_proxy_run(rung - 1):
@@ -221,14 +221,14 @@ class Rungs:
         return max(0.0, left)
 
     def _default_epochs_left(self, progress_list: Sequence[TrialProgress], below: float, level: float) -> float:
-        """Return the epochs that the default trial, out of competition, still has to do between two rungs."""
+        """Return the remaining epochs, between two rungs, of a default trial that does not compete."""
         default = next(trial for trial in progress_list if trial.number == DEFAULT_TRIAL)
         on_its_way = default.end is None and below < default.epoch < level
         return level - default.epoch if on_its_way else 0.0
 
 
 def _replaced(competitors: Sequence[TrialProgress], below: float) -> int:
-    """Count the trials lost after `below` in whose places there are others to go."""
+    """Count the trials lost after `below` that others can replace."""
     lost = sum(trial.end == "lost" and _entered(trial, below) for trial in competitors)
     return min(lost, sum(trial.end is None and trial.epoch >= below for trial in competitors))
 
@@ -242,6 +242,6 @@ def _pruned_at(trial: TrialProgress, level: float) -> bool:
 
 
 def _entered(trial: TrialProgress, level: float) -> bool:
-    """Say whether a trial was let past `level`, or ended by itself before it, its place kept."""
+    """Return whether a trial was promoted past `level`, or ended by itself before it and keeps its place."""
     waiting_or_dropped = trial.epoch == level and level > 0 and trial.end in (None, "pruned")
     return trial.end == "finished" or (trial.epoch >= level and not waiting_or_dropped)

@@ -1,1 +1,1 @@
-"""The search space, and which point of it the next trial has."""
+"""The search space, and the choice of the next trial's point."""

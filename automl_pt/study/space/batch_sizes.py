@@ -1,7 +1,7 @@
-"""Which batch sizes a study offers: those that the data and the device allow, or those that were asked for.
+"""Chooses the batch-size candidates of a study: those that data and device allow, or the requested ones.
 
-What fits is estimated once, before the first trial, and kept with the study: free memory changes from hour to hour, and
-a study that goes on shall offer what it offered before.
+What fits is estimated once, before the first trial, and stored with the study, because free memory varies and a
+resumed study must keep its candidates.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from automl_pt.config import SearchConfig
 from automl_pt.data.cache.disk import gigabytes
 from automl_pt.study.space.space import allowed
 
-#: a run asks for the memory that is free when it begins, whatever the others will want of it
-CUT = "a trial whose batch does not fit when it begins cuts it into micro-batches; fewer --workers leave each more"
+#: a run uses the memory that is free at its start, regardless of later ones
+CUT = "a trial whose batch does not fit at its start splits it into micro-batches; fewer --workers leave each more"
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """The bytes that a training step takes: `fixed` whatever the batch, `per_image` for each of its images."""
+    """The bytes of memory of a training step: `fixed` for any batch, `per_image` for each of its images."""
 
     fixed: int
     per_image: float
@@ -31,7 +31,7 @@ class StepMemory:
 
 @dataclass(frozen=True)
 class BatchSizeCandidates:
-    """The batch sizes of a study, rising; `notice` says what a person should know of them, None: nothing."""
+    """The batch-size candidates of a study, rising, and a `notice` for the user, if any."""
 
     sizes: tuple[int, ...]
     notice: str | None = None
@@ -48,9 +48,9 @@ def batch_size_candidates(
 ) -> BatchSizeCandidates:
     """Choose the batch sizes for workers with `free` bytes of memory each (0: unknown).
 
-    `steps` are those of the study's backbones, of which the greediest counts; `known` are the sizes that the study was
-    begun with, and keeps even where it `has_grown` by a backbone that is too large for them. Sizes that were asked for
-    are never left out; of others the smallest always stays.
+    `steps` are those of the study's backbones, of which the largest requirement applies; `known` are the sizes that the
+    study started with, and keeps even if it `has_grown` by a backbone that is too large for them. Requested sizes are
+    never removed; of the default candidates the smallest always remains.
     """
     asked = config.batch_sizes is not None
     sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images, config.epochs))))
@@ -66,5 +66,5 @@ def batch_size_candidates(
         return BatchSizeCandidates(sizes, f"{names}: {why}; {CUT}")
     kept = tuple(size for size in sizes if size not in too_large)
     if not kept:
-        return BatchSizeCandidates(sizes[:1], f"no batch size but {sizes[0]} is offered, for {why}; {CUT}")
-    return BatchSizeCandidates(kept, f"not offered: {names}, for {why}; --batch-size offers them all the same")
+        return BatchSizeCandidates(sizes[:1], f"{sizes[0]} is the only batch size, because {why}; {CUT}")
+    return BatchSizeCandidates(kept, f"not searched: {names}, because {why}; --batch-size searches them anyway")

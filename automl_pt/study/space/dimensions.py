@@ -47,7 +47,7 @@ class Dimension:
         return contains(self.distribution, value)
 
     def at(self, unit: float) -> Any:
-        """Map a number in [0, 1) to a value, evenly, or evenly in its logarithm."""
+        """Map a number in [0, 1) to a value, on a linear or logarithmic scale."""
         spread = self.distribution
         if isinstance(spread, CategoricalDistribution):
             return spread.choices[int(unit * len(spread.choices))]
@@ -62,7 +62,7 @@ class Dimension:
 
 
 class Recorder:
-    """A trial that notes what it is asked for, and answers with the defaults."""
+    """A trial that records each request, and answers with the default."""
 
     def __init__(self, known: dict[str, Any]) -> None:
         self.known, self.asked = known, dict[str, BaseDistribution]()
@@ -70,15 +70,15 @@ class Recorder:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """Note a range of numbers."""
+        """Record a range of numbers."""
         return float(self._note(name, FloatDistribution(low, high, log=log, step=step), low))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Note a range of whole numbers."""
+        """Record a range of whole numbers."""
         return int(self._note(name, IntDistribution(low, high, log=log, step=step), low))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Note a choice."""
+        """Record a choice."""
         return self._note(name, CategoricalDistribution(choices), choices[0])
 
     def _note(self, name: str, distribution: BaseDistribution, otherwise: Any) -> Any:
@@ -164,7 +164,7 @@ def _shown(value: Any) -> str:
 
 def _wrong(backbone: Backbone, given: str) -> PluginError:
     return PluginError(
-        "a backbone's search_space(trial) asks for options of its build, in ranges that hold their defaults",
+        "a backbone's search_space(trial) asks for something other than options of its build and their ranges",
         given=f"{backbone.name}: {given}",
         remedy="give build(num_classes, pretrained, ...) an argument of that name with a default in the range",
     )

@@ -1,4 +1,4 @@
-"""What a trial is given: the point that a new one tries, and the settings of its run."""
+"""Adds a new trial at the next point, and builds the settings of its run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def add_trial(trial_store: TrialStore, space: Space, rule: Rule, seed: int, sugg
 def trial_config(
     config: SearchConfig, space: Space, number: int, params: Mapping[str, Any], probes: Sequence[ProbeRecord] = ()
 ) -> TrainConfig:
-    """Return the settings of a trial's run, which starts from its backbone's probe where there is one."""
+    """Return the settings of a trial's run, which starts from its backbone's probe if there is one."""
     backbone = params.get("backbone", space.backbones[0])
     return config.trial(
         backbone=backbone,

@@ -1,4 +1,4 @@
-"""How many settings there are to search: where they are few, trials repeat each other, and that is said."""
+"""Counts the points of a search space, and notes when trials must repeat them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def count_points(space: Space) -> int | None:
-    """Return how many settings a space holds, None where a range in it is continuous."""
+    """Return the number of points in a space, None if a range is continuous."""
     if space.lr[0] < space.lr[1]:
         return None
     total = 0
@@ -27,9 +27,9 @@ def count_points(space: Space) -> int | None:
 
 
 def settle(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None]:
-    """Return the settings of a search, one trial where there is one setting to try, and what is to be said of it.
+    """Return the settings of a search, with one trial if the space has one point, and a note on it.
 
-    An ensemble or an average needs several trials, which then differ in their seeds alone.
+    An ensemble or an average needs several trials, which then differ only in their seeds.
     """
     points = count_points(space)
     if points is None or points >= config.trials:
@@ -41,12 +41,12 @@ def settle(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None
     if config.ensemble or config.average:
         return config, f"nothing to search: all {config.trials} trials have {fixed}, and differ in their seed alone"
     trials = counted(config.trials, "trial")
-    note = f"nothing to search: {fixed} is the single setting, so that 1 trial is run instead of the {trials} asked for"
+    note = f"nothing to search: {fixed} is the single setting, so 1 trial runs instead of the {trials} requested"
     return config.model_copy(update={"trials": 1}), f"{note}; `automl-pt train` trains with fixed settings"
 
 
 def few_images(config: SearchConfig, train_images: int, sizes: tuple[int, ...]) -> str | None:
-    """Say which batch sizes are searched where the images are too few for all that are offered otherwise."""
+    """Return a note on which batch sizes are searched if the images are too few for the usual candidates."""
     most = allowed(train_images, config.epochs)[-1]
     if config.batch_sizes is not None or most == OFFERED[-1]:
         return None

@@ -1,8 +1,8 @@
-"""Which parameters the next trial has: a pure function of the study's seed, the trial's number and what is known.
+"""Chooses the parameters of the next trial: a pure function of the study's seed, the trial's number and past trials.
 
-Trial 0 is the documented default. Then comes a space-filling start, then Optuna's TPE. It works on an in-memory copy in
-which only the order of the trials matters, so that trials of different length can be compared, and a restarted
-coordinator asks for the same parameters as the one that was killed.
+Trial 0 is the documented default. A space-filling start follows, then Optuna's TPE, on an in-memory copy in which
+only the order of the trials matters, so that trials of different length can be compared, and a restarted coordinator
+gets the same parameters as the killed one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from automl_pt.core.seeds import derive_seed
 from automl_pt.study.quiet import quiet
 from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, Space
 
-#: trials, the default one included, before TPE begins
+#: trials before TPE begins, including the default
 STARTUP = 10
 #: learning rates are searched as `lr / (batch_size / 16) ** EXPONENT`; docs/evidence/search.md compares powers
 EXPONENT = 0.5
@@ -34,8 +34,8 @@ def suggest(
 ) -> dict[str, Any]:
     """Return the parameters of trial `number`.
 
-    `params` holds those of all trials so far; `ranking` the numbers of those that can be compared, best first. The
-    others are under way, and TPE keeps away from them.
+    `params` holds those of all trials so far; `ranking` the numbers of the comparable ones, best first. The others are
+    running, and TPE avoids their points.
     """
     if number == 0:
         return space.default()
@@ -55,7 +55,7 @@ def _primes() -> Iterator[int]:
 
 
 def _radical_inverse(number: int, base: int) -> float:
-    """Mirror the digits of `number` in `base` at the point: van der Corput's sequence, in [0, 1)."""
+    """Mirror the digits of `number` in `base` at the radix point: van der Corput's sequence, in [0, 1)."""
     value, weight = 0.0, 1.0
     while number:
         number, digit = divmod(number, base)
@@ -81,7 +81,7 @@ def _ask_tpe(
     places = {number: place for place, number in enumerate(ranking)}
     for number, values in sorted(params.items()):
         if values.get("backbone", space.backbones[0]) not in space.backbones:
-            continue  # of another coordinator, which was given more backbones than this one
+            continue  # a trial of another coordinator, which has more backbones than this one
         study.add_trial(_told(space, values, distributions, places.get(number)))
     for _ in range(CANDIDATES):
         found = _plain(space, study.ask(distributions).params)

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 DEFAULT_LR = 0.001
 DEFAULT_BATCH_SIZE = 16
 OFFERED = tuple(2**power for power in range(3, 9))
-#: of the optimiser, that a batch size must leave a run: with fewer the best of ten sets of trials were worse by 0 to
-#: 79 %, and once better by 4 % (docs/evidence/search.md)
+#: optimiser steps that a batch size must leave per run: with fewer, the best of ten sets of trials were 0 to 79 %
+#: worse, and once 4 % better (docs/evidence/search.md)
 STEPS = 100
 
 
 @dataclass(frozen=True)
 class Space:
-    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the order given.
+    """The ranges of one study: `lr` from low to high, `batch_sizes` rising, `backbones` in the given order.
 
     `extra` are options of the backbones, of which a trial has those of its own, and settings that every trial has.
     """
@@ -35,7 +35,7 @@ class Space:
     batch_sizes: tuple[int, ...]
     backbones: tuple[str, ...]
     extra: tuple[Dimension, ...] = ()
-    #: whether the study has other backbones, too, that are not searched: a trial then names its own
+    #: whether the study also has backbones that are not searched now, so that each trial names its own
     names_backbone: bool = False
     #: the learning rate of trial 0, where the range holds it
     default_lr: float = DEFAULT_LR
@@ -47,7 +47,7 @@ class Space:
         return replace(self, backbones=tuple(backbones), extra=own, names_backbone=named)
 
     def text(self) -> str:
-        """Say in words what is searched."""
+        """Describe the search space in words."""
         low, high = self.lr
         sizes = ", ".join(map(str, self.batch_sizes))
         parts = [
@@ -59,7 +59,7 @@ class Space:
         return "; ".join(parts)
 
     def default(self) -> dict[str, Any]:
-        """Return trial 0: the documented defaults, or what of the ranges is nearest to them."""
+        """Return trial 0: the documented defaults, or the nearest values in the ranges."""
         low, high = self.lr
         batch_size = min(self.batch_sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
         return self._params(
@@ -76,7 +76,7 @@ class Space:
         return self._params(lr, batch_size, backbone, options)
 
     def without(self, batch_size: int) -> Space:
-        """Leave out batch sizes from `batch_size` up, which did not fit in memory; the smallest always stays."""
+        """Remove batch sizes from `batch_size` up, which did not fit in memory; the smallest always remains."""
         fitting = tuple(size for size in self.batch_sizes if size < batch_size)
         return replace(self, batch_sizes=fitting or self.batch_sizes[:1])
 
@@ -98,9 +98,9 @@ class Space:
         return {d.option: params[d.name] for d in self.extra if d.backbone is None and d.name in params}
 
     def distributions(self, backbone: str | None = None) -> dict[str, BaseDistribution]:
-        """Describe the parameters, of a trial of one backbone or of all, to Optuna's storage.
+        """Describe the parameters, of one backbone's trial or of all, to Optuna's storage.
 
-        Batch sizes are told as a range of integers: Optuna lets a range grow within a study, but not a set of choices.
+        Batch sizes are a range of integers, because Optuna lets a range grow within a study, but not a set of choices.
         """
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -138,7 +138,7 @@ class Space:
 
 
 def allowed(train_images: int, epochs: int) -> tuple[int, ...]:
-    """Return the batch sizes that may be offered unasked: those that leave a run `STEPS`, the smallest always."""
+    """Return the default batch-size candidates: those that leave a run `STEPS` steps, the smallest always."""
     fitting = tuple(size for size in OFFERED if STEPS * size <= epochs * train_images)
     return fitting or (max(1, min(OFFERED[0], train_images)),)
 
@@ -150,7 +150,7 @@ def make_space(
     offered: Sequence[int] | None = None,
     default_lr: float = DEFAULT_LR,
 ) -> Space:
-    """Return the study's ranges; batch sizes that nobody asked for are those `offered`, or all that the data allow.
+    """Return the study's ranges; batch sizes that the user did not give are those `offered`, or all the data allow.
 
     `extra` are the options of backbones; the settings that `config` searches follow them. Raises ConfigError when a
     batch size asked for is above the number of training images.
@@ -168,7 +168,7 @@ def make_space(
 
 
 def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
-    """Raise ConfigError when a batch size asked for is above the number of training images."""
+    """Raise ConfigError if a requested batch size is above the number of training images."""
     largest = max(config.batch_sizes or (0,))
     if largest > train_images:
         raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])

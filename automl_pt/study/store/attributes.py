@@ -1,4 +1,4 @@
-"""What a trial in Optuna's storage says: whose it is, with what it was made, how far it is, how it ended."""
+"""Interprets a trial in Optuna's storage: its owner, its parameters, its progress and its end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.records import TrialRecord
 
 OWNER, OUTCOME, RANKS = "owner", "outcome", "ranks"
-#: what a trial's runs in miniature took, in seconds, by their length in epochs
+#: duration of a trial's proxy runs in seconds, by their length in epochs
 PROXY_SECONDS = "probe_seconds"
-#: a parameter; and an attribute of the trials whose backbone is not among the choices that Optuna was told first
+#: a parameter; an attribute instead if the backbone is not among the choices that Optuna received first
 BACKBONE = "backbone"
 #: on what kind of machine it ran last, where an executor says so
 MACHINE = "machine"
@@ -43,12 +43,12 @@ class Outcome:
 
 
 def is_ours(trial: FrozenTrial) -> bool:
-    """Say whether a search has made a trial; any program that knows the storage may add others to the study."""
+    """Return whether a search created a trial; other programs with access to the storage may add trials."""
     return OWNER in trial.user_attrs
 
 
 def outcome(trial: FrozenTrial) -> Outcome:
-    """Return how a trial ended, or what it had given when it was last paused."""
+    """Return how a trial ended, or its results when it was last paused."""
     text = trial.user_attrs.get(OUTCOME)
     if text is None:
         best = TrialProgress(trial.number, losses(trial)).best(trial.last_step or 0)
@@ -58,7 +58,7 @@ def outcome(trial: FrozenTrial) -> Outcome:
 
 
 def trial_progress(trial: FrozenTrial) -> TrialProgress:
-    """Return how far a trial is."""
+    """Return a trial's progress."""
     end: Literal["finished", "pruned", "lost"] | None = None
     if trial.state.is_finished():
         lost = trial.state == TrialState.FAIL or outcome(trial).reason == "diverged"
@@ -68,25 +68,25 @@ def trial_progress(trial: FrozenTrial) -> TrialProgress:
 
 
 def losses(trial: FrozenTrial) -> dict[int, float]:
-    """Return a trial's validation losses by epoch; step 0 is none of them."""
+    """Return a trial's validation losses by epoch; step 0 is not an epoch."""
     return {step: loss for step, loss in trial.intermediate_values.items() if step > 0}
 
 
 def ranks(trial: FrozenTrial) -> dict[float, float]:
-    """Return the losses by which a trial was compared, by the point at which it was."""
+    """Return a trial's ranking losses, by the point of comparison."""
     return {float(epoch): loss for epoch, loss in trial.user_attrs.get(RANKS, {}).items()}
 
 
 def proxy_seconds(trial: FrozenTrial) -> dict[float, float]:
-    """Return what a trial's runs in miniature took, by their length in epochs."""
+    """Return the duration of a trial's proxy runs, by their length in epochs."""
     found = trial.user_attrs.get(PROXY_SECONDS, {})
-    if not isinstance(found, dict):  # an earlier version, with one run in miniature, wrote what that took
+    if not isinstance(found, dict):  # earlier versions, with one proxy run, stored a number
         return {0.0: found}
     return {float(epoch): seconds for epoch, seconds in found.items()}
 
 
 def params_of(trial: FrozenTrial, unnamed: str | None) -> dict[str, Any]:
-    """Return a trial's parameters; `unnamed` is the backbone of one that was asked for when there was no other."""
+    """Return a trial's parameters; `unnamed` is the backbone of trials created when it was the only one."""
     backbone = trial.params.get(BACKBONE) or trial.user_attrs.get(BACKBONE) or unnamed
     return {**trial.params, **({BACKBONE: backbone} if backbone else {})}
 

@@ -1,8 +1,8 @@
-"""Opens a study's storage so that a kill, a power cut or a dropped connection costs nothing that was acknowledged.
+"""Opens a study's storage so that a kill, a power cut or a dropped connection loses nothing that was acknowledged.
 
 SQLite (the default) runs in WAL mode with `synchronous=FULL` on every connection. `journal:PATH` is Optuna's journal
-file, repaired and with a lock of our own. PostgreSQL and MySQL are named by URL. Storages that unpickle what they read
-are refused: whoever can write there could run code here. A password never appears in a message.
+file, repaired and with our own lock. PostgreSQL and MySQL are given by URL. Storages that unpickle what they read are
+refused, because anyone who can write there could run code here. No message contains a password.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
 T = TypeVar("T")
-#: drivers used where the URL names none, and the extra that brings them
+#: default drivers, and the extra that installs them
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
 SCHEMA_LOCK = 20021116
 ATTEMPTS = 8
-#: what waiting does not mend
+#: messages of non-retryable errors
 HOPELESS = ("authentication failed", "does not exist", "Access denied", "Unknown database", "disk is full")
 
 
@@ -47,9 +47,9 @@ def default_url(directory: Path) -> str:
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Open the storage, and make its tables once, whoever else starts at the same time.
+    """Open the storage, and create its tables once, even if several processes start at the same time.
 
-    Raises StorageError for a URL that cannot be used, a file that is no study's, or a server that does not answer.
+    Raises StorageError for a URL that cannot be used, a file that is not a study's, or a server that does not answer.
     """
     if is_journal(url):
         return _open_journal(url)
@@ -59,31 +59,31 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Close a storage's connections; journal files hold none open."""
+    """Close a storage's connections; journal files have none."""
     storage.remove_session()
     if isinstance(storage, RDBStorage):
         storage.engine.dispose()
 
 
 def shown(url: str) -> str:
-    """Return the URL with its password hidden, in the user part and in the query alike."""
+    """Return the URL with its password hidden, in the user part and in the query."""
     if url.startswith("journal:"):
         return url
     try:
         parsed = _read(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        return "a URL that cannot be read"
+        return "an invalid URL"
     secret = {key: "***" for key in parsed.query if "pass" in key.lower() or "secret" in key.lower()}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def is_shared(url: str) -> bool:
-    """Say whether several coordinators can work on a storage of this kind."""
+    """Return whether several coordinators can work on a storage of this kind."""
     return urlsplit(url).scheme.partition("+")[0] in DRIVERS
 
 
 def files_of(url: str, study: str) -> tuple[Path, ...]:
-    """Return the files that opening a storage for `study` makes, besides folders; none where a server holds it.
+    """Return the files that opening a storage for `study` creates, without folders; none for a server.
 
     Raises StorageError for a URL that cannot be used.
     """
@@ -97,7 +97,7 @@ def files_of(url: str, study: str) -> tuple[Path, ...]:
 
 
 def lock_file(url: str, study: str) -> Path | None:
-    """Return the file beside a file storage that the one coordinator of `study` locks; None where there is no file."""
+    """Return the lock file of `study`'s only coordinator, beside a file storage; None if there is no file."""
     if url.startswith("journal:"):
         path = journal_path(url)
     else:
@@ -105,12 +105,12 @@ def lock_file(url: str, study: str) -> Path | None:
         if not database or database == ":memory:":
             return None
         path = Path(database)
-    path = path.resolve()  # a link is another name of the same file
+    path = path.resolve()  # so that a link uses the same lock
     return path.with_name(f"{path.name}.{study}.lock")
 
 
 def storage_note(url: str) -> str | None:
-    """Return a warning where a file storage lies on a network file system."""
+    """Return a warning if a file storage is on a network file system."""
     if url.startswith("journal:"):
         return network_note(journal_path(url).absolute(), "the study's journal")
     database = parse_url(url).database if url.startswith("sqlite") else None
@@ -120,24 +120,24 @@ def storage_note(url: str) -> str | None:
 
 
 def server_engine(url: str) -> Engine:
-    """Return connections to the server of a shared storage, for locks."""
+    """Return connections to a shared storage's server, for locks."""
     return _engine(parse_url(url))
 
 
 def _read(url: str) -> URL:
-    """Split a URL into its parts; raise ValueError where part of a password would be taken for host and database."""
+    """Split a URL into its parts; raise ValueError if part of a password would be read as host and database."""
     parsed = make_url(url)
     if parsed.host is not None and "@" in f"{parsed.host}{parsed.database}":
-        raise ValueError("the password holds an @")
+        raise ValueError("the password contains an @")
     return parsed
 
 
 def parse_url(url: str) -> URL:
-    """Return the URL of a database that is used here, with its driver; raise StorageError for any other."""
+    """Return the URL of a supported database, with its driver; raise StorageError for any other."""
     scheme = url.partition(":")[0].lower()
     if "redis" in scheme or scheme in {"grpc", "http", "https"}:
         raise StorageError(
-            "a storage must not run code that it holds",
+            "this kind of storage could run code when read",
             given=f"a storage of kind {scheme!r}, whose snapshots are pickles or whose server asks for no password",
             remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
         )
@@ -146,14 +146,14 @@ def parse_url(url: str) -> URL:
         backend = parsed.get_backend_name()
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StorageError(
-            "a storage is named by a URL",
-            given="a text that is none (it is not shown, for it may hold a password)",
+            "the storage is not a valid URL",
+            given="the text is not shown, because it may hold a password",
             remedy="write sqlite:///FILE, journal:FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., and "
             "in a password %40 for @, %2F for / and %3A for :",
         ) from None
     if backend != "sqlite" and backend not in DRIVERS:
         raise StorageError(
-            "a storage is SQLite, a journal file, PostgreSQL or MySQL",
+            "the storage is not SQLite, a journal file, PostgreSQL or MySQL",
             given=f"{backend!r}",
             remedy="use sqlite:///FILE, journal:FILE, postgresql://... or mysql://...",
         )
@@ -161,7 +161,7 @@ def parse_url(url: str) -> URL:
 
 
 class DurableConnection(sqlite3.Connection):
-    """A SQLite connection that keeps what it acknowledged through a power cut."""
+    """A SQLite connection whose acknowledged writes survive a power cut."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -171,7 +171,7 @@ class DurableConnection(sqlite3.Connection):
 
 
 class HastyConnection(sqlite3.Connection):
-    """A SQLite connection that syncs nothing, for a file that nobody relies on yet."""
+    """A SQLite connection without syncing, for a file that is not in use yet."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -180,9 +180,11 @@ class HastyConnection(sqlite3.Connection):
 
 def _open_sqlite(url: URL) -> BaseStorage:
     if not url.database or url.database == ":memory:":
-        raise StorageError("a study is kept in a file", given=url.render_as_string(), remedy="write sqlite:///FILE")
+        raise StorageError(
+            "an in-memory database keeps no study", given=url.render_as_string(), remedy="write sqlite:///FILE"
+        )
     path = Path(url.database).absolute()
-    # Two processes that make the tables, or turn WAL on, at the same time would both fail: the lock lets one go first.
+    # the lock serialises processes that create the tables or turn WAL on, because both would fail at the same time
     with locked(path.with_name(path.name + ".lock")):
         require_record_locks(path)
         if path.exists() and path.stat().st_size:
@@ -194,7 +196,7 @@ def _open_sqlite(url: URL) -> BaseStorage:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Make an empty study database beside `path`, quickly, and move it there as a whole, durably."""
+    """Create an empty study database beside `path`, without syncing, then sync it and move it there."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.unlink(missing_ok=True)
     storage = RDBStorage(f"sqlite:///{draft}", engine_kwargs={"connect_args": {"factory": HastyConnection}})
@@ -207,9 +209,9 @@ def _create_sqlite(path: Path) -> None:
 
 
 def require_ours(connection: sqlite3.Connection, path: Path, *, without_code: bool = False) -> None:
-    """Raise StorageError when the database is another program's; it is not touched then. Close the connection.
+    """Raise StorageError if the database is another program's, without changing it. Closes the connection.
 
-    With `without_code` views and triggers are refused, too: they are programs of whoever made the file.
+    With `without_code` views and triggers are refused too, because they are code from the file's author.
     """
     with closing(connection):
         kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
@@ -217,27 +219,27 @@ def require_ours(connection: sqlite3.Connection, path: Path, *, without_code: bo
     code = sorted(name for name, kind in kinds.items() if kind in ("view", "trigger"))
     if code and without_code:
         raise StorageError(
-            "The database holds views or triggers, which no study has",
+            "the database holds views or triggers, which no study has",
             given=printable(f"{path}: {', '.join(code[:5])}"),
-            remedy="put the file back from a copy that automl-pt has written",
+            remedy="restore the file from a copy that automl-pt has written",
         )
     if tables and "studies" not in tables:
         raise StorageError(
-            "the storage must be a study's database",
+            "the database is not a study's",
             given=printable(f"{path} holds the tables {', '.join(sorted(tables)[:5])}"),
             remedy="name another file",
         )
 
 
 SERVER_OPTIONS = {"pool_pre_ping": True, "pool_recycle": 1800}
-#: seconds within which a server must answer a connection, and, where it is only read, each question
+#: seconds to connect to a server, and, for reading only, for each answer
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 
 
 def connect_limit(url: URL, *, answers: bool = True) -> dict[str, Any]:
-    """Return what a driver is told so that it does not wait for ever for a server; what the URL says goes first.
+    """Return the driver's options that limit waiting for a server; the URL's own options take precedence.
 
-    With `answers` the limit holds for each answer, too, where the driver knows one.
+    With `answers` the limit applies to each answer too, if the driver supports that.
     """
     limits: dict[str, Any] = {}
     if url.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
@@ -266,15 +268,15 @@ def _engine(url: URL) -> Engine:
 
 
 def driver_missing(url: URL, error: ImportError) -> StorageError:
-    """Return the error that names the extra with which a storage's driver comes."""
+    """Return the error that names the extra with a storage's driver."""
     extra = "mysql" if url.get_backend_name() in ("mysql", "mariadb") else "postgresql"
     return StorageError(
-        "the storage's driver must be installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
+        "the storage's driver is not installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
     )
 
 
 class _schema_lock:  # noqa: N801  # used as a function
-    """Hold the server's own lock while the tables are made; it goes with the connection."""
+    """Hold the server's lock while the tables are created; it is released with the connection."""
 
     def __init__(self, connection: Connection, url: URL) -> None:
         self._connection = connection
@@ -301,14 +303,14 @@ def _open_journal(url: str) -> BaseStorage:
         return JournalStorage(RepairingJournal(path))
     except (OSError, ValueError, KeyError) as error:
         raise StorageError(
-            "a journal must be readable, line by line",
+            "the journal cannot be read",
             given=f"{path}: {error}",
-            remedy="restore it from a copy, or name another file: a damaged line in the middle cannot be mended",
+            remedy="restore it from a copy, or choose another file: a damaged line in the middle cannot be repaired",
         ) from error
 
 
 def is_journal(url: str) -> bool:
-    """Say whether a storage is a journal file."""
+    """Return whether a storage is a journal file."""
     return url.partition(":")[0].lower() == "journal"
 
 
@@ -318,7 +320,7 @@ def journal_path(url: str) -> Path:
 
 
 def retrying(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Do `action`; when the database is locked or away, try again with growing, jittered pauses, for about a minute."""
+    """Run `action`; retry with growing, jittered pauses for about a minute if the database is locked or unreachable."""
     for attempt in range(ATTEMPTS):
         try:
             return action()

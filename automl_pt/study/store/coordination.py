@@ -1,8 +1,8 @@
-"""How the coordinators of one study know of each other.
+"""Coordinates the coordinators of one study.
 
-With a file storage there is one: it holds the lock of the study's folder. On a server each coordinator holds a lock of
-the server's own under its name; the server drops it when the connection ends, however the coordinator died. Whoever
-finds that lock free declares its owner dead, which shuts it out (`fencing_token`), and takes over its trials.
+A file storage has one coordinator, which holds the lock of the study's folder. On a server each coordinator holds a
+server lock under its name, which the server releases when the connection ends, however the coordinator died. Another
+that finds this lock free declares its owner dead, revokes its token (`fencing`), and takes over its trials.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from automl_pt.study.store.fencing import FencingToken
 
 
 class SingleCoordinator:
-    """The only coordinator: what another one left is an orphan."""
+    """The only coordinator: all unfinished trials of others are orphans."""
 
     owner = "coordinator"
     has_company = False
 
     def join(self, storage: BaseStorage, study_id: int) -> None:
-        """Be alone: there is nobody to shut out."""
+        """Do nothing, because there is no other coordinator to revoke."""
 
     def allocation_lock(self) -> nullcontext[None]:
-        """Nobody else hands out trials."""
+        """Return an empty context, because there is no other coordinator."""
         return nullcontext()
 
     def is_alive(self, owner: str) -> bool:
-        """Say that nobody else is at work."""
+        """Return False, because no other coordinator runs."""
         return False
 
 
@@ -53,7 +53,7 @@ class SharedCoordinator:
         self._fencing_token: FencingToken | None = None
 
     def join(self, storage: BaseStorage, study_id: int) -> None:
-        """Put up the fence, ours and the others'."""
+        """Set up the fencing tokens of this coordinator and the check of others."""
         self._fencing_token = FencingToken(storage, study_id, self.owner)
 
     def _announce(self) -> Connection:
@@ -62,7 +62,7 @@ class SharedCoordinator:
         return connection
 
     def keep_up(self) -> None:
-        """Announce ourselves again where the server has dropped the connection."""
+        """Announce this coordinator again if the server has dropped the connection."""
         try:
             self._connection.execute(sqlalchemy.text("SELECT 1"))
         except sqlalchemy.exc.DBAPIError:
@@ -75,18 +75,18 @@ class SharedCoordinator:
 
     @contextmanager
     def allocation_lock(self) -> Iterator[None]:
-        """Hold the study's lock, which others wait for."""
+        """Hold the study's lock, for which others wait."""
         self.keep_up()
         with self._connect() as connection:
             self._take(connection, f"study {self._study}")
             try:
                 yield
             finally:
-                with suppress(sqlalchemy.exc.DBAPIError):  # the connection is gone, and the lock with it
+                with suppress(sqlalchemy.exc.DBAPIError):  # the connection is closed, which released the lock
                     self._drop(connection, f"study {self._study}")
 
     def is_alive(self, owner: str) -> bool:
-        """Say whether the server still holds the lock of `owner`; one that is dead is shut out."""
+        """Return whether the server still holds the lock of `owner`; if not, revoke the owner's token."""
         if owner == self.owner:
             return True
         take = "pg_try_advisory_lock" if self._postgresql else "TRY_LOCK"
@@ -101,7 +101,7 @@ class SharedCoordinator:
             return False
 
     def _take(self, connection: Connection, name: str) -> None:
-        """Wait for a lock; MySQL says 0 when it has waited long enough, and is asked again."""
+        """Wait for a lock; MySQL returns 0 after its timeout, and is asked again."""
         while self._call(connection, "pg_advisory_lock" if self._postgresql else "GET_LOCK", name) == 0:
             continue
 
@@ -120,8 +120,8 @@ class SharedCoordinator:
         return connection.execute(statement).scalar()
 
     def close(self) -> None:
-        """Leave, and give the lock back ourselves: the server may take a moment to see that a connection has ended."""
-        with suppress(sqlalchemy.exc.DBAPIError):  # the connection is gone, and the lock with it
+        """Leave, and release the lock explicitly, because the server may notice a closed connection late."""
+        with suppress(sqlalchemy.exc.DBAPIError):  # the connection is closed, which released the lock
             if self._fencing_token is not None:
                 self._fencing_token.close(self._connection)
             self._drop(self._connection, self.owner)

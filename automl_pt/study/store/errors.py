@@ -1,4 +1,4 @@
-"""Says in one message what is wrong with a storage: the cause is often buried under two other exceptions."""
+"""Converts errors of a storage into one message, because the cause is often below two other exceptions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FAILURES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error,
 
 @contextmanager
 def translated(shown_url: str) -> Iterator[None]:
-    """Turn what Optuna, SQLAlchemy and drivers raise into a StorageError that names `shown_url` and the remedy.
+    """Convert exceptions of Optuna, SQLAlchemy and drivers into a StorageError that names `shown_url` and the remedy.
 
-    A full disk becomes an OutputError. Optuna hides some failures behind an AssertionError or UnboundLocalError, so
-    the whole chain of causes is read.
+    A full disk becomes an OutputError. The whole chain of causes is examined, because Optuna hides some failures behind
+    an AssertionError or UnboundLocalError.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def translated(shown_url: str) -> Iterator[None]:
 
 
 def _is_storages(error: BaseException) -> bool:
-    """Say whether an error is a storage's; Optuna raises a RuntimeError for tables of another version."""
+    """Return whether an error is a storage's; Optuna raises a RuntimeError for tables of another version."""
     foreign = isinstance(error, RuntimeError) and "table schema" in str(error)
     return foreign or isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError | sqlite3.Error)
 
@@ -45,9 +45,9 @@ def _translate(chain: list[BaseException], shown_url: str) -> AutomlError:
     root = _root(chain)
     if "disk is full" in text or any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
         return OutputError(
-            "the storage must be writable",
+            "the storage cannot be written",
             given=f"{shown_url}: no space left on device",
-            remedy="free some space and run the same command again: nothing acknowledged is lost",
+            remedy="free some space and run the same command again; nothing acknowledged is lost",
         )
     remedies = {
         "not a database": "name another file, or restore this one from a copy",
@@ -65,7 +65,7 @@ def _translate(chain: list[BaseException], shown_url: str) -> AutomlError:
     }
     remedy = next((remedy for sign, remedy in remedies.items() if sign in text), None)
     return StorageError(
-        "the study's storage must be readable and writable",
+        "the study's storage cannot be read or written",
         given=f"{shown_url}: {type(root).__name__}: {str(root).strip().splitlines()[0] if str(root).strip() else ''}",
         remedy=remedy or "check that the server runs and can be reached, then run the same command again",
     )
@@ -80,7 +80,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _root(chain: list[BaseException]) -> BaseException:
-    """Return the driver's own error, which says most."""
+    """Return the driver's own error, which is the most specific."""
     for link in chain:
         original = getattr(link, "orig", None)
         if isinstance(original, BaseException):

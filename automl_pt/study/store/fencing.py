@@ -1,9 +1,9 @@
-"""A fence on a database server: a coordinator that others have declared dead can write nothing any more.
+"""Fencing tokens on a database server: a coordinator that others have declared dead cannot write any more.
 
 Each coordinator has a row of its own among the study's attributes, its token. Every transaction of its storage reads
-that row, with a lock that keeps others from removing it, before it commits. Whoever finds the coordinator dead removes
-the row first and takes over its trials then. So a late write, of a machine that slept or whose network came back, is
-either done before the trials have another owner, or not at all.
+that row before it commits, with a lock that prevents its removal. A coordinator that finds another one dead first
+removes the row and then takes over its trials. So a late write, after a machine slept or its network returned, either
+precedes the takeover, or is refused.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class FencingToken:
         mine = self._row(sqlalchemy.select(ATTRIBUTES.c.study_user_attribute_id), self._owner)
         if session.execute(mine.with_for_update(read=True)).first() is None:
             raise StorageError(
-                "a coordinator writes to a study while the others know that it lives",
-                given=f"{self._owner} was taken for dead, and its trials have been taken over",
-                remedy="run the same command again: it joins the others as a new coordinator",
+                "this coordinator was declared dead by the others",
+                given=f"{self._owner}: its trials have been taken over",
+                remedy="run the same command again; it joins the others as a new coordinator",
             )
 
     def revoke(self, connection: Connection, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's journal file with a lock that dies with its owner, and a tail that a torn write cannot spoil."""
+"""Optuna's journal file with a kernel lock, and protection against a torn last line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from automl_pt.core.locks import locked
 
 
 class RepairingJournal(JournalFileBackend):
-    """A journal file whose torn last line, left by a kill or a full disk, is set aside before the next write.
+    """A journal file whose torn last line, left by a kill or a full disk, is removed before the next write.
 
-    Optuna skips such a line when reading, but appends to it when writing, and can then read the journal no more. The
-    fragment goes to a file ending in `.torn`; nothing acknowledged is ever in it. The lock is the kernel's, which drops
-    it when its owner is killed; Optuna's own are files that a killed process leaves behind.
+    Optuna skips such a line when reading, but appends to it when writing, which makes the journal unreadable. The
+    fragment is moved to a file ending in `.torn`; it never contains anything acknowledged. The kernel releases the lock
+    when its owner is killed, while Optuna's own lock files would remain.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +26,7 @@ class RepairingJournal(JournalFileBackend):
         super().__init__(str(self._path), lock_obj=_NoLock(str(self._path)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append whole lines, durably; raise OutputError, the journal unharmed, when the disk does not take them."""
+        """Append complete lines, durably; raise OutputError, with the journal intact, if the disk cannot take them."""
         with locked(self._path.with_name(self._path.name + ".lock")):
             try:
                 self._repair()
@@ -59,7 +59,7 @@ class _NoLock(JournalFileOpenLock):
 
 
 def _end_of_last_line(stream: Any, size: int, block: int = 1 << 16) -> int:
-    """Return the offset behind the last newline, reading backwards."""
+    """Return the offset after the last newline, reading backwards."""
     position = size
     while position > 0:
         start = max(0, position - block)

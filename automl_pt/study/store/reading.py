@@ -1,7 +1,7 @@
-"""Opens a study's storage to read it alone: nothing is created, written or locked, and no server is waited for long.
+"""Opens a study's storage for reading only: nothing is created, written or locked, and waiting for servers is limited.
 
-SQLite in WAL mode writes beside the database even for a reader. So a database without a log is opened as one that
-cannot change, and of one with a log a copy is read, which is taken again once the files have changed.
+SQLite in WAL mode writes beside the database even for a reader. So a database without a log is opened as immutable,
+and one with a log is copied, again whenever its files have changed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from automl_pt.study.store.backends import (
 )
 from automl_pt.study.store.errors import translated
 
-#: how often files that change meanwhile are copied anew, before they are read where they are
+#: attempts to copy files that change meanwhile, before they are read in place
 ATTEMPTS = 5
-#: bytes that are copied at most
+#: limit of copied bytes
 MAX_COPY = 1 << 30
 Stamp = tuple[tuple[int, int, int], ...]
 
 
 @contextmanager
 def reading(url: str) -> Iterator[BaseStorage]:
-    """Open the storage, which must be there, for reading; raise StorageError where it is not, or is no study's."""
+    """Open an existing storage for reading; raise StorageError if it is missing, or not a study's."""
     if is_journal(url):
         yield _open_journal(journal_path(url))
         return
@@ -68,7 +68,7 @@ def _open_sqlite(path: Path, folder: Path) -> BaseStorage:
 
 
 class _Files:
-    """A database with its log, of which a copy is kept in `folder` where there is a log."""
+    """A database with its log, copied to `folder` if there is a log."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self.log, self.folder = path, path.with_name(path.name + "-wal"), folder
@@ -89,7 +89,7 @@ class _Files:
         return self.folder / str(self._count) / "study.db"
 
     def _stamp(self) -> Stamp:
-        """Return size, time and number of the files; raise StorageError for what is no regular file."""
+        """Return size, time and inode of the files; raise StorageError for anything but a regular file."""
         found = []
         for path in (self.path, self.log):
             try:
@@ -104,11 +104,11 @@ class _Files:
         return tuple(found)
 
     def _copy(self, stamp: Stamp) -> bool:
-        """Copy database and log as they were at one moment; say whether that could be done."""
+        """Copy a consistent state of database and log; return whether that succeeded."""
         for _ in range(ATTEMPTS):
             if sum(size for size, _, _ in stamp) > MAX_COPY:
                 return False
-            with suppress(OSError):  # no room for a copy, or a log that is gone again
+            with suppress(OSError):  # no space for a copy, or the log has been removed
                 shutil.rmtree(self._copy_path.parent, ignore_errors=True)
                 self._count += 1
                 self._copy_path.parent.mkdir()
@@ -168,15 +168,15 @@ def _open_journal(path: Path) -> BaseStorage:
         return JournalStorage(_ReadJournal(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
-            "The journal cannot be read",
+            "the journal cannot be read",
             given=f"{path}: {error}",
-            remedy="restore it from a copy: a damaged line in the middle cannot be mended",
+            remedy="restore it from a copy: a damaged line in the middle cannot be repaired",
         ) from error
 
 
 def _absent(path: Path, why: str) -> StorageError:
     return StorageError(
-        "The study's storage cannot be opened",
+        "the study's storage cannot be opened",
         given=f"{path}: {why}",
-        remedy="give the storage that the study was searched with by --storage, or put the file back from a copy",
+        remedy="give the study's storage with --storage, or restore the file from a copy",
     )

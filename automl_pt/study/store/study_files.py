@@ -1,4 +1,4 @@
-"""Reads the JSON files of a study's folder: an object, nothing where there is no file, or a StudyError."""
+"""Reads the JSON files of a study's folder: an object, or an empty one for a missing file, or StudyError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_pt.plugins.provenance import recorded
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty where there is no such file; raise StudyError for anything else."""
+    """Return a JSON object; empty for a missing file; raise StudyError for anything else."""
     try:
         value = read_json(path)
     except FileNotFoundError:
@@ -20,12 +20,12 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
     if not isinstance(value, dict):
-        raise damaged(path, "it holds no object")
+        raise damaged(path, "it is not an object")
     return value
 
 
 def plugins_of(path: Path) -> list[dict[str, Any]]:
-    """Return the plugins that a study.json names; raise StudyError where it is damaged."""
+    """Return the plugins in a study.json; raise StudyError if it is damaged."""
     try:
         return recorded(read_object(path))
     except ValueError as error:
@@ -33,9 +33,9 @@ def plugins_of(path: Path) -> list[dict[str, Any]]:
 
 
 def damaged(path: Path, reason: str) -> StudyError:
-    """Return the error that says why a file of a study cannot be used."""
+    """Return the error that explains why a file of a study cannot be used."""
     return StudyError(
-        "a study's files are read as they were written",
+        "a file of the study is damaged",
         given=printable(f"{path}: {reason}"),
-        remedy="put the file back from a copy, or start a new study",
+        remedy="restore the file from a copy, or start a new study",
     )

@@ -1,10 +1,10 @@
-"""The study's book: which trials there are, how far each is, who works on it, how it ended.
+"""The trial store: the trials of a study, their progress, owners and ends.
 
-It is Optuna's storage, written through its own interface, so that Optuna's tools read it. A trial is made in one
-transaction, with its parameters and its owner; one that bears none is of another program, and is left alone. A trial
-without an owner is paused; one whose owner is dead is an
-orphan, and whoever finds it takes it over. An ending is written before the state that makes it final, so whoever dies
-in between leaves a trial that is still running and is ended again.
+It is Optuna's storage, written through Optuna's interface, so that its tools can read it. A trial is created in one
+transaction, with its parameters and its owner; one without this mark is another program's, and is ignored. A trial
+without an owner is paused; one whose owner is dead is an orphan, and a coordinator that finds it takes it over. The
+result is written before the final state, so that after a kill in between the trial is still running and is ended
+again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from automl_pt.study.store.attributes import (
 from automl_pt.study.store.backends import retrying
 
 CRASHES, RANK_LOSS = "crashes", "rank_loss"
-#: in what a study was made with: the batch sizes it offers unasked
+#: key, in what a study was created with, of its default batch-size candidates
 OFFERED = "offered"
 STUDY, BEST, JUDGEMENT, PROBES = "automl_pt", "best", "judgement", "probes"
 
@@ -51,38 +51,38 @@ EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
 
 class Presence(Protocol):
-    """How coordinators of one study know of each other."""
+    """How the coordinators of one study coordinate."""
 
     owner: str
     #: whether others may write to the same study
     has_company: bool
 
     def join(self, storage: BaseStorage, study_id: int) -> None:
-        """Take part in a study: what is written to it from here on is known to be ours."""
+        """Join a study; later writes are attributed to this coordinator."""
 
     def allocation_lock(self) -> AbstractContextManager[None]:
-        """Hold the right to hand out trials."""
+        """Hold the exclusive right to start trials."""
 
     def is_alive(self, owner: str) -> bool:
-        """Say whether the coordinator called `owner` is at work."""
+        """Return whether the coordinator called `owner` is running."""
 
 
 @dataclass
 class TrialStore:
-    """The book of one study."""
+    """The trials of one study."""
 
     storage: BaseStorage
     name: str
     presence: Presence
     shown_url: str
-    #: the backbone of the trials that name none, where the study has several by now
+    #: the backbone of the trials that name none, if the study has several by now
     unnamed: str | None = field(default=None, init=False)
     study_id: int = field(init=False)
-    #: whether this process has made the study
+    #: whether this process created the study
     is_new: bool = field(init=False)
-    #: how many trials other programs have added
+    #: number of trials that other programs have added
     foreign_trials: int = field(default=0, init=False)
-    #: the trials as this process last read or wrote them: reading all of them again for every decision would be slow
+    #: the trials as last read or written by this process, cached because reading them for every decision would be slow
     _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
     #: what the storage calls a trial, by number
     _ids: dict[int, int] = field(default_factory=dict, init=False, repr=False)
@@ -94,19 +94,19 @@ class TrialStore:
         self.refresh()
 
     def withdraw(self) -> None:
-        """Delete the study where this process has just made it and may not begin it."""
+        """Delete the study if this process has just created it and may not start it."""
         if self.is_new and not self.storage.get_all_trials(self.study_id, deepcopy=False):
             self.storage.delete_study(self.study_id)
 
     def refresh(self) -> None:
-        """Read the trials again; needed where others write, too."""
+        """Read the trials again; needed if other coordinators write too."""
         found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
         self._trials = {trial.number: trial for trial in found if is_ours(trial)}
         self.foreign_trials = len(found) - len(self._trials)
 
     @contextmanager
     def allocation_lock(self) -> Iterator[None]:
-        """Hold the right to hand out trials and to publish, knowing what the others have written; once at a time."""
+        """Hold the exclusive right to start trials and to publish, with others' trials up to date; not reentrant."""
         if self._in_turn:
             yield
             return
@@ -120,7 +120,7 @@ class TrialStore:
                 self._in_turn = False
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials of ours, in order of number; a number that another program has taken is not among them."""
+        """Return all our trials by number; numbers that another program has taken are missing."""
         return list(self._trials.values())
 
     def trial(self, number: int) -> FrozenTrial:
@@ -128,11 +128,11 @@ class TrialStore:
         return self._trials[number]
 
     def trial_progress(self, number: int) -> TrialProgress:
-        """Return how far a trial is."""
+        """Return a trial's progress."""
         return trial_progress(self._trials[number])
 
     def progress_list(self) -> list[TrialProgress]:
-        """Return how far every trial is, for the pruning rule."""
+        """Return the progress of every trial, for the pruning rule."""
         return [trial_progress(trial) for trial in self.trials()]
 
     def records(self) -> list[TrialRecord]:
@@ -140,16 +140,16 @@ class TrialStore:
         return [record(trial, self.unnamed) for trial in self.trials()]
 
     def params(self, trial: FrozenTrial) -> dict[str, Any]:
-        """Return a trial's parameters, its backbone with them where the study has several."""
+        """Return a trial's parameters, including its backbone if the study has several."""
         return params_of(trial, self.unnamed)
 
     def add(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> int:
-        """Make a trial that is ours; return its number."""
+        """Create a trial of ours; return its number."""
         template = self._template(dict(params), dict(distributions))
         before, attempts = set(self._trials), count()
 
         def create() -> int:
-            # a first attempt may have been written, and only its answer lost with the connection
+            # a first attempt may have been written even though its answer was lost with the connection
             found = self.storage.get_all_trials(self.study_id, deepcopy=False) if next(attempts) else []
             ours = (one for one in found if one.user_attrs.get(OWNER) == self.presence.owner)
             written = [one.number for one in ours if one.number not in before]
@@ -174,7 +174,7 @@ class TrialStore:
         return self._ids[number]
 
     def _template(self, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-        """Describe a new trial to Optuna, which never takes other choices for a parameter than it was told first."""
+        """Describe a new trial to Optuna, which requires the same choices for a parameter as it received first."""
         attributes: dict[str, Any] = {OWNER: self.presence.owner}
         told = (trial.distributions[BACKBONE] for trial in self.trials() if BACKBONE in trial.distributions)
         first = next(told, None)
@@ -186,7 +186,7 @@ class TrialStore:
         return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
 
     def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
-        """Write an epoch's validation loss, and by what it is ranked; the same again changes nothing."""
+        """Store an epoch's validation loss, and its ranking loss; idempotent."""
         trial = self._trials[number]
         if rank_loss is not None:
             self.rank(number, epoch, rank_loss)
@@ -194,10 +194,10 @@ class TrialStore:
         trial.intermediate_values[epoch] = loss
 
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
-        """Write by what a trial is ranked at a point; the same again changes nothing.
+        """Store a trial's ranking loss at a point; idempotent.
 
-        For Optuna's tools it stands beside as a number, and, after a run in miniature, the last one's as the
-        intermediate value of step 0, so that a trial dropped there has a point in their plots.
+        For Optuna's tools it is stored as an attribute, and, after a proxy run, as the intermediate value of step 0, so
+        that a trial pruned there appears in their plots.
         """
         trial = self._trials[number]
         self._set(number, RANK_LOSS, rank_loss)
@@ -207,39 +207,39 @@ class TrialStore:
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
     def report_proxy_run(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
-        """Write by what a trial is ranked after a run in miniature of so many epochs, and what each of these took."""
+        """Store a trial's ranking loss after a proxy run of this many epochs, and the duration of each proxy run."""
         self._set(number, PROXY_SECONDS, {str(length): took for length, took in seconds.items()})
         self.rank(number, epoch, rank_loss)
 
     def own(self, number: int, owner: str) -> None:
-        """Say who works on a trial; NOBODY pauses it."""
+        """Set the owner of a trial; NOBODY pauses it."""
         if self._trials[number].user_attrs[OWNER] != owner:
             self._set(number, OWNER, owner)
 
     def pause(self, number: int, paused: Outcome) -> None:
-        """Give a trial back, with what it gave so far."""
+        """Release a trial, with its results so far."""
         self._set(number, OUTCOME, paused.to_json())
         self.own(number, NOBODY)
 
     def paused(self) -> list[FrozenTrial]:
-        """Return the trials nobody works on that have not ended."""
+        """Return the unfinished trials without an owner."""
         return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] == NOBODY]
 
     def orphans(self) -> list[FrozenTrial]:
-        """Return the trials that are ours, or whose owner is dead."""
+        """Return the unfinished trials whose owner is this coordinator, or is dead."""
         ours, is_alive = self.presence.owner, self.presence.is_alive
         owned = self.busy()
         return [trial for trial in owned if trial.user_attrs[OWNER] == ours or not is_alive(trial.user_attrs[OWNER])]
 
     def busy(self) -> list[FrozenTrial]:
-        """Return the trials somebody works on."""
+        """Return the trials that a coordinator works on."""
         return [trial for trial in self._unfinished() if trial.user_attrs[OWNER] != NOBODY]
 
     def _unfinished(self) -> list[FrozenTrial]:
         return [trial for trial in self.trials() if not trial.state.is_finished()]
 
     def count_crash(self, number: int) -> int:
-        """Add one to the crashes of a trial's process, and return the sum."""
+        """Increment the crash count of a trial's process, and return it."""
         crashes = int(self._trials[number].user_attrs.get(CRASHES, 0)) + 1
         self._set(number, CRASHES, crashes)
         return crashes
@@ -249,7 +249,7 @@ class TrialStore:
         self._set(number, MACHINE, machine)
 
     def end(self, number: int, state: EndState, ended: Outcome) -> None:
-        """End a trial for good."""
+        """End a trial finally."""
         self._set(number, OUTCOME, ended.to_json())
         trial = self._trials[number]
         cost = ended.value if ended.cost is None else ended.cost
@@ -264,42 +264,42 @@ class TrialStore:
         trial.user_attrs[key] = value
 
     def about(self) -> dict[str, Any]:
-        """Return what the study was made with; empty for a new one."""
+        """Return what the study was created with; empty for a new one."""
         return dict(self._attribute(STUDY) or {})
 
     def set_about(self, about: Mapping[str, Any]) -> None:
-        """Write what the study is made with."""
+        """Store what the study is created with."""
         self._set_attribute(STUDY, dict(about))
 
     def best(self) -> list[int] | None:
-        """Return which trial's model was published last, and after how many of its epochs."""
+        """Return the trial whose model was published last, and after how many of its epochs."""
         found = self._attribute(BEST)
         return None if found is None else list(found)
 
     def set_best(self, mark: list[int]) -> None:
-        """Write which model is published."""
+        """Store which model is published."""
         self._set_attribute(BEST, mark)
 
     def judgement(self) -> dict[str, Any] | None:
-        """Return what the end of an earlier search found of the best trial."""
+        """Return the stored evaluation of the best trial from an earlier search."""
         found = self._attribute(JUDGEMENT)
         return None if found is None else dict(found)
 
     def set_judgement(self, judgement: Mapping[str, Any]) -> None:
-        """Write what was found of the best trial."""
+        """Store the evaluation of the best trial."""
         self._set_attribute(JUDGEMENT, dict(judgement))
 
     def probes(self) -> list[ProbeRecord]:
-        """Return the linear probes of the study, those that failed among them."""
+        """Return the linear probes of the study, including failed ones."""
         return [ProbeRecord.from_dict(entry) for entry in self._attribute(PROBES) or ()]
 
     def add_probe(self, probe: ProbeRecord) -> None:
-        """Write what a probe found; that of the same number is replaced."""
+        """Store a probe's record, replacing that of the same number."""
         others = [one.to_dict() for one in self.probes() if one.number != probe.number]
         self._set_attribute(PROBES, [*others, probe.to_dict()])
 
     def models(self) -> list[TrialRecord]:
-        """Return all that may have left a model, as trials: the probes, then the trials."""
+        """Return all that may have a model, as trials: the probes, then the trials."""
         return [*(probe.as_trial() for probe in self.probes()), *self.records()]
 
     def _attribute(self, key: str) -> Any:
@@ -309,12 +309,12 @@ class TrialStore:
         retrying(lambda: self.storage.set_study_user_attr(self.study_id, key, value))
 
     def study(self) -> optuna.Study:
-        """Return Optuna's view of the study, which its pruners ask for."""
+        """Return Optuna's study object, which its pruners require."""
         return optuna.load_study(study_name=self.name, storage=self.storage)
 
 
 def _open_study(storage: BaseStorage, name: str) -> tuple[int, bool]:
-    """Return the study's number, and whether it was made just now."""
+    """Return the study's number, and whether it was just created."""
     try:
         with quiet():
             return storage.create_new_study([StudyDirection.MINIMIZE], name), True

@@ -1,1 +1,1 @@
-"""What makes training faster on a CPU."""
+"""Faster training on a CPU."""

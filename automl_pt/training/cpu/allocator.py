@@ -1,19 +1,19 @@
-"""Memory that a step gives back, kept for the next step."""
+"""Keeps freed memory of a step for the next step."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-#: glibc's names of its settings (malloc.h), and the most that the first may be
+#: numbers of glibc's settings (malloc.h), and the largest value of the first
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST_THRESHOLD = -1, -3, 32 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what this process frees in blocks up to 32 MiB; say whether it does. Elsewhere, do nothing.
+    """Make glibc keep freed blocks of up to 32 MiB; return whether it does. Does nothing without glibc.
 
-    By default it gives most of a step's memory back to the system, which hands it out at the next step page by page and
-    cleared: up to 34,000 page faults a step, 2 to 8 % of a step's time on a CPU, for 1 % less memory at the peak.
+    By default glibc returns most of a step's memory to the system, which maps it again at the next step, page by page
+    and zeroed: up to 34,000 page faults a step, 2 to 8 % of a step's time on a CPU, for 1 % less memory at the peak.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,12 +1,12 @@
-"""Depthwise and other grouped convolutions on a CPU, kept in float32 where bfloat16 is slow or wrong.
+"""Computes depthwise and other grouped convolutions on a CPU in float32, where bfloat16 is slow or wrong.
 
-Each channel has a kernel of its own there, so that there is little to multiply, and the short format saves nothing;
-PyTorch's gradients of such a convolution in bfloat16 take 2 to 15 times as long as in float32, but for 3x3 kernels
-without a stride. It made EfficientNet-B0 at 64 px twice as slow to train (benchmarks/number_formats.py).
+Each channel has its own kernel there, so there is little to multiply, and bfloat16 saves nothing: PyTorch's gradients
+of such a convolution take 2 to 15 times as long in bfloat16 as in float32, except for 3x3 kernels without a stride.
+This doubled the training time of EfficientNet-B0 at 64 px (benchmarks/number_formats.py).
 
-And where a tap of the kernel meets no pixel, as over a map of one pixel, PyTorch 2.15 may leave that tap's gradient
-unwritten: whatever lay in memory, not-finite numbers, too. So over maps about as small as the kernel all convolutions
-that `small_maps` does not compute as products stay in float32.
+Also, if a tap of the kernel meets no pixel, as over a map of one pixel, PyTorch 2.15 may leave that tap's gradient
+uninitialised, possibly not finite. So over maps about as small as the kernel all convolutions that `small_maps` does
+not compute as products use float32.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.nn.utils import parametrize
 
 
 def use_float32_where_depthwise(model: nn.Module) -> nn.Module:
-    """Make the model's depthwise convolutions compute in float32 while it trains, others over small maps alone.
+    """Make the model's depthwise convolutions compute in float32 while it trains, others over small maps only.
 
-    Names, weights and hooks stay. `nn.Conv2d` is exchanged in place, and so are classes derived from it, such as timm's
-    convolutions that pad as TensorFlow does: these keep their own `forward`. It is undone by `use_convolutions`.
+    Names, weights and hooks stay. `nn.Conv2d` is replaced in place, and so are derived classes, such as timm's
+    convolutions that pad as TensorFlow does; these keep their own `forward`. `use_convolutions` reverts it.
     """
     for module in model.modules():
         if type(module) is nn.Conv2d:
@@ -34,7 +34,7 @@ def use_float32_where_depthwise(model: nn.Module) -> nn.Module:
 
 
 def use_own_class(module: nn.Module) -> None:
-    """Undo `use_float32_where_depthwise` for a convolution of a class derived from `nn.Conv2d`."""
+    """Revert `use_float32_where_depthwise` for a convolution of a class derived from `nn.Conv2d`."""
     if isinstance(module, ExactForward):
         module.__class__ = type(module).__bases__[1]
 
@@ -42,15 +42,15 @@ def use_own_class(module: nn.Module) -> None:
 def _is_derived(module: nn.Module) -> bool:
     if not isinstance(module, nn.Conv2d) or isinstance(module, ExactForward):
         return False
-    # PyTorch makes a class for each parametrised module, and takes its first base when it undoes that
+    # PyTorch creates a class for each parametrised module, and restores its first base on removal
     return not getattr(module, "has_own_arithmetic", False) and not parametrize.is_parametrized(module)
 
 
 class ExactForward:
-    """Gives a class derived from `nn.Conv2d` a `forward` in float32, under the rule of `DepthwiseConv2d`."""
+    """Gives a class derived from `nn.Conv2d` a `forward` in float32, under the same rule as `DepthwiseConv2d`."""
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Compute what the convolution's own `forward` does: in float32 where the short format is slow or wrong."""
+        """Compute the convolution's own `forward`, in float32 where bfloat16 is slow or wrong."""
         own: Any = super()
         images = inputs[0] if len(inputs) == 1 and not options else None
         if not isinstance(images, Tensor) or not isinstance(self, nn.Conv2d) or not _needs_float32(self, images):
@@ -66,7 +66,7 @@ def _exact(kind: Any) -> Any:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` in all but its number format: float32 while it trains under autocast, where bf16 is slow or wrong."""
+    """`nn.Conv2d` that computes in float32 while it trains under autocast, where bfloat16 is slow or wrong."""
 
     has_own_arithmetic = True
 
@@ -91,6 +91,6 @@ def _is_slow(module: nn.Conv2d) -> bool:
 
 
 def _may_miss(module: nn.Conv2d, images: Tensor) -> bool:
-    """Say whether a tap of the kernel may meet no pixel: only over maps about as small as the kernel."""
+    """Return whether a tap of the kernel may meet no pixel, which needs a map about as small as the kernel."""
     parts = zip(images.shape[-2:], module.kernel_size, module.dilation, module.stride, strict=True)
     return any(side < (kernel - 1) * gap + step for side, kernel, gap, step in parts)

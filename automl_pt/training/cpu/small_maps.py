@@ -1,9 +1,9 @@
-"""Convolutions whose result is a few pixels, computed as matrix products.
+"""Computes convolutions with few output pixels as matrix products.
 
-Over maps of 2x2 pixels, where networks for small images spend a third of their time, PyTorch's own convolutions reach a
-fifth of a CPU's speed in float32: their gradient of the weights most of all. Each tap of the kernel is one product of
-matrices, over the pixels that it meets: of the nine taps over 2x2 pixels four meet one pixel and four meet two, so that
-16 products of pixels are left of 36, and nothing is unfolded (benchmarks/small_maps.py).
+Over maps of 2x2 pixels, where networks for small images spend a third of their time, PyTorch's convolutions reach a
+fifth of a CPU's speed in float32, their weight gradients least. Each tap of the kernel is one matrix product over the
+pixels that it meets: of the nine taps over 2x2 pixels four meet one pixel and four meet two, so 16 of 36 pixel
+products remain, and nothing is unfolded (benchmarks/small_maps.py).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.autograd.function import once_differentiable
 from automl_pt.training.cpu.depthwise import DepthwiseConv2d, use_own_class
 from automl_pt.training.device import has_amx
 
-#: pixels of the largest result computed so, and weights for each of its pixels that make it pay: both measured
+#: largest number of output pixels, and least number of weights per output pixel, where this is faster; measured
 MAX_PIXELS = 49
 WEIGHTS_PER_PIXEL = {torch.float32: 2**14, torch.bfloat16: 2**17}
 
 
 def use_matrix_products(model: nn.Module) -> nn.Module:
-    """Make those of the model's convolutions that can be, and only while their result is small, matrix products.
+    """Compute the model's eligible convolutions as matrix products whenever their output is small.
 
-    Only `nn.Conv2d` itself is exchanged, in place, without groups or dilation; names, weights and hooks stay.
+    Only `nn.Conv2d` itself is replaced, in place, without groups or dilation; names, weights and hooks stay.
     """
     for module in model.modules():
         if type(module) is nn.Conv2d and _can_be(module):
@@ -35,7 +35,7 @@ def use_matrix_products(model: nn.Module) -> nn.Module:
 
 
 def use_convolutions(model: nn.Module) -> nn.Module:
-    """Undo `use_matrix_products`, and `use_float32_where_depthwise`, for whoever reads the network's structure."""
+    """Revert `use_matrix_products` and `use_float32_where_depthwise`, for code that reads the network's structure."""
     for module in model.modules():
         if type(module) in (SmallMapConv2d, DepthwiseConv2d):
             module.__class__ = nn.Conv2d
@@ -44,7 +44,7 @@ def use_convolutions(model: nn.Module) -> nn.Module:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`nn.Conv2d` in all but its arithmetic: on a CPU, in float32 or bf16, a small result is a sum of products."""
+    """`nn.Conv2d` that computes a small output as a sum of matrix products, on a CPU, in float32 or bfloat16."""
 
     has_own_arithmetic = True
 
@@ -67,9 +67,9 @@ class SmallMapConv2d(nn.Conv2d):
         if number_format == torch.bfloat16 and torch.is_grad_enabled() and pixels > 0:
             sides = zip(images.shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
             if any(len(_taps(*side)) < side[1] for side in sides):
-                return True  # PyTorch 2.15 may leave the gradient of a tap that meets no pixel unwritten
+                return True  # PyTorch 2.15 may leave the gradient of a tap that meets no pixel uninitialised
         if number_format == torch.bfloat16 and has_amx():
-            return False  # whether products pay there was not measured
+            return False  # not measured
         return 0 < pixels <= MAX_PIXELS and weight.numel() >= WEIGHTS_PER_PIXEL[number_format] * pixels
 
 
@@ -87,8 +87,8 @@ def _shape(images: Tensor, weight: Tensor, stride: Any, padding: Any) -> tuple[i
 class _Product(torch.autograd.Function):
     """A convolution of images[N, C, H, W], the sum over the kernel's taps of (pixels, C) @ (C, channels).
 
-    In channels_last memory a tap's weights, and their gradient, are matrices as they lie. For images in bfloat16 they
-    are copied into such matrices, and the sum over the taps is kept in float32, as a convolution keeps it.
+    In channels_last memory a tap's weights, and their gradient, are already matrices; no copy is needed. For images in
+    bfloat16 they are copied, and the sum over the taps is accumulated in float32, as in PyTorch's convolutions.
     """
 
     @staticmethod
@@ -139,17 +139,17 @@ def _as_weight(gradient: Tensor) -> Tensor:
 
 
 def _add_product(result: Tensor, pixels: Tensor, matrix: Tensor) -> None:
-    """Add to `result`, [N, H, W, B], the product of its many pixels, [..., A], and of a matrix [A, B]."""
+    """Add to `result`, [N, H, W, B], the product of its pixels, [..., A], and a matrix [A, B]."""
     result += (pixels.reshape(-1, matrix.shape[0]) @ matrix).view(result.shape)
 
 
-#: a tap of the kernel along one side: its place in the kernel, the results that it adds to, the pixels that it reads
+#: a tap of the kernel along one side: its position in the kernel, its outputs, and its input pixels
 Tap = tuple[int, slice, slice]
 
 
 @lru_cache(maxsize=1024)
 def _taps(size: int, kernel: int, step: int, pad: int) -> tuple[Tap, ...]:
-    """List the taps that meet a pixel: over one pixel, one of a kernel's three rows."""
+    """List the taps that meet a pixel; over one pixel, that is one of a kernel's three rows."""
     results = (size + 2 * pad - kernel) // step + 1
     taps = (_tap(place, size, step, pad, results) for place in range(kernel))
     return tuple(tap for tap in taps if tap is not None)

@@ -1,1 +1,1 @@
-"""What makes training faster on a CUDA device."""
+"""Faster training on a CUDA device."""

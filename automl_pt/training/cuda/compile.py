@@ -1,8 +1,8 @@
-"""Whether compiling the network pays within a run: asked of a few steps' time, and asked again of the compiled ones.
+"""Decides whether compiling the network pays within a run, by timing steps before and after.
 
-Compiling costs tens of seconds and makes a step faster by a share that nobody knows beforehand. So it is not begun
-before the steps left, sped up by a hopeful share, would earn its usual cost; and what it gave is kept only if it is
-faster. Only CUDA devices are asked: on CPUs 35 to 200 s of compiling gave 3 % more or less.
+Compiling costs tens of seconds and saves an unknown share of a step's time. So it starts only if a hoped-for saving
+over the remaining steps would exceed its usual cost, and the compiled network is kept only if it is faster. This
+applies to CUDA only, because on CPUs 35 to 200 s of compiling changed the speed by 3 % in either direction.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from automl_pt.training.cuda.graph import TakeStep
     from automl_pt.training.step import Step
 
-#: hoped-for share of a step's time that compiling saves, and the seconds that it usually costs; assumptions, which no
-#: GPU has confirmed
+#: hoped-for share of a step's time that compiling saves, and its usual seconds; assumptions, not measured on any
+#: GPU
 GAIN, COST = 0.2, 60.0
-#: steps taken before the first is timed (recording, choice of kernels), and steps timed
+#: steps before the timing (recording, choice of kernels), and timed steps
 WARM_UP, TIMED = 5, 20
 
 Compiler = Callable[[nn.Module], Callable[[Tensor], Tensor]]
 
 
 def pays(step_seconds: float, steps_left: int) -> bool:
-    """Say whether compiling can be expected to earn its cost in the steps that are left."""
+    """Return whether compiling can be expected to pay in the remaining steps."""
     return step_seconds * steps_left * GAIN > COST
 
 
 class CompiledWhenItPays:
-    """Takes steps through what `record` makes of `step`, and compiles the network on the way if that pays.
+    """Runs steps through what `record` makes of `step`, and compiles the network meanwhile if that pays.
 
-    `steps_left` tells how many steps the run has still to do; `clock` gives seconds, after waiting for the device. Only
-    batches of `batch_size` are timed. What was decided is told in the step's notes.
+    `steps_left` returns the run's remaining steps; `clock` returns seconds, after waiting for the device. Only
+    batches of `batch_size` are timed. The decision is recorded in the step's notes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CompiledWhenItPays:
         self.taken, self.seconds, self.decided = 0, 0.0, False
 
     def __call__(self, *batch: Tensor, lr: float) -> Tensor:
-        """Take a step; return its mean loss."""
+        """Run a step; return its mean loss."""
         if self.decided or len(batch[0]) != self.batch_size:
             return self.take(*batch, lr=lr)
         self.taken += 1
@@ -84,12 +84,12 @@ class CompiledWhenItPays:
         self.take = self._guarded(self.record())
 
     def _guarded(self, take: TakeStep) -> TakeStep:
-        """Fall back to the plain steps when the compiler, which works at the first step, fails."""
+        """Return to plain steps if the compiler, which works in the first step, fails."""
 
         def guarded(*batch: Tensor, lr: float) -> Tensor:
             try:
                 return take(*batch, lr=lr)
-            except Exception as error:  # compilers fail in many ways, and none of them is a reason to end a run
+            except Exception as error:  # compilers raise many types, none of which may end a run
                 assert self.plain is not None
                 self._go_back(f"the network could not be compiled: {type(error).__name__}")
                 return self.plain(*batch, lr=lr)
@@ -100,25 +100,25 @@ class CompiledWhenItPays:
         assert self.plain is not None
         self.decided = True
         if seconds < self.plain_seconds:
-            told = f"{1000 * seconds:.1f} ms a step, {1000 * self.plain_seconds:.1f} before"
-            self.step.notes.append(f"the network was compiled: {told}")
+            timing = f"{1000 * seconds:.1f} ms a step, {1000 * self.plain_seconds:.1f} before"
+            self.step.notes.append(f"the network was compiled: {timing}")
         else:
             self._go_back("the compiled network was not faster")
 
     def _go_back(self, why: str) -> None:
         assert self.plain is not None
         self.decided, self.take, self.step.forward = True, self.plain, self.step.model
-        self.step.notes.append(f"steps are taken without compiling: {why}")
+        self.step.notes.append(f"steps run without compiling: {why}")
 
 
 def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Compile with PyTorch's compiler, which leaves the recording of graphs to us."""
+    """Compile with PyTorch's compiler, without its own recording of graphs."""
     found: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
     return found
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Return a clock that waits until the device has done what it was given."""
+    """Return a clock that first waits until the device has finished its work."""
 
     def clock() -> float:
         if device.type == "cuda":

@@ -1,9 +1,8 @@
-"""A training step recorded once as a CUDA graph and replayed: one launch instead of hundreds.
+"""Records a training step as a CUDA graph and replays it: one launch instead of hundreds.
 
-Forward, loss, backward, clipping and optimiser are recorded for a full batch, and the making of the batch before them
-where the images lie on the device; the learning rate is a device tensor.
-Batches of another size, as the odd last one, are taken by the ordinary step on the same tensors. Where recording
-is not possible the ordinary step takes all, and the run's notes say why.
+Forward, loss, backward, clipping and optimiser are recorded for a full batch, and so is the creation of the batch
+if the images are on the device; the learning rate is a device tensor. Batches of another size, such as the last one,
+use the ordinary step on the same tensors. If recording is not possible all do, and the run's notes say why.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from automl_pt.training.step import Step
 
-#: takes what a step does and returns what repeats it on the same tensors
+#: receives the work of a step and returns a function that repeats it on the same tensors
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
-#: makes float[B, 3, S, S] and int64[B] of indices int64[B]
+#: creates float[B, 3, S, S] and int64[B] from indices int64[B]
 Make = Callable[[Tensor], tuple[Tensor, Tensor]]
-#: takes a batch, as images and labels or as what makes them, and the learning rate; returns the mean loss
+#: receives a batch, as images and labels or as indices, and the learning rate; returns the mean loss
 TakeStep = Callable[..., Tensor]
-#: runs before recording, in which libraries choose kernels and allocate their workspaces
+#: runs before recording, in which libraries choose kernels and allocate workspaces
 WARM_UP = 3
 
 
@@ -42,10 +41,10 @@ def capture_cuda(work: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphedStep:
-    """Takes batches as `step` does; those of `batch_size` images by replaying what `capture` recorded.
+    """Runs batches like `step`; those of `batch_size` images by replaying what `capture` recorded.
 
-    With `make`, which makes images and labels of indices on the device, a batch is given by its indices int64[B] alone,
-    and the gathering and augmenting of its images are recorded too.
+    With `make`, which creates images and labels from indices on the device, a batch is given by its indices int64[B],
+    and gathering and augmenting its images are recorded too.
     """
 
     def __init__(self, step: Step, batch_size: int, capture: Capture | None = None, make: Make | None = None) -> None:
@@ -72,7 +71,7 @@ class GraphedStep:
         return images, labels
 
     def _record(self, batch: tuple[Tensor, ...]) -> bool:
-        """Record a step and put everything back that its trial runs changed; return False where that is impossible."""
+        """Record a step and restore everything that its trial runs changed; return False if that is impossible."""
         step = self.step
         self.batch = [part.clone() for part in batch]
         self.lr = torch.zeros((), device=step.device)
@@ -83,7 +82,7 @@ class GraphedStep:
             except RuntimeError as error:
                 self.gave_up = True
                 reason = str(error).splitlines()[0]
-                step.notes.append(f"steps are not recorded as a CUDA graph but taken one by one: {reason}")
+                step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {reason}")
         return not self.gave_up
 
     def _work(self) -> None:
@@ -92,7 +91,7 @@ class GraphedStep:
 
 
 def why_not(step: Step) -> str | None:
-    """Say what keeps a step from being recorded, or None."""
+    """Return why a step cannot be recorded, or None."""
     if step.device.type != "cuda":
         return "only CUDA devices record graphs"
     if step.group.size > 1:
@@ -101,9 +100,9 @@ def why_not(step: Step) -> str | None:
         return f"the optimiser {step.config.optimizer} keeps numbers outside the device"
     if step.precision == "fp16":
         return "the scaler of fp16 decides on the CPU"
-    return "micro-batches are asked for" if step.micro_batch_size is not None else None
+    return "micro-batches were requested" if step.micro_batch_size is not None else None
 
 
 def recorded(step: Step, batch_size: int, *, wanted: bool, make: Make | None = None) -> TakeStep:
-    """Return `step`, recorded for `batch_size` images where that is wanted and possible."""
+    """Return `step`, recorded for `batch_size` images if wanted and possible."""
     return GraphedStep(step, batch_size, make=make) if wanted and why_not(step) is None else step

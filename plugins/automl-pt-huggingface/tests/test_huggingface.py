@@ -118,7 +118,7 @@ def test_a_damaged_image_is_named_and_may_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "kind", "message"),
     [
-        ({"label": ["a", "b"]}, InvalidDatasetError, "which column holds the images"),
+        ({"label": ["a", "b"]}, InvalidDatasetError, "the column of images is unclear"),
         ({"image": ["x", "y"], "label": ["a", "b"]}, InvalidDatasetError, "name it: --root NAME"),
     ],
 )
@@ -130,7 +130,7 @@ def test_unclear_columns_are_refused(
 
 
 def test_an_unlabelled_set_is_not_labelled(tmp_path: Path) -> None:
-    with pytest.raises(NotLabeledDatasetError, match="which column holds the labels"):
+    with pytest.raises(NotLabeledDatasetError, match="the column of labels is unclear"):
         load(saved(tmp_path, part(2).remove_columns("label")))
     with pytest.raises(NotLabeledDatasetError, match="nothing in the column 'kind'"):
         load(Path(f"{saved(tmp_path, part(2, kind=['', '']))}?label=kind"))
