@@ -82,7 +82,7 @@ def read_history(path: Path) -> list[EpochResult]:
 
 def _damaged(path: Path, what: str) -> StudyError:
     return StudyError(
-        "a run's files are read as they were written",
+        "a file of the run is damaged",
         given=printable(f"{path}: {what}")[:300],
-        remedy="put the file back from a copy, or train again",
+        remedy="restore the file from a copy, or train again",
     )

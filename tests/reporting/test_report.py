@@ -235,9 +235,7 @@ def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner)
     if line == "text for lr":
         line = json.dumps({**json.loads(path.read_text().splitlines()[0]), "lr": "0.1"})
     path.write_bytes(line.encode("utf-8", "surrogateescape"))
-    message = (
-        r"a run's files are read as they were written\n  given: .*history.jsonl(.|\n)*put the file back from a copy"
-    )
+    message = r"a file of the run is damaged\n  given: .*history.jsonl(.|\n)*restore the file from a copy"
     with pytest.raises(StudyError, match=message):
         read_run(one_run)
     with pytest.raises(StudyError, match=message):
@@ -249,5 +247,5 @@ def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner)
 @pytest.mark.parametrize("content", ["{", "[]", "\udcff", "[" * 99_999, '{"config": 1}'])
 def test_a_damaged_run_is_named(one_run: Path, content: str, runner: CliRunner) -> None:
     (one_run / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StudyError, match=r"files are read as they were written(.|\n)*put the file back from a copy"):
+    with pytest.raises(StudyError, match=r"a file of the (study|run) is damaged(.|\n)*restore the file from a copy"):
         runner.invoke(report, [str(one_run)], standalone_mode=False, catch_exceptions=False)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from automl_pt.core.text import printable
 
 
@@ -65,6 +67,15 @@ def tag(part: str) -> str:
     return next((known for known in ("training", "validation", "saving", "waiting") if part.startswith(known)), "rest")
 
 
+def code(text: str) -> Markup:
+    """Show what stands between backticks as code; all of the text is escaped."""
+    parts = str(shown(text)).split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape("`".join(parts))
+    marked = (Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
+    return Markup("").join(marked)
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "loss": loss,
     "metric": metric,
@@ -73,5 +84,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "duration": duration,
     "setting": setting,
+    "code": code,
     "tag": tag,
 }

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from automl_pt.core.errors import StudyError
+import numpy as np
+
+from automl_pt.core.errors import DatasetError, StudyError
 from automl_pt.core.text import counted
+from automl_pt.images.decode import open_header
+from automl_pt.images.read import read
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.sections.mistakes import WEAK
 from automl_pt.reporting.sections.validation_results import ValidationResults
@@ -21,6 +25,10 @@ IMBALANCE = 4.0
 EDGE = 0.1
 #: recall by which a rare class must be behind
 BEHIND = 0.1
+#: validation images whose size in pixels is read
+SAMPLE = 16
+#: with a higher accuracy, larger images have little to add
+GOOD = 0.98
 Tip = tuple[str, str]
 
 
@@ -32,11 +40,10 @@ def advice_section(report: StudyReport, judged: ValidationResults | Section, for
     tips = [
         *_start(config),
         *_images(forecast),
-        *(_classes(judged, config) if isinstance(judged, ValidationResults) else ()),
+        *(_of_results(judged, config) if isinstance(judged, ValidationResults) else ()),
         *_range(report),
         *_epochs(report),
         *_trials(report),
-        *(_labels(judged) if isinstance(judged, ValidationResults) else ()),
     ]
     if not tips:
         return {"tips": [], "note": "Nothing in this study points to a setting that would clearly help."}
@@ -69,9 +76,16 @@ def _images(forecast: Section) -> Iterator[Tip]:
         )
 
 
+def _of_results(judged: ValidationResults, config: Mapping[str, Any]) -> Iterator[Tip]:
+    yield from _classes(judged, config)
+    yield from _resolution(judged)
+    yield from _labels(judged)
+
+
 def _classes(judged: ValidationResults, config: Mapping[str, Any]) -> Iterator[Tip]:
     entries = [entry for entry in judged.scores.per_class if entry.images and entry.recall is not None]
-    if len(entries) < 2 or config.get("class_weights") == "balanced":
+    is_weighted = config.get("class_weights", "none") != "none" or config.get("sampling") == "balanced"
+    if len(entries) < 2 or is_weighted:
         return
     rare, common = min(entries, key=lambda one: one.images), max(entries, key=lambda one: one.images)
     if common.images >= IMBALANCE * rare.images and (rare.recall or 0.0) < judged.scores.accuracy - BEHIND:
@@ -80,6 +94,31 @@ def _classes(judged: ValidationResults, config: Mapping[str, Any]) -> Iterator[T
             f"{rare.name} has {counted(rare.images, 'validation image')} and a recall of "
             f"{100 * (rare.recall or 0):.0f} %, {common.name} has {common.images}",
         )
+
+
+def _resolution(judged: ValidationResults) -> Iterator[Tip]:
+    side = judged.model.info.preprocessing.image_size
+    step = max(1, len(judged.pixels.labels) // SAMPLE)
+    sides = [_shorter_side(judged.source(index)) for index in range(0, len(judged.pixels.labels), step)]
+    known = sorted(found for found in sides if found is not None)
+    typical = known[len(known) // 2] if known else 0
+    if typical >= 2 * side and judged.scores.accuracy < GOOD:
+        yield (
+            f"Train on larger images (`--image-size {2 * side}`)",
+            f"their shorter side is typically {typical:,} px and they were trained at {side} px; an epoch then takes "
+            "about four times as long",
+        )
+
+
+def _shorter_side(source: Path | np.ndarray[Any, np.dtype[np.uint8]]) -> int | None:
+    """Return the shorter side of an image in pixels; None where its file cannot be read any more."""
+    if not isinstance(source, Path):
+        return int(min(source.shape[:2]))
+    try:
+        with open_header(read(source), source) as image:
+            return min(image.size)
+    except DatasetError:
+        return None
 
 
 def _range(report: StudyReport) -> Iterator[Tip]:

@@ -52,14 +52,14 @@ def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, calle
         return missing("The features of the linear probe are no longer in the cache.")
     if len(splits.train[1]) > MAX_IMAGES:
         return missing(f"With {len(splits.train[1]):,} training images the forecast would take too long.")
-    points = _points(splits, len(data.manifest.classes), caller)
+    points = points_of(splits.train, splits.val, len(data.manifest.classes), caller)
     if len(points) < 3:
         return missing("There are too few training images to fit heads to parts of them.")
-    return _section(points, found.backbone)
+    return described(points, found.backbone)
 
 
 def _features(config: TrainConfig, data: Data, plugins: Plugins) -> FrozenSplits | None:
-    """Return the probe's features where all are on disk; nothing is computed, because that may take minutes."""
+    """Return the probe's features from disk; None where more than a block of them is missing, which takes long."""
     backbone = plugins.backbone(config.backbone, config.backbone_options)
     preprocessing = choose_preprocessing(config, data, backbone)
     weights = given_weights(config.weights) if config.weights else None
@@ -81,9 +81,18 @@ def _features(config: TrainConfig, data: Data, plugins: Plugins) -> FrozenSplits
     return None
 
 
-def _points(splits: FrozenSplits, classes: int, caller: Caller) -> list[dict[str, Any]]:
-    """Return the accuracy of heads fitted to parts of the images; each part lies within the next, with all classes."""
-    features, labels = splits.train
+def points_of(
+    train: tuple[torch.Tensor, torch.Tensor],
+    val: tuple[torch.Tensor, torch.Tensor],
+    classes: int,
+    caller: Caller = NO_CALLER,
+) -> list[dict[str, Any]]:
+    """Return the accuracy of heads fitted to parts of the images; each part lies within the next, with all classes.
+
+    `train` and `val` are features float32[N, D] with labels int64[N]. A part with under `LEAST` images a class is
+    skipped.
+    """
+    features, labels = train
     order = _stratified(labels.numpy())
     points = []
     for part in PARTS:
@@ -91,7 +100,7 @@ def _points(splits: FrozenSplits, classes: int, caller: Caller) -> list[dict[str
         caller.alive()
         if len(rows) < LEAST * classes:
             continue
-        head = fit_head((features[rows], labels[rows]), splits.val, classes)
+        head = fit_head((features[rows], labels[rows]), val, classes)
         points.append({"images": len(rows), "accuracy": head.val_accuracy})
     return points
 
@@ -106,7 +115,8 @@ def _stratified(labels: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, 
     return np.argsort(places, kind="stable")
 
 
-def _section(points: list[dict[str, Any]], backbone: str) -> Section:
+def described(points: list[dict[str, Any]], backbone: str) -> Section:
+    """Return the points with what twice as many images would bring, in figures and as text."""
     images, now = points[-1]["images"], points[-1]["accuracy"]
     slope = _slope(points)
     twice = None if slope is None else 1 - (1 - now) * 2.0**slope
