@@ -112,7 +112,7 @@ def _unknown(found: Predictions) -> float | None:
 def columns(recorded: Iterable[str], known: Mapping[str, Metric]) -> list[Metric]:
     """Return the metrics of `recorded` names that tables show, known ones first, in their own order.
 
-    A name that nobody here knows is of a plugin that is not loaded, and is shown by its name, as the number recorded.
+    An unknown name belongs to a plugin that is not loaded; it is shown by its name, as the recorded number.
     """
     names = set(recorded)
     found = [metric for name, metric in known.items() if name in names]

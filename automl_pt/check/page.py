@@ -1,4 +1,4 @@
-"""The contact sheet: one HTML page that needs nothing else, with pictures of what was found and what to do about it."""
+"""The contact sheet: one self-contained HTML page with pictures of the findings and what to do about each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from automl_pt.reporting.html.marked import MARK
 
 #: longest side of a picture in pixels
 SIDE = 256
-#: cases shown of one kind, and names shown of one case; the JSON output lists all
+#: cases shown of one kind, and names of one case; the JSON output lists all
 MAX_ITEMS = 24
 MAX_NAMES = 4
 
@@ -49,7 +49,7 @@ figcaption { font-size: .82rem; margin-top: .35rem } .none { color: var(--faint)
 
 
 def contact_sheet(report: CheckReport, data: LabeledImages, title: str) -> str:
-    """Return the page; file and class names are escaped, nothing is loaded from elsewhere and no script runs."""
+    """Return the page; file and class names are escaped, nothing is downloaded and no script runs."""
     index = {name_of(data, position): position for position in range(len(data))}
     count = f"{report.images:,} images, {len(report.classes)} classes"
     verdict = "no problems found" if report.ok else "problems found"

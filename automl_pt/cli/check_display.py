@@ -34,7 +34,7 @@ def show(report: CheckReport, dataset: str, html: Path | None) -> None:
 
 
 def _print_finding(console: Console, found: Finding) -> None:
-    """Print a finding; its cases stand line by line, unbroken, so that a path can be copied."""
+    """Print a finding; each case is on one unbroken line, so that a path can be copied."""
     head = Text("\n").append(_WORDS[found.level], _STYLES[found.level])
     console.print(head.append(f": {len(found.items):,} x {found.what}"), soft_wrap=True)
     console.print(Text(f"  training {found.training}"), soft_wrap=True)

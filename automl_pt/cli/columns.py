@@ -1,4 +1,4 @@
-"""Plain columns of text: as wide as they need in a pipe, and no wider than a terminal on one."""
+"""Plain columns of text: as wide as needed in a pipe, and at most as wide as a terminal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SHORTEST = 16
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]], *, drop: Sequence[str] = ()) -> None:
     """Print rows under a header, each column as wide as its widest cell.
 
-    On a terminal that is too narrow the columns of `drop` go, the first of them first, and then the last column is
-    shortened; standard error says so.
+    On a terminal that is too narrow the columns of `drop` are removed, the first of them first, and then the last
+    column is shortened; a note on standard error names what was removed.
     """
     from automl_pt.core.text import printable
 
@@ -56,7 +56,7 @@ def _needed(cells: Sequence[Sequence[str]]) -> int:
 
 
 def _last(cells: Sequence[Sequence[str]], width: int) -> int:
-    """Return the room that is left for the last column."""
+    """Return the width that remains for the last column."""
     *before, _ = _widths(cells)
     return max(SHORTEST, width - sum(before) - GAP * len(before))
 

@@ -1,4 +1,4 @@
-"""Where tables are printed: as wide as the terminal, or as COLUMNS says, or as wide as they need in a file or pipe."""
+"""Where tables are printed: as wide as the terminal, or as COLUMNS, or as wide as needed in a file or pipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from automl_pt.core.text import printable
 
-#: columns where nothing says how wide the output is; a table takes what it needs of them
+#: columns of an output without a known width; a table uses what it needs of them
 WIDE = 200
 
 
@@ -25,5 +25,5 @@ def has_width() -> bool:
 
 
 def text(value: object) -> str:
-    """Show text from data: on one line, with no character that steers the terminal, and not as markup."""
+    """Show text from data: on one line, without control characters, and not as markup."""
     return escape(printable(value))

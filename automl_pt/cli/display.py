@@ -1,4 +1,4 @@
-"""What a person sees while something runs: bars on a terminal, plain lines elsewhere, JSON lines on request."""
+"""Displays of a running command: bars on a terminal, plain lines elsewhere, JSON lines on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from automl_pt.runs.start import Start
     from automl_pt.training.result import EpochResult
 
-#: what the reasons mean, for people
+#: reasons in words
 REASONS = {
     "completed": "all epochs done",
     "patience": "the validation loss stopped falling",
@@ -39,10 +39,10 @@ REASONS = {
 
 
 class TrainDisplay(Protocol):
-    """What `automl-pt train` tells while it works."""
+    """What `automl-pt train` shows while it runs."""
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Show how far the images are read."""
+        """Show the progress of reading images."""
 
     def network(self, start: Start) -> None:
         """Show what the network starts from."""
@@ -50,7 +50,7 @@ class TrainDisplay(Protocol):
     def started(
         self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
     ) -> None:
-        """Show what is trained on what, what was settled unasked, and the epochs done by an earlier call."""
+        """Show what is trained on what, the defaults chosen for it, and the epochs done by an earlier call."""
 
     def step(self, done: int, batches: int) -> None:
         """Show how far the epoch is."""
@@ -59,16 +59,16 @@ class TrainDisplay(Protocol):
         """Show an epoch's figures."""
 
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
-        """Show how the run ended and where its model is."""
+        """Show the end of the run and its model."""
 
 
 @contextmanager
 def train_display(
     *, quiet: bool, as_json: bool, mute: int = 0, metrics: Mapping[str, Metric] = BY_NAME
 ) -> Iterator[TrainDisplay]:
-    """Choose the display for this terminal and these options, and put the terminal back in order afterwards.
+    """Choose the display for this terminal and these options, and restore the terminal afterwards.
 
-    `mute` is this process's number among several: the first one talks. `metrics` are the metrics known here.
+    `mute` is this process's number among several; only the first prints. `metrics` are the metrics known here.
     """
     if mute or (quiet and not as_json):
         yield QuietDisplay()
@@ -82,12 +82,12 @@ def train_display(
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:
-    """Return what a bar shows: what is done, how much of it, how many of how many, and the time left."""
+    """Return the parts of a bar: description, bar, count and remaining time."""
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
 def images_line(counts: Mapping[str, int], classes: int, sides: Sequence[int]) -> str:
-    """Say how many images each split has, of how many classes, and the side they are trained at."""
+    """Return a line with the images of each split, the classes and the image size."""
     shown = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     return f"images:  {shown}; {classes:,} classes; {' and '.join(map(str, sides))} px"
 
@@ -186,14 +186,14 @@ class LineDisplay(QuietDisplay):
             self.console.print(escape(f"note: {note}"))
 
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
-        """Print how the run ended and where its model is."""
+        """Print the end of the run and its model."""
         reason = record["reason"]
         objective, meaning = record["config"].get("objective", "val_loss"), REASONS[reason]
         if reason == "patience" and objective != "val_loss":
-            meaning = f"{objective} did not improve any more"
+            meaning = f"{objective} stopped improving"
         self.console.print(escape(f"ended: {reason} ({meaning})"))
         if (output / INFO).exists():
-            # as the model itself says: it may be the last epoch's, or the moving average's
+            # from the model's own file, because it may be the last epoch's or the moving average's
             kept = read_info(output)[0].metrics
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             values = {name[4:]: value for name, value in kept.items() if name.startswith("val_")}

@@ -49,10 +49,10 @@ def command(
     """Measure MODEL on the labelled images of DATASET.
 
     MODEL is a model directory, or a run or study that holds one. DATASET is a folder, archive or table of labelled
-    images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are skipped.
+    images, or a name from `automl-pt datasets`. The exit code is 1 if images could not be read and were skipped.
 
     --calibrate fits one number, the temperature, on the validation split (or on all of data without splits, with
-    --split all), never on test images. From then on probabilities are those at that temperature; predictions stay.
+    --split all), never on test images. Later probabilities use that temperature; predicted classes do not change.
     """
     from automl_pt.cli.evaluate_display import print_paired, print_scores, print_temperature
     from automl_pt.cli.predict_display import progress

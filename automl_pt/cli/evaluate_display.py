@@ -1,4 +1,4 @@
-"""The tables that `automl-pt evaluate` prints. Names are shown escaped: they come from data."""
+"""The tables that `automl-pt evaluate` prints. Names are escaped, because they come from data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from automl_pt.model.temperature import Temperature
     from automl_pt.model.thresholds import Threshold
 
-#: a larger confusion matrix is for `--json`; instead the commonest confusions are listed
+#: a larger confusion matrix is replaced by its most frequent confusions; `--json` has it
 MAX_MATRIX = 15
 MAX_PAIRS = 10
 #: without --full: classes listed, the worst recall first

@@ -19,7 +19,7 @@ from automl_pt.metric import Metric
 from automl_pt.study import events
 from automl_pt.study.records import ProbeRecord
 
-#: width of a table where nobody says how wide the terminal is
+#: width of a table if that of the terminal is unknown
 WIDTH = 80
 #: newest notes shown below the table
 NOTES = 3
@@ -27,7 +27,7 @@ NOTES = 3
 
 @dataclass
 class Row:
-    """One trial in the live table; `seconds` are those of its turns that have ended, `since` begins the one under way.
+    """One trial in the live table; `seconds` are those of its finished turns, `since` is the start of the current one.
 
     `ranked` is the loss of its short trial run, shown until an epoch gives a validation loss.
     """
@@ -37,14 +37,14 @@ class Row:
     #: the metrics of validation by name
     values: Mapping[str, float] = field(default_factory=dict)
     ranked: float | None = None
-    #: those of the epoch whose weights are kept: what a trial that has ended is compared by
+    #: those of the epoch whose weights are kept, by which a finished trial is compared
     kept: Mapping[str, float] | None = None
     state: str = "running"
     seconds: float = 0.0
     since: float | None = None
 
     def spent(self, now: float) -> float:
-        """Return the seconds spent so far; those of a turn under way are among them."""
+        """Return the seconds spent so far, including the current turn."""
         return self.seconds + (0.0 if self.since is None else now - self.since)
 
     def pause(self, now: float) -> None:
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def score(self) -> str:
-        """Return the loss by which the trial stands; that of a short trial run has a ~ before it."""
+        """Return the trial's validation loss, or the ranking loss of its short trial run after a ~."""
         if "loss" not in self.values and self.ranked is not None:
             return f"~{loss(self.ranked)}"
         return loss(self.values.get("loss"))
@@ -73,19 +73,19 @@ class LiveView:
     notes: list[str] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     progress: events.Progress | None = None
-    #: the bar of the images read; None once the study has begun
+    #: the bar of the images read; None once the study has started
     reading: Progress | None = None
     clock: Callable[[], float] = time.monotonic
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Move the bar with the images read."""
+        """Show the progress of reading images."""
         if self.reading is None:
             self.reading = Progress(*bar_columns())
             self.reading.add_task(what, total=total)
         self.reading.update(self.reading.task_ids[0], description=what, completed=done, total=total)
 
     def take(self, event: events.Event) -> None:
-        """Bring the view up to date."""
+        """Update the view."""
         match event:
             case events.StudyStarted():
                 self.title, self.epochs, self.reading = f"study {event.name}", event.epochs, None
@@ -156,7 +156,7 @@ class LiveView:
         return Group(*shown, *(escape(f"note: {note}") for note in self.notes[-NOTES:]), *self._bar())
 
     def _columns(self, rows: list[tuple[int, Row]]) -> list[Column]:
-        """Return the columns: what identifies a trial, each setting that varies, and how the trial does."""
+        """Return the columns: the trial, each setting that varies, and its results."""
         now = self.clock()
         trials = [row for number, row in rows if number >= 0]
         names = varying([row.params for row in trials])

@@ -1,4 +1,4 @@
-"""The tables that `automl-pt report` and `automl-pt studies` print. Names are shown escaped: they come from data."""
+"""The tables that `automl-pt report` and `automl-pt studies` print. Names are escaped, because they come from data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from automl_pt.reporting.accuracy import kept_metrics, read_accuracy
 from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.training.result import epochs_disagree
 
-#: Optuna's states of trials, for people
+#: Optuna's states of trials in words
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def print_study(report: StudyReport, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
-    """Print the study's head, its trials, best first, and what is known of the best."""
+    """Print the study's summary, its trials, best first, and the results of the best."""
     from automl_pt.study.model_store import ranked
 
     console = console or stdout()
@@ -53,7 +53,7 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
 
 
 def print_run(report: RunReport, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
-    """Print a run's head, its epochs, and the epoch whose weights the model holds."""
+    """Print a run's summary, its epochs, and the epoch whose weights the model holds."""
     console = console or stdout()
     config, best, history = report.record.get("config", {}), report.best, report.history
     objective = str(config.get("objective", "val_loss"))
@@ -128,7 +128,7 @@ def _head(report: StudyReport) -> Iterable[str]:
 
 
 def _trial_columns(report: StudyReport, trials: Sequence[TrialRecord], metrics: Mapping[str, Metric]) -> list[Column]:
-    """Return the columns: the trial, each setting that varies, and how the trial did."""
+    """Return the columns: the trial, each setting that varies, and its results."""
     folder = Path(report.directory)
     names = varying([trial.params for trial in report.trials])
     if len(report.probes) > 1 and "backbone" not in names:
@@ -154,7 +154,7 @@ def _trial_columns(report: StudyReport, trials: Sequence[TrialRecord], metrics: 
 
 
 def _score(trial: TrialRecord) -> str:
-    """Write the loss by which a trial stands; one that was only ranked has its ranking loss, with a ~ before it."""
+    """Write a trial's validation loss, or its ranking loss after a ~ if it has no other."""
     if trial.value is None and trial.rank_loss is not None:
         return f"~{loss(trial.rank_loss)}"
     return loss(trial.value)
@@ -184,7 +184,7 @@ def _answer(report: StudyReport) -> Iterable[str]:
 
 
 def _mattered(report: StudyReport) -> Iterable[str]:
-    """Say which settings the order of the trials depended on, where there are trials enough to tell."""
+    """Yield lines on which settings explain the order of the trials, if there are enough trials."""
     from automl_pt.reporting.sections.space import space_section
 
     found = space_section(report).get("importance", {})

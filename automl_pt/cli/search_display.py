@@ -21,7 +21,7 @@ from automl_pt.study import events
 
 @dataclass(frozen=True)
 class SearchDisplay:
-    """What `automl-pt search` shows while it works: events, and before them how far the images are read."""
+    """What `automl-pt search` shows: the progress of reading images, then events."""
 
     show: Callable[[events.Event], None]
     preparing: Callable[[str, int, int], None] = lambda what, done, total: None
@@ -44,7 +44,7 @@ def search_display(*, quiet: bool, as_json: bool, metrics: Mapping[str, Metric] 
 @contextmanager
 def _live(metrics: Mapping[str, Metric]) -> Iterator[SearchDisplay]:
     console, view, opening = Console(highlight=False), LiveView(metrics=metrics), Opening()
-    changing = Lock()  # the table is drawn in a thread of its own, so that the times of running trials move on
+    changing = Lock()  # another thread draws the table, so that the times of running trials advance
 
     def drawn() -> Group:
         with changing:
@@ -68,7 +68,7 @@ def _live(metrics: Mapping[str, Metric]) -> Iterator[SearchDisplay]:
 
 
 class _Lines:
-    """Prints events as lines, and once how long all will take, when the first epochs tell."""
+    """Prints events as lines, and an estimate of the whole time after the first epochs."""
 
     def __init__(self, console: Console, metrics: Mapping[str, Metric]) -> None:
         self._console, self._metrics = console, metrics

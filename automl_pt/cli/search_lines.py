@@ -1,4 +1,4 @@
-"""A search in plain lines: what begins, what happens, what was found and what to do next."""
+"""A search in plain lines: its start, its events, its result and what to do next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from automl_pt.study import events
 from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.records import ModelComparison, ProbeRecord, StudyResult, chosen_by, disagreement, in_order, title
 
-#: why a search ended, for people
+#: why a search ended, in words
 ENDED = {
     "trials": "all trials were run",
     "timeout": "the time was up",
@@ -33,7 +33,7 @@ COPIES = 3
 
 
 def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> list[str]:
-    """Say an event in plain lines, safe for a terminal; `metrics` are the metrics known here."""
+    """Return an event as plain lines, safe for a terminal; `metrics` are the metrics known here."""
     match event:
         case events.NetworkChosen():
             return [escape(f"network: {event.text}")]
@@ -78,13 +78,13 @@ def _verb(event: events.TrialStarted) -> str:
 
 
 class Opening:
-    """Collects what a search begins with, for its first lines: networks, data and device, space, time and disk."""
+    """Makes the first lines of a search: networks, data and device, search space, time and disk."""
 
     def __init__(self) -> None:
         self._parameters: list[int | None] = []
 
     def lines(self, event: events.Event) -> list[str]:
-        """Return the lines of an event that belongs to the beginning of a search; none for any other."""
+        """Return the lines of an event at the start of a search; none for other events."""
         if isinstance(event, events.NetworkChosen):
             self._parameters.append(event.parameters)
             return describe(event)
@@ -115,7 +115,7 @@ def _epochs(event: events.StudyStarted) -> str:
 
 
 def result_lines(event: events.Finished) -> list[str]:
-    """Say what the search found, how good it is, and what to do next."""
+    """Return lines on the best trial, its figures, and what to do next."""
     result = event.result
     ended = ENDED.get(result.stopped, result.stopped)
     lines = [f"{counted(len(result.trials), 'trial')} in {clock(result.seconds)}: {ended}"]
@@ -150,7 +150,7 @@ def _figures(result: StudyResult) -> Iterator[str]:
 
 
 def lead_lines(found: ModelComparison) -> Iterator[str]:
-    """Say whether the best trial's lead in loss is statistically clear; by another objective it may be negative."""
+    """Yield lines on the best trial's lead in loss, which may be negative with another objective."""
     other = title(found.runner_up)
     ahead = f"clearly ahead of {other}" if found.difference >= 0 else f"the loss of {other} is clearly lower"
     verdict = f"statistically tied with {other}" if found.inside_noise else ahead
@@ -162,7 +162,7 @@ def lead_lines(found: ModelComparison) -> Iterator[str]:
 
 
 def next_lines(result: StudyResult) -> Iterator[str]:
-    """Say where the model is and what to do next."""
+    """Yield lines on the model's path and what to do next."""
     if result.signal is not None:
         yield "stopped:  everything finished so far is kept; run the same command to continue"
     if result.model is None:
@@ -180,7 +180,7 @@ def next_lines(result: StudyResult) -> Iterator[str]:
 
 
 def probe_line(probe: ProbeRecord, metrics: Mapping[str, Metric] = BY_NAME) -> str:
-    """Say what a linear probe found and cost."""
+    """Return a line on a linear probe's figures and time."""
     if probe.value is None or probe.accuracy is None or probe.c is None:
         return f"linear probe of {probe.backbone}: none ({probe.failure})"
     figures = ", ".join([*metric_texts(probe.as_trial().metrics, metrics), f"{probe.seconds:.1f} s"])

@@ -13,7 +13,7 @@ from automl_pt.reporting.compare_studies import Side, StudyComparison
 
 
 def print_side_by_side(found: StudyComparison, console: Console | None = None) -> None:
-    """Print a column for each study, then what can be said of their difference."""
+    """Print a column for each study, then their difference."""
     console = console or stdout()
     pairs = zip(_rows(found.first), _rows(found.second), strict=True)
     rows = [(name, first, second) for (name, first), (_, second) in pairs]

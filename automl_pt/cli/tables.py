@@ -27,15 +27,15 @@ FURTHER = 100
 class Column:
     """A heading with a cell for each row, as plain text.
 
-    `text` columns stand on the left and are shortened where there is no room. A column is removed from a table that is
-    too wide in the order of `optional`, the highest first; 0 always stays.
+    `text` columns are aligned to the left and are shortened in a table that is too wide. Columns are
+    removed from it in the order of `optional`, the highest first; 0 always stays.
     """
 
     heading: str
     cells: Sequence[str]
     text: bool = False
     optional: int = 0
-    #: what it is called where it is dropped; the heading, unless that says too little
+    #: its name in the note on removed columns; default: the heading
     name: str = ""
 
     @property
@@ -66,9 +66,9 @@ def fitted(columns: Sequence[Column], width: int, *, styles: Sequence[str] = ())
 
 
 def varying(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Name the parameters that differ between rows, learning rate and batch size first; one that never varies is none.
+    """Name the parameters that differ between rows, learning rate and batch size first.
 
-    A row without a parameter differs from one that has it.
+    A row without a parameter differs from a row with it.
     """
     names = in_order({name for row in rows for name in row})
     return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]

@@ -78,7 +78,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 def _show_start(
     display: TrainDisplay, settings: TrainConfig, data: Data, plugins: Plugins, output: Path, said: tuple[str, ...]
 ) -> None:
-    """Show what is trained on what: the side in pixels, the device, and the epochs that are done already."""
+    """Show what is trained: image size, device, and the epochs finished earlier."""
     from automl_pt.runs.directory import history
     from automl_pt.runs.setup import choose_image_size
     from automl_pt.training.device import choose_device, describe
@@ -89,7 +89,7 @@ def _show_start(
 
 
 def require_finite(output: Path, settings: TrainConfig) -> None:
-    """Raise DivergedError, saying what is left, where the training's loss was not finite."""
+    """Raise DivergedError, which names what was kept, if the training loss was not finite."""
     from automl_pt.core.files import read_json
     from automl_pt.model.directory import INFO, read_info
     from automl_pt.runs.directory import history

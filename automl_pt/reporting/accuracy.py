@@ -14,17 +14,16 @@ from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import read_object
 
 Interval = tuple[float, float]
-#: what an accuracy without a test split is worth
+#: added to an accuracy without a test split
 NO_TEST = "no test split: the model was chosen by these images, so expect slightly less on new ones"
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The share of validation images that the best model classifies correctly, and what there is to compare it with.
+    """The share of validation images that the best model classifies correctly, and figures to compare it with.
 
-    `images` counts the validation images, 0 where the study does not say. `default` is the accuracy of trial 0, which
-    has the documented default settings, `probe` that of the best linear probe; None where there is none, or where it is
-    the best model itself.
+    `images` counts the validation images, 0 if unknown. `default` is the accuracy of trial 0, which has the documented
+    default settings, `probe` that of the best linear probe; None if missing, or if it is the best model itself.
     """
 
     value: float
@@ -35,7 +34,7 @@ class Accuracy:
     probe: float | None = None
 
     def lines(self) -> list[str]:
-        """Say the accuracy with its interval, with and without a test split, and the gains."""
+        """Return lines with the accuracy, its interval and the gains."""
         lines = [f"accuracy: {_share(self.value, self.images, 'validation')}"]
         if self.test is not None:
             lines.append(f"          {_share(self.test, self.test_images, 'test')}")
@@ -75,7 +74,7 @@ def read_accuracy(
 def kept_metrics(directory: Path, trial: TrialRecord) -> Mapping[str, float]:
     """Return the metrics of the weights that a trial kept, by name.
 
-    Studies from before trials recorded them have them in the trial's history; empty where that is damaged, too.
+    Trials of earlier versions have them in their history; empty if that is damaged.
     """
     if trial.metrics:
         return trial.metrics
@@ -88,7 +87,7 @@ def kept_metrics(directory: Path, trial: TrialRecord) -> Mapping[str, float]:
 
 
 def image_counts(directory: Path, number: int) -> dict[str, int]:
-    """Return the images of each split, from a trial's record; empty where it does not say."""
+    """Return the images of each split, from a trial's record; empty if it has none."""
     try:
         data = read_object(directory / "trials" / str(number) / "run.json").get("data")
     except StudyError:

@@ -129,7 +129,7 @@ def test_only_a_page_of_ours_is_replaced_unasked(searched: Path, tmp_path: Path,
     target.write_text("<!doctype html><title>mine</title>")
     done = runner.invoke(report, words, standalone_mode=False)
     assert isinstance(done.exception, UsageError)
-    assert done.exception.rule == "an output file is not overwritten unasked, but for a page that automl-pt wrote"
+    assert done.exception.rule == "the output file exists, and automl-pt did not write it"
     assert done.exception.given == f"{target} is there already"
     assert done.exception.remedy == "choose another name, or give --force"
     assert target.read_text() == "<!doctype html><title>mine</title>"
@@ -228,7 +228,10 @@ def test_damaged_histories_are_left_out_and_named(study: Path) -> None:
     first, *others = sorted(study.glob("trials/*/history.jsonl"))
     number = first.parent.name
     first.write_text("junk\n")
-    assert f"Left out, for their records are damaged: trial {number}." in read_content(study)[1].values["time"]["note"]
+    assert (
+        f"Not included, because their records are damaged: trial {number}."
+        in read_content(study)[1].values["time"]["note"]
+    )
     for path in others:
         path.write_text("junk\n")
     assert (
@@ -322,10 +325,10 @@ def test_a_run_with_a_damaged_history_has_a_page(run: Path) -> None:
 def test_a_run_that_was_killed_at_once_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"config": {}, "reason": "failed", "error": "OutputError: no room"}')
     content = read_content(tmp_path)[1]
-    assert "It has kept no model. It ended: failed: OutputError: no room." in (
+    assert "It kept no model. It ended: failed: OutputError: no room." in (
         " ".join(content.values["answer"]["sentences"])
     )
-    assert "No epoch has been done." in Page(render(content.values, content.pictures)).text
+    assert "No epoch has finished." in Page(render(content.values, content.pictures)).text
 
 
 # an option that only one backbone has, one that may be 0, and one whose values have no order

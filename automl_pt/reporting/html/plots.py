@@ -1,4 +1,4 @@
-"""The plots of a report, from its plain values. No class or file name is drawn: the page's own text has those."""
+"""The plots of a report, from its plain values. They contain no class or file names, which the page's text has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-#: a scale of colours ends at so many times the median loss, because one exploded trial would flatten all others
+#: a colour scale ends at this multiple of the median loss, because one very high loss would hide the other differences
 CEILING = 4.0
 
 
@@ -66,7 +66,7 @@ def run_curves(section: Mapping[str, Any]) -> str:
 
 
 def ceiling(losses: Sequence[float]) -> float:
-    """Return where an axis ends for these rising losses: outliers by Tukey's rule lie above and squeeze nothing."""
+    """Return the end of an axis for these ascending losses, below outliers by Tukey's rule."""
     low, high = (losses[round(share * (len(losses) - 1))] for share in (0.25, 0.75))
     return min(losses[-1], max(high + 1.5 * (high - low), 1.05 * high))
 
@@ -146,7 +146,7 @@ def _plain_ticks(axes: Axes, which: str, *, values: Sequence[float] | None = Non
 
 
 def forecast(section: Mapping[str, Any]) -> str:
-    """Draw the accuracy of a linear head over the images it was fitted to, and what twice as many promise."""
+    """Draw the accuracy of a linear head over the images it was fitted to, and the extrapolation to twice as many."""
     with plot(4.8, 3.0) as (figure, axes):
         axes.set_xscale("log", base=2)
         x, y = ([point[name] for point in section["points"]] for name in ("images", "accuracy"))
@@ -163,7 +163,7 @@ def forecast(section: Mapping[str, Any]) -> str:
 
 
 def reliability(section: Mapping[str, Any]) -> str:
-    """Draw how often the model is right against how sure it is; the area of a dot tells how many images there are."""
+    """Draw how often the model is right against how sure it is; the area of a dot is proportional to its images."""
     with plot(4.8, 4.2) as (figure, axes):
         axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1)
         bins = section["bins"]
@@ -193,7 +193,7 @@ def matrix(counts: Sequence[Sequence[int]], *, normalised: bool) -> str:
     pixels[..., :3] = np.array([224, 72, 48]) / 255
     diagonal = np.arange(len(values))
     pixels[diagonal, diagonal, :3] = np.array([64, 124, 230]) / 255
-    # a single mistake among many images must be seen, too
+    # a single mistake among many images must be visible
     pixels[..., 3] = np.where(values > 0, 0.3 + 0.7 * np.sqrt(strength), 0)
     name = "shares" if normalised else "counts"
     with plot(4.8, 4.6) as (figure, axes):

@@ -19,21 +19,21 @@ from automl_pt.reporting.sections.validation_results import ValidationResults
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.store.study_files import read_object
 
-#: times as many images in the largest class as in the smallest from where rarity matters
+#: ratio of the largest to the smallest class above which rarity matters
 IMBALANCE = 4.0
-#: share of the logarithmic range of learning rates at each end that counts as its edge
+#: share of the logarithmic range of learning rates at each end that is its edge
 EDGE = 0.1
-#: recall by which a rare class must be behind
+#: difference of a rare class's recall from the accuracy above which it is reported
 BEHIND = 0.1
 #: validation images whose size in pixels is read
 SAMPLE = 16
-#: with a higher accuracy, larger images have little to add
+#: with a higher accuracy, larger images would change little
 GOOD = 0.98
 Tip = tuple[str, str]
 
 
 def advice_section(report: StudyReport, judged: ValidationResults | Section, forecast: Section) -> Section:
-    """List what is worth trying, the most promising first."""
+    """List what to try next, the most promising first."""
     if report.best is None:
         return missing("There is no model yet to improve.")
     config = _config(report)
@@ -111,7 +111,7 @@ def _resolution(judged: ValidationResults) -> Iterator[Tip]:
 
 
 def _shorter_side(source: Path | np.ndarray[Any, np.dtype[np.uint8]]) -> int | None:
-    """Return the shorter side of an image in pixels; None where its file cannot be read any more."""
+    """Return the shorter side of an image in pixels; None if its file can no longer be read."""
     if not isinstance(source, Path):
         return int(min(source.shape[:2]))
     try:

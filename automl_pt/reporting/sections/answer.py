@@ -1,4 +1,4 @@
-"""The answer in three sentences: which model, how good on what, and whether its lead is more than noise."""
+"""The answer in three sentences: which model, how good on which images, and whether its lead is statistically clear."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_pt.training.result import EpochResult, epochs_disagree
 
 
 def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Section:
-    """Say which model a study found, how good it is, and what its lead is worth."""
+    """Return sentences on a study's best model, its accuracy and its lead."""
     best = report.best
     if best is None or best.value is None:
         return {"sentences": _nothing(report), "inside_noise": None, "more": []}
@@ -29,7 +29,7 @@ def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Se
 
 
 def _by_objective(report: StudyReport, best: TrialRecord) -> list[str]:
-    """Say what chose the best, and where the loss disagrees; nothing where the loss did."""
+    """Return what chose the best trial, and where the loss would choose another; nothing if the loss chose it."""
     objective = report.objective
     if objective == "val_loss":
         return []
@@ -95,7 +95,7 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
 
 def _nothing(report: StudyReport) -> list[str]:
     if not report.trials:
-        begun = "has not been started" if report.status == "not started" else "has begun no trial yet"
+        begun = "has not been started" if report.status == "not started" else "has started no trial yet"
         return [f"This search {begun}.", "There is no model.", "There is nothing to compare."]
     failed = [trial for trial in report.trials if trial.state == "FAIL"]
     if failed and len(failed) == len(report.trials):
@@ -119,7 +119,7 @@ def run_answer(
     best: dict[str, Any] | None,
     history: Sequence[EpochResult] = (),
 ) -> Section:
-    """Say what a run trained, how good it is, and how it ended."""
+    """Return sentences on what a run trained, its accuracy and its end."""
     config = run.record.get("config")
     config = config if isinstance(config, dict) else {}
     what = f"{config.get('backbone', 'a model')} on {config.get('dataset', 'unknown data')}"
@@ -133,7 +133,7 @@ def run_answer(
         )
         sentences.append(f"Its {what} {loss(best['val_loss'])}, after epoch {best['epoch']}.")
     else:
-        sentences.append("It has kept no model.")
+        sentences.append("It kept no model.")
     error = f": {run.record['error']}" if run.record.get("error") else ""
     sentences.append(f"It ended: {run.status}{error}." if run.status != "running" else "It is running.")
     other = epochs_disagree(history, str(config.get("objective", "val_loss")), str(config.get("keep")))

@@ -56,9 +56,9 @@ _LABELS = {
 def study_content(
     report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None, caller: Caller = NO_CALLER
 ) -> Content:
-    """Gather all that is known of a study; what cannot be had is a section that says why.
+    """Return all sections of a study; one that is not available states why.
 
-    `caller` is told that the work goes on.
+    `caller` receives signs of progress.
     """
     judged: ValidationResults | Section = missing("There is no model yet.")
     if report.model is not None:
@@ -83,16 +83,16 @@ def study_content(
 
 
 def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
-    """Gather all that is known of a run; what cannot be had is a section that says why."""
+    """Return all sections of a run; one that is not available states why."""
     directory = Path(run.directory)
-    judged: ValidationResults | Section = missing("The run has kept no model.")
+    judged: ValidationResults | Section = missing("The run kept no model.")
     if (directory / "model.json").exists():
         judged = try_judge(lambda: judge(directory, manifest_beside(directory), device=device, plugins=plugins))
     images, shown = _of_images(judged)
     history, damage = _history(directory)
     best = next((one for one in reversed(history) if one.is_best), None)
     known = plugins.metrics() if plugins is not None else BY_NAME
-    epochs = damage or (_epochs(history, best, known) if history else missing("No epoch has been done."))
+    epochs = damage or (_epochs(history, best, known) if history else missing("No epoch has finished."))
     curve = epochs if "missing" in epochs else {**epochs, "note": "The ring marks the epoch whose weights were kept."}
     values = {
         **_head(
@@ -163,7 +163,7 @@ def _state(report: StudyReport) -> str:
 def _of_images(
     judged: ValidationResults | Section, caller: Caller = NO_CALLER
 ) -> tuple[dict[str, Section], dict[str, str]]:
-    """Make the sections that need the model's answers; without those, each says why it is not there."""
+    """Return the sections that need the model's predictions; without them each states why."""
     names = ("classes", "confusion", "mistakes", "saliency", "calibration", "check")
     if not isinstance(judged, ValidationResults):
         return dict.fromkeys(names, judged), {}

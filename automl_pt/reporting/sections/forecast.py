@@ -1,4 +1,4 @@
-"""What more images would bring: the linear probe fitted to parts of the training images, from features on disk."""
+"""The expected gain of more images, from linear probes of parts of the training images, with stored features."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from automl_pt.study.store.study_files import read_object
 
 #: shares of the training images that a head is fitted to
 PARTS = (0.125, 0.25, 0.5, 1.0)
-#: with more images than this a fit takes longer than anybody waits for a page
+#: with more images the fits take too long for a page
 MAX_IMAGES = 6000
-#: a part with fewer images a class than this says nothing
+#: parts with fewer images a class are skipped
 LEAST = 2
 NONE = "There is no linear probe, whose features this needs; a search from pretrained weights begins with one."
 
 
 def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, caller: Caller = NO_CALLER) -> Section:
-    """Fit heads to growing parts of the training images and extend the fall of the error to twice as many."""
+    """Fit heads to growing parts of the training images and extrapolate the error to twice as many."""
     found = min(
         (probe for probe in report.probes if probe.failure is None and probe.value is not None),
         key=lambda probe: probe.value or 0.0,
@@ -106,7 +106,7 @@ def points_of(
 
 
 def _stratified(labels: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Order images so that each beginning of the list has all classes in their proportions."""
+    """Return an order of the images in which every prefix has all classes in their proportions."""
     rng = np.random.default_rng(0)
     places = np.empty(len(labels))
     for label in np.unique(labels):
@@ -116,7 +116,7 @@ def _stratified(labels: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, 
 
 
 def described(points: list[dict[str, Any]], backbone: str) -> Section:
-    """Return the points with what twice as many images would bring, in figures and as text."""
+    """Return the points with the accuracy expected of twice as many images, as a figure and as text."""
     images, now = points[-1]["images"], points[-1]["accuracy"]
     slope = _slope(points)
     twice = None if slope is None else 1 - (1 - now) * 2.0**slope
@@ -135,7 +135,7 @@ def described(points: list[dict[str, Any]], backbone: str) -> Section:
 
 
 def _slope(points: list[dict[str, Any]]) -> float | None:
-    """Return the exponent b of error = a * images ** b, by the logarithms; None where the error does not fall."""
+    """Return the exponent b of error = a * images ** b by a fit of the logarithms; None if the error does not fall."""
     errors = np.array([1 - point["accuracy"] for point in points])
     if (errors <= 0).any():
         return None

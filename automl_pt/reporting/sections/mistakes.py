@@ -1,4 +1,4 @@
-"""The images to look at: labels that are likely wrong, mistakes the model was sure of, and where it looked."""
+"""Images to look at: labels that are likely wrong, confident mistakes, and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from automl_pt.reporting.sections.validation_results import ValidationResults
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: images listed of either kind; a bad model makes more mistakes than anybody reads
+#: images listed of either kind; a weak model makes too many to read
 MAX_LISTED = 1_000
-#: images for which the page shows where the network looked
+#: images with Grad-CAM on the page
 MAX_LOOKS = 6
-#: a model right on less than this share of the images is no judge of their labels
+#: a model with a lower accuracy cannot find wrong labels
 WEAK = 0.8
 
 
 def mistakes_section(judged: ValidationResults) -> Section:
-    """List likely wrong labels, and the other mistakes by how sure the model was of them."""
+    """List likely wrong labels, and the other mistakes, the most confident first."""
     probabilities, labels = judged.probabilities, judged.pixels.labels
     predicted = probabilities.argmax(axis=1)
     suspects = label_errors(probabilities, labels)
@@ -82,7 +82,7 @@ def _item(judged: ValidationResults, index: int, taken_for: int) -> dict[str, An
 
 
 def pictures(judged: ValidationResults, mistakes: Section) -> dict[str, str]:
-    """Return a small picture of each image that the page shows, by the name it has there."""
+    """Return a small picture of each image on the page, by its name there."""
     shown = [item["index"] for kind in ("labels", "mistakes") for item in mistakes[kind][:MAX_PICTURES]]
     made = {f"image-{index}": _picture(judged, index) for index in dict.fromkeys(shown)}
     return {name: picture for name, picture in made.items() if picture is not None}
@@ -91,7 +91,7 @@ def pictures(judged: ValidationResults, mistakes: Section) -> dict[str, str]:
 def _picture(judged: ValidationResults, index: int) -> str | None:
     try:
         return thumbnail(judged.source(index))
-    except (DatasetError, OSError):  # a lazy dataset that cannot make this image any more: the page goes without it
+    except (DatasetError, OSError):  # a lazy dataset that can no longer load this image, which the page then lacks
         return None
 
 
@@ -110,7 +110,7 @@ def _original(judged: ValidationResults, index: int, pixels: NDArray[np.uint8]) 
 
 
 def saliency_section(judged: ValidationResults, mistakes: Section) -> tuple[Section, dict[str, str]]:
-    """Say where the network looked on the images shown first, and give the pictures of it."""
+    """Return the Grad-CAM pictures of the first images, and their section."""
     half = MAX_LOOKS // 2
     chosen = [*mistakes["labels"][:half], *mistakes["mistakes"]][:MAX_LOOKS]
     if not chosen:

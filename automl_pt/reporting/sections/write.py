@@ -31,7 +31,7 @@ def read_content(
         try:
             run = read_run(folder)
         except StudyError:
-            run = read_head(folder)  # the page says of the history that it is damaged
+            run = read_head(folder)  # the page states that the history is damaged
         return run, run_content(run, device=device, plugins=plugins)
     report = read_study(place, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
@@ -46,6 +46,6 @@ def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None,
 
 
 def write_page(content: Content, path: Path) -> Path:
-    """Write the page of a report as one file that needs nothing else; raise OutputError when that fails."""
+    """Write the page of a report as one self-contained file; raise OutputError when that fails."""
     atomic_write(path, render(content.values, content.pictures))
     return path
