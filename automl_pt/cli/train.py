@@ -48,7 +48,6 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     require_plugins(output := output or default_output(settings), plugins := load_plugins(settings.plugins))
     settings, said = with_published(settings, plugins)
     require_possible(settings, plugins)
-    trackers = Trackers(plugins, settings.trackers)
     with (
         joined() as group,
         Cleanup(output) if group.leads else nullcontext(),
@@ -57,8 +56,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     ):
         with group.leader_first():
             start_of(settings, output, plugins, tell=display.network)
-            preparing = until_told(stop, display.preparing)
-            data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
+            data = open_data(
+                settings, output, plugins, progress=until_told(stop, display.preparing), processes=group.size
+            )
         stop.says = STEPPING
         _show_start(display, settings, data, plugins, output, said)
 
@@ -67,7 +67,8 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             return stop.signal is not None
 
         results = execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group)
-        for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
+        trackers = Trackers(plugins, settings.trackers) if group.leads else None
+        for result in follow(results, trackers, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))

@@ -241,7 +241,7 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
         )
     if not (directory / kept).exists():
         raise StudyError(
-            "a study's folder must hold its storage",
+            "the study's storage is missing from its folder",
             given=f"{printable(directory)} has no study.db",
             remedy="restore the file from a copy, or search again",
         )
