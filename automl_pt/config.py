@@ -444,7 +444,7 @@ class SearchConfig(Settings):
     ) -> Self:
         """Return the settings with `pretrained` settled, and the range of learning rates that fits the start.
 
-        A range given by the user stays. Where the whole network trains from weights, the default is another one.
+        A range that the user gave stays. Where the whole network trains from weights, the default is another one.
         `ranges` are the optimiser's, from random weights and from trained ones; None: those of SGD.
         """
         update: dict[str, Any] = {"pretrained": pretrained if self.pretrained is None else self.pretrained}

@@ -148,7 +148,6 @@ def _known(error: Exception) -> AutomlError | None:
     if isinstance(error, AutomlError):
         return error
     from automl_pt.core.files import impossible_name
-    from automl_pt.core.installation import explain
-    from automl_pt.core.system_limits import exhausted
+    from automl_pt.core.installation import exhausted, explain
 
     return impossible_name(error) or explain(error) or exhausted(error)

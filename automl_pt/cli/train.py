@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per epoch, then one for the run.")
 def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool, **options: Any) -> int:
-    """Train one model on DATASET with fixed parameters.
+    """Train one model on DATASET with fixed parameters. The same command continues where it was stopped.
 
-    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The same command
-    continues where it was stopped.
+    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`.
     """
     output, quiet, as_json = from_file(config, output=output, quiet=quiet, as_json=as_json).values()
     settings = build_config(TrainConfig, config, options)
@@ -48,6 +47,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     require_plugins(output := output or default_output(settings), plugins := load_plugins(settings.plugins))
     settings, said = with_published(settings, plugins)
     require_possible(settings, plugins)
+    trackers = Trackers(plugins, settings.trackers)
     with (
         joined() as group,
         Cleanup(output) if group.leads else nullcontext(),
@@ -67,8 +67,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
             return stop.signal is not None
 
         results = execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group)
-        trackers = Trackers(plugins, settings.trackers) if group.leads else None
-        for result in follow(results, trackers, settings, output, history(output)):
+        for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))

@@ -22,7 +22,7 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
     """Return the settings with the optimiser's published values where the user gave none, and notes that say so.
 
     The documented SGD changes nothing and needs no note. In a search the learning rates are a range, which
-    `for_start` chooses. Raises UnknownNameError for an optimiser that nobody registered, ConfigError where it cannot
+    `for_start` chooses. Raises UnknownNameError for an optimiser that no plugin registered, ConfigError where it cannot
     have the momentum that was given.
     """
     optimizer = plugins.named(Optimizer, config.optimizer)
@@ -33,7 +33,7 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
         if name not in asked and not (is_search and name == "lr")
     }
     settled = config.model_copy(update=update)
-    settled.__pydantic_fields_set__ = set(asked)  # what was asked for is what it was
+    settled.__pydantic_fields_set__ = set(asked)  # the settings that the user gave stay the same
     if optimizer.needs_momentum and not settled.momentum:
         raise ConfigError([f"momentum: {printable(optimizer.name)} needs one above 0, got {settled.momentum:g}"])
     if mistakes := [rule for _, rule in settled.contradictions()]:

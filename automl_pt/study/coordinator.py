@@ -31,10 +31,9 @@ from automl_pt.study.events import (
 from automl_pt.study.executor.base import Engine, ProxyRun, Report, TrialSpec
 from automl_pt.study.floor import floor_notices
 from automl_pt.study.linear_probes import LinearProbes
-from automl_pt.study.model_store import ModelStore
+from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
-from automl_pt.study.publishing import publish_best
 from automl_pt.study.records import chosen_by
 from automl_pt.study.space.next_trial import add_trial, trial_config
 from automl_pt.study.space.sampler import suggest
@@ -212,7 +211,7 @@ class Coordinator:
         elif report.crash is not None:
             yield from self._take_crash(trial, report.crash)
         elif report.lost is not None:
-            yield Notice(f"trial {trial.number}: {report.lost}; it goes on elsewhere from its last epoch")
+            yield Notice(f"trial {trial.number}: {report.lost}; it resumes elsewhere from its last epoch")
             del self._running[trial.number]
         elif report.place is not None:
             self.trial_store.set_machine(trial.number, report.place.text())

@@ -56,7 +56,7 @@ def kept_loss(results: Sequence[EpochResult], keep: str) -> float | None:
 
 
 def kept_metrics(results: Sequence[EpochResult], keep: str) -> dict[str, float]:
-    """Return the metrics of the weights a run kept, by name; those that are not finite are left out."""
+    """Return the metrics of the weights a run kept, by name; without those that are not finite."""
     kept = kept_epoch(results, keep)
     if kept is None:
         return {}

@@ -70,7 +70,7 @@ class ExecutorCase:
         self.engine.start(self.started[number])
 
     def reports(self, enough: Callable[[list[Report]], bool]) -> list[Report]:
-        """Return what the executor reports until that is enough; where a trial was started is left out."""
+        """Return what the executor reports until that is enough; without where a trial was started."""
         found: list[Report] = []
         deadline = time.monotonic() + PATIENCE
         while not enough(found):

@@ -89,7 +89,7 @@ class Training:
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
         self.metrics, self.objective = metrics, objective
-        #: the metrics of which it is said that they failed
+        #: the metrics that failed, each of which has a note
         self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0

@@ -72,7 +72,7 @@ class Step:
 
     @contextmanager
     def restoring_state(self) -> Iterator[None]:
-        """Put back, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
+        """Restore, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
         tensors, put_back = [*self.parameters, *self._buffers], self.optimizer.remember()
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:

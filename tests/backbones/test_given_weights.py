@@ -18,7 +18,7 @@ from torch import nn
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.weight_readings import GivenWeights
-from automl_pt.builtin.lukemelas_names import timm_names
+from automl_pt.builtin.timm_weights import timm_names
 from automl_pt.core.errors import InvalidModelDirectoryError, WeightsError
 from automl_pt.model.load import given_weights
 

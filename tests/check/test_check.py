@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from automl_pt.check import CheckReport, check, quick_check, refuse
-from automl_pt.check.alike import near_copies
+from automl_pt.check.alike import MAX_BITS, near_copies
 from automl_pt.check.facts import Facts
 from automl_pt.check.findings import KINDS
 from automl_pt.check.memory import Memory, stamp
 from automl_pt.check.page import contact_sheet
-from automl_pt.check.pairs import MAX_BITS
 from automl_pt.check.survey import SurveyedFile, survey
 from automl_pt.cli.check import command
 from automl_pt.core.errors import InvalidDatasetError, OutputError, UsageError
@@ -232,7 +231,7 @@ def test_pairs_are_remembered_by_what_all_images_show(clean: Path, monkeypatch: 
     photo(1, 96).save(clean / "val/a/near.png")
     first = check(open_path(clean))
     calls: list[int] = []
-    monkeypatch.setattr("automl_pt.check.pairs.near_pairs", lambda facts: calls.append(len(facts)) or iter(()))
+    monkeypatch.setattr("automl_pt.check.alike.near_pairs", lambda facts: calls.append(len(facts)) or iter(()))
     assert check(open_path(clean)).findings == first.findings
     assert calls == []
     assert any(found.kind.startswith("alike") for found in first.findings)

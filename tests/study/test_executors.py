@@ -18,7 +18,7 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.events import StudyStarted
 from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
-from automl_pt.study.executor.versions import differences, versions_here
+from automl_pt.study.executor.ray_cluster import differences, versions_here
 from automl_pt.testing import check_executor
 
 ROOT = Path(__file__).parents[2]

@@ -166,7 +166,7 @@ def _trials(report: StudyReport) -> Iterator[Tip]:
 
 
 def _labels(judged: ValidationResults) -> Iterator[Tip]:
-    from automl_pt.model.label_errors import label_errors
+    from automl_pt.model.scoring import label_errors
 
     doubted = len(label_errors(judged.probabilities, judged.pixels.labels))
     if doubted >= 3 and judged.scores.accuracy >= WEAK:

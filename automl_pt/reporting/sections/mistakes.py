@@ -11,8 +11,8 @@ from automl_pt.core.errors import DatasetError
 from automl_pt.core.text import counted
 from automl_pt.images.decode import as_rgb, decode_rgb, read
 from automl_pt.images.thumbnail import VIEW, thumbnail, view
-from automl_pt.model.label_errors import label_errors
 from automl_pt.model.saliency import grad_cam
+from automl_pt.model.scoring import label_errors
 from automl_pt.reporting.html.page import MAX_PICTURES
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.sections.validation_results import ValidationResults

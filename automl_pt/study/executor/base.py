@@ -8,7 +8,7 @@ is plain values, so that a remote actor can stand on the other side: a cluster i
 
 What a remote place adds: a place that is lost is not a crash of the trial; what an epoch left in the trial's folder is
 on the coordinator's disk before the epoch is reported; each place says what memory and which device it has; a trial
-that waits for a place is told to the user; places come and go; what a lost place still sends is ignored.
+that waits for a place is reported to the user; places come and go; what a lost place still sends is ignored.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A subclass says how places are opened, asked and closed. All else is here, once for every kind of cluster: files are
 written before an epoch is reported; a lost place is reported as lost, and the next start avoids its machine; what a
-closed place still sends is ignored, because its answers are forgotten with it; who waits for a place is told.
+closed place still sends is ignored, because its answers are forgotten with it; a wait for a place is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from automl_pt.study.executor.failures import OUT_OF_MEMORY
 from automl_pt.study.executor.remote_place import NOT_FOR_CALLS, report_from_plain
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 
-#: seconds after which a trial that waits for a place is told to the user, and between two looks at a call
+#: seconds after which a trial that waits for a place is reported to the user, and between two looks at a call
 PATIENCE, LOOK = 3.0, 0.2
 #: times a function is called again where its place was lost
 CALLS = 3
@@ -257,7 +257,7 @@ class MirroredEngine(Engine):
         self._free.append(where)
 
     def _forget(self, where: OpenPlace, *, lost: bool = False) -> None:
-        """Close a place, whose answers nobody reads from here on."""
+        """Close a place, whose later answers are ignored."""
         if lost and where.place is not None:
             self._lost.add(where.place.name)
         gone = [other for other in self._free if other.place is not None and other.place.name in self._lost]

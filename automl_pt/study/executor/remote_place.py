@@ -70,7 +70,7 @@ class RemotePlace:
         write_pool(name, content, self._cache)
 
     def resume(self, next_rung: float) -> dict[str, Any]:
-        """Let the held trial go on to `next_rung`; return what the next step gave."""
+        """Resume the waiting trial until `next_rung`; return what the next step gave."""
         self._inner.resume(self._number, next_rung)
         return self.step()
 
