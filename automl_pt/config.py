@@ -194,17 +194,17 @@ class Settings(BaseModel):
 
     optimizer: Annotated[str, Registered("optimizer")] = Field(
         "sgd",
-        description="sgd, which is the documented one, adamw, schedule-free-adamw, or a plugin's; what is not given of "
-        "lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
+        description="optimiser: sgd (the documented one), adamw, schedule-free-adamw, or a plugin's; what is not given "
+        "of lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
     )
     momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(
-        0.9, description="momentum of SGD (Nesterov); of AdamW and its like beta1"
+        0.9, description="Nesterov momentum of SGD; beta1 of AdamW and similar optimisers"
     )
     weight_decay: NotNegative = Field(
-        1e-4, description="L2 penalty of SGD; of AdamW and its like the decay of the weights, times the learning rate"
+        1e-4, description="L2 penalty of SGD; decoupled weight decay, times the learning rate, of AdamW"
     )
     weight_decay_on: Literal["all", "weights"] = Field(
-        "all", description="'weights' leaves biases and the parameters of normalisation out of the weight decay"
+        "all", description="'weights' excludes biases and normalisation parameters from the weight decay"
     )
     schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
@@ -404,7 +404,7 @@ class SearchConfig(Settings):
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
     pruner: str = Field(
-        "rungs", description="which trials go on: rungs, an Optuna pruner's name, a plugin's, or none for all"
+        "rungs", description="which trials continue: rungs, an Optuna pruner's name, a plugin's, or none for all"
     )
     engine: str | None = Field(
         None,

@@ -52,24 +52,29 @@ def _kind_of_copies(data: LabeledImages, group: Sequence[SurveyedFile]) -> str:
 
 
 def near_copies(data: LabeledImages, seen: Sequence[SurveyedFile], memory: Memory | None = None) -> list[Finding]:
-    """Find pairs that look alike across splits, or anywhere before a split; `copies` finds equal files.
+    """Find pairs that look alike across splits, under two classes, or before a split; `copies` finds equal files.
 
     With a `memory`, pairs computed earlier are reused.
     """
     able = [one for one in seen if one.facts.look]
     if len(able) * (len(able) - 1) // 2 > MAX_COMPARISONS:
         return finding("unchecked", [Item((), f"{len(able):,} images are too many to compare for similar ones")])
-    across: list[Item] = []
-    unsplit: list[Item] = []
+    across, unsplit, classes = list[Item](), list[Item](), list[Item]()
     for one, other in _pairs(able, memory):
         splits = {_split(data, one), _split(data, other)}
-        if one.digest != other.digest and (splits == {""} or len(splits) > 1):
+        if one.digest != other.digest and data.labels[one.index] != data.labels[other.index]:
+            classes.append(_item(data, (one, other)))
+        elif one.digest != other.digest and (splits == {""} or len(splits) > 1):
             target = unsplit if splits == {""} else across
             if not (splits == {""} and _kept_together(data, (one, other))):
                 target.append(_item(data, (one, other)))
-        if len(across) + len(unsplit) >= MAX_PAIRS:
+        if len(across) + len(unsplit) + len(classes) >= MAX_PAIRS:
             break
-    return [*finding("alike across", across), *finding("alike unsplit", unsplit)]
+    return [
+        *finding("alike classes", classes),
+        *finding("alike across", across),
+        *finding("alike unsplit", unsplit),
+    ]
 
 
 def _pairs(seen: Sequence[SurveyedFile], memory: Memory | None) -> Iterator[tuple[SurveyedFile, SurveyedFile]]:

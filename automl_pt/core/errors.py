@@ -79,10 +79,10 @@ class ConfigError(UsageError):
 class UnknownNameError(UsageError):
     """No `kind` is registered as `name`; similar names among `known` are suggested."""
 
-    def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str) -> None:
+    def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str, rule: str | None = None) -> None:
         self.suggestions = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(repr(near) for near in self.suggestions)}? " if self.suggestions else ""
-        super().__init__(f"unknown {kind}", given=repr(name), remedy=hint + remedy)
+        super().__init__(rule or f"unknown {kind}", given=repr(name), remedy=hint + remedy)
 
 
 class DatasetError(AutomlError):

@@ -251,7 +251,7 @@ class Gain:
             )
         if self.standard_error is None:
             return f"{gained}, in validation loss; by the losses alone, because the weights of one were not kept."
-        noise = "more than noise" if abs(self.difference) >= 2 * self.standard_error else "inside the noise"
+        noise = "statistically clear" if abs(self.difference) >= 2 * self.standard_error else "a statistical tie"
         return f"{gained}, in validation loss, with a standard error of {self.standard_error:.4f}: {noise}."
 
 

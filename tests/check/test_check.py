@@ -410,10 +410,11 @@ def test_sizes_of_classes() -> None:
 
 
 def test_every_kind_has_words() -> None:
-    for level, what, training in KINDS.values():
+    for level, what, training, todo in KINDS.values():
         assert level in ("stop", "falsify", "note")
         assert what
         assert training
+        assert todo
 
 
 class Texts(HTMLParser):
@@ -461,13 +462,13 @@ def test_the_contact_sheet_is_bounded(tmp_path: Path) -> None:
 def test_the_command(clean: Path, tmp_path: Path, runner: CliRunner) -> None:
     done = runner.invoke(command, [str(clean)], standalone_mode=False)
     assert done.return_value == 0, done.output
-    assert "nothing would stop training" in done.output
+    assert "No problems found" in done.output
     plant(clean)
     page = tmp_path / "sheet.html"
     done = runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False)
     assert done.return_value == 1
     assert "train/a/half.jpg" in done.output
-    assert "would stop training" in done.output
+    assert "stop training" in done.output
     assert page.read_text().startswith("<!doctype html>")
     assert runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False).return_value == 1
     page.write_text("mine")
@@ -481,7 +482,7 @@ def test_the_command(clean: Path, tmp_path: Path, runner: CliRunner) -> None:
     assert done.return_value == 1
     assert told["ok"] is False
     assert told["read"] == 0
-    assert {"kind", "level", "what", "training", "items"} == set(told["findings"][0])
+    assert {"kind", "level", "what", "training", "todo", "items"} == set(told["findings"][0])
 
 
 PLUGIN = """
