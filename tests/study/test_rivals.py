@@ -14,7 +14,7 @@ from toy_trial import TOY
 
 from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report_command
-from automl_pt.cli.search_display import describe, result_lines
+from automl_pt.cli.search_lines import describe, result_lines
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import ConfigError, UnknownNameError
 from automl_pt.plugins.manager import load_plugins
