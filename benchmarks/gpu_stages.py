@@ -243,6 +243,7 @@ def memory() -> None:
 def faults() -> None:
     """Images that are sent batch by batch beside a recording; a device assert in one trial, and the next trial."""
     from automl_pt.study.executor.base import TrialSpec
+    from automl_pt.study.executor.messages import TrialCrashed, TrialFailed
     from automl_pt.study.executor.processes import LocalEngine
 
     name, side = ("resnet18", 64) if ON_GPU else (TINY, 16)
@@ -256,9 +257,13 @@ def faults() -> None:
         for number in (0, 1):
             config = TrainConfig(dataset="drawn", device=str(DEVICE))
             engine.start(TrialSpec(number, config, Path(folder), 2, Path(folder)))
-            while not (reports := engine.wait(30)):
+            while not (messages := engine.wait(30)):
                 pass
-            told.append(reports[0].crash or reports[0].failure or "ended")
+            match messages[0]:
+                case TrialCrashed(reason=reason) | TrialFailed(reason=reason):
+                    told.append(reason)
+                case _:
+                    told.append("ended")
         engine.close()
     tell(after_a_device_assert=told)
 

@@ -22,7 +22,8 @@ from automl_pt.core.errors import DeviceError, RecordingError
 from automl_pt.core.files import atomic_write, to_json, write_json
 from automl_pt.core.out_of_memory import Recording
 from automl_pt.plugins.manager import Plugins
-from automl_pt.study.executor.base import Caller, ProxyRun, TrialSpec
+from automl_pt.study.executor.base import Caller, TrialSpec
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.extras.extras import Ended, MakeExtra
 from automl_pt.study.objective import Objective, SearchData
 from automl_pt.study.records import ModelComparison, TrialRecord

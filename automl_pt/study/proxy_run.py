@@ -15,7 +15,8 @@ from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import new_training, set_up
-from automl_pt.study.executor.base import ProxyRun, TrialSpec
+from automl_pt.study.executor.base import TrialSpec
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.ranking import shuffled_loss
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from automl_pt.config import TrainConfig
-from automl_pt.study.executor.base import ProxyRun
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.training.result import EpochResult
 

@@ -8,7 +8,8 @@ import torch
 from automl_pt.core.errors import DeviceLostError
 from automl_pt.core.out_of_memory import is_device_lost, is_out_of_memory
 from automl_pt.plugins.faults import networks_fault
-from automl_pt.study.executor.failures import OUT_OF_MEMORY, report_failure
+from automl_pt.study.executor.failures import OUT_OF_MEMORY, failure_of
+from automl_pt.study.executor.messages import TrialCrashed, TrialFailed
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ from automl_pt.study.executor.failures import OUT_OF_MEMORY, report_failure
 def test_memory_that_ran_out_is_known_by_every_text(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert not is_device_lost(error)
-    assert report_failure(3, error).failure == OUT_OF_MEMORY
+    assert failure_of(3, error) == TrialFailed(3, OUT_OF_MEMORY)
     assert networks_fault(error, "tiny") is None
 
 
@@ -56,8 +57,7 @@ def test_an_error_that_stays_in_the_process_counts_as_its_crash(text: str) -> No
     error = RuntimeError(f"{text}\nCompile with TORCH_USE_CUDA_DSA")
     assert is_device_lost(error)
     assert not is_out_of_memory(error)
-    report = report_failure(3, error)
-    assert (report.failure, report.fatal, report.crash) == (None, None, f"its GPU failed ({text})")
+    assert failure_of(3, error) == TrialCrashed(3, f"its GPU failed ({text})")
     blamed = networks_fault(error, "tiny")
     assert isinstance(blamed, DeviceLostError)
     assert blamed.given == text

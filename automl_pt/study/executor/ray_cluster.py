@@ -28,9 +28,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from automl_pt.core.errors import DeviceError, InstallationError
 from automl_pt.core.files import cache_folder, is_running
 from automl_pt.core.text import counted
-from automl_pt.study.executor.base import Answer, Call, ExecutorJob, Place
+from automl_pt.study.executor.base import Answer, Call, ExecutorJob
 from automl_pt.study.executor.builtin import ray_address
-from automl_pt.study.executor.mirrored import MirroredEngine, PlaceCrashed, PlaceLost, plugin_files
+from automl_pt.study.executor.messages import Message, Place
+from automl_pt.study.executor.mirrored import MirroredEngine, plugin_files
+from automl_pt.study.executor.open_places import PlaceCrashed, PlaceLost
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.executor.remote_place import RemotePlace
 
@@ -176,16 +178,16 @@ class RayEngine(MirroredEngine):
             self._here = LocalEngine(self.job.trial, [_device_here()], threads=_threads_here(), logs=logs, limit=limit)
         return (yield from self._here.call(call, unwanted))
 
-    def close(self, grace: float = 0.0) -> list[Any]:
+    def close(self, grace: float = 0.0) -> list[Message]:
         """End the actors, and leave the cluster."""
         if not self._connected:
             return []
-        reports = super().close(grace)
+        messages = super().close(grace)
         if self._here is not None:
             self._here.close()
         self._connected = False
         ray.shutdown()
-        return reports
+        return messages
 
     def _ended(self, handle: Any) -> Exception:
         """Return whether an actor ended with its machine, or alone."""
