@@ -42,7 +42,7 @@ def draw(folder: Path) -> None:
     for event in steps(config, folder / "digits"):
         first += opening.lines(event)
         view.take(event)
-    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print("$ automl-pt search --config studies/digits/study.toml", highlight=False)
     for line in first:
         console.print(_at_home(line, folder), highlight=False)

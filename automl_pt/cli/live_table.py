@@ -192,7 +192,7 @@ class LiveView:
         return "bold green" if number == self.best else "" if row.state in ("running", "paused") else "dim"
 
     def _bar(self) -> list[Progress]:
-        if self.progress is None:
+        if self.progress is None or self.summary:  # the summary says how long it took
             return []
         bar = Progress(TextColumn("{task.description}"), BarColumn())
         left = "" if self.progress.seconds_left is None else f", about {clock(self.progress.seconds_left)} left"

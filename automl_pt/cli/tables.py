@@ -18,7 +18,7 @@ from automl_pt.study.records import in_order
 #: characters between two columns
 GAP = 2
 #: a shortened text keeps at least so many characters
-SHORTEST = 8
+SHORTEST = 12
 #: metrics other than the accuracy are removed from a table before any setting is
 FURTHER = 100
 

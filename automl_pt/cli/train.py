@@ -16,7 +16,10 @@ from automl_pt.core.missing_model import diverged
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from automl_pt.cli.display import TrainDisplay
+    from automl_pt.cli.signals import Stop
     from automl_pt.data.prepare import Data
     from automl_pt.plugins.manager import Plugins
 
@@ -56,23 +59,29 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     ):
         with group.leader_first():
             start_of(settings, output, plugins, tell=display.network)
-            data = open_data(
-                settings, output, plugins, progress=until_told(stop, display.preparing), processes=group.size
-            )
+            preparing = until_told(stop, display.preparing)
+            data = open_data(settings, output, plugins, progress=preparing, processes=group.size)
         stop.says = STEPPING
         _show_start(display, settings, data, plugins, output, said)
 
-        def after_step(done: int, batches: int) -> bool:
-            display.step(done, batches)
-            return stop.signal is not None
-
-        results = execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group)
+        step = _after_step(display, stop)
+        results = execute(settings, output, data=data, plugins=plugins, after_step=step, group=group)
         for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))
             require_finite(output, settings)
     return stop.exit_code
+
+
+def _after_step(display: TrainDisplay, stop: Stop) -> Callable[[int, int], bool]:
+    """Return what shows a step's progress and says whether the training is to end."""
+
+    def after_step(done: int, batches: int) -> bool:
+        display.step(done, batches)
+        return stop.signal is not None
+
+    return after_step
 
 
 def _show_start(

@@ -16,6 +16,7 @@ from automl_pt.study.store.study_files import read_object
 Interval = tuple[float, float]
 #: added to an accuracy without a test split
 NO_TEST = "no test split: the model was chosen by these images, so expect slightly less on new ones"
+NOT_TESTED = "the test images were not measured; the model was chosen by these, so expect slightly less on new ones"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Accuracy:
         if self.test is not None:
             lines.append(f"          {_share(self.test, self.test_images, 'test')}")
         else:
-            lines.append(f"          {NO_TEST}")
+            lines.append(f"          {NOT_TESTED if self.test_images else NO_TEST}")
         gains = [(self.default, "the default settings"), (self.probe, "the linear probe")]
         known = [(one, name) for one, name in gains if one is not None]
         parts = [f"{100 * (self.value - one):+.1f} points over {name} ({100 * one:.1f} %)" for one, name in known]
