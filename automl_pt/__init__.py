@@ -12,14 +12,14 @@ leave_out_working_folder()  # before the imports below, which files in the worki
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, PublishedWeights
 from automl_pt.core import __version__ as __version__
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
-from automl_pt.metric import Metric, Predictions
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.hookspecs import hookimpl
+from automl_pt.plugins.metrics import Metric, Predictions
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 

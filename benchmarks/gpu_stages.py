@@ -29,8 +29,8 @@ from automl_pt.data.loader import Loader  # noqa: E402
 from automl_pt.data.pixels import Pixels, Rows  # noqa: E402
 from automl_pt.data.policy import make_policy  # noqa: E402
 from automl_pt.dataset import Hints  # noqa: E402
-from automl_pt.optimizer import Optimizer  # noqa: E402
 from automl_pt.plugins.manager import load_plugins  # noqa: E402
+from automl_pt.plugins.optimizers import Optimizer  # noqa: E402
 from automl_pt.runs.setup import evaluation_batch  # noqa: E402
 from automl_pt.training.checkpoint import Checkpoints  # noqa: E402
 from automl_pt.training.device import choose_precision, synchronise  # noqa: E402

@@ -14,15 +14,15 @@ from typing import Any
 
 import click
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue, PublishedWeights, Trial
 from automl_pt.cli import COMMANDS, LazyGroup, cli
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core import errors
 from automl_pt.dataset import Dataset, Hints, LabeledImages, LazyImages
-from automl_pt.metric import Metric, Predictions
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.metrics import Metric, Predictions
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler, SearchSpace, Suggest
 from automl_pt.study.pruning.base import PruningRule

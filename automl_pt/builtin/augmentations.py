@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from automl_pt.augmentation import Augmentation
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.hookspecs import hookimpl
 
 #: smallest share of an image's area that `crop` keeps

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.hookspecs import hookimpl
+from automl_pt.plugins.optimizers import Optimizer
 
 
 @hookimpl

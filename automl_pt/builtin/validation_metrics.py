@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.hookspecs import hookimpl
+from automl_pt.plugins.metrics import Metric, Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -43,7 +43,7 @@ def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> in
     settings = build_config(TrainConfig, None, options)
 
     from automl_pt.check import check
-    from automl_pt.cli.check_progress import progress_bar
+    from automl_pt.cli.check_display import progress_bar
     from automl_pt.core.files import atomic_write, to_json
     from automl_pt.data.find import find
     from automl_pt.plugins.manager import load_plugins

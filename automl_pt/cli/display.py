@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.files import to_json
 from automl_pt.core.text import counted, shown_path
-from automl_pt.metric import Metric, columns
 from automl_pt.model.directory import INFO, read_info
+from automl_pt.plugins.metrics import Metric, columns
 from automl_pt.reporting.accuracy import wilson
 
 if TYPE_CHECKING:

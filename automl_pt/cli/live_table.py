@@ -15,7 +15,7 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.display import bar_columns
 from automl_pt.cli.search_lines import clock, result_lines
 from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, varying
-from automl_pt.metric import Metric
+from automl_pt.plugins.metrics import Metric
 from automl_pt.study import events
 from automl_pt.study.records import ProbeRecord
 

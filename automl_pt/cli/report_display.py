@@ -14,7 +14,7 @@ from automl_pt.cli.display import metric_texts
 from automl_pt.cli.search_lines import ENDED, clock, lead_lines, params_text
 from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, varying
 from automl_pt.core.text import counted, shown_path
-from automl_pt.metric import Metric
+from automl_pt.plugins.metrics import Metric
 from automl_pt.reporting.accuracy import kept_metrics, read_accuracy
 from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.training.result import epochs_disagree

@@ -15,7 +15,7 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.live_table import LiveView
 from automl_pt.cli.search_lines import Opening, clock, describe
 from automl_pt.core.files import to_json
-from automl_pt.metric import Metric
+from automl_pt.plugins.metrics import Metric
 from automl_pt.study import events
 
 

@@ -15,7 +15,7 @@ from automl_pt.cli.display import images_line, metric_texts
 from automl_pt.cli.tables import loss, parameter
 from automl_pt.core.text import counted, shown_path
 from automl_pt.data.cache.disk import gigabytes
-from automl_pt.metric import Metric
+from automl_pt.plugins.metrics import Metric
 from automl_pt.reporting.accuracy import read_accuracy
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import extras_lines

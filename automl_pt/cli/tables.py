@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from automl_pt.core.text import printable
-from automl_pt.metric import Metric
-from automl_pt.metric import columns as in_tables
+from automl_pt.plugins.metrics import Metric
+from automl_pt.plugins.metrics import columns as in_tables
 from automl_pt.study.records import in_order
 
 #: characters between two columns

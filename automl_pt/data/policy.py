@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from automl_pt.augmentation import Allowed, Augmentation
 from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.core.text import printable
+from automl_pt.plugins.augmentations import Allowed, Augmentation
 from automl_pt.plugins.faults import plugins_fault
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.installation import explain
 from automl_pt.dataset import Dataset
-from automl_pt.metric import Metric
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.faults import plugins_fault
 from automl_pt.plugins.isolation import guarded
+from automl_pt.plugins.metrics import Metric
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.registry import HOOK_OF, Registry, V, collect
 from automl_pt.plugins.samplers import Sampler

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.config import SearchConfig, Settings
 from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.registry import KIND_OF, Registry
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.dataset import Dataset
-from automl_pt.metric import Metric
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.executors import ExecutorFactory
+from automl_pt.plugins.metrics import Metric
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 

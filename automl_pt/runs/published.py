@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from automl_pt.config import SearchConfig, Settings
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.text import printable
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.registry import KIND_OF
 
 if TYPE_CHECKING:

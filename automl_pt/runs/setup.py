@@ -23,16 +23,16 @@ from automl_pt.features.head_training import frozen_start, head_training, trains
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights, require_given
-from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.runs.start import settled
-from automl_pt.training.cpu.allocator import keep_freed_memory
 from automl_pt.training.device import (
     NumberFormat,
     choose_device,
     choose_precision,
     default_threads,
     gpu_out_of_reach,
+    keep_freed_memory,
     prepare_device,
 )
 from automl_pt.training.distributed import ALONE, Group, local_device

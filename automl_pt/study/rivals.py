@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.core.text import printable
-from automl_pt.optimizer import PUBLISHED, Optimizer
+from automl_pt.plugins.optimizers import PUBLISHED, Optimizer
 from automl_pt.runs.published import DEFAULT_LR, require_possible
 from automl_pt.study.model_store import ranked
 from automl_pt.study.records import Gain, TrialRecord

@@ -15,8 +15,8 @@ from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
-from automl_pt.optimizer import PUBLISHED
 from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.plugins.optimizers import PUBLISHED
 from automl_pt.runs.directory import Cleanup
 from automl_pt.study import resume
 from automl_pt.study.budget import Budget

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.policy import Policy
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.testing.contract import expect, no_network
 
 SIDE, CLASSES, BATCH = 24, 3, 6

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from automl_pt.core.errors import PluginError
-from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.faults import described
 from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.plugins.metrics import Metric, Predictions
 from automl_pt.testing.contract import expect
 from automl_pt.training.evaluation import predictions
 

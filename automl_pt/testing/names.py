@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from automl_pt.augmentation import Augmentation
 from automl_pt.core.errors import PluginError, UnknownNameError
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.registry import Registry
 from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.augmentations import check_augmentation

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError
-from automl_pt.optimizer import PUBLISHED, Optimizer
+from automl_pt.plugins.optimizers import PUBLISHED, Optimizer
 from automl_pt.testing.contract import expect, no_network
 from automl_pt.training.optimizers import LibraryOptimizer, make_optimizer
 from automl_pt.training.sgd import SGD

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from automl_pt.builtin.validation_metrics import METRICS
 from automl_pt.core.errors import ConfigError
-from automl_pt.metric import Metric, Predictions
 from automl_pt.plugins.faults import described
+from automl_pt.plugins.metrics import Metric, Predictions
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.micro_batch import MicroBatch
 

@@ -15,7 +15,7 @@ from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
-    from automl_pt.optimizer import Optimizer
+    from automl_pt.plugins.optimizers import Optimizer
 
 #: what a step asks of what `Optimizer.build` returns
 _NEEDED = ("step", "param_groups", "state", "state_dict", "load_state_dict")

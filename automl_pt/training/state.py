@@ -15,7 +15,7 @@ from automl_pt.backbones.random_state import other_states, seed_all, set_other_s
 from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
-from automl_pt.metric import Metric
+from automl_pt.plugins.metrics import Metric
 from automl_pt.training.averaged_weights import AveragedWeights
 from automl_pt.training.batch_norm import train_mode
 from automl_pt.training.class_weights import class_weights
@@ -27,13 +27,12 @@ from automl_pt.training.memory import images_that_fit, try_out
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import FIELDS, EpochResult
 from automl_pt.training.schedule import lr_factor, proxy_lr_factor
-from automl_pt.training.step import Step
-from automl_pt.training.step_modes import make_step_fn
+from automl_pt.training.step import Step, make_step_fn
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
     from automl_pt.data.loader import Loader
-    from automl_pt.optimizer import Optimizer
+    from automl_pt.plugins.optimizers import Optimizer
     from automl_pt.training.checkpoint import Checkpoints
 
 #: called after every step with the epoch's finished batches and their total; returns true to end the run there

@@ -15,13 +15,16 @@ from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.batch_norm import moving_buffers
+from automl_pt.training.cuda.compile import CompiledStep
+from automl_pt.training.cuda.graph import GraphedStep, TakeStep, why_not
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.optimizers import make_optimizer
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
-    from automl_pt.optimizer import Optimizer
+    from automl_pt.data.loader import Loader
+    from automl_pt.plugins.optimizers import Optimizer
     from automl_pt.training.device import NumberFormat
 
 
@@ -186,3 +189,23 @@ class Step:
         if targets:
             with torch.no_grad():
                 torch._foreach_copy_(targets, sources)
+
+
+def make_step_fn(step: Step, loader: Loader, config: TrainConfig) -> tuple[TakeStep, bool]:
+    """Return the function that executes a run's steps, and whether it takes batches as indices.
+
+    It does if steps are recorded and the images are on the device, because the recorded step then creates the batch;
+    not if batches are mixed, which draws random numbers on the CPU.
+    """
+    batch_size, split, obstacle = loader.batch_sizes[0], loader.resident, why_not(step)
+    by_index = config.cuda_graph and obstacle is None and split is not None and not loader.policy.mixes
+    make = split.batch if split is not None and by_index else None
+    if config.cuda_graph and obstacle is not None and step.device.type == "cuda":
+        step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {obstacle}")
+
+    def record() -> TakeStep:
+        return GraphedStep(step, batch_size, make=make) if config.cuda_graph and obstacle is None else step
+
+    if config.compile == "always" and step.device.type == "cuda":
+        return CompiledStep(step, batch_size, record, make=make), by_index
+    return record(), by_index

@@ -15,7 +15,6 @@ from tiny_runs import write_plugin
 from torch.nn import functional as F
 
 import automl_pt
-from automl_pt.augmentation import Augmentation
 from automl_pt.builtin.augmentations import TRANSFORMS
 from automl_pt.cli.options import build_config
 from automl_pt.config import TrainConfig
@@ -23,6 +22,7 @@ from automl_pt.core.errors import AutomlError, CheckpointError, ConfigError, Plu
 from automl_pt.data.loader import Loader
 from automl_pt.data.policy import Policy, make_policy, require_policy
 from automl_pt.dataset import Hints
+from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing import check_augmentation
 from automl_pt.training.checkpoint import Checkpoints
@@ -230,6 +230,7 @@ def test_a_run_keeps_its_augmentation(tmp_path: Path) -> None:
 
 
 def test_the_names_are_known_without_torch() -> None:
-    check = "import sys; from automl_pt.plugins.manager import load_plugins; from automl_pt.augmentation import *; "
+    check = "import sys; from automl_pt.plugins.augmentations import *; "
+    check += "from automl_pt.plugins.manager import load_plugins; "
     check += "load_plugins().of_kind(Augmentation); assert not {'torch', 'torchvision'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

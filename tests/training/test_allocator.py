@@ -11,7 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from automl_pt.training.cpu.allocator import keep_freed_memory
+from automl_pt.training.device import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

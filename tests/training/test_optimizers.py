@@ -19,16 +19,15 @@ import automl_pt
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, UnknownNameError
 from automl_pt.images.preprocessing import scale_and_offset
-from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import load_plugins
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.runs.published import with_published
 from automl_pt.testing import check_optimizer
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.cuda.graph import GraphedStep, why_not
 from automl_pt.training.loop import Training, train
 from automl_pt.training.optimizers import LibraryOptimizer
-from automl_pt.training.step import Step
-from automl_pt.training.step_modes import make_step_fn
+from automl_pt.training.step import Step, make_step_fn
 
 LIBRARIES = ("adamw", "schedule-free-adamw")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)

@@ -11,8 +11,8 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
-from automl_pt.metric import Metric
 from automl_pt.plugins.manager import Plugins, load_plugins
+from automl_pt.plugins.metrics import Metric
 from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
 from automl_pt.reporting.sections.advice import advice_section

@@ -11,7 +11,7 @@ from typing import Any
 from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core.config_files import written
 from automl_pt.core.errors import StudyError
-from automl_pt.optimizer import PUBLISHED
+from automl_pt.plugins.optimizers import PUBLISHED
 from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport

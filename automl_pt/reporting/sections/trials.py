@@ -8,7 +8,7 @@ from typing import Any
 
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.text import counted
-from automl_pt.metric import Metric, columns
+from automl_pt.plugins.metrics import Metric, columns
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.model_store import ranked

@@ -25,10 +25,10 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits, put_head
 from automl_pt.features.logistic import LinearHead
 from automl_pt.features.network import frozen_body
-from automl_pt.metric import Metric
 from automl_pt.model.directory import save_model
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.metrics import Metric
 from automl_pt.runs.directory import finish, new_record
 from automl_pt.runs.run import model_info
 from automl_pt.runs.setup import choose_preprocessing, set_up

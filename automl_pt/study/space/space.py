@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.backbones.options import told
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.text import printable
-from automl_pt.optimizer import Optimizer
+from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.runs.published import DEFAULT_LR, published_lr, published_values
 
 if TYPE_CHECKING:
