@@ -28,7 +28,7 @@ PICTURES = HERE / "pictures"
 STUDY = HERE.parent / "studies" / "digits" / "study.toml"
 #: the two columns of the picture of a report: what is shown of it, in pixels of the page's width
 WIDTH = 880
-COLUMNS = (("header", "#answer", "#trials", "#curves"), ("#space", "#confusion", "#mistakes"))
+COLUMNS = (("header", "#answer", "#advice", "#trials"), ("#curves", "#space", "#confusion", "#mistakes"))
 LEFT_OUT = "#confusion h3, #confusion h3 ~ *, #mistakes .gallery figure:nth-child(n+11) { display: none }"
 GAP = 18
 #: the picture is no taller than this: the longer column is cut

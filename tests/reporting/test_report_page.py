@@ -309,7 +309,7 @@ def test_a_trial_is_judged_on_the_split_of_its_study(study: Path) -> None:
 def test_no_other_split_is_drawn_where_the_models_own_is_gone(run: Path) -> None:
     (run / "manifest.json").unlink()
     content = read_content(run)[1]
-    assert "the split that it was trained with; given:" in content.values["classes"]["missing"]
+    assert "The manifest of the model's data is missing; given:" in content.values["classes"]["missing"]
     assert not (run / "manifest.json").exists()
 
 
