@@ -242,17 +242,16 @@ class Gain:
         if self.difference is None:
             return f"What the search gained over {which}, is not known, because the two were never compared."
         if self.difference <= 0:
-            gained = f"By the loss, the search gained nothing over {which}: it is {-self.difference:.4f} behind"
+            gained = f"By validation loss the search gained nothing over {which}: it is {-self.difference:.4f} behind"
         else:
-            gained = f"The search gained {self.difference:.4f} over {which}, the best of what needs no search"
+            kind = "validation loss" if self.at is None else "loss"
+            gained = f"The search gained {self.difference:.4f} in {kind} over {which}, the best of what needs no search"
         if self.at is not None:
-            return (
-                f"{gained}, in the loss by which the two were compared after {self.at:.2g} epochs; then it was pruned."
-            )
+            return f"{gained}: by the loss after {self.at:.2g} epochs, where that one was pruned."
         if self.standard_error is None:
-            return f"{gained}, in validation loss; by the losses alone, because the weights of one were not kept."
+            return f"{gained}, by the losses alone, because the weights of one were not kept."
         noise = "statistically clear" if abs(self.difference) >= 2 * self.standard_error else "a statistical tie"
-        return f"{gained}, in validation loss, with a standard error of {self.standard_error:.4f}: {noise}."
+        return f"{gained}, with a standard error of {self.standard_error:.4f}: {noise}."
 
 
 @dataclass(frozen=True)

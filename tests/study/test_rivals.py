@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_search_images import search as search_images
 from toy_trial import TOY
 
 from automl_pt.api.search import steps
@@ -109,7 +108,7 @@ def test_rivals_compete_beside_the_trials_which_stay_as_they_are(tmp_path: Path)
 
 
 def test_rivals_are_marked_and_the_first_paragraph_says_what_was_gained(tmp_path: Path) -> None:
-    result, _ = search(tmp_path / "toy", trials=9, rivals="adamw")
+    result, _ = search(tmp_path / "toy", trials=6, rivals="adamw")
     report = read_study(tmp_path / "toy")
     assert result.gain is not None
     assert report.gain == result.gain
@@ -123,9 +122,18 @@ def test_rivals_are_marked_and_the_first_paragraph_says_what_was_gained(tmp_path
     assert " ".join(sentence.split()) in " ".join(shown.split())
     assert "the rival adamw, untuned" in report.ended(report.trials[1])
     assert {trial.params["optimizer"] for trial in report.trials} == {"sgd", "adamw"}
-    assert "optimizer" not in space_section(report)["importance"].get("shares", {})
-    again, _ = search(tmp_path / "toy", trials=9, rivals="adamw")
-    assert (again.gain, len(again.trials)) == (result.gain, 10)
+    assert "6 trials can be compared" in str(space_section(report)["importance"])  # of the 7 a rival does not count
+    again, _ = search(tmp_path / "toy", trials=6, rivals="adamw")
+    assert (again.gain, len(again.trials)) == (result.gain, 7)
+
+
+def test_a_rival_beside_searched_optimizers_keeps_its_own_settings(tmp_path: Path) -> None:
+    entries = ["optimizer=sgd,adamw", "weight_decay=1e-6:1e-3", "momentum=0.5:0.95"]
+    result, _ = search(tmp_path / "toy", trials=2, rivals="adamw", search=entries)
+    rival = result.trials[1]
+    assert rival.rival is not None
+    assert rival.rival["weight_decay"] == 0.01
+    assert rival.params == {"lr": 1e-3, "batch_size": 16, "optimizer": "adamw", "momentum": 0.9}
 
 
 def test_rivals_may_join_a_study_later_and_stay(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def trial(number: int, loss: float | None, rival: str | None = None, **more: Any
             2,
             [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)],
             0.01,
-            "gained 0.1000 over the rival adamw, trial 1",
+            "gained 0.1000 in validation loss over the rival adamw, trial 1",
         ),
         (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.01, "error of 0.0100: statistically clear."),
         (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.08, "a statistical tie"),
@@ -168,10 +176,10 @@ def trial(number: int, loss: float | None, rival: str | None = None, **more: Any
                 trial(2, 0.3, ranks={0.5: 0.6}),
             ],
             None,
-            "gained 0.2000 over the rival adamw, trial 1, .* compared after 0.5 epochs; then it was pruned",
+            "gained 0.2000 in loss over the rival adamw, trial 1, .* by the loss after 0.5 epochs, where",
         ),
         (2, [trial(0, None, ranks={0.5: 0.9}), trial(2, 0.3)], None, "not known, because the two were never compared"),
-        (2, [trial(0, 0.2), trial(2, 0.3)], None, "By the loss, the search gained nothing over the default"),
+        (2, [trial(0, 0.2), trial(2, 0.3)], None, "By validation loss the search gained nothing over the default"),
     ],
 )
 def test_the_gain_is_said_with_its_uncertainty(
@@ -189,12 +197,3 @@ def test_a_gain_over_nothing_is_none() -> None:
     probe = TrialRecord(-1, "COMPLETE", {}, 0.2, 1, 1.0, "probe", {})
     assert "nothing: the best model is the probe" in gain_over(probe, trial(0, 0.5)).sentence()
     assert Gain.from_dict({"best": 1, "over": 0, "what": "the default", "new": 3}).difference is None
-
-
-def test_a_real_rival_runs_its_optimizer(tiny_folder: Path, tmp_path: Path) -> None:
-    given: dict[str, Any] = {"rivals": ("adamw",), "trials": 2, "epochs": 1, "keep_models": 3}
-    result = search_images(tiny_folder, tmp_path / "study", **given)
-    made = json.loads((tmp_path / "study" / "trials" / "1" / "run.json").read_text())["config"]
-    assert (made["optimizer"], made["lr"], made["weight_decay"]) == ("adamw", 1e-3, 1e-2)
-    assert result.gain is not None
-    assert result.gain.gained_nothing or result.gain.standard_error is not None

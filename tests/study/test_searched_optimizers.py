@@ -172,11 +172,16 @@ def test_a_study_of_optimizers_resumes_and_is_reported(tmp_path: Path) -> None:
 
 def test_real_trials_run_with_their_own_optimizer_and_augmentation(tiny_folder: Path, tmp_path: Path) -> None:
     entries = ("optimizer=sgd,adamw", "augmentation=none,crop")
-    result = search_images(tiny_folder, tmp_path / "study", search=entries, trials=5, epochs=1)
-    for trial in result.trials:
+    given: dict[str, Any] = {"search": entries, "rivals": ("schedule-free-adamw",), "keep_models": 6}
+    result = search_images(tiny_folder, tmp_path / "study", trials=5, epochs=1, **given)
+    rival = json.loads((tmp_path / "study" / "trials" / "1" / "run.json").read_text())["config"]
+    assert (rival["optimizer"], rival["lr"], rival["schedule"]) == ("schedule-free-adamw", 2.5e-3, "constant")
+    assert result.gain is not None
+    assert result.gain.gained_nothing or result.gain.standard_error is not None
+    for trial in (one for one in result.trials if one.rival is None):
         made = json.loads((tmp_path / "study" / "trials" / str(trial.number) / "run.json").read_text())["config"]
         assert (made["optimizer"], made["augmentation"]) == (trial.params["optimizer"], trial.params["augmentation"])
         assert made["weight_decay"] == (1e-4 if made["optimizer"] == "sgd" else 1e-2)
-    assert {trial.params["optimizer"] for trial in result.trials} == {"sgd", "adamw"}
+    assert {trial.params["optimizer"] for trial in result.trials} == {"sgd", "adamw", "schedule-free-adamw"}
     assert {trial.params["augmentation"] for trial in result.trials} == {"none", "crop"}
     assert result.model is not None
