@@ -1,0 +1,18 @@
+"""The settings of one run."""
+
+from __future__ import annotations
+
+from pydantic import (
+    Field,
+)
+
+from automl_pt.config.fields import Count, Rate
+from automl_pt.config.settings import Settings
+
+
+class TrainConfig(Settings):
+    """Settings of one run with fixed parameters."""
+
+    backbone: str = Field("resnet18", description="a registered backbone's name")
+    batch_size: Count = Field(16, description="images per optimiser step")
+    lr: Rate = Field(0.001, description="initial learning rate; 0.001 is that of SGD")
