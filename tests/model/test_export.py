@@ -162,7 +162,7 @@ def test_the_command_writes_and_tells(
     found = json.loads(done.stdout)
     assert (found["images"], found["same_class"], found["bound"]) == (12, 12, BOUND)
     assert output.stat().st_size > 1000
-    with pytest.raises(UsageError, match="not overwritten unasked"):
+    with pytest.raises(UsageError, match="exists already"):
         command.main(given, standalone_mode=False)
 
 

@@ -80,7 +80,7 @@ def test_a_search_ends_with_its_page(searched: Path) -> None:
 
 def test_every_section_of_a_finished_study_is_there(content: Content) -> None:
     assert [name for name in SECTIONS if "missing" in content.values[name]] == ["forecast"]  # it has no probe
-    assert len(content.values["answer"]["sentences"]) == 3
+    assert len(content.values["answer"]["sentences"]) == 4
     assert "missing" not in content.values["space"]["importance"]
 
 
