@@ -78,3 +78,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hostile import search_hostile
 
     return search_hostile(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(autouse=True)
+def no_width_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the width of the terminal that the tests run in: workers of pytest-xdist get it as COLUMNS."""
+    monkeypatch.delenv("COLUMNS", raising=False)
