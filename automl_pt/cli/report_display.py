@@ -109,7 +109,7 @@ def _print(console: Console, columns: Sequence[Column], styles: Sequence[str] = 
     console.print()
     console.print(table)
     if dropped:
-        console.print(text(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all"))
+        console.print(text(f"not shown: {', '.join(dropped)}; a wider terminal or --json shows all"))
     console.print()
 
 
