@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
 STUDY = HERE.parent / "studies" / "digits" / "study.toml"
 #: the two columns of the picture of a report: what is shown of it, in pixels of the page's width
-WIDTH = 880
+WIDTH = 930
 COLUMNS = (("header", "#answer", "#advice", "#trials"), ("#curves", "#space", "#confusion", "#mistakes"))
 LEFT_OUT = "#confusion h3, #confusion h3 ~ *, #mistakes .gallery figure:nth-child(n+11) { display: none }"
 GAP = 18

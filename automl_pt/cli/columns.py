@@ -37,7 +37,7 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]], *, dr
     )
     click.echo("\n".join(lines))
     if dropped and sys.stdout.isatty():
-        click.echo(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all", err=True)
+        click.echo(f"not shown: {', '.join(dropped)}; a wider terminal or --json shows all", err=True)
 
 
 def _width() -> int | None:

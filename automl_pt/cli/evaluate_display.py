@@ -95,7 +95,7 @@ def _print(console: Console, title: str, columns: Sequence[Column]) -> None:
     table, dropped = fitted(columns, console.width)
     console.print(table)
     if dropped:
-        console.print(text(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all"))
+        console.print(text(f"not shown: {', '.join(dropped)}; a wider terminal or --json shows all"))
 
 
 def _short_figures(scores: Scores) -> Iterable[str]:

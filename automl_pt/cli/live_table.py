@@ -153,7 +153,7 @@ class LiveView:
             if any(row.score.startswith("~") for row in self.rows.values()):
                 shown.append("[dim]~ loss of a short trial run, measured differently from a validation loss[/dim]")
             if dropped:
-                shown.append(f"[dim]no room for: {escape(', '.join(dropped))}[/dim]")
+                shown.append(f"[dim]not shown: {escape(', '.join(dropped))}[/dim]")
         return Group(*shown, *(escape(f"note: {note}") for note in self.notes[-NOTES:]), *self._bar())
 
     def _columns(self, rows: list[tuple[int, Row]]) -> list[Column]:

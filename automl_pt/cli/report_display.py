@@ -43,7 +43,7 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
         styles = ["bold" if one == report.best else "" for one in ordered]
         _print(console, _trial_columns(report, ordered, metrics), styles)
         if any(trial.value is None and trial.rank_loss is not None for trial in ordered):
-            console.print("~ ranking loss of a trial that was pruned before it had a validation loss")
+            console.print("~ ranking loss of a trial without a validation loss")
     for line in _answer(report):
         console.print(line)
     for line in _mattered(report):
@@ -109,7 +109,7 @@ def _print(console: Console, columns: Sequence[Column], styles: Sequence[str] = 
     console.print()
     console.print(table)
     if dropped:
-        console.print(text(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all"))
+        console.print(text(f"not shown: {', '.join(dropped)}; a wider terminal or --json shows all"))
     console.print()
 
 
@@ -119,7 +119,7 @@ def _states(report: StudyReport) -> str:
 
 def _head(report: StudyReport) -> Iterable[str]:
     what = f"{text(', '.join(report.backbones))} on {text(shown_path(report.dataset or '?'))}"
-    why = f" ({ENDED.get(report.stopped, report.stopped)})" if report.stopped else ""
+    why = f" ({ENDED.get(report.stopped, report.stopped)})" if report.stopped not in (None, report.status) else ""
     yield f"study {text(report.name)}: {what}, {report.status}{text(why)}"
     if report.searched is not None:
         yield f"searched: {text(report.searched)}"

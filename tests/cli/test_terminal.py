@@ -87,7 +87,7 @@ def test_the_live_table_never_wraps_and_shows_a_score_and_a_time_for_every_trial
     assert re.search(r"~2\.2500 +- +0:0[1-9] +pruned", rows[1])
     assert re.search(r"0\.8000 +75\.0 % +0:0\d +running", rows[2])
     assert "batch" not in lines[1]
-    assert any(line.startswith("no room for: ") for line in printed(view.render(60), 60))
+    assert any(line.startswith("not shown: ") for line in printed(view.render(60), 60))
 
 
 def test_plain_columns_fit_where_a_width_is_known(

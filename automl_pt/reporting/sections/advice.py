@@ -62,7 +62,7 @@ def _config(report: StudyReport) -> Mapping[str, Any]:
 def _start(config: Mapping[str, Any]) -> Iterator[Tip]:
     if config and not config.get("pretrained") and not config.get("weights"):
         yield (
-            "Start from pretrained weights (`--pretrained`, or another --backbone that has some)",
+            "Start from pretrained weights (`--pretrained`, or another `--backbone` that has some)",
             "the network started from random weights, which need many more images",
         )
 
