@@ -194,17 +194,17 @@ class Settings(BaseModel):
 
     optimizer: Annotated[str, Registered("optimizer")] = Field(
         "sgd",
-        description="sgd, which is the documented one, adamw, schedule-free-adamw, or a plugin's; what is not given of "
-        "lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
+        description="optimiser: sgd (the documented one), adamw, schedule-free-adamw, or a plugin's; what is not given "
+        "of lr, momentum, weight_decay, schedule and warmup_epochs then has the optimiser's published value",
     )
     momentum: Annotated[float, Strict(), Field(ge=0, lt=1)] = Field(
-        0.9, description="momentum of SGD (Nesterov); of AdamW and its like beta1"
+        0.9, description="Nesterov momentum of SGD; beta1 of AdamW and similar optimisers"
     )
     weight_decay: NotNegative = Field(
-        1e-4, description="L2 penalty of SGD; of AdamW and its like the decay of the weights, times the learning rate"
+        1e-4, description="L2 penalty of SGD; decoupled weight decay, times the learning rate, of AdamW"
     )
     weight_decay_on: Literal["all", "weights"] = Field(
-        "all", description="'weights' leaves biases and the parameters of normalisation out of the weight decay"
+        "all", description="'weights' excludes biases and normalisation parameters from the weight decay"
     )
     schedule: Schedule = Field("cosine", description="how the learning rate falls over the epochs")
     warmup_epochs: CountOrZero = Field(0, description="epochs in which the learning rate rises to its value")
@@ -230,8 +230,8 @@ class Settings(BaseModel):
     checkpoint_minutes: Rate = Field(10.0, description="minutes between checkpoints within a long epoch")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
     cuda_graph: Flag = Field(True, description="on CUDA, record the training step once and replay it")
-    compile: Literal["auto", "never"] = Field(
-        "never", description="on CUDA, 'auto' compiles the network if a few timed steps predict that it pays"
+    compile: Literal["always", "never"] = Field(
+        "never", description="on CUDA, 'always' compiles the network for full batches, which takes about a minute"
     )
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
     threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
@@ -404,7 +404,7 @@ class SearchConfig(Settings):
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
     pruner: str = Field(
-        "rungs", description="which trials go on: rungs, an Optuna pruner's name, a plugin's, or none for all"
+        "rungs", description="which trials continue: rungs, an Optuna pruner's name, a plugin's, or none for all"
     )
     engine: str | None = Field(
         None,
@@ -462,7 +462,7 @@ class SearchConfig(Settings):
     ) -> Self:
         """Return the settings with `pretrained` settled, and the range of learning rates that fits the start.
 
-        A range that was asked for stays. Where the whole network trains from weights, the default is another one.
+        A range that the user gave stays. Where the whole network trains from weights, the default is another one.
         `ranges` are the optimiser's, from random weights and from trained ones; None: those of SGD.
         """
         asked = self.model_fields_set
@@ -627,8 +627,11 @@ def _own_values(name: str, text: str) -> tuple[Any, ...] | None:
 
 
 def as_named_now(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under this version's names: earlier versions augmented every epoch, and called that `auto`."""
-    return {**settings, "augment": "always"} if settings.get("augment") == "auto" else dict(settings)
+    """Return settings under this version's names: earlier versions called augmenting or compiling always `auto`."""
+    return {
+        name: "always" if name in ("augment", "compile") and value == "auto" else value
+        for name, value in settings.items()
+    }
 
 
 def as_made(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Metric:
     label: str = ""
     #: whether a higher or a lower value is better
     direction: Literal["max", "min"] = "max"
-    #: a share lies between 0 and 1; the page shows it as per cent
+    #: a share lies between 0 and 1; people read it as per cent
     format: Literal["share", "number"] = "share"
     #: whether tables have a column for it; records hold it in any case
     has_column: bool = True
@@ -88,9 +88,11 @@ class Metric:
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
     def text(self, value: float | None) -> str:
-        """Write a value in four decimals, an exploded one in three digits."""
+        """Write a share as per cent with one decimal, a number in four decimals, an exploded one in three digits."""
         if value is None:
             return "-"
+        if self.format == "share" and math.isfinite(value):
+            return f"{100 * value:.1f} %"
         return f"{value:.3g}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4f}"
 
     def cost(self, value: float) -> float:
@@ -110,9 +112,9 @@ def _unknown(found: Predictions) -> float | None:
 def columns(recorded: Iterable[str], known: Mapping[str, Metric]) -> list[Metric]:
     """Return the metrics of `recorded` names that tables show, known ones first, in their own order.
 
-    A name that nobody here knows is of a plugin that is not loaded, and is shown by its name.
+    An unknown name belongs to a plugin that is not loaded; it is shown by its name, as the recorded number.
     """
     names = set(recorded)
     found = [metric for name, metric in known.items() if name in names]
-    found += [Metric(name, _unknown) for name in sorted(names - set(known)) if _NAME.fullmatch(name)]
+    found += [Metric(name, _unknown, format="number") for name in sorted(names - set(known)) if _NAME.fullmatch(name)]
     return [metric for metric in found if metric.has_column]

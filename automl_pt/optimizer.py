@@ -32,7 +32,7 @@ class Optimizer:
     search_lr: tuple[float, float] = (1e-4, 1.0)
     fine_tuning_lr: tuple[float, float] = (3e-4, 3e-2)
     #: whether weights are evaluated and saved at an average that the optimiser keeps: it then has `eval()`, which puts
-    #: the average into the parameters, and `train()`, which puts back what is trained
+    #: the average into the parameters, and `train()`, which restores the trained weights
     averages: bool = False
     #: whether a step can be recorded as a CUDA graph: its whole state is tensors, which begin at zero and change in
     #: place, and the learning rate may be a tensor

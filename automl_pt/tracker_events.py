@@ -41,7 +41,7 @@ class EpochFinished:
     #: counted from 1
     epoch: int
     #: `train_loss`, `val_loss`, `val_accuracy`, `lr`, `seconds` and so on by name, every metric as `val_NAME`; what
-    #: there is none of is left out
+    #: is missing has no entry
     figures: Mapping[str, float]
     #: whether the objective, by default the validation loss, is the best so far
     is_best: bool = False

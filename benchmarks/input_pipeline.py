@@ -4,7 +4,7 @@
 
 Both sides of a comparison run in turns in this one process, on the same images; files are read once before, so that
 neither side waits for the disk. Each row is also a name that may be given to run it alone; rows run before are kept in
-results/input_pipeline.json. The row `gpu` is left out where there is no CUDA device.
+results/input_pipeline.json.
 """
 
 from __future__ import annotations
@@ -219,57 +219,6 @@ def timed_process(command: list[str], environment: dict[str, str]) -> tuple[floa
     return time.perf_counter() - began, cpu_seconds() - cpu
 
 
-def gpu(data: Path) -> dict[str, Any]:
-    """Images a second from the cache resident on a GPU, and the stall share of a run of ResNet-18 at 224 px."""
-    device = torch.device("cuda", 0)
-    images = np.random.default_rng(0).integers(0, 256, (20_000, 3, 224, 224), dtype=np.uint8)
-    pixels = Pixels(images, np.zeros(len(images), np.int64), ())
-    figures: dict[str, Any] = {}
-    for channels_last in (False, True):
-        loader = our_loader(pixels, device, batch_size=256, channels_last=channels_last)
-        assert loader.resident is not None
-        speeds = [
-            rate(len(images), lambda e=e, it=loader: (consume(it.epoch(e)), torch.cuda.synchronize()))[0]
-            for e in range(6)
-        ]
-        figures[f"images_per_second, channels_last={channels_last}"] = record.summary(speeds[1:])
-    figures["stall"] = stall(prepared(data, 224).pixels("train", 224), device)
-    return figures
-
-
-def stall(pixels: Pixels, device: torch.device) -> dict[str, float]:
-    """Seconds of an epoch of ResNet-18 with batches from the loader, and with one batch used again and again."""
-    from torchvision.models import resnet18
-
-    model = resnet18(num_classes=10).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    loader = our_loader(pixels, device, channels_last=True)
-    kept = next(iter(loader.epoch(0)))
-
-    def epoch(made: Any) -> float:
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        for images, labels in made:
-            with torch.autocast("cuda", torch.bfloat16):
-                loss = torch.nn.functional.cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    steps = len(loader.batch_sizes) - 1
-    epoch(loader.epoch(1))
-    turns = [(epoch(_first(loader.epoch(n), steps)), epoch([kept] * steps)) for n in range(2, 7)]
-    ours, bare = (float(np.median(side)) for side in zip(*turns, strict=True))
-    return {"with_loader": ours, "same_batch": bare, "share": max(0.0, 1 - bare / ours)}
-
-
-def _first(made: Iterator[Any], count: int) -> Iterator[Any]:
-    for _, batch in zip(range(count), made, strict=False):
-        yield batch
-
-
 def prepared(data: Path, side: int, manifest: Path | None = None, cache_dir: str | None = None) -> Data:
     config = TrainConfig(dataset=str(data), image_size=side, cache_dir=cache_dir)
     return prepare(config, load_plugins(), manifest=manifest)
@@ -290,7 +239,7 @@ def our_loader(pixels: Pixels, device: torch.device, *, batch_size: int = 64, ch
     )
 
 
-ROWS = {row.__name__: row for row in (build, batches, again, wait, memory, check, gpu)}
+ROWS = {row.__name__: row for row in (build, batches, again, wait, memory, check)}
 
 
 def main() -> None:
@@ -304,7 +253,7 @@ def main() -> None:
         return peak(arguments.peak)
     path = record.RESULTS / "input_pipeline.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}
-    for name in arguments.rows or [name for name in ROWS if name != "gpu" or torch.cuda.is_available()]:
+    for name in arguments.rows or ROWS:
         load = os.getloadavg()[0]
         figures[name] = {
             "load_average_before": load,

@@ -1,7 +1,6 @@
 """The trainer against a plain run (P) and a bare loop with the same kernels (B); what saving and starting cost.
 
     python benchmarks/trainer.py DATA [ROW ...]         # DATA: a folder of photos, {train,val}/CLASS/*
-    python benchmarks/trainer.py DATA --device cuda     # the row `gpu`: eager, graph, compile, P, ceilings
 
 P is torchvision's ImageFolder and DataLoader with an eager float32 loop; B is a loop written out here over our loader,
 network and optimiser. Sides take turns in one process with one CPU thread. On a shared machine CPU seconds are the
@@ -263,15 +262,7 @@ def profile(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
         yield {"network": name, "side": side, "images": len(sides.train.labels), "seconds": parts, "percent": shares}
 
 
-def gpu(data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Images per second of the ways a GPU takes steps, against P with its best number of workers and the ceilings."""
-    from trainer_gpu import cases
-
-    yield from cases(data, device)
-
-
 ROWS = {
-    "gpu": gpu,
     "small_steps": small_steps,
     "pairs": pairs,
     "saving": saving,
@@ -299,7 +290,7 @@ def main() -> None:
     name = "trainer" if device.type == "cpu" else f"trainer_{device.type}"
     path = record.RESULTS / f"{name}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
-    for row in chosen.rows or [row for row in ROWS if (row == "gpu") == (device.type == "cuda")]:
+    for row in chosen.rows or ROWS:
         rows[row] = []
         for found in ROWS[row](chosen.data, device):
             rows[row].append({key: value for key, value in found.items()})

@@ -17,9 +17,10 @@ from PIL import Image
 from rich.console import Console
 
 from automl_pt.api.search import steps
-from automl_pt.cli.search_display import LiveView
+from automl_pt.cli.live_table import LiveView
+from automl_pt.cli.search_lines import Opening
 from automl_pt.config import SearchConfig, make
-from automl_pt.core.config_files import read_toml
+from automl_pt.core.config_files import read_settings
 from automl_pt.reporting.sections.write import read_content, write_page
 
 HERE = Path(__file__).parent
@@ -36,18 +37,26 @@ HEIGHT = 1500
 
 def draw(folder: Path) -> None:
     """Search, then save the final screen as a picture."""
-    config = make(SearchConfig, read_toml(STUDY), source=str(STUDY))
-    view = LiveView()
+    config = make(SearchConfig, read_settings(STUDY), source=str(STUDY))
+    view, opening, first = LiveView(), Opening(), list[str]()
     for event in steps(config, folder / "digits"):
+        first += opening.lines(event)
         view.take(event)
-    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print("$ automl-pt search --config studies/digits/study.toml", highlight=False)
-    console.print(view.render())
+    for line in first:
+        console.print(_at_home(line, folder), highlight=False)
+    console.print(view.render(console.width))
     for line in view.summary:
-        console.print(line.replace(str(folder.absolute()), "studies"), highlight=False)
+        console.print(_at_home(line, folder), highlight=False)
     picture = console.export_svg(title="automl-pt")
     # rich names fonts on a server; a picture in a README fetches nothing
     (PICTURES / "search.svg").write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
+
+
+def _at_home(line: str, folder: Path) -> str:
+    """Show the study's folder as it is called where a search is run in a folder of its own."""
+    return line.replace(str(folder.absolute()), "studies").replace("report studies/", "report ")
 
 
 def draw_report(study: Path) -> None:

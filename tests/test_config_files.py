@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: s
         ("pretrained = 1", "pretrained: must be true or false, got the integer 1"),
         ("name = 1979-05-27", "name: must be a string in quotes, got the date or time 1979-05-27"),
         ("dataset = {a = 1}", "dataset: must be a string in quotes, got a table"),
-        ("[study]\ntrials = 1", "study: unknown table; settings stand at the top of the file, not below [study]"),
+        ("[study]\ntrials = 1", "study: unknown table; settings go at the top of the file, not below [study]"),
     ],
 )
 def test_wrong_types_are_told_in_tomls_words(tmp_path: Path, line: str, mistake: str) -> None:

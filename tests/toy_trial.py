@@ -18,14 +18,19 @@ from typing import Any
 from ending_calls import end
 
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import DeviceError
+from automl_pt.core.errors import DeviceError, RecordingError
 from automl_pt.core.files import atomic_write, to_json, write_json
+from automl_pt.core.out_of_memory import Recording
 from automl_pt.plugins.manager import Plugins
-from automl_pt.study.executor.base import Caller, ProxyRun, TrialSpec
+from automl_pt.study.executor.base import Caller, TrialSpec
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.extras.extras import Ended, MakeExtra
 from automl_pt.study.objective import Objective, SearchData
 from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.training.result import EpochResult
+
+#: the trial that lost this process's GPU
+LOST: list[int] = []
 
 
 def loss_at(lr: float, batch_size: int, seed: int, epoch: int, epochs: int) -> float:
@@ -77,6 +82,10 @@ def go_wrong(spec: TrialSpec, epoch: int) -> None:
     `several-A,B` fails trials A and B in their first epoch.
     """
     kind, _, number = spec.config.dataset.partition("-")
+    if LOST:
+        spec.output.mkdir(parents=True, exist_ok=True)
+        (spec.output / "lost").touch()
+        raise RuntimeError("CUDA error: device-side assert triggered\nmore lines")
     if kind == "several" and str(spec.number) in number.split(","):
         raise ValueError("this trial was told to fail")
     if kind == "late" and number == str(epoch):
@@ -94,6 +103,12 @@ def go_wrong(spec: TrialSpec, epoch: int) -> None:
         spec.output.mkdir(parents=True, exist_ok=True)
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "lost" and not mark.with_name("lost").exists():
+        LOST.append(spec.number)  # every later trial of this process fails, too
+        go_wrong(spec, epoch)
+    if kind == "unrecorded" and Recording.forbidden is None:
+        assert Recording.replaceable
+        raise RecordingError(RuntimeError("operation not permitted when stream is capturing"))
     if kind == "hang":
         time.sleep(3600)
 

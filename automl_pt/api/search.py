@@ -144,7 +144,8 @@ def _started(
     """Report what each backbone starts from, and fetch its weights; return the settings that fit the start."""
     pretrained: set[bool] = set()
     for start in objective.starts(config, plugins) if objective.starts is not None else ():
-        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text)
+        size = start.parameters
+        yield NetworkChosen(start.backbone, start.pretrained, start.license, start.download_bytes, start.text, size)
         pretrained.add(start.pretrained)
     if len(pretrained) > 1 and config.probe:
         yield Notice("no linear probe, because only some of the backbones start from pretrained weights")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.builtin.figures import figures
-from automl_pt.builtin.lukemelas_names import timm_names
-from automl_pt.builtin.timm_weights import published
+from automl_pt.builtin.timm_weights import published, timm_names
 from automl_pt.core.errors import OutputError
 from automl_pt.core.files import atomic_write, cache_folder, read_json, to_json
 from automl_pt.plugins.hookspecs import hookimpl

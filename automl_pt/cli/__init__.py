@@ -1,4 +1,4 @@
-"""The command line: click commands and their display, no logic.
+"""The command line: click commands and their display, without logic.
 
 A command's module is imported when the command is used, so that `--help` stays quick.
 """
@@ -13,7 +13,7 @@ import click
 from automl_pt.cli.streams import lasting_streams
 from automl_pt.core.errors import AutomlError
 
-#: name of a command: the module that holds it, and what `--help` says of it
+#: name of a command: the module that holds it, and its line in `--help`
 COMMANDS = {
     "search": ("search", "Search learning rate and batch size; leave one finished model."),
     "train": ("train", "Train one model with fixed parameters."),
@@ -25,16 +25,16 @@ COMMANDS = {
     "report": ("report", "Show what a study found."),
     "dashboard": ("dashboard", "Open a study in Optuna's dashboard."),
     "studies": ("studies", "List the studies in studies/."),
-    "check": ("check", "Look at every image before training."),
+    "check": ("check", "Check every image before training."),
     "cache": ("cache", "List or prune the decoded images on disk."),
     "backbones": ("backbones", "List the networks that can be trained."),
-    "fetch": ("fetch", "Bring pretrained weights onto this machine."),
+    "fetch": ("fetch", "Download pretrained weights."),
     "datasets": ("datasets", "List the datasets known by name."),
     "plugins": ("plugins", "List the plugins that are installed."),
     "doctor": ("doctor", "Show what automl-pt finds on this machine."),
 }
 
-#: commands whose work is on disk or on the network: they carry on where nothing can be printed
+#: commands whose work is on disk or on the network: they continue when nothing can be printed
 WORK = frozenset({"dashboard", "export", "reproduce", "search", "serve", "train"})
 
 
@@ -42,17 +42,28 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order a newcomer meets them."""
+        """Return the commands in the order in which a newcomer uses them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command, or None where there is none of that name."""
+        """Import and return the command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"automl_pt.cli.{COMMANDS[cmd_name][0]}")
         command = module.command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; for an unknown name, suggest similar ones."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from automl_pt.cli.groups import suggestion
+
+            ctx.fail(f"No such command '{name}'.{suggestion(name, list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
@@ -75,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in arguments if word != "--traceback"]
     with lasting_streams() as output:
-        output.on_loss = _went_on if first_word(words) in WORK else _say_nothing
+        output.on_loss = _say_continues if first_word(words) in WORK else _say_nothing
         code = _run(words, traceback="--traceback" in arguments)
         sys.stdout.flush()
         if output.lost is not None and output.on_loss is _say_nothing and not output.reader_left:
@@ -90,7 +101,7 @@ def first_word(words: list[str]) -> str:
 
 
 def _run(words: list[str], *, traceback: bool) -> int:
-    """Run a command to its end and return its exit code; an error that is not known is raised, as it is on request."""
+    """Run a command and return its exit code; unknown errors are raised, with --traceback all errors."""
     try:
         with cli.make_context("automl-pt", words) as context:
             code = cli.invoke(context)
@@ -100,7 +111,7 @@ def _run(words: list[str], *, traceback: bool) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; everything finished so far is kept, and the same command goes on", err=True)
+        click.echo("stopped; everything finished so far is kept; run the same command to continue", err=True)
         return 130
     except Exception as error:
         known = _known(error)
@@ -111,15 +122,15 @@ def _run(words: list[str], *, traceback: bool) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _went_on(error: OSError) -> None:
-    """Say once that nothing more is printed; the work is not less for that."""
+def _say_continues(error: OSError) -> None:
+    """Print once that there is no further output; the work continues."""
     reason = error.strerror or str(error)
     text = f"note: nothing more can be printed ({reason}); the work continues, and its results are written to disk"
     click.echo(text, err=True)
 
 
 def _say_nothing(error: OSError) -> None:
-    """Wait with an error until the command has ended: a reader that left, as with `| head`, is no error."""
+    """Report nothing yet: a reader that closed the pipe, as `| head` does, is not an error."""
 
 
 def _unwritable(error: OSError) -> AutomlError:
@@ -133,11 +144,10 @@ def _unwritable(error: OSError) -> AutomlError:
 
 
 def _known(error: Exception) -> AutomlError | None:
-    """Return the error a person can act on: our own, or what a foreign one is known to mean."""
+    """Return an error that a person can act on: our own, or the known meaning of another library's."""
     if isinstance(error, AutomlError):
         return error
     from automl_pt.core.files import impossible_name
-    from automl_pt.core.installation import explain
-    from automl_pt.core.system_limits import exhausted
+    from automl_pt.core.installation import exhausted, explain
 
     return impossible_name(error) or explain(error) or exhausted(error)

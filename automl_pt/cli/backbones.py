@@ -51,7 +51,7 @@ def command(
     PATTERN is a glob ('timm/vit_*') or a part of the name ('densenet'). A timm model with its tag, as in
     timm/resnet18.a1_in1k, is the same network with those pretrained weights. Parameters and GFLOPs are those of the
     published network, of one image of its size; a multiplication with its addition counts as two. --cached imports
-    torchvision and timm, which takes seconds. `automl-pt fetch NAME` brings weights onto this machine.
+    torchvision and timm, which takes seconds. `automl-pt fetch NAME` downloads weights.
     """
     from automl_pt.core.errors import UnknownNameError
     from automl_pt.core.files import to_json
@@ -66,24 +66,26 @@ def command(
         print_none_cached(as_json=as_json)
         return
     if not chosen:
-        remedy = "`automl-pt backbones` lists all of them; leave a filter out"
+        remedy = "`automl-pt backbones` lists all of them; remove a filter"
         raise UnknownNameError("backbone", pattern or "", list(registry), remedy=remedy)
     rows = list(map(_row, chosen))
     if as_json:
         click.echo(to_json(rows, indent=2))
         return
     header = ("name", "image size", "parameters", "GFLOPs", "pretrained", "licence of the weights")
-    print_columns(header, list(map(_cells, rows)))
+    print_columns(
+        header, list(map(_cells, rows)), drop=("licence of the weights", "GFLOPs", "image size", "pretrained")
+    )
 
 
 def print_none_cached(*, as_json: bool) -> None:
-    """Say that no weights are here: an answer, and no error."""
-    none = "no pretrained weights are on this machine; `automl-pt fetch NAME` brings them"
+    """Print that there are no weights, which is a valid answer and not an error."""
+    none = "no pretrained weights are on this machine; `automl-pt fetch NAME` downloads them"
     click.echo("[]" if as_json else none)
 
 
 def _fits(backbone: Backbone, *, pretrained: bool, max_params: int | None, min_size: int | None) -> bool:
-    """Say whether a backbone passes the filters; what is not known of it passes none."""
+    """Return whether a backbone passes the filters; an unknown figure passes none."""
     least = backbone.min_image_size or backbone.image_size
     return (
         (backbone.has_pretrained or not pretrained)

@@ -106,7 +106,7 @@ def _print_table(caches: Sequence[CacheFile]) -> None:
         for cache in caches
     ]
     if rows:
-        print_columns(("cache", "holds", "images", "side", "size", "last used"), rows)
+        print_columns(("cache", "holds", "images", "side", "size", "last used"), rows, drop=("last used", "side"))
 
 
 def _values(cache: CacheFile) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: the settings that say what the data are; the others have no say in a check
+#: the settings that say what the data are; a check does not use the others
 COLUMNS = ("image_column", "label_column", "split_column", "group_column", "group_by")
 SETTINGS = ("root", "download", *COLUMNS, "follow_links", "max_bad", "plugins")
 
@@ -30,15 +30,15 @@ def _settings_options(function: F) -> F:
 @click.command("check")
 @click.argument("dataset", metavar="DATA")
 @_settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as one JSON object.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with small pictures.")
-@click.option("--force", is_flag=True, help="Replace a file that is no page of automl-pt with that of --html.")
+@click.option("--force", is_flag=True, help="Let --html replace a file that automl-pt did not write.")
 def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> int:
-    """Look at every image of DATA before training.
+    """Check every image of DATA before training.
 
     DATA is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. Every image is decoded
-    whole; a second check reads only what has changed. Exits with 1 when something would stop training or falsify its
-    figures, else with 0.
+    completely; a second check reads only changed files. The exit code is 1 if a problem stops training or makes its
+    figures wrong, else 0.
     """
     settings = build_config(TrainConfig, None, options)
 

@@ -1,61 +1,54 @@
-"""How a check shows what it found."""
+"""How `automl-pt check` prints what it found."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from automl_pt.check import CheckReport, Finding
-from automl_pt.core.text import printable
+from automl_pt.core.text import printable, shown_path
 
-#: cases told of one finding; --json tells all
+#: cases shown of one finding; --json lists all
 MAX_ITEMS = 5
 _STYLES = {"stop": "bold red", "falsify": "bold yellow", "note": "dim"}
-_WORDS = {"stop": "stops", "falsify": "falsifies", "note": "note"}
+_WORDS = {"stop": "stops training", "falsify": "wrong figures", "note": "note"}
 
 
 def show(report: CheckReport, dataset: str, html: Path | None) -> None:
-    """Print the summary, the findings as a table, and the verdict."""
+    """Print the summary, each finding with what training does about it, and the result."""
     console = Console(highlight=False)
     counts = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
     formats = ", ".join(f"{name} {count:,}" for name, count in report.formats.items())
-    console.print(Text(f"{printable(dataset)}: {report.images:,} images ({counts}) in {len(report.classes)} classes"))
-    console.print(Text(f"{formats or 'arrays'}; {report.read:,} files read, the others are known"))
+    console.print(Text(f"{shown_path(dataset)}: {report.images:,} images ({counts}) in {len(report.classes)} classes"))
+    cached = max(0, report.images - report.read)
+    console.print(Text(f"{formats or 'arrays'}; {report.images:,} files checked ({cached:,} from cache)"))
     for note in report.notes:
         console.print(Text(printable(note)))
-    if report.findings:
-        console.print(_table(report.findings))
     for found in report.findings:
-        console.print(Text(f"\n{found.what}:"))
-        _print_items(console, found)
+        _print_finding(console, found)
     if html is not None:
-        console.print(Text(f"pictures: {printable(html)}"))
-    console.print(Text(_verdict(report)))
+        console.print(Text(f"\npictures: {shown_path(html)}"))
+    console.print(Text(_result(report)))
 
 
-def _table(findings: tuple[Finding, ...]) -> Table:
-    table = Table("level", "count", "found", "training then")
-    for found in findings:
-        level = Text(_WORDS[found.level], _STYLES[found.level])
-        table.add_row(level, f"{len(found.items):,}", Text(found.what), Text(found.training))
-    return table
-
-
-def _print_items(console: Console, found: Finding) -> None:
-    """Print cases line by line, unbroken, so that a path can be copied."""
+def _print_finding(console: Console, found: Finding) -> None:
+    """Print a finding; each case is on one unbroken line, so that a path can be copied."""
+    head = Text("\n").append(_WORDS[found.level], _STYLES[found.level])
+    console.print(head.append(f": {len(found.items):,} x {found.what}"), soft_wrap=True)
+    console.print(Text(f"  training {found.training}"), soft_wrap=True)
+    console.print(Text(f"  to do: {found.todo}"), soft_wrap=True)
     for item in found.items[:MAX_ITEMS]:
-        console.print(Text(f"  {item}"), soft_wrap=True)
+        console.print(Text(f"    {item}"), soft_wrap=True)
     if len(found.items) > MAX_ITEMS:
-        console.print(Text(f"  and {len(found.items) - MAX_ITEMS:,} more; --json lists all"))
+        console.print(Text(f"    and {len(found.items) - MAX_ITEMS:,} more; --json lists all"))
 
 
-def _verdict(report: CheckReport) -> str:
+def _result(report: CheckReport) -> str:
     stops = sum(len(found.items) for found in report.findings if found.level == "stop")
     wrong = sum(len(found.items) for found in report.findings if found.level == "falsify")
     if report.ok:
-        return "nothing would stop training or falsify its figures"
-    parts = ([f"{stops:,} would stop training"] if stops else []) + ([f"{wrong:,} would falsify it"] if wrong else [])
-    return f"problems: {' and '.join(parts)}"
+        return "No problems found"
+    parts = ([f"{stops:,} stop training"] if stops else []) + ([f"{wrong:,} make its figures wrong"] if wrong else [])
+    return f"Problems found: {' and '.join(parts)}"

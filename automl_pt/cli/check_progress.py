@@ -1,4 +1,4 @@
-"""The bar above a check; imports what draws it when there is a terminal to draw on."""
+"""The progress bar of a check; its library is imported only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a progress callback that draws a bar on a terminal's standard error, and nothing elsewhere."""
+    """Yield a progress callback that draws a bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda stage, done, total: None
         return

@@ -1,17 +1,65 @@
-"""Plain columns of text, the same in a terminal and in a pipe."""
+"""Plain columns of text: as wide as needed in a pipe, and at most as wide as a terminal."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 
 import click
 
+GAP = 2
+#: characters that the last column keeps where a terminal is narrow
+SHORTEST = 16
 
-def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header, each column as wide as its widest cell."""
+
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]], *, drop: Sequence[str] = ()) -> None:
+    """Print rows under a header, each column as wide as its widest cell.
+
+    On a terminal that is too narrow the columns of `drop` are removed, the first of them first, and then the last
+    column is shortened; a note on standard error names what was removed.
+    """
     from automl_pt.core.text import printable
 
     cells = [[printable(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    width = _width()
+    dropped = list[str]()
+    while width is not None and _needed(cells) > width and len(dropped) < len(drop):
+        dropped.append(drop[len(dropped)])
+        place = cells[0].index(dropped[-1])
+        cells = [row[:place] + row[place + 1 :] for row in cells]
+    if width is not None and _needed(cells) > width:
+        cells = [[*row[:-1], _cut(row[-1], _last(cells, width))] for row in cells]
+    widths = _widths(cells)
+    lines = (
+        (" " * GAP).join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
     click.echo("\n".join(lines))
+    if dropped and sys.stdout.isatty():
+        click.echo(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all", err=True)
+
+
+def _width() -> int | None:
+    """Return the columns of the terminal, or of COLUMNS; None where the output may be as wide as it needs."""
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if known else None
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+
+
+def _needed(cells: Sequence[Sequence[str]]) -> int:
+    widths = _widths(cells)
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _last(cells: Sequence[Sequence[str]], width: int) -> int:
+    """Return the width that remains for the last column."""
+    *before, _ = _widths(cells)
+    return max(SHORTEST, width - sum(before) - GAP * len(before))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"

@@ -1,7 +1,8 @@
-"""Where tables are printed: as wide as the terminal, or as wide as they need to be in a file or pipe."""
+"""Where tables are printed: as wide as the terminal, or as COLUMNS, or as wide as needed in a file or pipe."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -9,15 +10,20 @@ from rich.markup import escape
 
 from automl_pt.core.text import printable
 
-#: columns where nothing says how wide the output is; a table takes what it needs of them
+#: columns of an output without a known width; a table uses what it needs of them
 WIDE = 200
 
 
 def stdout() -> Console:
     """Return the console for a command's answer."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    return Console(highlight=False, width=None if has_width() else WIDE)
+
+
+def has_width() -> bool:
+    """Say whether a width is known: that of a terminal, or the one that COLUMNS names."""
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
 
 
 def text(value: object) -> str:
-    """Show text from data: on one line, with no character that steers the terminal, and not as markup."""
+    """Show text from data: on one line, without control characters, and not as markup."""
     return escape(printable(value))

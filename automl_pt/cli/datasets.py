@@ -13,7 +13,7 @@ from automl_pt.cli.lookup import json_option, matching, plugin_option
 @plugin_option
 @json_option
 def command(pattern: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List the datasets known by name. A folder, archive or table of one's own needs no name.
+    """List the datasets known by name. Your own folder, archive or table needs no name.
 
     PATTERN is a glob or a part of the name.
     """
@@ -42,4 +42,4 @@ def command(pattern: str | None, plugins: tuple[str, ...], as_json: bool) -> Non
         click.echo(to_json(rows, indent=2))
         return
     cells = [(r["name"], "yes" if r["downloads"] else "no", r["license"] or "-", r["description"] or "-") for r in rows]
-    print_columns(("name", "downloads", "licence", "description"), cells)
+    print_columns(("name", "downloads", "licence", "description"), cells, drop=("licence",))

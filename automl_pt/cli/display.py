@@ -1,8 +1,9 @@
-"""What a person sees while something runs: bars on a terminal, plain lines elsewhere, JSON lines on request."""
+"""Displays of a running command: bars on a terminal, plain lines elsewhere, JSON lines on request."""
 
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.core.files import to_json
-from automl_pt.core.text import counted
+from automl_pt.core.text import counted, shown_path
 from automl_pt.metric import Metric, columns
 from automl_pt.model.directory import INFO, read_info
+from automl_pt.reporting.accuracy import wilson
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -25,22 +27,22 @@ if TYPE_CHECKING:
     from automl_pt.runs.start import Start
     from automl_pt.training.result import EpochResult
 
-#: what the reasons mean, for people
+#: reasons in words
 REASONS = {
     "completed": "all epochs done",
-    "patience": "validation loss did not fall any more",
-    "diverged": "the loss is not finite: lower the learning rate",
+    "patience": "the validation loss stopped falling",
+    "diverged": "the loss is not finite; lower the learning rate",
     "pruned": "others did better",
-    "interrupted": "stopped on request; the same command goes on",
+    "interrupted": "stopped on request; run the same command to continue",
     "failed": "an error ended it",
 }
 
 
 class TrainDisplay(Protocol):
-    """What `automl-pt train` tells while it works."""
+    """What `automl-pt train` shows while it runs."""
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Show how far the images are read."""
+        """Show the progress of reading images."""
 
     def network(self, start: Start) -> None:
         """Show what the network starts from."""
@@ -48,7 +50,7 @@ class TrainDisplay(Protocol):
     def started(
         self, config: TrainConfig, data: Data, *, size: int, device: str, done: list[EpochResult], said: Sequence[str]
     ) -> None:
-        """Show what is trained on what, what was settled unasked, and the epochs done by an earlier call."""
+        """Show what is trained on what, the defaults chosen for it, and the epochs done by an earlier call."""
 
     def step(self, done: int, batches: int) -> None:
         """Show how far the epoch is."""
@@ -57,16 +59,16 @@ class TrainDisplay(Protocol):
         """Show an epoch's figures."""
 
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
-        """Show how the run ended and where its model is."""
+        """Show the end of the run and its model."""
 
 
 @contextmanager
 def train_display(
     *, quiet: bool, as_json: bool, mute: int = 0, metrics: Mapping[str, Metric] = BY_NAME
 ) -> Iterator[TrainDisplay]:
-    """Choose the display for this terminal and these options, and put the terminal back in order afterwards.
+    """Choose the display for this terminal and these options, and restore the terminal afterwards.
 
-    `mute` is this process's number among several: the first one talks. `metrics` are the metrics known here.
+    `mute` is this process's number among several; only the first prints. `metrics` are the metrics known here.
     """
     if mute or (quiet and not as_json):
         yield QuietDisplay()
@@ -80,12 +82,12 @@ def train_display(
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:
-    """Return what a bar shows: what is done, how much of it, how many of how many, and the time left."""
+    """Return the parts of a bar: description, bar, count and remaining time."""
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
 def images_line(counts: Mapping[str, int], classes: int, sides: Sequence[int]) -> str:
-    """Say how many images each split has, of how many classes, and the side they are trained at."""
+    """Return a line with the images of each split, the classes and the image size."""
     shown = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     return f"images:  {shown}; {classes:,} classes; {' and '.join(map(str, sides))} px"
 
@@ -144,6 +146,7 @@ class LineDisplay(QuietDisplay):
     def __init__(self, console: Console | None = None, metrics: Mapping[str, Metric] = BY_NAME) -> None:
         self.console, self.metrics = console or Console(highlight=False, soft_wrap=True), metrics
         self._has_notified = False
+        self._val_images = 0
 
     def network(self, start: Start) -> None:
         """Print what the network starts from."""
@@ -157,6 +160,7 @@ class LineDisplay(QuietDisplay):
         if not self._has_notified:
             self.console.print(escape(f"network: {config.backbone}, as in the run that is resumed"))
         counts = {str(split): count for split, count in data.manifest.counts().items()}
+        self._val_images = counts.get("val", 0)
         self.console.print(images_line(counts, len(data.manifest.classes), (size,)))
         self.console.print(escape(f"device:  {device}"))
         epochs = counted(config.epochs, "epoch")
@@ -182,19 +186,25 @@ class LineDisplay(QuietDisplay):
             self.console.print(escape(f"note: {note}"))
 
     def ended(self, output: Path, record: dict[str, Any], history: list[EpochResult]) -> None:
-        """Print how the run ended and where its model is."""
+        """Print the end of the run and its model."""
         reason = record["reason"]
         objective, meaning = record["config"].get("objective", "val_loss"), REASONS[reason]
         if reason == "patience" and objective != "val_loss":
-            meaning = f"{objective} did not improve any more"
+            meaning = f"{objective} stopped improving"
         self.console.print(escape(f"ended: {reason} ({meaning})"))
         if (output / INFO).exists():
-            # as the model itself says: it may be the last epoch's, or the moving average's
+            # from the model's own file, because it may be the last epoch's or the moving average's
             kept = read_info(output)[0].metrics
             weights = ", moving average of the weights" if kept.get("weights") == "ema" else ""
             values = {name[4:]: value for name, value in kept.items() if name.startswith("val_")}
             figures = ", ".join(metric_texts({**values, "loss": values.get("loss")}, self.metrics))
-            self.console.print(escape(f"model: {output}, epoch {kept['epoch']}, {figures}{weights}"))
+            self.console.print(escape(f"model: {shown_path(output)}, epoch {kept['epoch']}, {figures}{weights}"))
+            between = wilson(values.get("accuracy"), self._val_images)
+            if between is not None:
+                low, high = (f"{100 * end:.1f}" for end in between)
+                images = counted(self._val_images, "validation image")
+                self.console.print(f"       95 % interval of the accuracy on {images}: {low} to {high} %")
+            self.console.print(escape(f"next:  automl-pt predict {shlex.quote(shown_path(output))} IMAGES"))
 
 
 class TerminalDisplay(LineDisplay):

@@ -11,7 +11,7 @@ from automl_pt.cli.lookup import json_option, plugin_option
 @plugin_option
 @json_option
 def command(plugins: tuple[str, ...], as_json: bool) -> int:
-    """Show what automl-pt finds on this machine, and what stands in its way.
+    """Show what automl-pt finds on this machine, and any problem.
 
     The exit code is 1 when there is a problem.
     """

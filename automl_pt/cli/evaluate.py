@@ -17,14 +17,15 @@ import click
     help="unseen: all images but those trained on.  [test, else val, else all; unseen where some are new to MODEL]",
 )
 @click.option("--compare", "other", type=click.Path(path_type=Path), help="Another model, for a paired test.")
-@click.option("--calibrate", is_flag=True, help="Fit a temperature on these images and keep it beside the model.")
-@click.option("--no-temperature", "raw", is_flag=True, help="Leave out the temperature that is kept with a model.")
-@click.option("--normalised", is_flag=True, help="Show the confusion matrix as shares of the true class.")
+@click.option("--calibrate", is_flag=True, help="Fit a temperature on these images and save it with the model.")
+@click.option("--no-temperature", "raw", is_flag=True, help="Do not use the temperature that is saved with a model.")
+@click.option("--full", is_flag=True, help="Show everything that was measured.")
+@click.option("--normalised", is_flag=True, help="With --full, show the confusion matrix as shares of the true class.")
 @click.option("--root", help="Folder of a named dataset's files.")
 @click.option("--image-column", help="A table's column of image paths.")
 @click.option("--label-column", help="A table's column of labels.")
 @click.option("--split-column", help="A table's column that says train, val or test.")
-@click.option("--follow-links", is_flag=True, help="Take what links lead to that leave the folder.")
+@click.option("--follow-links", is_flag=True, help="Include images outside the folder that links in it lead to.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
@@ -36,6 +37,7 @@ def command(
     other: Path | None,
     calibrate: bool,
     raw: bool,
+    full: bool,
     normalised: bool,
     device: str,
     plugins: tuple[str, ...],
@@ -47,14 +49,15 @@ def command(
     """Measure MODEL on the labelled images of DATASET.
 
     MODEL is a model directory, or a run or study that holds one. DATASET is a folder, archive or table of labelled
-    images, or a name from `automl-pt datasets`. Exit code 1 says that some images could not be read and are left out.
+    images, or a name from `automl-pt datasets`. The exit code is 1 if images could not be read and were skipped.
 
     --calibrate fits one number, the temperature, on the validation split (or on all of data without splits, with
-    --split all), never on test images. From then on probabilities are those at that temperature; predictions stay.
+    --split all), never on test images. Later probabilities use that temperature; predicted classes do not change.
     """
     from automl_pt.cli.evaluate_display import print_paired, print_scores, print_temperature
     from automl_pt.cli.predict_display import progress
     from automl_pt.core.files import to_json
+    from automl_pt.core.text import shown_path
     from automl_pt.model.evaluate import evaluate
     from automl_pt.plugins.manager import load_plugins
 
@@ -75,8 +78,9 @@ def command(
     if as_json:
         click.echo(to_json({"model": str(model), "dataset": dataset, **found.to_dict()}))
     else:
-        title = f"{model} on {dataset}, split {found.split}"
-        print_scores(title, found.scores, found.notes, found.unreadable, normalised=normalised)
+        title = f"{shown_path(model)} on {shown_path(dataset)}, split {found.split}"
+        full = full or normalised
+        print_scores(title, found.scores, found.notes, found.unreadable, full=full, normalised=normalised)
         if found.paired is not None:
             print_paired(found.paired)
         if found.fitted is not None:

@@ -1,15 +1,15 @@
-"""The tables that `automl-pt evaluate` prints. Names are shown escaped: they come from data."""
+"""The tables that `automl-pt evaluate` prints. Names are escaped, because they come from data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
+from automl_pt.cli.tables import Column, fitted, percent
+from automl_pt.core.text import counted
 from automl_pt.model.thresholds import PRECISION
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from automl_pt.model.temperature import Temperature
     from automl_pt.model.thresholds import Threshold
 
-#: a larger confusion matrix is for `--json`; instead the commonest confusions are listed
+#: a larger confusion matrix is replaced by its most frequent confusions; `--json` has it
 MAX_MATRIX = 15
 MAX_PAIRS = 10
+#: without --full: classes listed, the worst recall first
+MAX_CLASSES = 20
 MAX_UNREADABLE = 20
 
 
@@ -32,28 +34,34 @@ def print_scores(
     unreadable: Sequence[tuple[str, str]],
     console: Console | None = None,
     *,
+    full: bool = False,
     normalised: bool = False,
 ) -> None:
-    """Print the figures, tables of classes and thresholds, and the confusion matrix, or its largest entries.
+    """Print accuracy, recall and F1 by class, and the confusions; with `full` everything that was measured.
 
-    The matrix holds counts, or with `normalised` shares of the true class.
+    The confusion matrix of --full holds counts, or with `normalised` shares of the true class.
     """
     console = console or stdout()
     console.print(text(title))
     for note in notes:
         console.print(text(f"note: {note}"))
     for name, reason in unreadable[:MAX_UNREADABLE]:
-        console.print(text(f"not readable, left out: {name}: {reason}"))
+        console.print(text(f"not readable, skipped: {name}: {reason}"))
     if len(unreadable) > MAX_UNREADABLE:
         console.print(f"and {len(unreadable) - MAX_UNREADABLE} more that are not readable")
-    for line in _figures(scores):
+    for line in _figures(scores) if full else _short_figures(scores):
         console.print(line)
-    console.print(_class_table(scores))
-    console.print(_threshold_table(scores.thresholds))
-    console.print(_reliability_table(scores.calibration.bins))
-    if scores.confusion is not None:
-        small = len(scores.per_class) <= MAX_MATRIX
-        console.print(_matrix(scores, normalised=normalised) if small else _pairs(scores))
+    _print(console, "", _full_classes(scores) if full else _classes(scores))
+    if full:
+        _print(console, "accuracy if only confident answers are accepted", _thresholds(scores.thresholds))
+        _print(console, "how often a probability is right", _reliability(scores.calibration.bins))
+    if scores.confusion is not None and full and len(scores.per_class) <= MAX_MATRIX:
+        shown = "confusion matrix, shares of the true class" if normalised else "confusion matrix"
+        _print(console, shown, _matrix(scores, normalised=normalised))
+    elif scores.confusion is not None:
+        _print_pairs(console, scores, full=full)
+    if not full:
+        console.print("--full shows precision, intervals, calibration, thresholds and the confusion matrix")
 
 
 def print_paired(paired: Paired, console: Console | None = None) -> None:
@@ -62,9 +70,10 @@ def print_paired(paired: Paired, console: Console | None = None) -> None:
     error = paired.loss_standard_error
     spread = "" if error is None else f" (standard error {error:.4f})"
     console.print(
-        f"less the other model, on the same {paired.images} images: accuracy {paired.accuracy_difference:+.4f} "
-        f"({paired.only_first_right} right in this alone, {paired.only_second_right} in the other alone; McNemar's "
-        f"exact p = {paired.p_value:.3g}), loss {paired.loss_difference:+.4f}{spread}"
+        f"compared with the other model on the same {counted(paired.images, 'image')}: accuracy "
+        f"{100 * paired.accuracy_difference:+.2f} points ({paired.only_first_right} correct in this model alone, "
+        f"{paired.only_second_right} in the other alone; McNemar's exact p = {paired.p_value:.3g}), "
+        f"loss {paired.loss_difference:+.4f}{spread}"
     )
 
 
@@ -72,17 +81,37 @@ def print_temperature(found: Temperature, console: Console | None = None) -> Non
     """Print what a fitted temperature does on the images it was fitted on."""
     console = console or stdout()
     console.print(
-        f"kept beside the model: temperature {found.temperature:.4g}, fitted on these {found.images} images; "
-        f"loss {found.loss[0]:.4f} before, {found.loss[1]:.4f} at it; ECE {found.ece[0]:.4f} before, "
-        f"{found.ece[1]:.4f} at it. The predicted classes are the same"
+        f"saved with the model: temperature {found.temperature:.4g}, fitted on these {found.images} images; "
+        f"loss {found.loss[0]:.4f} before, {found.loss[1]:.4f} after; ECE {found.ece[0]:.4f} before, "
+        f"{found.ece[1]:.4f} after. The predicted classes do not change"
     )
+
+
+def _print(console: Console, title: str, columns: Sequence[Column]) -> None:
+    """Print a table below its title, and name the columns that do not fit."""
+    console.print()
+    if title:
+        console.print(title)
+    table, dropped = fitted(columns, console.width)
+    console.print(table)
+    if dropped:
+        console.print(text(f"no room for: {', '.join(dropped)}; a wider terminal or --json shows all"))
+
+
+def _short_figures(scores: Scores) -> Iterable[str]:
+    low, high = scores.accuracy_interval
+    yield (
+        f"accuracy  {percent(scores.accuracy)} of {counted(scores.images, 'image')} "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    )
+    yield f"macro     recall {percent(scores.macro['recall'])}, F1 {percent(scores.macro['f1'])}"
 
 
 def _figures(scores: Scores) -> Iterable[str]:
     low, high = scores.accuracy_interval
     yield f"images    {scores.images}"
     yield f"loss      {scores.loss:.4f}"
-    yield f"accuracy  {scores.accuracy:.4f}  (95 %: {low:.4f} to {high:.4f})"
+    yield f"accuracy  {scores.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f})"
     if scores.top5 is not None:
         yield f"top 5     {scores.top5:.4f}"
     yield f"ECE       {scores.calibration.ece:.4f}  (expected calibration error)"
@@ -90,56 +119,73 @@ def _figures(scores: Scores) -> Iterable[str]:
         yield f"{name:9} precision {figures['precision']:.4f}, recall {figures['recall']:.4f}, F1 {figures['f1']:.4f}"
 
 
-def _class_table(scores: Scores) -> Table:
-    table = Table("class", box=box.SIMPLE)
-    for name in ("images", "precision", "95 %", "recall", "95 %", "F1", "95 %", f"from p for {PRECISION:.0%}"):
-        table.add_column(name, justify="right")
-    for entry, own in zip(scores.per_class, scores.class_thresholds, strict=True):
-        pairs = (
-            (entry.precision, entry.precision_interval),
-            (entry.recall, entry.recall_interval),
-            (entry.f1, entry.f1_interval),
+def _classes(scores: Scores) -> list[Column]:
+    """Return recall and F1 by class; of many classes those with the lowest recall."""
+    entries = list(scores.per_class)
+    if len(entries) > MAX_CLASSES:
+        entries = sorted(entries, key=lambda entry: (entry.recall is None, entry.recall))[:MAX_CLASSES]
+    return [
+        Column(_heading(len(scores.per_class)), [entry.name for entry in entries], text=True),
+        Column("images", [str(entry.images) for entry in entries]),
+        Column("recall", [percent(entry.recall) for entry in entries]),
+        Column("F1", [percent(entry.f1) for entry in entries]),
+    ]
+
+
+def _heading(classes: int) -> str:
+    return "class" if classes <= MAX_CLASSES else f"class (the worst {MAX_CLASSES} of {classes})"
+
+
+def _full_classes(scores: Scores) -> list[Column]:
+    entries, own = scores.per_class, scores.class_thresholds
+    columns = [Column("class", [entry.name for entry in entries], text=True)]
+    columns.append(Column("images", [str(entry.images) for entry in entries]))
+    for place, name in enumerate(("precision", "recall", "f1")):
+        values = [getattr(entry, name) for entry in entries]
+        spreads = [getattr(entry, f"{name}_interval") for entry in entries]
+        shown = "F1" if name == "f1" else name
+        columns.append(Column(shown, [_figure(value) for value in values]))
+        columns.append(
+            Column("95 %", [_spread(spread) for spread in spreads], optional=3 - place, name=f"interval of {shown}")
         )
-        figures = [cell for value, spread in pairs for cell in (_figure(value), _spread(spread))]
-        table.add_row(text(entry.name), str(entry.images), *figures, _figure(own.probability))
-    return table
+    limit = f"p for {PRECISION:.0%} precision"
+    columns.append(Column(limit, [_figure(one.probability) for one in own], optional=4))
+    return columns
 
 
-def _threshold_table(entries: Sequence[Threshold]) -> Table:
-    table = Table(title="answers only from a probability on", title_justify="left", box=box.SIMPLE)
-    for name in ("probability", "images", "coverage", "accuracy", "95 %"):
-        table.add_column(name, justify="right")
-    for entry in entries:
-        figures = (_figure(entry.coverage), _figure(entry.accuracy), _spread(entry.accuracy_interval))
-        table.add_row(f"{entry.probability:g}", str(entry.images), *figures)
-    return table
+def _thresholds(entries: Sequence[Threshold]) -> list[Column]:
+    return [
+        Column("probability", [f"{entry.probability:g}" for entry in entries]),
+        Column("images", [str(entry.images) for entry in entries]),
+        Column("coverage", [_figure(entry.coverage) for entry in entries]),
+        Column("accuracy", [_figure(entry.accuracy) for entry in entries]),
+        Column("95 %", [_spread(entry.accuracy_interval) for entry in entries]),
+    ]
 
 
-def _reliability_table(bins: Sequence[Bin]) -> Table:
-    table = Table(title="how often a probability is right", title_justify="left", box=box.SIMPLE)
-    for name in ("mean probability", "accuracy", "images"):
-        table.add_column(name, justify="right")
-    for entry in bins:
-        table.add_row(_figure(entry.confidence), _figure(entry.accuracy), str(entry.images))
-    return table
+def _reliability(bins: Sequence[Bin]) -> list[Column]:
+    return [
+        Column("mean probability", [_figure(entry.confidence) for entry in bins]),
+        Column("accuracy", [_figure(entry.accuracy) for entry in bins]),
+        Column("images", [str(entry.images) for entry in bins]),
+    ]
 
 
-def _matrix(scores: Scores, *, normalised: bool) -> Table:
+def _matrix(scores: Scores, *, normalised: bool) -> list[Column]:
+    """Return the matrix with the true classes down; the columns of the predicted ones have the classes' numbers."""
     assert scores.confusion is not None
     assert scores.confusion_normalised is not None
-    title = "confusion matrix, shares of the true class" if normalised else "confusion matrix"
-    table = Table("true, then predicted", title=title, title_justify="left", box=box.SIMPLE)
-    names = [text(entry.name) for entry in scores.per_class]
-    for name in names:
-        table.add_column(name, justify="right")
-    shares = ([f"{share:.3f}" if share else "." for share in row] for row in scores.confusion_normalised)
-    counts = ([str(count or ".") for count in row] for row in scores.confusion)
-    for index, (name, row) in enumerate(zip(names, shares if normalised else counts, strict=True)):
-        table.add_row(name, *(f"[bold]{cell}[/bold]" if column == index else cell for column, cell in enumerate(row)))
-    return table
+    shares = [[f"{share:.3f}" if share else "." for share in row] for row in scores.confusion_normalised]
+    counts = [[str(count or ".") for count in row] for row in scores.confusion]
+    cells = shares if normalised else counts
+    columns = [
+        Column("true, then predicted by number", [entry.name for entry in scores.per_class], text=True),
+        Column("", [str(number) for number in range(len(cells))]),
+    ]
+    return columns + [Column(str(number), [row[number] for row in cells]) for number in range(len(cells))]
 
 
-def _pairs(scores: Scores) -> Table:
+def _print_pairs(console: Console, scores: Scores, *, full: bool) -> None:
     assert scores.confusion is not None
     pairs = [
         (count, true, predicted)
@@ -147,18 +193,16 @@ def _pairs(scores: Scores) -> Table:
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    table = Table(
-        "true",
-        "predicted",
-        "images",
-        title="commonest confusions; --json has all",
-        title_justify="left",
-        box=box.SIMPLE,
-    )
-    for count, true, predicted in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[:MAX_PAIRS]:
-        names = (scores.per_class[index].name for index in (true, predicted))
-        table.add_row(*(text(name) for name in names), str(count))
-    return table
+    if not pairs:
+        return
+    listed = sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[: MAX_PAIRS if full else MAX_PAIRS // 2]
+    names = [entry.name for entry in scores.per_class]
+    columns = [
+        Column("true", [names[true] for _, true, _ in listed], text=True),
+        Column("predicted", [names[predicted] for *_, predicted in listed], text=True),
+        Column("images", [str(count) for count, *_ in listed]),
+    ]
+    _print(console, f"commonest confusions{'' if len(listed) == len(pairs) else '; --json has all'}", columns)
 
 
 def _spread(interval: tuple[float, float] | None) -> str:

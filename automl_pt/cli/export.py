@@ -38,12 +38,11 @@ def command(
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write MODEL as one file for other programs, checked on real images first.
+    """Write MODEL as one file for other programs, and check it on real images first.
 
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders or patterns; without them
-    256 of the validation images are taken, where the data that MODEL was trained on are still there. The exported
-    network must give the logits that it gives in PyTorch, within 1e-4, or within 1e-5 of an image's largest logit where
-    that is more.
+    256 validation images are used, if the data that MODEL was trained on still exist. The exported
+    network's logits must equal PyTorch's within 1e-4, or within 1e-5 of an image's largest logit, whichever is larger.
     """
     from automl_pt.core.errors import UsageError
     from automl_pt.core.files import to_json
@@ -58,7 +57,7 @@ def command(
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
     if target.exists() and not force:
         raise UsageError(
-            "an output file is not overwritten unasked",
+            "the output file exists already",
             given=f"{printable(target)} is there already",
             remedy="choose another name with --output, or give --force",
         )
@@ -77,7 +76,7 @@ def command(
 
 
 def told(parity: Parity, *, resized: bool) -> str:
-    """Say how an export compares: the bound, and what resizing in the network makes of it."""
+    """Return a line on how an export compares: the bound, and the effect of resizing in the network."""
     lines = [
         f"on {parity.images} {parity.said} the logits differ by at most {parity.largest_difference:.2g} from PyTorch's "
         f"(bound {parity.bound:g}); {parity.same_class} have the same class"

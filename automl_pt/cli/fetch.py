@@ -11,11 +11,11 @@ from automl_pt.cli.lookup import plugin_option
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @plugin_option
 def command(names: tuple[str, ...], plugins: tuple[str, ...]) -> None:
-    """Bring the pretrained weights of backbones onto this machine.
+    """Download the pretrained weights of backbones.
 
     NAME is one of `automl-pt backbones --pretrained`. torchvision's weights go into torch.hub's cache (TORCH_HOME),
-    timm's into that of the Hugging Face hub (HF_HOME); those of plugins are where the plugin keeps them. Afterwards no
-    command needs a network for them. Weights that are here already are not fetched again.
+    timm's into that of the Hugging Face hub (HF_HOME); a plugin's weights into the plugin's own place. Afterwards
+    no command needs a network for them. Existing weights are not downloaded again.
     """
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.start import bring

@@ -1,4 +1,4 @@
-"""What commands that list names have in common: the option --plugin, and patterns."""
+"""Options and patterns shared by the commands that list names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def json_option(function: F) -> F:
 
 
 def matching(pattern: str | None, names: Iterable[str]) -> list[str]:
-    """Return the names that fit a glob, or contain the pattern when it has none of * ? [, whatever the case."""
+    """Return the names that fit a glob, or contain the pattern when it has none of * ? [, in any case."""
     if pattern is None:
         return list(names)
     wanted = pattern.lower()

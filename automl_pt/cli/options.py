@@ -1,4 +1,4 @@
-"""Command-line options made from the settings, so that names, texts and defaults stand in one place."""
+"""Command-line options made from the settings, which hold the names, texts and defaults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
-from automl_pt.core.config_files import read_toml
+from automl_pt.core.config_files import read_command_options, read_settings
+from automl_pt.core.errors import ConfigError
 from automl_pt.core.search_entries import plain_type
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +22,9 @@ NAMES = {
     **{"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"},
     "backbone_options": "backbone-option",
 }
+
+#: options of a command that are not settings: names in a TOML file -> parameters
+OPTIONS = {"output": "output", "quiet": "quiet", "json": "as_json"}
 
 
 class Range(click.ParamType[Any]):
@@ -64,13 +68,13 @@ def settings_options(kind: type[Settings]) -> Callable[[F], F]:
 
 
 def option(name: str, field: FieldInfo) -> Callable[[F], F]:
-    """Make the option of one setting. It has no default of its own: what is not given is left to the settings."""
+    """Make the option of one setting; it has no default, because the settings have it."""
     flag = f"--{NAMES.get(name, name).replace('_', '-')}"
     text = f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}"
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
     plain = plain_type(field.annotation)
-    if name == "pretrained":  # the other way has a name of its own; --no-pretrained is what it was called before
+    if name == "pretrained":  # the opposite has its own name; --no-pretrained is its earlier name
         return click.option("--pretrained/--from-scratch", " /--no-pretrained", name, default=None, help=help_text)
     if plain is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
@@ -91,11 +95,26 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
 
 
 def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any]) -> C:
-    """Join a TOML file with the options given on top of it; raise one ConfigError that lists every mistake."""
+    """Return the settings of a TOML file, overridden by the options; raise one ConfigError that lists every mistake."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    settings = read_toml(config) if config is not None else {}
+    settings = read_settings(config) if config is not None else {}
     source = str(config) if config is not None else "settings"
     return make(kind, {**settings, **given}, source=source, toml=config is not None)
+
+
+def from_file(config: Path | None, **options: Any) -> dict[str, Any]:
+    """Return the options of a command that are not settings; the TOML file supplies those that are not given.
+
+    In the file they are beside the settings, named as in `OPTIONS`. Raises ConfigError for a value of the wrong
+    type, and for an option that the command does not have.
+    """
+    found = read_command_options(config) if config is not None else {}
+    unknown = [f"{name}: the command has no such option" for name in found if OPTIONS[name] not in options]
+    if unknown:
+        raise ConfigError(unknown, source=str(config))
+    for name, value in found.items():
+        options[OPTIONS[name]] = options[OPTIONS[name]] or (Path(value) if isinstance(value, str) else value)
+    return options
 
 
 def _shown(default: Any) -> str:

@@ -15,7 +15,7 @@ from automl_pt.cli.lookup import json_option, plugin_option
 @json_option
 @click.pass_context
 def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> int:
-    """List the plugins that are installed: name, version, hooks, where from.
+    """List the plugins that are installed: name, version, hooks, source.
 
     Hooks are read from a plugin's source; nothing is imported. `automl-pt doctor` loads each plugin and says what is
     wrong with it.
@@ -43,9 +43,9 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of a dataset's files.")
 @plugin_option
 def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
-    """Check what a plugin offers against the contract: a backbone, dataset, executor, metric, tracker, or all of them.
+    """Check what a plugin registers: a backbone, dataset, executor, metric, tracker, or all of them.
 
-    The same checks as automl_pt.testing gives a plugin's own tests. Needs no network and no GPU.
+    These are the checks of automl_pt.testing, for a plugin's own tests. Needs no network and no GPU.
     """
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.testing.names import check_name
@@ -63,7 +63,7 @@ def check(name: str, root: Path | None, plugins: tuple[str, ...]) -> None:
 def new(name: str, backbone: bool, dataset: bool, tracker: bool, folder: Path) -> None:
     """Write a new plugin: an installable distribution with module, test and README.
 
-    NAME is the distribution's, such as acme-nets. Where none of the three is asked for it has a backbone and a dataset.
+    NAME is the distribution's, such as acme-nets. Without one of the three options it has a backbone and a dataset.
     """
     from automl_pt.plugins.scaffold import BOTH, new_plugin
 

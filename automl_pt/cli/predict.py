@@ -45,10 +45,10 @@ def command(
     plugins: tuple[str, ...],
     quiet: bool,
 ) -> int:
-    """Classify IMAGES with MODEL: one row an image.
+    """Classify IMAGES with MODEL, one row per image.
 
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders, patterns such as
-    '*.jpg', or - for names on standard input. Exit code 1 says that some files could not be read; their rows say why.
+    '*.jpg', or - for names on standard input. The exit code is 1 if files could not be read; their rows state why.
     """
     from automl_pt.cli.predict_display import progress
     from automl_pt.layouts.listing import list_images, read_list
@@ -71,7 +71,7 @@ def command(
             unreadable += prediction.error is not None
             advance()
             if output is None and OUTPUT.lost is not None:
-                return 0  # nobody reads the rows any more; `main` says why where that is an error
+                return 0  # the reader closed the pipe; `main` reports it if that is an error
     if not quiet:
         for note in listing.notes:
             click.echo(f"note: {note}", err=True)

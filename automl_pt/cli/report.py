@@ -10,7 +10,7 @@ import click
 @click.command("report")
 @click.argument("study")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one page that needs nothing else.")
-@click.option("--force", is_flag=True, help="Replace a file that is no page of automl-pt with that of --html.")
+@click.option("--force", is_flag=True, help="Let --html replace a file that automl-pt did not write.")
 @click.option("--storage", help="URL of the storage, where it is not study.db in the study's folder.")
 @click.option("--device", default="auto", show_default=True, help="Where the model runs: auto, cpu, cuda[:n] or mps.")
 @click.option("--plugin", "plugins", multiple=True, help="A plugin file to load. May be given several times.")
@@ -24,10 +24,10 @@ def command(
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what STUDY found, or has found so far: its trials, best first. Of a single run, its epochs.
+    """Show the trials of STUDY, finished or running, best first; of a single run, its epochs.
 
     STUDY is a name in studies/, a study's folder, or a run directory. For --html and --json the model is run on the
-    validation images, so that mistakes, confusions and calibration are told, too.
+    validation images, to include mistakes, confusions and calibration.
     """
     from automl_pt.cli.report_display import print_run, print_study
     from automl_pt.plugins.manager import load_plugins
@@ -48,7 +48,7 @@ def command(
 def _whole(
     study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
 ) -> None:
-    """Gather every section, write the page where it is asked for, and print the values or where the page is."""
+    """Collect every section, write the page if requested, and print the values or the page's path."""
     from automl_pt.core.files import to_json
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.sections.write import read_content, write_page

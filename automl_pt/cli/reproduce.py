@@ -19,15 +19,15 @@ from automl_pt.cli.lookup import plugin_option
 def command(run: Path, output: Path | None, plugins: tuple[str, ...], download: bool, quiet: bool) -> int:
     """Run the run directory RUN again and compare: history and weights, bit for bit.
 
-    What has changed since (versions, device, data) is said first. Exits with 1 when the results differ. A plugin file
-    that the run names is not loaded unless --plugin names it here, because a run directory may come from anybody.
+    Changes since then (versions, device, data) are printed first. The exit code is 1 if the results differ. A plugin
+    file named by the run is loaded only if --plugin names it here, because a run directory may be untrusted.
     """
     from automl_pt.cli.display import train_display
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.reproduce import Reproduction
 
     reproduction = Reproduction(run, plugins=load_plugins(plugins), download=download)
-    whole = Path(os.path.abspath(run))  # "." and ".." are no names
+    whole = Path(os.path.abspath(run))  # "." and ".." are not names
     output = output or whole.with_name(f"{whole.name}-again")
     for change in reproduction.changes():
         click.echo(f"note: {change}", err=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_pt.cli.options import build_config, settings_options
+from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.options import build_config, from_file, settings_options
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError
 from automl_pt.core.missing_model import of_trials
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from automl_pt.study.records import StudyResult
 
 
-@click.command("search")
+@click.command("search", cls=GroupedCommand)
 @settings_options(SearchConfig)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event; the last holds the result.")
 def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> int:
     """Search learning rate and batch size for DATASET, and leave one finished model in studies/NAME/model.
 
-    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial is
-    the documented default (learning rate 0.001, batch size 16), or what is nearest to it where the ranges, few images
-    or little memory leave it out: below 320 training images and at 5 epochs it has batch size 8, as all trials have.
-    The same command goes on where it was stopped, and with a larger --trials it adds to what is there. Exit code 1
-    says that there is no model.
+    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The first trial has
+    the documented default settings (learning rate 0.001, batch size 16), or the nearest ones in the ranges that are
+    searched. The same command continues where it was stopped; with a larger --trials it adds trials. The exit code is 1
+    if there is no model.
     """
-    since = time.monotonic()  # loading PyTorch takes seconds, which --timeout is to cover
+    since = time.monotonic()  # --timeout includes the seconds of loading PyTorch
+    quiet, as_json = from_file(config, quiet=quiet, as_json=as_json).values()
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.api.classifier_objective import in_time
@@ -46,7 +47,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
         objective = in_time(settings, since, until_told(stop, display.preparing))
         directory = Path("studies") / study_name(settings)
         for event in steps(settings, directory, objective=objective, stop=lambda: stop.signal, since=since):
-            if isinstance(event, StudyStarted):  # what is told before, the networks, comes before the images are read
+            if isinstance(event, StudyStarted):  # earlier events, the networks, come before the images are read
                 stop.says = STEPPING
             display.show(event)
     if isinstance(event, Finished) and event.result.model is None and stop.signal is None:
@@ -55,7 +56,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
 
 
 def no_model(result: StudyResult) -> StudyError:
-    """Say why a search left no model."""
+    """Raise an error that states why a search has no model."""
     absence = of_trials([(trial.state, trial.reason) for trial in result.trials], result.stopped)
     given = f"study {result.name} in {printable(result.directory)}"
     return StudyError(f"no model: {absence.what}", given=given, remedy=absence.remedy)

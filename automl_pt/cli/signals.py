@@ -12,37 +12,37 @@ from types import FrameType
 
 import click
 
-#: what is going on when the signal comes, and what it therefore does
+#: what the command is doing when the signal arrives, and what the signal then does
 READING = "stopping: still reading images, no step is under way that must be saved; once more to leave at once"
 STEPPING = "stopping: finishing the step and saving; once more to leave at once"
-#: Ctrl-C; the end of a session, a container or a machine; a terminal that has gone; a cluster's warning that a job's
-#: time is nearly up, as `sbatch --signal=USR1@60` asks for
+#: Ctrl-C; the end of a session, container or machine; a closed terminal; a cluster's warning that a job's
+#: time is nearly over, as with `sbatch --signal=USR1@60`
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 @dataclass
 class Stop:
-    """Whether a signal asked to stop, and which; `says` is what the first one is answered with."""
+    """The signal that requested a stop, if any; `says` is the answer to the first one."""
 
     says: str
     signal: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """Return what the shell expects of a process ended by that signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Return the shell's exit code of a process ended by that signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal if self.signal is not None else 0
 
     def obey(self) -> None:
-        """End the command where a signal asked for it: while images are read, when no step waits to be saved."""
+        """End the command if a signal requested it while images are read, when there is nothing to save."""
         if self.signal is not None:
             raise click.exceptions.Exit(self.exit_code)
 
 
 @contextmanager
 def stopping(says: str) -> Iterator[Stop]:
-    """Catch `SIGNALS` inside the block and say so; only the main thread may do so.
+    """Catch `SIGNALS` inside the block and print a note; only the main thread may do so.
 
-    SIGHUP stays ignored where it was: `nohup` starts a command so, which is to outlive its terminal.
+    An ignored SIGHUP stays ignored, because `nohup` sets it so that the command outlives its terminal.
     """
     stop = Stop(says)
 
@@ -64,7 +64,7 @@ def stopping(says: str) -> Iterator[Stop]:
 
 
 def until_told(stop: Stop, preparing: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """Return what shows how far the images are read, and ends the command when a signal asks for it."""
+    """Return a callback that shows the progress of reading and ends the command on a signal."""
 
     def show(what: str, done: int, total: int) -> None:
         preparing(what, done, total)

@@ -1,7 +1,7 @@
-"""Standard output and error that are closed, full, or have lost their reader: no command ends because of them.
+"""Standard output and error may be closed, full, or without a reader; no command ends because of that.
 
-A descriptor that is closed is opened on the null device before anything else is, because the next file opened would
-take its number and receive what is printed. What cannot be written is dropped from then on, and `Output` remembers why.
+A closed descriptor is first opened on the null device, because the next opened file would otherwise take its number
+and receive what is printed. After a failure further output is dropped, and `Output` stores the reason.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from typing import TextIO
 
 @dataclass
 class Output:
-    """What became of standard output; `on_loss` is called once, when it is lost."""
+    """The state of standard output; `on_loss` is called once, when writing fails."""
 
     on_loss: Callable[[OSError], None] = lambda error: None
     lost: OSError | None = field(default=None, init=False)
 
     @property
     def reader_left(self) -> bool:
-        """Say whether whoever read our output has closed it, as `| head` does."""
+        """Return whether the reader closed the pipe, as `| head` does."""
         return self.lost is not None and self.lost.errno in (errno.EPIPE, errno.ECONNRESET)
 
     def lose(self, error: OSError) -> None:
-        """Remember why nothing can be written any more."""
+        """Store why writing failed."""
         if self.lost is None:
             self.lost = error
             self.on_loss(error)
 
 
-#: that of this process; commands whose only work is their output end where its reader has left
+#: of this process; commands that only produce output end when its reader has closed the pipe
 OUTPUT = Output()
 
 
 class Descriptor(io.RawIOBase):
-    """A descriptor that is written to until that fails; from then on what is written is dropped."""
+    """A descriptor that drops what is written after the first failure."""
 
     def __init__(self, number: int, output: Output) -> None:
         super().__init__()
         self.number, self.output = number, output
 
     def writable(self) -> bool:
-        """Say that it can be written to: this never fails."""
+        """Return True, because writing never fails."""
         return True
 
     def fileno(self) -> int:
@@ -55,7 +55,7 @@ class Descriptor(io.RawIOBase):
         return self.number
 
     def isatty(self) -> bool:
-        """Say whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self.number)
 
     def write(self, content: object) -> int:
@@ -70,14 +70,14 @@ class Descriptor(io.RawIOBase):
         return data.nbytes
 
     def _write_slowly(self, data: memoryview) -> int:
-        """Wait for a reader that is behind: somebody made the pipe non-blocking for all who share it."""
+        """Wait for a slow reader: another process made the shared pipe non-blocking."""
         import select
 
         select.select([], [self.number], [])
         return self.write(data)
 
     def _drop(self, error: OSError) -> None:
-        """Lead the number to the null device, for libraries and child processes that write to it, too."""
+        """Point the descriptor to the null device, also for libraries and child processes that write to it."""
         null = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(null, self.number)
@@ -88,7 +88,7 @@ class Descriptor(io.RawIOBase):
 
 @contextmanager
 def lasting_streams(output: Output = OUTPUT) -> Iterator[Output]:
-    """Within the block, keep standard output and error from ending the command; a test's own streams are left alone."""
+    """Within the block, keep standard output and error from ending the command; a test's own streams are unchanged."""
     _open_closed()
     output.lost = None
     before = sys.stdout, sys.stderr
@@ -98,16 +98,16 @@ def lasting_streams(output: Output = OUTPUT) -> Iterator[Output]:
         yield output
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(ValueError):  # a stream that somebody closed
+            with suppress(ValueError):  # a stream that was closed
                 stream.flush()
         if before[0] is not None and before[1] is not None:
             sys.stdout, sys.stderr = before
 
 
 def _lasting(stream: TextIO | None, original: TextIO | None, number: int, output: Output) -> TextIO:
-    """Return a stream in the place of one of this process's own.
+    """Return a stream that replaces one of this process.
 
-    One that a test has put there stays, and so does a console of Windows, which takes no bytes.
+    A stream set by a test stays, and so does a Windows console, which does not accept bytes.
     """
     if stream is not None and (stream is not original or (sys.platform == "win32" and stream.isatty())):
         return stream

@@ -8,7 +8,7 @@ import click
 
 from automl_pt.cli.lookup import plugin_option
 
-#: of commands that read studies: where a study.json points to another storage, that one is not opened by its order
+#: of commands that read studies: a storage that only a study.json names is not opened
 STORAGE = "URL of the storage of studies that are not kept in their own folder."
 
 
@@ -20,9 +20,9 @@ STORAGE = "URL of the storage of studies that are not kept in their own folder."
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a table.")
 @click.pass_context
 def command(context: click.Context, root: Path, storage: str | None, as_json: bool) -> int:
-    """List the studies in studies/: what each searches, how far it is, its best loss.
+    """List the studies in studies/: what each searches, its progress, its best loss.
 
-    Exit code 1 says that some could not be read.
+    The exit code is 1 if some could not be read.
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -51,10 +51,10 @@ def command(context: click.Context, root: Path, storage: str | None, as_json: bo
 @plugin_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def compare(first: str, second: str, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool) -> int:
-    """Put two studies side by side: data, space, trials, cost, best losses, test figures.
+    """Compare two studies: data, space, trials, cost, best losses, test figures.
 
     FIRST and SECOND are names in studies/ or folders. On the same images their models are compared image by image.
-    Exit code 1 says that their data differ, so that their figures cannot be compared.
+    The exit code is 1 if their data differ, because their figures cannot then be compared.
     """
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.compare_studies import compare_studies

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from automl_pt.cli.console import stdout, text
+from automl_pt.cli.tables import Column, fitted, percent
 from automl_pt.reporting.compare_studies import Side, StudyComparison
 
 
 def print_side_by_side(found: StudyComparison, console: Console | None = None) -> None:
-    """Print a column for each study, then what can be said of their difference."""
+    """Print a column for each study, then their difference."""
     console = console or stdout()
-    table = Table("", text(found.first.name), text(found.second.name), box=box.SIMPLE)
-    for (name, first), (_, second) in zip(_rows(found.first), _rows(found.second), strict=True):
-        table.add_row(name, text(first), text(second))
-    for name, (first, second) in found.other_settings.items():
-        table.add_row(name, text(first), text(second))
-    console.print(table)
+    pairs = zip(_rows(found.first), _rows(found.second), strict=True)
+    rows = [(name, first, second) for (name, first), (_, second) in pairs]
+    rows += [(name, str(first), str(second)) for name, (first, second) in found.other_settings.items()]
+    columns = [
+        Column(name, [row[place] for row in rows], text=True)
+        for place, name in enumerate(("", found.first.name, found.second.name))
+    ]
+    console.print(fitted(columns, console.width)[0])
     for line in _verdict(found):
         console.print(text(line))
 
@@ -34,10 +35,10 @@ def _rows(side: Side) -> Iterator[tuple[str, str]]:
     yield "cost", f"{side.full_runs:.1f} full runs, {side.seconds:.0f} s of training"
     yield "best trial", "-" if side.best_trial is None else f"{side.best_trial}: {_params(side.params)}"
     yield "val loss", _figure(side.val_loss)
-    yield "val accuracy", _figure(side.val_accuracy)
+    yield "val accuracy", percent(side.val_accuracy)
     test = side.test or {}
     yield "test loss", _figure(test.get("loss"))
-    yield "test accuracy", _figure(test.get("accuracy"))
+    yield "test accuracy", percent(test.get("accuracy"))
 
 
 def _verdict(found: StudyComparison) -> Iterator[str]:
@@ -47,13 +48,14 @@ def _verdict(found: StudyComparison) -> Iterator[str]:
     gain = found.paired
     error = gain["loss_standard_error"]
     spread = "" if error is None else f" +- {error:.4f}"
-    better, verdict = "lower" if gain["loss_gain"] > 0 else "higher", "inside" if gain["inside_noise"] else "outside"
+    better = "lower" if gain["loss_gain"] > 0 else "higher"
+    tied = "statistically tied" if gain["inside_noise"] else "a clear difference"
     yield (
         f"on the same {gain['images']} validation images the loss of {found.first.name} is {abs(gain['loss_gain']):.4f}"
-        f"{spread} {better}, {verdict} the noise; accuracy {gain['accuracy_gain']:+.4f} (McNemar's exact p = "
+        f"{spread} {better}: {tied}; accuracy {100 * gain['accuracy_gain']:+.2f} points (McNemar's exact p = "
         f"{gain['p_value']:.3g})"
     )
-    yield "both models were chosen by these images, so that both look a little better than they are"
+    yield "both models were chosen by these images, so both look slightly better than they are"
 
 
 def _params(params: dict[str, Any]) -> str:

@@ -8,29 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_pt.cli.options import build_config, settings_options
+from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.options import build_config, from_file, settings_options
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import DivergedError
 from automl_pt.core.missing_model import diverged
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from automl_pt.cli.display import TrainDisplay
+    from automl_pt.cli.signals import Stop
     from automl_pt.data.prepare import Data
     from automl_pt.plugins.manager import Plugins
 
 
-@click.command("train")
+@click.command("train", cls=GroupedCommand)
 @settings_options(TrainConfig)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run directory.  [runs/DATASET-BACKBONE]")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per epoch, then one for the run.")
 def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool, **options: Any) -> int:
-    """Train one model on DATASET with fixed parameters.
+    """Train one model on DATASET with fixed parameters. The same command continues where it was stopped.
 
-    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`. The same command
-    goes on where it was stopped.
+    DATASET is a folder, archive or table of labelled images, or a name from `automl-pt datasets`.
     """
+    output, quiet, as_json = from_file(config, output=output, quiet=quiet, as_json=as_json).values()
     settings = build_config(TrainConfig, config, options)
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
@@ -60,11 +64,8 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         stop.says = STEPPING
         _show_start(display, settings, data, plugins, output, said)
 
-        def after_step(done: int, batches: int) -> bool:
-            display.step(done, batches)
-            return stop.signal is not None
-
-        results = execute(settings, output, data=data, plugins=plugins, after_step=after_step, group=group)
+        step = _after_step(display, stop)
+        results = execute(settings, output, data=data, plugins=plugins, after_step=step, group=group)
         for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
             display.epoch(result)
         if group.leads:
@@ -73,10 +74,20 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     return stop.exit_code
 
 
+def _after_step(display: TrainDisplay, stop: Stop) -> Callable[[int, int], bool]:
+    """Return what shows a step's progress and says whether the training is to end."""
+
+    def after_step(done: int, batches: int) -> bool:
+        display.step(done, batches)
+        return stop.signal is not None
+
+    return after_step
+
+
 def _show_start(
     display: TrainDisplay, settings: TrainConfig, data: Data, plugins: Plugins, output: Path, said: tuple[str, ...]
 ) -> None:
-    """Show what is trained on what: the side in pixels, the device, and the epochs that are done already."""
+    """Show what is trained: image size, device, and the epochs finished earlier."""
     from automl_pt.runs.directory import history
     from automl_pt.runs.setup import choose_image_size
     from automl_pt.training.device import choose_device, describe
@@ -87,7 +98,7 @@ def _show_start(
 
 
 def require_finite(output: Path, settings: TrainConfig) -> None:
-    """Raise DivergedError, saying what is left, where the training's loss was not finite."""
+    """Raise DivergedError, which names what was kept, if the training loss was not finite."""
     from automl_pt.core.files import read_json
     from automl_pt.model.directory import INFO, read_info
     from automl_pt.runs.directory import history

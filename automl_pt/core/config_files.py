@@ -21,6 +21,8 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     *((bool, "boolean"), (str, "string"), (int, "integer"), (float, "float")),
     *(((list, tuple), "array"), (dict, "table"), ((date, time), "date or time")),
 )
+#: what a config file may hold beside settings: options that say where and how a command writes
+COMMAND_OPTIONS: dict[str, type] = {"output": str, "quiet": bool, "json": bool}
 #: pydantic's name of a mistake -> what the value must be
 _RULES = {
     **dict.fromkeys(("string_type",), "must be a string in quotes"),
@@ -41,6 +43,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(["arrays or tables are nested too deep"], source=str(path)) from error
     except (OSError, ValueError) as error:
         raise ConfigError([str(error)], source=str(path)) from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a config file; raises as `read_toml`."""
+    return {name: value for name, value in read_toml(path).items() if name not in COMMAND_OPTIONS}
+
+
+def read_command_options(path: Path) -> dict[str, Any]:
+    """Read the options of the command itself, those of `COMMAND_OPTIONS`; raise ConfigError for a wrong kind."""
+    found = {name: value for name, value in read_toml(path).items() if name in COMMAND_OPTIONS}
+    rules = {str: "must be a string in quotes", bool: "must be true or false"}
+    wrong = {name: value for name, value in found.items() if type(value) is not COMMAND_OPTIONS[name]}
+    if wrong:
+        mistakes = [f"{name}: {rules[COMMAND_OPTIONS[name]]}, got {described(value)}" for name, value in wrong.items()]
+        raise ConfigError(mistakes, source=str(path))
+    return found
 
 
 def _text(content: bytes) -> str:

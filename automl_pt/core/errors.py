@@ -11,6 +11,8 @@
     ├── WeightsError                       pretrained weights are absent, damaged or do not fit
     ├── PluginError                        a plugin that cannot be imported or breaks a hook's contract
     ├── DeviceError                        the requested device does not exist
+    │   └── DeviceLostError                    the GPU failed, and this process cannot use it again
+    │       └── RecordingError                     a failed CUDA graph left the process unusable
     ├── CheckpointError                    no intact checkpoint to resume from, or one of another run
     ├── StudyError                         the study cannot be resumed as requested
     ├── StorageError                       the study's storage cannot be opened, read or written
@@ -77,10 +79,10 @@ class ConfigError(UsageError):
 class UnknownNameError(UsageError):
     """No `kind` is registered as `name`; similar names among `known` are suggested."""
 
-    def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str) -> None:
+    def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str, rule: str | None = None) -> None:
         self.suggestions = get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(repr(near) for near in self.suggestions)}? " if self.suggestions else ""
-        super().__init__(f"unknown {kind}", given=repr(name), remedy=hint + remedy)
+        super().__init__(rule or f"unknown {kind}", given=repr(name), remedy=hint + remedy)
 
 
 class DatasetError(AutomlError):
@@ -109,6 +111,22 @@ class PluginError(AutomlError):
 
 class DeviceError(AutomlError):
     """The requested device does not exist."""
+
+
+class DeviceLostError(DeviceError):
+    """The GPU reported an error after which this process cannot use it; a new process can."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            "the GPU reported an error that ends its use by this process",
+            given=str(error).strip().splitlines()[0],
+            remedy="run the same command again: it resumes from its last checkpoint; if the error returns, `--device "
+            "cpu` or CUDA_LAUNCH_BLOCKING=1 shows which operation fails",
+        )
+
+
+class RecordingError(DeviceLostError):
+    """A CUDA graph could not be recorded, after which PyTorch before 2.12 cannot use the GPU in this process."""
 
 
 class CheckpointError(AutomlError):

@@ -11,12 +11,17 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from automl_pt.core.errors import OutputError, UsageError
 from automl_pt.core.json_reader import read_json as read_json  # beside `write_json`
 from automl_pt.core.text import printable
+
+#: names of a folder that are compared with one that was not found
+MAX_NEIGHBOURS = 2000
 
 
 @contextmanager
@@ -162,6 +167,20 @@ def write_json(path: Path, value: Any) -> None:
 def is_there(path: str | Path) -> bool:
     """Return whether something exists at `path`; False for a name that the file system does not allow."""
     return os.path.exists(path)
+
+
+def not_found(path: str | Path, also: Iterable[str] = ()) -> str:
+    """Say that a path leads to nothing, and suggest names that are similar: neighbours in its folder, and `also`."""
+    place = Path(path)
+    try:
+        with os.scandir(place.parent) as entries:
+            names = [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if not entry.name.startswith(".")]
+    except (OSError, ValueError):  # a name with a NUL byte, or a folder that is absent as well
+        names = []
+    near = [str(place.parent / name) for name in get_close_matches(place.name, names, n=2, cutoff=0.6)]
+    near += get_close_matches(str(path), list(also), n=2, cutoff=0.6)
+    hint = f". Did you mean {' or '.join(map(printable, dict.fromkeys(near)))}?" if near else ""
+    return f"Folder or file not found: {printable(path)}{hint}"
 
 
 def impossible_name(error: BaseException) -> UsageError | None:

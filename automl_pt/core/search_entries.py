@@ -80,7 +80,7 @@ class Entry:
 
 
 def as_texts(given: Any) -> Any:
-    """Return entries given as one text or as a table, `{NAME: values}`, as texts; all else is the settings' to judge.
+    """Return entries given as one text or as a table, `{NAME: values}`, as texts; anything else is returned unchanged.
 
     Of a table's value a text is what follows the equals sign, two numbers are a range, and other arrays are choices.
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 #: categories that move the cursor, hide, reverse or cannot be encoded: control, format, surrogate, private, unassigned
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -22,6 +24,12 @@ def without_password(argument: str) -> str:
 def printable(text: object) -> str:
     r"""Return `text` on one line, with unprintable characters as escapes such as \n, \x1b or \udcff."""
     return "".join(_escaped(character) for character in str(text))
+
+
+def shown_path(path: str | Path) -> str:
+    """Show a path on one line, relative to the working folder where it is below it."""
+    here = os.getcwd()
+    return printable(os.path.relpath(path, here) if os.path.isabs(path) and Path(path).is_relative_to(here) else path)
 
 
 def few(items: Iterable[object], limit: int = 5) -> str:

@@ -111,34 +111,28 @@ def shift_into(target: NDArray[np.uint8], image: NDArray[np.uint8], down: int, r
 
 def make_batch(
     images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
+    rows: Tensor,
     shifts: Tensor,
     flips: Tensor,
-    mean: Tensor,
-    std: Tensor,
+    scale: Tensor,
+    offset: Tensor,
     *,
     channels_last: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Compute on a device, or within a captured graph, what `gather` and `normalise` compute on the CPU.
+) -> Tensor:
+    """Compute on any device, or within a captured graph, what `gather` and `normalise` compute on the CPU.
 
-    `images` uint8[N, 3, S, S] and `labels` int64[N] of the whole split; `indices` int64[B], `shifts` int64[B, 2] and
-    `flips` bool[B] of the batch; `mean` and `std` float32[3] of pixels in [0, 1]; all on one device. Returns
-    float32[B, 3, S, S] and int64[B].
+    `images` uint8[N, S, S, 3], of which a batch has the `rows` int64[B]; `shifts` int64[B, 2] and `flips` bool[B] of
+    the batch; `scale` and `offset` float32[3, 1, 1]; all on one device. Returns float32[B, 3, S, S].
     """
-    side = images.shape[-1]
+    side = images.shape[1]
     grid = torch.arange(side, device=images.device)
-    rows = _reflected(grid - shifts[:, :1], side)
+    lines = _reflected(grid - shifts[:, :1], side)
     columns = _reflected(torch.where(flips[:, None], side - 1 - grid, grid) - shifts[:, 1:], side)
-    channels = torch.arange(3, device=images.device)
-    if channels_last:
-        places = (indices[:, None, None, None], channels, rows[:, :, None, None], columns[:, None, :, None])
-        picked = images[places].permute(0, 3, 1, 2)
-    else:
-        places = (indices[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None])
-        picked = images[places]
-    scale = 1 / (255 * std)
-    return normalise(picked, scale[:, None, None], (-mean / std)[:, None, None]), labels[indices]
+    # one index for the three bytes of a pixel, which are beside each other
+    pixels = (rows[:, None, None] * side + lines[:, :, None]) * side + columns[:, None, :]
+    picked = images.reshape(-1, 3).index_select(0, pixels.reshape(-1))
+    batch = picked.view(len(rows), side, side, 3).permute(0, 3, 1, 2)
+    return normalise(batch if channels_last else batch.contiguous(), scale, offset)
 
 
 def _reflected(positions: Tensor, side: int) -> Tensor:

@@ -95,5 +95,5 @@ def _absent(given: str) -> OutputError:
     return OutputError(
         "decoded images are missing on a machine without the image files",
         given=given,
-        remedy="make room in the cache folder of the coordinator's machine, from which they travel, and search again",
+        remedy="free disk space in the coordinator's cache folder, from which they travel, and search again",
     )

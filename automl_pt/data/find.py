@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_pt.core.errors import InvalidDatasetError, UnknownNameError
-from automl_pt.core.files import is_there
+from automl_pt.core.files import is_there, not_found
 from automl_pt.core.text import printable
 from automl_pt.dataset import Hints, LabeledImages
 from automl_pt.layouts import left_out
@@ -63,6 +63,6 @@ def hints_of(settings: Settings, plugins: Plugins) -> Hints:
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
     if "/" in dataset or dataset.startswith("."):
         remedy = "check the path; a relative one starts at the working folder of the command"
-        return InvalidDatasetError("folder or file not found", given=printable(dataset), remedy=remedy)
+        return InvalidDatasetError(not_found(dataset), given=printable(dataset), remedy=remedy)
     remedy = "`automl-pt datasets` lists all of them; anything else must be the path of a folder, archive or table"
-    return UnknownNameError("dataset, and no such path", dataset, known, remedy=remedy)
+    return UnknownNameError("dataset", dataset, known, remedy=remedy, rule=not_found(dataset, known))

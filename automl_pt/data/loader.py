@@ -1,8 +1,8 @@
 """Batches whose order and augmentation depend on (seed, epoch, index) only, so any worker or restart repeats them.
 
-On the CPU a batch is gathered from the cache on request, without worker processes. On a CUDA device the decoded
-images stay on the device if they fit, and batches are made there. Images that are decoded for each batch, or that do
-not fit, are gathered some batches ahead in a thread.
+On the CPU a batch is gathered from the cache on request, without worker processes. On a GPU batches are made on the
+device: of decoded images that stay there if they fit, else of the bytes that a thread sends there. Images that are
+decoded for each batch, or changed one by one, are gathered some batches ahead in a thread.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from automl_pt.data.augmentation import SHIFT, Plan, gather, make_batch, make_plan
+from automl_pt.data.augmentation import SHIFT, Plan, gather, make_plan
 from automl_pt.data.balanced import balanced_order
-from automl_pt.data.device_split import DeviceSplit
+from automl_pt.data.device_split import DeviceSplit, StreamedSplit
 from automl_pt.data.parallel import in_order
 from automl_pt.data.pixels import Undecoded
 from automl_pt.data.policy import SHIFT_FLIP, Policy
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from automl_pt.data.pixels import Pixels
     from automl_pt.dataset import Hints
-
-__all__ = ["Loader", "Plan", "batch_sizes", "make_batch"]
 
 
 def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
@@ -87,10 +85,24 @@ class Loader:
         self.scale, self.offset = scale_and_offset(mean, std, device)
         #: the split on the device, if it is kept there
         self.resident: DeviceSplit | None = None
-        # what changes images one by one does so on the CPU
-        if not policy.transforms and (found := upload(pixels.images, device)) is not None:
-            self.resident = DeviceSplit(*found, self.labels, mean=mean, std=std, channels_last=channels_last)
+        #: what sends images to a device that does not keep them
+        self.streamed: StreamedSplit | None = None
+        self.notes: list[str] = []
+        if not policy.transforms:
+            self._place(upload(pixels.images, device), {"mean": mean, "std": std, "channels_last": channels_last})
+        elif device.type == "cuda":
+            names = ", ".join(name for name, _ in policy.transforms)
+            self.notes.append(f"images are sent to the GPU batch by batch: the CPU changes each of them ({names})")
         self.wait_seconds = 0.0
+
+    def _place(self, found: tuple[Tensor, Tensor] | str | None, options: dict[str, Any]) -> None:
+        """Keep the images on the device, or send them there; on a CPU neither."""
+        if isinstance(found, tuple):
+            self.resident = DeviceSplit(*found, self.labels, **options)
+        elif self.device.type == "cuda":
+            most = max(self.batch_sizes, default=1)
+            self.streamed = StreamedSplit(self.images, self.labels, most, self.device, **options)
+            self.notes = [*([found] if found else []), *self.streamed.notes]
 
     def plan(self, epoch: int) -> Plan:
         """Return the order and the augmentation of `epoch`."""
@@ -135,15 +147,22 @@ class Loader:
     def _batches(self, epoch: int, start: int) -> Iterable[tuple[Tensor, Tensor]]:
         plan = self.plan(epoch)
         chosen = self._chosen(plan)[start:]
+        made = self._made(epoch, start, plan, chosen)
+        return map(partial(self._mix, epoch), chosen, made) if self.policy.mixes else made
+
+    def _made(
+        self, epoch: int, start: int, plan: Plan, chosen: list[NDArray[np.int64]]
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return the batches of the `chosen` indices, not mixed yet."""
         if self.resident is not None:
             resident = self.resident
-            made: Iterable[tuple[Tensor, Tensor]] = (resident.batch(part) for (part,) in self.indices(epoch, start))
-        else:
-            gathered = partial(self._gather, plan)
-            is_slow = isinstance(self.images, Undecoded) or self.device.type == "cuda"
-            found = in_order(gathered, chosen, threads=1) if is_slow else map(gathered, chosen)
-            made = map(partial(self._finish, epoch), chosen, found)
-        return map(partial(self._mix, epoch), chosen, made) if self.policy.mixes else made
+            return (resident.batch(part) for (part,) in self.indices(epoch, start))
+        if self.streamed is not None:
+            return self.streamed.epoch(plan, chosen)
+        gathered = partial(self._gather, plan)
+        is_slow = isinstance(self.images, Undecoded) or self.device.type == "cuda"
+        found = in_order(gathered, chosen, threads=1) if is_slow else map(gathered, chosen)
+        return map(partial(self._finish, epoch), chosen, found)
 
     def _mix(self, epoch: int, indices: NDArray[np.int64], batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, labels = batch
@@ -166,12 +185,12 @@ class Loader:
         chosen = (self.images, indices, plan.shifts[indices], plan.flips[indices])
         images = torch.from_numpy(gather(*chosen, channels_last=self.channels_last))
         labels = torch.from_numpy(self.labels[indices])
-        return (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
+        return images, labels
 
     def _finish(self, epoch: int, indices: NDArray[np.int64], batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if self.policy.transforms and self._augments(epoch):
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
             changed = self.policy.changed(batch[0], indices.tolist(), self.seed, epoch)
             batch = changed.contiguous(memory_format=layout), batch[1]
-        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        images, labels = (part.to(self.device) for part in batch)
         return normalise(images, self.scale, self.offset), labels

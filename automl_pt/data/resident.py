@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.data.pixels import Images, Rows
 
 #: limits of the images' size: share of the device's memory, and share of its free memory
@@ -14,10 +15,10 @@ SHARE, FREE_SHARE = 0.25, 0.5
 BLOCK = 64 << 20
 
 
-def upload(images: Images, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return uint8[M, 3, S, S] on `device` and int64[N], the row of each of `images` in it; None if they do not fit.
+def upload(images: Images, device: torch.device) -> tuple[Tensor, Tensor] | str | None:
+    """Return uint8[M, S, S, 3] on `device` and int64[N], the row of each of `images` in it; or why it is not there.
 
-    Rows of one cache share one copy. None for devices other than CUDA.
+    Rows of one cache share one copy. Only CUDA devices keep images, and only decoded ones; None for others.
     """
     if device.type != "cuda":
         return None
@@ -25,10 +26,17 @@ def upload(images: Images, device: torch.device) -> tuple[Tensor, Tensor] | None
         images = Rows(images, np.arange(len(images)))
     if not isinstance(images, Rows):
         return None
-    copy = images.copies.get(str(device))
-    if copy is None and fits(images.array.nbytes, device):
-        copy = images.copies[str(device)] = copied(images.array, device)
-    return None if copy is None else (copy, torch.from_numpy(images.rows).to(device))
+    copy, size = images.copies.get(str(device)), f"{images.array.nbytes / 2**30:.1f} GiB"
+    if copy is None and not fits(images.array.nbytes, device):
+        return f"images are sent to the GPU batch by batch: {size} are more than the share of its memory for images"
+    try:
+        if copy is None:
+            copy = images.copies[str(device)] = copied(images.array, device)
+        return copy, torch.from_numpy(images.rows).to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return f"images are sent to the GPU batch by batch: it ran out of memory for {size} of them"
 
 
 def fits(size: int, device: torch.device) -> bool:
@@ -38,10 +46,12 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 def copied(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: torch.device) -> Tensor:
-    """Copy uint8[M, 3, S, S] to `device` block by block, because a memory map cannot be pinned."""
-    result = torch.empty(array.shape, dtype=torch.uint8, device=device)
+    """Copy uint8[M, 3, S, S] to `device` as uint8[M, S, S, 3] block by block, because a memory map cannot be pinned."""
+    count, channels, side, _ = array.shape
+    result = torch.empty(count, side, side, channels, dtype=torch.uint8, device=device)
     rows = max(1, BLOCK // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         # copied, because torch does not accept read-only arrays
-        result[start : start + rows] = torch.from_numpy(array[start : start + rows].copy()).to(device)
+        block = torch.from_numpy(array[start : start + rows].copy()).to(device)
+        result[start : start + rows] = block.permute(0, 2, 3, 1)
     return result

@@ -26,7 +26,6 @@ from PIL import (
 
 from automl_pt.core.text import printable
 from automl_pt.images.foreign import kind_of
-from automl_pt.images.modes import to_rgb
 from automl_pt.images.png import mend_transparency, without_large_metadata
 from automl_pt.images.read import BOUND as BOUND
 from automl_pt.images.read import FORMATS, JPEGS, MAX_PIXELS
@@ -202,3 +201,44 @@ def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableIm
         return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP or GIF file{damaged}")
     reason = printable(str(error) or type(error).__name__)[:200]
     return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")
+
+
+#: colour behind transparent pixels
+BACKGROUND = (255, 255, 255)
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a decoded image in mode RGB; raise ValueError for modes of unknown range.
+
+    8-bit grey and RGB are unchanged; 1 bit becomes 0 and 255; 16 bits are scaled to 8 (65535 becomes 255); a palette is
+    looked up; alpha and a transparent colour are composited on white; CMYK and YCCK are converted without a colour
+    profile, and inverted Adobe files are recognised.
+    """
+    if image.mode in _SIXTEEN_BITS:
+        scaled = _scaled(image).convert("RGB")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            scaled.paste(BACKGROUND, mask=Image.fromarray(np.asarray(image) == clear))
+        return scaled
+    if image.mode in _ALPHA or (image.mode in _PLAIN and image.has_transparency_data):
+        return _on_background(image)
+    if image.mode in _PLAIN:
+        return image.convert("RGB")
+    raise ValueError(f"the range of pixels of mode {image.mode} is unknown")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("the range of pixels beyond 16 bits is unknown")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _on_background(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(ground, layer).convert("RGB")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: longest side in pixels
 SIDE = 112
 QUALITY = 80
+#: side of a picture under a heat map
+VIEW = 192
 #: opacity of a heat map's colour where the map is 1
 COVER = 0.6
 _HOT = np.array([255, 60, 0], np.float32)
@@ -38,8 +40,8 @@ def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
     return _data_uri(image)
 
 
-def view(pixels: NDArray[np.uint8], heat: NDArray[np.float32] | None = None, side: int = SIDE) -> str:
-    """Return pixels uint8[3, S, S] as a picture, under a heat map float32[h, w] from 0 to 1 if given."""
+def view(pixels: NDArray[np.uint8], heat: NDArray[np.float32] | None = None, side: int = VIEW) -> str:
+    """Return square pixels uint8[3, S, S] as a picture, under a heat map float32[h, w] from 0 to 1 if given."""
     resampling = Image.Resampling.NEAREST if pixels.shape[-1] < side else Image.Resampling.BILINEAR
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize((side, side), resampling)
     if heat is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from automl_pt.core.errors import ConfigError, InvalidDatasetError
-from automl_pt.core.files import is_there
+from automl_pt.core.files import is_there, not_found
 from automl_pt.core.text import few, printable
 from automl_pt.dataset import LabeledImages
 from automl_pt.layouts.columns import TableColumns
@@ -39,7 +39,7 @@ def open_path(
     columns = TableColumns(image_column, label_column, split_column, group_column)
     lower = path.name.lower()
     if not is_there(path):
-        raise InvalidDatasetError("folder or file not found", given=printable(path), remedy="check the path")
+        raise InvalidDatasetError(not_found(path), given=printable(path), remedy="check the path")
     if path.is_file() and lower.endswith(TABLE_SUFFIXES):
         from automl_pt.layouts.tables import open_table
 

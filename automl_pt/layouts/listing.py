@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from automl_pt.core.errors import InvalidDatasetError
-from automl_pt.core.files import is_there
+from automl_pt.core.files import is_there, not_found
 from automl_pt.core.text import counted, printable
 from automl_pt.layouts.left_out import OUTSIDE, summary
 from automl_pt.layouts.scan import scan
@@ -84,7 +84,7 @@ def _expanded(source: str | Path, left_out: list[tuple[str, str]]) -> list[Path]
     left_out += [(str(path), _MATCHED if os.path.isdir(path) else _NO_FILE) for path in others]
     if not files:
         raise InvalidDatasetError(
-            "no such file",
+            not_found(source),
             given=f"{printable(source)}: no such file or folder, and as a pattern it matches no file",
             remedy="check the path; quote a pattern so that the shell does not expand it",
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 from automl_pt.core.errors import InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.core.text import counted, few, printable
 from automl_pt.dataset import LabeledImages, Split
 from automl_pt.layouts.columns import TableColumns, find_columns
 from automl_pt.layouts.folders import assemble
-from automl_pt.layouts.missing import blank_groups, is_nothing, refuse_missing_labels
-from automl_pt.layouts.on_disk import as_on_disk
 from automl_pt.layouts.rows import Row, read_rows
 from automl_pt.layouts.scan import Scan
 from automl_pt.layouts.split_column import SplitColumn
@@ -152,3 +152,67 @@ def _refuse_missing(path: Path, root: Path, items: Sequence[_Item]) -> None:
             + few(f"{item.name} (line {item.line})" for item in missing),
             remedy=f"paths are relative to the table's folder, {printable(root)}; correct or delete the rows",
         )
+
+
+def as_on_disk(root: Path, names: Sequence[str]) -> list[str]:
+    """Return each name as spelled on disk below `root` if it differs in Unicode form only; others unchanged."""
+    listed: dict[Path, dict[str, list[str]]] = {}
+    return [
+        name if name.isascii() or os.path.exists(root / name) else _respelled(root, name, listed) or name
+        for name in names
+    ]
+
+
+def _respelled(root: Path, name: str, listed: dict[Path, dict[str, list[str]]]) -> str | None:
+    folder, found = root, list[str]()
+    for part in name.split("/"):
+        if folder not in listed:
+            listed[folder] = _listing(folder)
+        same = listed[folder].get(normalize("NFC", part), [])
+        if len(same) != 1 and part not in same:
+            return None
+        found.append(part if part in same else same[0])
+        folder = folder / found[-1]
+    return "/".join(found)
+
+
+def _listing(folder: Path) -> dict[str, list[str]]:
+    """Return the names in a folder by their composed form; empty if it is not a folder."""
+    names: dict[str, list[str]] = {}
+    if os.path.isdir(folder):
+        for name in os.listdir(folder):
+            names.setdefault(normalize("NFC", name), []).append(name)
+    return names
+
+
+#: lower-case texts that can only mean a missing value
+_NOTHING = frozenset(("nan", "-nan", "<na>", "nat", "null", "<null>", "#n/a", "#na", "#value!", "#ref!", "1.#qnan"))
+#: how Python and R write missing values; in other capitalisation these are words
+_PERHAPS = frozenset(("None", "NA", "N/A", "NULL"))
+_WORDS = frozenset(("none", "na", "n/a", "-", "--", "?", "missing", "undefined"))
+
+
+def is_nothing(text: str) -> bool:
+    """Return whether a cell's text can only mean a missing value."""
+    return text.casefold() in _NOTHING or text in _PERHAPS
+
+
+def refuse_missing_labels(path: Path, rows: Sequence[Row], label: str | None) -> list[str]:
+    """Raise InvalidDatasetError for labels that mean a missing value; return a note on words that may mean one."""
+    assert label is not None, "find_columns has chosen one"
+    lines = [line for line, cells in rows if is_nothing(cells[label])]
+    if lines:
+        texts = sorted({cells[label] for _, cells in rows if is_nothing(cells[label])})
+        raise InvalidDatasetError(
+            f"labels such as {few(map(repr, texts))} may be missing values, or the name of a class",
+            given=f"{printable(path)}: {counted(len(lines), 'row')} of column {printable(label)!r}, lines {few(lines)}",
+            remedy="fill the labels in or delete the rows; rename the class if it is one",
+        )
+    words = Counter(cells[label] for _, cells in rows if cells[label].casefold() in _WORDS)
+    return [f"{counted(count, 'row')} with the label {text!r}, used as a class" for text, count in words.items()]
+
+
+def blank_groups(rows: Sequence[Row], group: str | None) -> list[str]:
+    """Return a note on rows with a missing group; each is its own group."""
+    count = 0 if group is None else sum(is_nothing(cells[group]) for _, cells in rows)
+    return [f"{counted(count, 'row')} with no group in column {printable(group)!r}, each on its own"] if count else []

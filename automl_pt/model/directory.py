@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from automl_pt.core.errors import InvalidModelDirectoryError
-from automl_pt.core.files import atomic_write, output_error, remove_stale, to_json
+from automl_pt.core.files import atomic_write, not_found, output_error, remove_stale, to_json
 from automl_pt.core.json_reader import JsonError, parse_json
 from automl_pt.core.text import few, printable
 from automl_pt.model.info import TEMPERATURE, ModelInfo
@@ -209,8 +209,11 @@ def _require_directory(directory: Path) -> None:
         return
     if directory.suffix.lower() in PICKLES:
         _refuse_pickles(directory, [directory.name])
-    what = "it is a file, not a directory" if directory.exists() else "there is no such directory"
-    refuse(directory, what, remedy="give a directory that holds a model.json")
+    remedy = "give a directory that holds a model.json"
+    if directory.exists():
+        refuse(directory, "it is a file, not a directory", remedy=remedy)
+    given = f"{printable(directory)}: there is no such directory"
+    raise InvalidModelDirectoryError(not_found(directory), given=given, remedy=remedy)
 
 
 def _refuse_missing(directory: Path, name: str) -> NoReturn:

@@ -1,8 +1,8 @@
 """Shows which image areas support a class: Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391).
 
 The last feature map is averaged over its channels, each weighted by the gradient of the class's logit; negative values
-are set to zero. The map is the last one that is at least `MIN_SIDE` wide, because at small image sizes the last ones
-have shrunk to a point, which shows nothing.
+are set to zero. Where the last map is less than `MIN_SIDE` wide, as at small image sizes, there is no picture: so
+coarse a map shows no place, and an earlier layer does not decide.
 """
 
 from __future__ import annotations
@@ -94,8 +94,11 @@ class _Recorder:
             if output.ndim == 3 and output.shape[1] > 1:
                 # maps before tokens come from the patch embedding, not from the network's features
                 self.found, self.reason = None, f"the network works on tokens ({name}), not on a map of features"
-            elif output.ndim == 4 and min(_sides(output)) >= MIN_SIDE:
-                self.found = (name, output)
+            elif output.ndim == 4 and min(_sides(output)) > 1:  # a map of one point is a pooled one
+                height, width = _sides(output)
+                is_large = min(height, width) >= MIN_SIDE
+                self.found = (name, output) if is_large else None
+                self.reason = f"its last feature map is only {height} x {width}, which shows no place"
 
         return keep
 

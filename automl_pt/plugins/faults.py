@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from automl_pt.core.errors import AutomlError, PluginError
+from automl_pt.core.errors import AutomlError, DeviceLostError, PluginError
 from automl_pt.core.installation import explain
-from automl_pt.core.out_of_memory import is_out_of_memory
+from automl_pt.core.out_of_memory import is_device_lost, is_out_of_memory
 
 #: the files of PyTorch that call a network's own code
 _PASSES = re.compile(r"torch[/\\](nn[/\\]modules[/\\]module|autograd[/\\](graph|function|__init__))\.py$")
@@ -29,14 +29,19 @@ def plugins_fault(what: str, *, whose: str, remedy: str = "correct the plugin, o
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
+        if is_device_lost(error):
+            raise DeviceLostError(error) from error
         raise explain(error) or PluginError(what, given=f"{whose}: {described(error)}", remedy=remedy) from error
 
 
-def networks_fault(error: Exception | SystemExit, name: str) -> PluginError | None:
+def networks_fault(error: Exception | SystemExit, name: str) -> AutomlError | None:
     """Return the error to raise instead of one from the passes of the network `name`; None for any other.
 
-    Our own errors, exhausted memory, and errors of the program's own code are not converted.
+    Our own errors, exhausted memory, and errors of the program's own code are not converted. A GPU that is lost to
+    this process is a DeviceLostError wherever that was noticed.
     """
+    if is_device_lost(error):
+        return DeviceLostError(error)
     if isinstance(error, AutomlError) or is_out_of_memory(error) or not (_arose_in_passes(error)):
         return None
     return PluginError(

@@ -22,7 +22,7 @@ from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, Stu
 
 #: the entry-point group, and the project name of pluggy's markers
 GROUP = "automl_pt"
-#: hooks that register something, and those of a tracker in the order in which they are told
+#: hooks that register something, and those of a tracker in the order of their calls
 REGISTERING = (
     "register_backbones",
     "register_datasets",

@@ -154,7 +154,7 @@ class Plugins:
 
     @contextmanager
     def running(self, registry: Registry[Any], name: str) -> Iterator[None]:
-        """Run code of a registered value in the block: errors name its plugin, and what it changed is put back."""
+        """Run code of a registered value in the block: errors name its plugin, and what it changed is restored."""
         source = self._source(registry.owner(name))
         remedy = f"correct the plugin, or search without it; {source.remedy}"
         kind = registry.kind.__name__.lower()

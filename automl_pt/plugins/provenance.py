@@ -21,10 +21,10 @@ BUILT_IN = "built in"
 def used_plugins(
     plugins: Plugins, backbones: Iterable[str], dataset: str, *more: tuple[Registry[Any], str]
 ) -> list[dict[str, Any]]:
-    """Return `name`, `version`, `origin` and `hooks` of the plugins that registered these names, built-ins left out.
+    """Return `name`, `version`, `origin` and `hooks` of the third-party plugins that registered these names.
 
-    A file has no version, and its content stands for one. A name that nobody registered, such as a dataset's path, is
-    nobody's. `more` are names in other registries.
+    A file has no version, and its content stands for one. A name that no plugin registered, such as a dataset's
+    path, is ignored. `more` are names in other registries.
     """
     found: dict[str, dict[str, Any]] = {}
     datasets, nets = plugins.datasets(), plugins.backbones()

@@ -11,7 +11,7 @@ DEFAULT_SAMPLER = "tpe"
 
 
 class SearchSpace(Protocol):
-    """What a sampler is told of the space. A point is a trial's searched settings by name."""
+    """What a sampler knows of the space. A point is a trial's searched settings by name."""
 
     @property
     def axes(self) -> int:

@@ -17,7 +17,7 @@ from automl_pt.study.extras.evaluator import ModelEvaluator, gain
 from automl_pt.study.resume import FREE
 from automl_pt.study.store.study_files import read_object
 
-#: what is searched, and for how long: shown for both
+#: settings of the search that are shown for both
 SPACE = ("backbones", "lr", "batch_sizes", "search", "epochs", "trials", "sampler", "pruner")
 
 
@@ -70,11 +70,11 @@ def compare_studies(
     device: str = "auto",
     plugins: Plugins | None = None,
 ) -> StudyComparison:
-    """Put two studies, by name in `studies/` or by path, side by side.
+    """Compare two studies, given by their names in `studies/` or by path.
 
-    Where the data are the same, both models are run on the validation images once more; where that cannot be done the
-    notes say why. Of plugins only `plugins` (default: those installed) are used, and `storage` is opened for a study
-    that is not kept in its own folder. Raises UnknownNameError for what is no study, StudyError for one that is damaged
+    If the data are the same, both models are run on the validation images again; if that fails the notes state why. Of
+    plugins only `plugins` (default: those installed) are used, and `storage` is opened for a study outside its folder.
+    Raises UnknownNameError for an unknown study, StudyError for one that is damaged
     or was not started.
     """
     reports = [_read(study, storage) for study in (first, second)]
@@ -111,9 +111,9 @@ def _asked(report: StudyReport) -> SearchConfig:
     found = read_object(Path(report.directory) / "study.json").get("asked")
     if not isinstance(found, dict):
         raise StudyError(
-            "a study tells what it was asked for once it was searched",
+            "the study has no record of its settings",
             given=f"{report.directory}: {report.status}",
-            remedy="search it: `automl-pt search` goes on with it, and writes down what it is asked for",
+            remedy="search it with this version: `automl-pt search` records them",
         )
     return recorded_config(SearchConfig, found, source=Path(report.directory) / "study.json")
 
@@ -160,7 +160,7 @@ def _renamed(found: dict[str, Any]) -> dict[str, Any]:
 def _paired(
     reports: list[StudyReport], asked: list[SearchConfig], device: str, plugins: Plugins | None
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Run both models on the first study's validation images; say why where that cannot be."""
+    """Run both models on the first study's validation images; return a note if that fails."""
     if any(report.model is None for report in reports):
         return None, ["one of them has no model yet"]
     try:

@@ -1,4 +1,4 @@
-"""Looks at the machine and the installation: what a run would find here, and what would stand in its way."""
+"""Checks the machine and the installation for what a run needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("automl-pt", "torch", "torchvision", "timm", "optuna", "pillow", "sa
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """One line of the doctor's report; `problem` says what is wrong and what to do, and is empty where all is well."""
+    """One line of the doctor's report; `problem` states the fault and what to do; empty if there is none."""
 
     name: str
     value: str
@@ -34,27 +34,27 @@ def examine(files: Sequence[str] = ()) -> list[MachineCheck]:
 
 
 def python() -> MachineCheck:
-    """Tell which Python runs, and where."""
+    """Return which Python runs, and where."""
     return MachineCheck(
         "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.prefix}"
     )
 
 
 def packages() -> list[MachineCheck]:
-    """Tell the versions of the packages that decide results; imports none."""
+    """Return the versions of the packages that affect results, without importing them."""
     missing = "`pip install automl-pt` brings it"
     versions = [(name, installed_version(name)) for name in PACKAGES]
     return [MachineCheck(name, found, missing if found == "not installed" else "") for name, found in versions]
 
 
 def torch_pair() -> list[MachineCheck]:
-    """Import torch and torchvision together, as every run does; explain what then goes wrong."""
+    """Import torch and torchvision together, as every run does; explain an error."""
     try:
         import torch
         import torchvision  # noqa: F401  # its import registers the operators, or fails to
 
         torch.ops.torchvision.nms  # noqa: B018  # AttributeError where the compiled part was not loaded
-    except Exception as error:  # whatever it is, it is the finding
+    except Exception as error:  # any error is the finding
         known = explain(error)
         problem = str(known) if known is not None else f"{type(error).__name__}: {error}"
         return [MachineCheck("torch with torchvision", "broken", problem)]
@@ -64,10 +64,10 @@ def torch_pair() -> list[MachineCheck]:
 
 
 def devices() -> list[MachineCheck]:
-    """Tell the devices PyTorch sees, and what `--device auto` and `--precision auto` choose."""
+    """Return the devices that PyTorch sees, and what `--device auto` and `--precision auto` choose."""
     try:
         import torch
-    except Exception as error:  # said in full by torch_pair
+    except Exception as error:  # torch_pair reports it in full
         return [MachineCheck("device", "unknown", f"torch cannot be imported: {type(error).__name__}")]
     from automl_pt.training.device import choose_device, choose_precision, describe
 
@@ -81,14 +81,14 @@ def devices() -> list[MachineCheck]:
 
 
 def cores() -> MachineCheck:
-    """Tell how many CPU cores this process may use."""
+    """Return how many CPU cores this process may use."""
     from automl_pt.training.device import available_cores
 
     return MachineCheck("cores", f"{available_cores()} of {os.cpu_count()} may be used")
 
 
 def memory() -> MachineCheck:
-    """Tell the memory of the machine, and the limit of the container where there is one."""
+    """Return the memory of the machine, and the limit of the container if there is one."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = memory_limit(Path("/sys/fs/cgroup"))
     limited = f", of which this container may use {_size(limit)}" if limit and limit < total else ""
@@ -107,12 +107,12 @@ def memory_limit(root: Path) -> int | None:
 
 
 def disks() -> list[MachineCheck]:
-    """Tell the free space of the working folder and of the cache folder, and whether they can be written."""
+    """Return the free space of the working folder and of the cache folder, and whether they are writable."""
     return [disk("disk for studies", Path.cwd()), disk("disk for the cache", cache_folder())]
 
 
 def disk(name: str, folder: Path) -> MachineCheck:
-    """Tell the free space of the file system of `folder`, which need not exist yet."""
+    """Return the free space of the file system of `folder`, which need not exist yet."""
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(there).free
     problem = ""
@@ -126,7 +126,7 @@ def disk(name: str, folder: Path) -> MachineCheck:
 
 
 def plugins(files: Sequence[str]) -> list[MachineCheck]:
-    """Load every plugin, ask it for what it registers, and tell its faults."""
+    """Load every plugin with all that it registers, and return the faults."""
     from automl_pt.plugins.manager import load_plugins
 
     try:
@@ -138,15 +138,19 @@ def plugins(files: Sequence[str]) -> list[MachineCheck]:
     counts = f"{len(registered[0])} backbones and {len(registered[1])} datasets"
     return [
         MachineCheck("plugins", f"{', '.join(names)}: {counts}"),
-        *(MachineCheck("plugin left out", fault.given.partition(":")[0], str(fault)) for fault in found.faults),
+        *(MachineCheck("plugin not loaded", fault.given.partition(":")[0], str(fault)) for fault in found.faults),
         *(MachineCheck("plugin", "changed what is not its own", note) for note in found.notes),
     ]
 
 
 def _cuda(built: str | None, available: bool, count: int) -> str:
+    from automl_pt.training.device import gpu_out_of_reach
+
     if built is None:
         return "torch is built without it"
-    return f"{count} GPU{'s' if count != 1 else ''}" if available else f"torch is built for {built}; no GPU is visible"
+    if available:
+        return f"{count} GPU{'s' if count != 1 else ''}"
+    return f"torch is built for {built}; {gpu_out_of_reach() or 'no GPU is visible'}"
 
 
 def _gpu(index: int) -> MachineCheck:

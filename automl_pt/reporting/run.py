@@ -18,7 +18,7 @@ from automl_pt.training.result import EpochResult
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run as it stands: run.json and its epochs. `status` is why it ended, else `running` or `interrupted`."""
+    """The state of a run: run.json and its epochs. `status` is why it ended, else `running` or `interrupted`."""
 
     directory: str
     status: str
@@ -48,16 +48,16 @@ def is_run(path: Path) -> bool:
 
 
 def read_run(directory: Path) -> RunReport:
-    """Return what is known of the run in `directory`; raise StudyError for damaged files."""
+    """Return the run in `directory`; raise StudyError for damaged files."""
     return replace(read_head(directory), history=tuple(read_history(directory / "history.jsonl")))
 
 
 def read_head(directory: Path) -> RunReport:
-    """Return what run.json says, without the epochs; raise StudyError when it is damaged."""
+    """Return the run without its epochs; raise StudyError when it is damaged."""
     record = read_object(directory / "run.json")
     if not isinstance(record.get("config", {}), dict):
         raise _damaged(directory / "run.json", "config is no object")
-    # a run that is gone on with keeps the reason of its last end until the next
+    # a resumed run keeps the reason of its last end until the next
     status = "running" if is_in_use(directory) else record.get("reason") or "interrupted"
     return RunReport(str(directory), str(status), record, ())
 
@@ -71,7 +71,7 @@ def wall_seconds(record: Mapping[str, Any]) -> float | None:
 
 
 def read_history(path: Path) -> list[EpochResult]:
-    """Return the epochs a history.jsonl tells of, none where there is no such file; raise StudyError for damage."""
+    """Return the epochs of a history.jsonl, none for a missing file; raise StudyError for a damaged one."""
     try:
         return [EpochResult.from_dict(values) for values in read_json_lines(path)]
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def read_history(path: Path) -> list[EpochResult]:
 
 def _damaged(path: Path, what: str) -> StudyError:
     return StudyError(
-        "a run's files are read as they were written",
+        "a file of the run is damaged",
         given=printable(f"{path}: {what}")[:300],
-        remedy="put the file back from a copy, or train again",
+        remedy="restore the file from a copy, or train again",
     )

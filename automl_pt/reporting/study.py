@@ -1,4 +1,4 @@
-"""Reads a study, finished or running, or one run, as plain values: what tables, JSON and pages are made of."""
+"""Reads a study, finished or running, or one run, as plain values: the source of tables, JSON and pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_pt.config import SearchConfig, make
-from automl_pt.core.config_files import read_toml
+from automl_pt.core.config_files import read_settings
 from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
@@ -20,7 +20,7 @@ from automl_pt.study.records import Gain, ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
 
 STUDIES = Path("studies")
-#: a study's folder holds one of these: what was asked, or what was found
+#: a study's folder holds one of these: the settings, or the study
 MARKS = ("study.json", "study.toml")
 #: the database in a study's own folder, as study.json names it
 OWN_STORAGE = "study.db"
@@ -29,10 +29,10 @@ Status = Literal["not started", "running", "interrupted", "finished"]
 
 @dataclass(frozen=True)
 class StudyReport:
-    """A study as it stands. `storage` shows no password; `settings` are those it was made with.
+    """The state of a study. `storage` shows no password; `settings` are those it was made with.
 
-    `comparison` (is the best model's lead inside the noise?) and `test` (figures on the test split) are there once the
-    search has ended. `stopped` says what ended it.
+    `comparison` (the best model against the runner-up) and `test` (figures on the test split) exist once the search
+    has ended. `stopped` says what ended it.
     """
 
     name: str
@@ -50,7 +50,7 @@ class StudyReport:
     stopped: str | None
     #: wall time of the last search
     seconds: float | None
-    #: what was made of the trials beside the best one's model: figures by `refit`, `ensemble`, `average`
+    #: models made from several trials or all images: figures by `refit`, `ensemble`, `average`
     made: dict[str, Any] = field(default_factory=dict)
     #: the linear probes that the search began with
     probes: tuple[ProbeRecord, ...] = ()
@@ -65,7 +65,7 @@ class StudyReport:
 
     @property
     def objective(self) -> str:
-        """Return what chose the best; studies from before it was a setting were judged by the loss."""
+        """Return what chose the best; in studies from before it was a setting, the loss."""
         return str(self.settings.get("objective", "val_loss"))
 
     def states(self) -> dict[str, int]:
@@ -93,10 +93,10 @@ class StudyReport:
 
 
 def read_study(study: str | Path, *, storage: str | None = None, ours: bool = False) -> StudyReport:
-    """Return what is known of a study: a name in `studies/` or a folder's path.
+    """Return a study, given by its name in `studies/` or its folder.
 
-    `storage` is the URL of a study that is kept outside its folder: a folder may come from anybody, and the URL that it
-    names is never opened. `ours` says that this process holds
+    `storage` is the URL of a study that is kept outside its folder; the URL in the folder is never opened, because the
+    folder may be untrusted. `ours` says that this process holds
     the study's lock and has ended its search. Raises UnknownNameError, StudyError
     for damaged files, StorageError when the storage cannot be read.
     """
@@ -141,9 +141,9 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
 
 
 def list_studies(root: Path = STUDIES, *, storage: str | None = None) -> list[StudyReport | Exception]:
-    """Return every study in a folder, in order of name; one that cannot be read is its error, and hides no other.
+    """Return every study in a folder, in order of name; an unreadable one is returned as its error.
 
-    `storage` is opened for those that are not kept in their own folder.
+    `storage` is opened for those outside their own folder.
     """
     reports: list[StudyReport | Exception] = []
     for directory in study_folders(root):
@@ -155,7 +155,7 @@ def list_studies(root: Path = STUDIES, *, storage: str | None = None) -> list[St
 
 
 def is_elsewhere(directory: Path) -> bool:
-    """Say whether the study in `directory` is kept in a storage outside; raise StudyError for a damaged file."""
+    """Return whether the study in `directory` is kept in another storage; raise StudyError for a damaged file."""
     return bool(read_object(directory / "study.json").get("storage", OWN_STORAGE) != OWN_STORAGE)
 
 
@@ -190,7 +190,7 @@ def storage_url(study: str | Path, *, storage: str | None = None) -> str:
 def _from_storage(
     url: str, name: str
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[TrialRecord, ...], tuple[ProbeRecord, ...]]:
-    """Return what the study was made with, how its best was judged, its trials and probes; nothing is written."""
+    """Return the study's settings, its comparison, its trials and probes; nothing is written."""
     from automl_pt.study.resume import first_of_several
     from automl_pt.study.store.attributes import is_ours, record
     from automl_pt.study.store.backends import shown
@@ -241,7 +241,7 @@ def _lr_ranges(about: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 @contextmanager
 def _damage_named(shown_url: str) -> Iterator[None]:
-    """Raise StudyError for values that no search has written: anybody may have made the database."""
+    """Raise StudyError for values that no search writes, because the database may be untrusted."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
@@ -266,16 +266,16 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
         )
     if not (directory / kept).exists():
         raise StudyError(
-            "a study's folder must hold its storage",
+            "the study's storage is missing from its folder",
             given=f"{printable(directory)} has no study.db",
-            remedy="put the file back from a copy, or search again",
+            remedy="restore the file from a copy, or search again",
         )
     return default_url(directory)
 
 
 def _not_started(directory: Path) -> StudyReport:
     path = directory / "study.toml"
-    asked = make(SearchConfig, read_toml(path), source=str(path), toml=True)
+    asked = make(SearchConfig, read_settings(path), source=str(path), toml=True)
     return StudyReport(
         name=asked.name or directory.name,
         directory=str(directory),
@@ -317,5 +317,5 @@ def _dataset(directory: Path) -> str | None:
 
 
 def is_in_use(directory: Path) -> bool:
-    """Say whether a search is at work here: it holds the lock, which the kernel drops with it, however it ends."""
+    """Return whether a search is running: it holds the lock, which the kernel releases when it ends."""
     return is_locked(directory / ".lock")

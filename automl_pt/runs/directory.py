@@ -118,14 +118,18 @@ def history(output: Path) -> list[EpochResult]:
         ) from error
 
 
-def finish(output: Path, reason: Reason, *, error: str | None = None) -> None:
-    """Record in `output` why the run ended; a run that ended by itself keeps its own reason."""
+def finish(output: Path, reason: Reason, *, error: str | None = None, notes: Sequence[str] = ()) -> None:
+    """Record in `output` why the run ended, and each of the epochs' `notes` once.
+
+    A run that ended by itself keeps its own reason.
+    """
     path = output / "run.json"
     record = _read_record(path)
     if record.get("reason") in ENDED:  # pausing a run that had ended by itself does not change its reason
         return
     ended = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(path, {**record, "reason": reason, "error": error, "ended": ended})
+    said = list(dict.fromkeys(notes))
+    write_json(path, {**record, "reason": reason, "error": error, "ended": ended, "notes": said})
 
 
 def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1) -> dict[str, Any]:

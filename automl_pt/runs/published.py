@@ -46,7 +46,7 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
             notes.append(text + f"{'value' if len(update) == 1 else 'values'}, because none is given")
     if len(names) > 1:
         return config, tuple(notes)
-    settled.__pydantic_fields_set__ = set(config.model_fields_set)  # what was asked for is what it was
+    settled.__pydantic_fields_set__ = set(config.model_fields_set)  # the settings that the user gave stay the same
     return settled, tuple(notes)
 
 

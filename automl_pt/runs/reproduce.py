@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _differing(before: EpochResult, now: EpochResult) -> list[str]:
     were, are = before.to_dict(), now.to_dict()
-    # a metric that only one of the two versions computed tells of no difference
+    # a metric that only one of the two versions computed is no difference
     metrics = [name for name in were if name in are and name.startswith(("val_", "ema_val_")) and name not in FIGURES]
     return [
         f"epoch {before.epoch}: {name} was {were[name]} and is {are[name]}"

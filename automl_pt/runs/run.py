@@ -55,6 +55,9 @@ from automl_pt.training.loop import AfterStep, Training, go_on
 from automl_pt.training.loop import train as train_epochs
 from automl_pt.training.result import EpochResult
 
+#: of a run's time: what saving may take
+SAVING_SHARE = 0.005
+
 
 def train(
     dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
@@ -136,13 +139,18 @@ def execute(
     after_step: AfterStep = go_on,
     group: Group = ALONE,
     worth_saving: float = math.inf,
+    must_save: Callable[[int], bool] = lambda epoch: False,
 ) -> Iterator[EpochResult]:
     """Run `config` on `data` in `output`, yielding one result per epoch.
+
+    Model, checkpoint and history are written so rarely that it takes 0.5 % of the time, and after the epochs that
+    `must_save` names, and when the run ends or is paused.
 
     An existing run resumes from its `last` checkpoint, bit for bit; nothing is yielded if it has ended.
     Closing the generator early, or `after_step` returning true, pauses the run: its checkpoint stays. With several
     processes in `group` all call this with the same arguments and get the same results, and only the first writes.
-    A run of a head on features that ends with a cost above `worth_saving` leaves its history, but no model.
+    A run of a head on features is written when it has ended; one whose cost is above `worth_saving` then leaves its
+    history, but no model.
     Raises CheckpointError if `output` holds a run with other settings, OutputError if another process uses it.
     """
     make_folder(output)
@@ -154,7 +162,7 @@ def execute(
         error: str | None = None
         try:
             run.write_history()
-            yield from run.epochs(after_step, worth_saving)
+            yield from run.epochs(after_step, must_save, worth_saving)
         except (Exception, SystemExit) as failure:
             blamed = networks_fault(failure, config.backbone)
             reason, error = "failed", blamed.in_a_line() if blamed else f"{type(failure).__name__}: {failure}"
@@ -163,7 +171,9 @@ def execute(
             raise blamed from failure
         finally:
             if group.leads:
-                finish(output, run.training.progress.reason or reason, error=error)
+                notes = [note for entry in run.training.progress.history for note in entry["notes"]]
+                ended = run.training.progress.reason or reason
+                finish(output, ended, error=error, notes=[*notes, *run.training.step.notes])
                 if run.training.progress.reason is not None:
                     run.checkpoints.remove()
 
@@ -178,17 +188,22 @@ class Run:
     training: Training
     checkpoints: Checkpoints
 
-    def epochs(self, after_step: AfterStep, worth_saving: float = math.inf) -> Iterator[EpochResult]:
-        """Yield the remaining epochs; model directory and history are on disk before each is yielded."""
+    def epochs(
+        self, after_step: AfterStep, must_save: Callable[[int], bool], worth_saving: float = math.inf
+    ) -> Iterator[EpochResult]:
+        """Yield the remaining epochs; those that `must_save` names are on disk before they are yielded."""
         if isinstance(self.training, HeadTraining):
             yield from self._all_at_once(self.training, after_step, worth_saving)
             return
-        results = train_epochs(
-            self.training, checkpoints=self.checkpoints, save_model=self.save_model, after_step=after_step
+        yield from train_epochs(
+            self.training,
+            checkpoints=self.checkpoints,
+            save_model=self.save_model,
+            after_step=after_step,
+            share=SAVING_SHARE,
+            must_save=must_save,
+            saved=self.write_history,
         )
-        for result in results:
-            self.write_history()
-            yield result
 
     def _all_at_once(self, training: HeadTraining, after_step: AfterStep, worth_saving: float) -> Iterator[EpochResult]:
         """Yield the epochs of a head on features, which are faster than saving; if interrupted, they start again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,14 +27,23 @@ from automl_pt.optimizer import Optimizer
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.runs.start import settled
 from automl_pt.training.cpu.allocator import keep_freed_memory
-from automl_pt.training.device import NumberFormat, choose_device, choose_precision, default_threads
+from automl_pt.training.device import (
+    NumberFormat,
+    choose_device,
+    choose_precision,
+    default_threads,
+    gpu_out_of_reach,
+    prepare_device,
+)
 from automl_pt.training.distributed import ALONE, Group, local_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.loop import Training
 from automl_pt.training.number_format import faster_format
 from automl_pt.training.rehearsal import rehearse
 
+#: images of a batch that is validated on a CPU, whose cache it should fit; and pixels and images of one on a GPU
 EVALUATION_BATCH = 64
+GPU_PIXELS, GPU_IMAGES = 2**23, 4096
 
 
 def require_files(config: Settings) -> None:
@@ -53,11 +64,12 @@ def require_possible(config: TrainConfig, plugins: Plugins) -> None:
 def set_up(config: TrainConfig) -> tuple[torch.device, NumberFormat]:
     """Set this process's threads and determinism for a run. Return the device and the number format."""
     device = choose_device(local_device(config.device))
+    prepare_device(device)
     torch.set_num_threads(config.threads or default_threads())
     if device.type == "cpu":
         keep_freed_memory()
     if config.deterministic:
-        _ask_for_determinism()
+        ask_for_determinism()
     return device, choose_precision(config.precision, device)
 
 
@@ -70,9 +82,11 @@ def new_training(
     group: Group = ALONE,
     *,
     plugins: Plugins | None = None,
+    is_proxy: bool = False,
 ) -> Training:
     """Return a training that stands before its first step, with the optimiser registered with `plugins`.
 
+    A trial's proxy runs and its run start from the same network, which the first builds for all of them.
     Raises ConfigError if the batch is larger than the training split, PluginError if the network cannot be built.
     """
     config = settled(config, backbone, data.hints)
@@ -94,11 +108,81 @@ def new_training(
     policy = make_policy(config, plugins, preprocessing.image_size, len(data.manifest.classes))
     layout = has_channels_last(device, precision)
     loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
-    said: list[str] = []
+    ready = _shared(config, data, backbone, device, precision, group, is_proxy=is_proxy)
+    judged |= {"precision": ready.precision, "lr_scales": ready.scales}
+    training = Training(ready.network, *loaders, config, device=device, group=group, **judged)
+    training.step.notes += [*ready.said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
+    if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
+        training.step.notes.append(f"the run uses the CPU: {reason}")
+    if why_not is not None:
+        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
+    return training
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A network that stands before its first step, for the settings in `key`, and the number format to train it in."""
+
+    key: str
+    backbone: Backbone
+    network: nn.Module
+    scales: dict[str, float] | None
+    precision: NumberFormat
+    said: tuple[str, ...]
+
+    def copy(self) -> _Ready | None:
+        """Return it with a copy of the network; None where that cannot be copied."""
+        try:
+            return replace(self, network=deepcopy(self.network))
+        except Exception:  # what a plugin's network holds: it is built again instead
+            return None
+
+
+#: what the last proxy run left for the next one, or for the run; one at most
+_READY: list[_Ready] = []
+
+
+def _shared(
+    config: TrainConfig,
+    data: Data,
+    backbone: Backbone,
+    device: torch.device,
+    precision: NumberFormat,
+    group: Group,
+    *,
+    is_proxy: bool,
+) -> _Ready:
+    """Return the network that the trial's last proxy run left, or build it; of a proxy run's a copy is left again."""
+    key = _key(config, data, device, precision, group)
+    ready = _READY.pop() if _READY else None
+    if ready is None or ready.key != key or ready.backbone is not backbone:
+        ready = _build(key, config, data, backbone, device, precision, group)
+    if is_proxy and (kept := ready.copy()) is not None:
+        _READY.append(kept)
+    return ready
+
+
+def _key(config: TrainConfig, data: Data, device: torch.device, precision: NumberFormat, group: Group) -> str:
+    """Name what a network depends on: all settings but the augmentation, in which a proxy run differs from its run."""
+    settings = config.model_dump_json(exclude={"augment"})
+    return f"{settings} {data.manifest.fingerprint()} {device} {precision} {group.size}"
+
+
+def _build(
+    key: str,
+    config: TrainConfig,
+    data: Data,
+    backbone: Backbone,
+    device: torch.device,
+    precision: NumberFormat,
+    group: Group,
+) -> _Ready:
+    preprocessing, said = choose_preprocessing(config, data, backbone), list[str]()
+    side, classes = preprocessing.image_size, len(data.manifest.classes)
     model = build_model(
         backbone,
-        len(data.manifest.classes),
-        preprocessing.image_size,
+        classes,
+        side,
         pretrained=bool(config.pretrained),
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
@@ -110,17 +194,11 @@ def new_training(
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
     channels_last = has_channels_last(device, precision)
-    side, classes = preprocessing.image_size, len(data.manifest.classes)
     rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
     if group.size == 1 and not config.deterministic:
         name = " ".join((backbone.name, *config.backbone_options))
         precision = faster_format(model, name, side, device, config.precision, precision)
-    how: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": scales, **judged}
-    training = Training(model, *loaders, config, **how)
-    training.step.notes += said
-    if why_not is not None:
-        training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
-    return training
+    return _Ready(key, backbone, model, scales, precision, tuple(said))
 
 
 def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
@@ -175,7 +253,7 @@ def _loaders(
         "channels_last": channels_last,
         "share": (group.rank, group.size),
     }
-    augmented = config.augmented_epochs
+    augmented, validated = config.augmented_epochs, evaluation_batch(preprocessing.image_size, device)
     return (
         Loader(
             train_pixels,
@@ -186,11 +264,19 @@ def _loaders(
             balanced=config.sampling == "balanced",
             **shared,
         ),
-        Loader(val_pixels, batch_size=EVALUATION_BATCH, augmented_epochs=0, shuffle=False, **shared),
+        Loader(val_pixels, batch_size=validated, augmented_epochs=0, shuffle=False, **shared),
     )
 
 
-def _ask_for_determinism() -> None:
+def evaluation_batch(image_size: int, device: torch.device) -> int:
+    """Return how many images are validated at once: on a GPU by their pixels, so that small images fill it, too."""
+    if device.type == "cpu":
+        return EVALUATION_BATCH
+    return max(EVALUATION_BATCH, min(GPU_IMAGES, GPU_PIXELS // image_size**2))
+
+
+def ask_for_determinism() -> None:
+    """Have PyTorch use deterministic operations only, and raise for those that have no such form."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -33,6 +33,8 @@ class Start:
     license: str | None = None
     #: size of the file to be fetched; 0 if it is here, None if its size is unknown
     download_bytes: int | None = 0
+    #: None where its plugin does not say
+    parameters: int | None = None
 
 
 def starts_pretrained(settings: Settings, backbone: Backbone, hints: Hints) -> bool:
@@ -69,11 +71,14 @@ def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> St
                 given=printable(settings.weights),
                 remedy="check the path of --weights",
             )
-        return Start(backbone.name, False, f"{about}, starts from {printable(settings.weights)}")
+        return Start(
+            backbone.name, False, f"{about}, starts from {printable(settings.weights)}", parameters=backbone.parameters
+        )
     if starts_pretrained(settings, backbone, hints):
         _require_weights(backbone)
         return _pretrained(backbone, about)
-    return Start(backbone.name, False, f"{about}, starts from random weights: {_why(settings, backbone)}")
+    text = f"{about}, starts from random weights: {_why(settings, backbone)}"
+    return Start(backbone.name, False, text, parameters=backbone.parameters)
 
 
 def _why(settings: Settings, backbone: Backbone) -> str:
@@ -99,7 +104,7 @@ def _pretrained(backbone: Backbone, about: str) -> Start:
         download = 0 if backbone.published.cached() is not None else backbone.published.size()
         where = "on this machine" if download == 0 else f"a download of {megabytes(download)}"
     text = f"{about}, starts from its pretrained weights (licence {backbone.weights_license}; {where})"
-    return Start(backbone.name, True, text, backbone.weights_license, download)
+    return Start(backbone.name, True, text, backbone.weights_license, download, backbone.parameters)
 
 
 def megabytes(count: int | None) -> str:

@@ -33,7 +33,7 @@ HOOK_OF: dict[type, str] = dict(
 )
 #: time limit of a call in seconds; a tracker that exceeds it is not called again
 LIMIT = 30.0
-#: the figures of an epoch that trackers are told, in this order; the other metrics come after them
+#: the figures of an epoch that trackers receive, in this order; the other metrics come after them
 FIGURES = (
     *("train_loss", "val_loss", "val_accuracy", "val_top5", "ema_val_loss", "ema_val_accuracy", "rank_loss"),
     *("lr", "seconds", "images_per_second", "data_wait", "peak_memory"),

@@ -26,7 +26,7 @@ MOST = 6
 def with_backbones(config: SearchConfig, directory: Path, plugins: Plugins | None) -> tuple[SearchConfig, str | None]:
     """Return the settings with backbones in place of `auto`, and a sentence that names them; None where none was asked.
 
-    A study in `directory` keeps the backbones that it was begun with. Raises WeightsError where no pretrained weights
+    A study in `directory` keeps the backbones that it was started with. Raises WeightsError where no pretrained weights
     are on this machine, ConfigError where the dataset asks for random weights.
     """
     if AUTO not in config.backbones:
@@ -34,7 +34,7 @@ def with_backbones(config: SearchConfig, directory: Path, plugins: Plugins | Non
     asked = read_object(directory / "study.json").get("asked")
     before = asked.get("backbones") if isinstance(asked, dict) else None
     if isinstance(before, list) and before:
-        names, why = tuple(map(str, before)), "as the study was begun"
+        names, why = tuple(map(str, before)), "as the study was started"
     else:
         found = _found(config, plugins or load_plugins(config.plugins))
         names, why = tuple(backbone.name for backbone in found), "their weights are on this machine"

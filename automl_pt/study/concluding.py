@@ -68,7 +68,7 @@ class Steps:
         self, step: str, what: str, unwanted: Callable[[], bool] | None = None, grace: float = 0.0, **arguments: Any
     ) -> Answer:
         given = {"directory": str(self.directory), **arguments}
-        plain = {"subject": self.objective.name, "step": step, "config": self.config.model_dump(mode="json")}
+        plain = {"objective": self.objective.name, "step": step, "config": self.config.model_dump(mode="json")}
 
         def here(caller: Caller) -> Any:
             return _STEPS[step](self.objective, self.config, self.plugins, caller, **given)

@@ -28,13 +28,26 @@ from automl_pt.study.events import (
     TrialRanked,
     TrialStarted,
 )
-from automl_pt.study.executor.base import Engine, ProxyRun, Report, TrialSpec
+from automl_pt.study.executor.base import Engine, TrialSpec
+from automl_pt.study.executor.messages import (
+    EpochEnded,
+    IteratorEnded,
+    Message,
+    ProxyRun,
+    ProxyRunEnded,
+    StudyFailed,
+    TrialCrashed,
+    TrialFailed,
+    TrialLostPlace,
+    TrialPlaced,
+    TrialStopped,
+    TrialWaits,
+)
 from automl_pt.study.floor import floor_notices
 from automl_pt.study.linear_probes import LinearProbes
-from automl_pt.study.model_store import ModelStore
+from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
-from automl_pt.study.publishing import publish_best
 from automl_pt.study.records import chosen_by
 from automl_pt.study.rivals import Rival
 from automl_pt.study.space.next_trial import add_trial, trial_config
@@ -71,6 +84,7 @@ class Coordinator:
     rivals: Sequence[Rival] = ()
     stopped: Literal["trials", "timeout", "flat", "interrupted"] = "trials"
     _running: dict[int, RunningTrial] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
     _has_notified: bool = False
     #: how many trials the study will have; fewer than requested when time is short
     _total: int = field(init=False)
@@ -98,14 +112,14 @@ class Coordinator:
                 if not self.trial_store.busy():
                     return
                 time.sleep(0.2)  # trials of another coordinator decide what to do next
-            for report in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
-                yield from self._take(report)
+            for message in self.engine.wait(min(1.0, max(0.0, self.budget.left()))):
+                yield from self._take(message)
             yield from map(Notice, self.engine.notices())
 
     def leave(self, grace: float) -> Iterator[Event]:
         """Let the running trials save and stop; process their last messages."""
-        for report in self.engine.halt(grace):
-            yield from self._take(report)
+        for message in self.engine.halt(grace):
+            yield from self._take(message)
         for trial in list(self._running.values()):
             yield from self._pause(trial)
 
@@ -205,31 +219,32 @@ class Coordinator:
 
     # -- receiving results --------------------------------------------------------------------------------------------
 
-    def _take(self, report: Report) -> Iterator[Event]:
-        trial = self._running.get(report.number)
-        if report.fatal is not None:
-            raise report.fatal
+    def _take(self, message: Message) -> Iterator[Event]:
+        if isinstance(message, StudyFailed):
+            raise message.error
+        trial = self._running.get(message.number)
         if trial is None:
             return
-        if report.epoch is not None:
-            yield from self._take_epoch(trial, report.epoch)
-        elif report.probe is not None:
-            yield from self._take_proxy_run(trial, report.probe)
-        elif report.held is not None:
-            yield from self._take_waiting(trial, report.held)
-        elif report.left:
-            yield from self._pause(trial)
-        elif report.crash is not None:
-            yield from self._take_crash(trial, report.crash)
-        elif report.lost is not None:
-            yield Notice(f"trial {trial.number}: {report.lost}; it goes on elsewhere from its last epoch")
-            del self._running[trial.number]
-        elif report.place is not None:
-            self.trial_store.set_machine(trial.number, report.place.text())
-        elif report.failure is not None:
-            yield from self._end(trial.number, "FAIL", trial.outcome(f"failed: {report.failure}"))
-        else:
-            yield from self._take_end(trial)
+        match message:
+            case TrialPlaced(place=place):
+                self.trial_store.set_machine(trial.number, place.text())
+            case EpochEnded(result=result):
+                yield from self._take_epoch(trial, result)
+            case ProxyRunEnded(result=proxy_run):
+                yield from self._take_proxy_run(trial, proxy_run)
+            case TrialWaits(epoch=epoch):
+                yield from self._take_waiting(trial, epoch)
+            case TrialStopped():
+                yield from self._pause(trial)
+            case TrialCrashed(reason=crash):
+                yield from self._take_crash(trial, crash)
+            case TrialLostPlace(reason=reason):
+                yield Notice(f"trial {trial.number}: {reason}; it resumes elsewhere from its last epoch")
+                del self._running[trial.number]
+            case TrialFailed(reason=reason):
+                yield from self._end(trial.number, "FAIL", trial.outcome(f"failed: {reason}"))
+            case IteratorEnded():
+                yield from self._take_end(trial)
 
     def _take_epoch(self, trial: RunningTrial, result: EpochResult) -> Iterator[Event]:
         trial.results.append(result)
@@ -241,6 +256,10 @@ class Coordinator:
         self.budget.count(result.seconds)
         self.budget.busy += result.save_seconds or 0.0
         yield EpochDone(trial.number, result)
+        for note in result.notes:  # of what is done differently in several trials the first speaks
+            if note not in self._noted:
+                self._noted.add(note)
+                yield Notice(f"trial {trial.number}: {note}")
         yield self._progress()
 
     def _take_proxy_run(self, trial: RunningTrial, probe: ProxyRun) -> Iterator[Event]:

@@ -36,6 +36,8 @@ class NetworkChosen(Event):
     license: str | None
     download_bytes: int | None
     text: str
+    #: None where its plugin does not say
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class StudyStarted(Event):
     image_sizes: tuple[int, ...] = ()
     device: str = ""
     searched: str = ""
+    #: number format of the forward pass
+    precision: str = ""
+    #: seconds after which the search ends; None: without a limit
+    timeout: float | None = None
+    #: what chooses the best trial: the validation loss, or the name of a metric
+    objective: str = "val_loss"
 
 
 @dataclass(frozen=True)

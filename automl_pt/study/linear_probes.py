@@ -11,12 +11,24 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.errors import StudyError
 from automl_pt.core.files import read_json
 from automl_pt.runs.published import DEFAULT_LR
 from automl_pt.study.events import Event, Notice, PassDone, ProbeEnded, ProbeStarted
-from automl_pt.study.executor.base import Engine, Report, TrialSpec
+from automl_pt.study.executor.base import Engine, TrialSpec
 from automl_pt.study.executor.linear_probe import FILE, probe_config
+from automl_pt.study.executor.messages import (
+    EpochEnded,
+    IteratorEnded,
+    Message,
+    PassAdvanced,
+    PassProgress,
+    StudyFailed,
+    TrialCrashed,
+    TrialFailed,
+    TrialLostPlace,
+    TrialStopped,
+)
 from automl_pt.study.model_store import ModelStore
 from automl_pt.study.records import ProbeRecord
 from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, Space
@@ -28,6 +40,8 @@ CRASHES_ALLOWED = 3
 CLOSE = 1.1
 #: share of a pass between two progress events
 TOLD = 0.1
+#: the messages after which a probe does not run
+_ENDS = IteratorEnded | TrialStopped | TrialCrashed | TrialLostPlace | TrialFailed | StudyFailed
 
 
 @dataclass
@@ -70,8 +84,8 @@ class LinearProbes:
                 number, name = waiting.pop(0)
                 running[number] = name
                 yield self._start(number, name)
-            for report in self.engine.wait(0.2):
-                yield from self._take(report, running, waiting)
+            for message in self.engine.wait(0.2):
+                yield from self._take(message, running, waiting)
             yield from map(Notice, self.engine.notices())
 
     def _start(self, number: int, name: str) -> Event:
@@ -80,32 +94,34 @@ class LinearProbes:
         self.engine.start(TrialSpec(number, probe_config(trial), self.model_store.output(number), 1, manifest))
         return ProbeStarted(number, name)
 
-    def _take(self, report: Report, running: dict[int, str], waiting: list[tuple[int, str]]) -> Iterator[Event]:
-        number = report.number
+    def _take(self, message: Message, running: dict[int, str], waiting: list[tuple[int, str]]) -> Iterator[Event]:
+        number = message.number
         if number not in running:
             return
-        if report.passed is not None:
-            done, total = report.passed.done, report.passed.total
-            if done == total or done >= self._told.get(number, 0.0):
-                self._told[number] = done + TOLD * total
-                yield PassDone(number, running[number], done, total)
-        elif report.epoch is not None:
-            yield self._keep(number, running[number])
-        elif report.crash is not None:
-            name = running.pop(number)
-            self._crashes[number] = self._crashes.get(number, 0) + 1
-            if self._crashes[number] < CRASHES_ALLOWED:
-                waiting.insert(0, (number, name))
-                yield Notice(f"probe of {name}: {report.crash}; it resumes from the features on disk")
-            else:
-                yield self._give_up(number, name, f"{report.crash}, {CRASHES_ALLOWED} times")
-        elif report.lost is not None:
-            waiting.insert(0, (number, running.pop(number)))
-            yield Notice(f"probe of {waiting[0][1]}: {report.lost}; it begins again elsewhere")
-        elif report.failure is not None or report.fatal is not None:
-            yield self._give_up(number, running.pop(number), _reason(report))
-        elif report.ended or report.left:
+        name = running[number]
+        if isinstance(message, _ENDS):
             running.pop(number)
+        match message:
+            case PassAdvanced(progress=PassProgress(done=done, total=total)):
+                if done == total or done >= self._told.get(number, 0.0):
+                    self._told[number] = done + TOLD * total
+                    yield PassDone(number, name, done, total)
+            case EpochEnded():
+                yield self._keep(number, name)
+            case TrialCrashed(reason=crash):
+                self._crashes[number] = self._crashes.get(number, 0) + 1
+                if self._crashes[number] < CRASHES_ALLOWED:
+                    waiting.insert(0, (number, name))
+                    yield Notice(f"probe of {name}: {crash}; it resumes from the features on disk")
+                else:
+                    yield self._give_up(number, name, f"{crash}, {CRASHES_ALLOWED} times")
+            case TrialLostPlace(reason=reason):
+                waiting.insert(0, (number, name))
+                yield Notice(f"probe of {name}: {reason}; it begins again elsewhere")
+            case TrialFailed(reason=reason):
+                yield self._give_up(number, name, reason.removeprefix("PluginError: "))
+            case StudyFailed(error=error):
+                yield self._give_up(number, name, error.in_a_line())
 
     def _keep(self, number: int, name: str) -> Event:
         found = read_json(self.model_store.output(number) / FILE)
@@ -120,13 +136,6 @@ class LinearProbes:
         with self.trial_store.allocation_lock():
             self.trial_store.add_probe(ProbeRecord(number, name, failure=reason))
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
-
-
-def _reason(report: Report) -> str:
-    error = report.fatal
-    if error is None:
-        return str(report.failure).removeprefix("PluginError: ")
-    return error.in_a_line() if isinstance(error, AutomlError) else f"{type(error).__name__}: {error}"
 
 
 def wants_probe(config: SearchConfig) -> bool:

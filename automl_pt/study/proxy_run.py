@@ -15,7 +15,8 @@ from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import new_training, set_up
-from automl_pt.study.executor.base import ProxyRun, TrialSpec
+from automl_pt.study.executor.base import TrialSpec
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.ranking import shuffled_loss
 
 
@@ -40,7 +41,7 @@ def _proxy_loss(
     config = spec.config
     if config.augment == "early":  # no image is seen twice, and few steps learn more from unaugmented images
         config = config.model_copy(update={"augment": "none"})
-    training = new_training(config, data, backbone, *set_up(config), plugins=plugins)
+    training = new_training(config, data, backbone, *set_up(config), plugins=plugins, is_proxy=True)
     training.fit_into(available_memory())
     due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 

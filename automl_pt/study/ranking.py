@@ -80,10 +80,11 @@ def shuffled_loss(
         shuffle=True,
         channels_last=has_channels_last(device, precision),
     )
-    total = torch.zeros((), dtype=torch.float64)
+    # summed on the device, which is waited for once; MPS has no float64
+    total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
-            total += F.cross_entropy(model(images).float(), labels, reduction="sum").cpu()
+            total += F.cross_entropy(model(images).float(), labels, reduction="sum")
     return total.item() / sum(loader.batch_sizes)
 
 

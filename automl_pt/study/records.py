@@ -250,7 +250,7 @@ class Gain:
             return f"{gained}: by the loss after {self.at:.2g} epochs, where that one was pruned."
         if self.standard_error is None:
             return f"{gained}, by the losses alone, because the weights of one were not kept."
-        noise = "more than noise" if abs(self.difference) >= 2 * self.standard_error else "inside the noise"
+        noise = "statistically clear" if abs(self.difference) >= 2 * self.standard_error else "a statistical tie"
         return f"{gained}, with a standard error of {self.standard_error:.4f}: {noise}."
 
 

@@ -22,6 +22,7 @@ from automl_pt.study.objective import SearchData
 from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
 from automl_pt.study.rivals import best_unsearched, gain_over
 from automl_pt.study.tracking import StudyFollower
+from automl_pt.training.device import choose_device, choose_precision
 
 #: seconds for running trials to save when a search is interrupted
 GRACE = 5.0
@@ -65,6 +66,9 @@ class OpenStudy:
             image_sizes=self.search_data.image_sizes,
             device=", ".join(dict.fromkeys(devices)),
             searched=self.coordinator.space.text() + by,
+            precision=_precision(self.config, devices[0]),
+            timeout=self.config.timeout,
+            objective=objective,
         )
 
     def follower(self, trackers: Trackers | None) -> StudyFollower | None:
@@ -230,6 +234,11 @@ class OpenStudy:
         except AutomlError as error:  # for example because a plugin changed after the trial
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
+
+
+def _precision(config: SearchConfig, device: str) -> str:
+    """Return the number format in which trials run on one of their devices."""
+    return choose_precision(config.precision, choose_device(device))
 
 
 def _noted(result: StudyResult, note: str) -> StudyResult:

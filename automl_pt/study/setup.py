@@ -184,7 +184,7 @@ def storage_url(config: SearchConfig, directory: Path) -> str:
 
 
 def untouched(config: SearchConfig, directory: Path, plugins: Plugins) -> Cleanup:
-    """Return what leaves no trace of a search that is refused before it has begun.
+    """Return what leaves no trace of a search that is refused before it starts.
 
     Raises StorageError for a storage that cannot be named, UnknownNameError for a sampler or pruner.
     """
@@ -210,7 +210,7 @@ def _batch_size_candidates(
     engine: Engine,
     has_grown: bool,
 ) -> BatchSizeCandidates:
-    """Choose the batch sizes; those that nobody asked for are kept with the study, which offers the same ever after."""
+    """Choose the batch sizes; default ones are stored with the study, which keeps them."""
     free = min((place.memory for place in engine.places()), default=0) if proof.steps else 0
     with trial_store.allocation_lock():
         known = trial_store.about().get(OFFERED, ())
@@ -302,7 +302,7 @@ def executor_name(config: SearchConfig, plugins: Plugins | None) -> str:
 
 
 def require_executor(config: SearchConfig, plugins: Plugins | None) -> None:
-    """Raise UnknownNameError for an executor that nobody registers, ConfigError for one that lacks the plugins."""
+    """Raise UnknownNameError for an executor that no plugin registers, ConfigError for one that lacks the plugins."""
     name = executor_name(config, plugins)
     if name in (DEFAULT, IN_PROCESS) and config.engine is None:
         return

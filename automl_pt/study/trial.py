@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from automl_pt.config import TrainConfig
-from automl_pt.study.executor.base import ProxyRun
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.training.result import EpochResult
 
@@ -56,7 +56,7 @@ def kept_loss(results: Sequence[EpochResult], keep: str) -> float | None:
 
 
 def kept_metrics(results: Sequence[EpochResult], keep: str) -> dict[str, float]:
-    """Return the metrics of the weights a run kept, by name; those that are not finite are left out."""
+    """Return the metrics of the weights a run kept, by name; without those that are not finite."""
     kept = kept_epoch(results, keep)
     if kept is None:
         return {}

@@ -16,8 +16,7 @@ from automl_pt.backbones.build import head_modules, head_parameters
 from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.core.errors import AutomlError, PluginError
 from automl_pt.features.network import frozen_body
-from automl_pt.testing.case import BATCH, FEW, MANY, SMALL, BackboneCase, build, make_case
-from automl_pt.testing.contract import expect, no_network
+from automl_pt.testing.contract import BATCH, FEW, MANY, SMALL, BackboneCase, build, expect, make_case, no_network
 from automl_pt.training.rehearsal import rehearse
 
 #: tolerance relative to the largest logit, because other memory layouts and batch sizes may round differently

@@ -13,8 +13,21 @@ from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import write_json
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.study.executor import sample_trial
-from automl_pt.study.executor.base import Call, Caller, Engine, ExecutorJob, Place, Report, TrialSpec
+from automl_pt.study.executor.base import Call, Caller, Engine, ExecutorJob, TrialSpec
 from automl_pt.study.executor.calls import returned
+from automl_pt.study.executor.messages import (
+    EpochEnded,
+    IteratorEnded,
+    Message,
+    Place,
+    StudyFailed,
+    TrialCrashed,
+    TrialFailed,
+    TrialLostPlace,
+    TrialPlaced,
+    TrialStopped,
+    TrialWaits,
+)
 from automl_pt.testing.contract import expect
 
 #: epochs of a trial, and what the study's manifest holds
@@ -69,27 +82,27 @@ class ExecutorCase:
         self.started[number] = TrialSpec(number, trial, output, next_rung, manifest)
         self.engine.start(self.started[number])
 
-    def reports(self, enough: Callable[[list[Report]], bool]) -> list[Report]:
-        """Return what the executor reports until that is enough; where a trial was started is left out."""
-        found: list[Report] = []
+    def messages(self, enough: Callable[[list[Message]], bool]) -> list[Message]:
+        """Return the executor's messages until they are enough; without where a trial was started."""
+        found: list[Message] = []
         deadline = time.monotonic() + PATIENCE
         while not enough(found):
             came = f"{found!r} within {PATIENCE:g} seconds"
             expect(time.monotonic() < deadline, "an executor reports what its trials do", came=came, look=_WAIT)
-            for report in self.engine.wait(1.0):
-                self._check_files(report)
-                found += [] if report.place is not None else [report]
+            for message in self.engine.wait(1.0):
+                self._check_files(message)
+                found += [] if isinstance(message, TrialPlaced) else [message]
         return found
 
-    def _check_files(self, report: Report) -> None:
+    def _check_files(self, message: Message) -> None:
         """Check that an epoch is reported after its files are on this machine's disk."""
-        if report.epoch is None:
+        if not isinstance(message, EpochEnded):
             return
-        there = len(sample_trial.recorded(self.started[report.number].output))
+        there = len(sample_trial.recorded(self.started[message.number].output))
         expect(
-            there >= report.epoch.epoch,
+            there >= message.result.epoch,
             "the files of an epoch are in the trial's folder before the epoch is reported",
-            came=f"epoch {report.epoch.epoch} was reported, the record there has {there}",
+            came=f"epoch {message.result.epoch} was reported, the record there has {there}",
             look="when the executor copies the trial's folder",
         )
 
@@ -111,24 +124,24 @@ def check_places(case: ExecutorCase) -> None:
 def check_epochs(case: ExecutorCase) -> None:
     """Check that epochs are reported in order, and that a trial waits for its answer."""
     case.start(0, next_rung=2)
-    first = case.reports(lambda found: any(report.held is not None for report in found))
-    rule = "a trial reports its epochs up to `next_rung`, and then that it is held"
-    expect(_kinds(first) == ["epoch 1", "epoch 2", "held"], rule, came=str(_kinds(first)), look=_START)
+    first = case.messages(lambda found: _has(found, TrialWaits))
+    rule = "a trial reports its epochs up to `next_rung`, and then that it waits"
+    expect(_kinds(first) == ["epoch 1", "epoch 2", "TrialWaits"], rule, came=str(_kinds(first)), look=_START)
     case.engine.resume(0, EPOCHS)
-    rest = case.reports(_is_over)
-    expected = [*(f"epoch {epoch}" for epoch in range(3, EPOCHS + 1)), "ended"]
-    expect(_kinds(rest) == expected, "go_on() continues to the end", came=str(_kinds(rest)), look="go_on()")
+    rest = case.messages(_is_over)
+    expected = [*(f"epoch {epoch}" for epoch in range(3, EPOCHS + 1)), "IteratorEnded"]
+    expect(_kinds(rest) == expected, "resume() continues to the end", came=str(_kinds(rest)), look="resume()")
     _check_losses(0, [*first, *rest])
 
 
 def check_pause(case: ExecutorCase) -> None:
     """Check that a trial that was paused resumes from its files."""
     case.start(1, next_rung=1)
-    case.reports(lambda found: any(report.held is not None for report in found))
+    case.messages(lambda found: _has(found, TrialWaits))
     case.engine.pause(1)
     case.start(1)
-    again = case.reports(_is_over)
-    expected = [*(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)), "ended"]
+    again = case.messages(_is_over)
+    expected = [*(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)), "IteratorEnded"]
     rule = "a paused trial that is started again reports the recorded epochs, and then the others"
     expect(_kinds(again) == expected, rule, came=str(_kinds(again)), look="pause() and start()")
     _check_losses(1, again)
@@ -137,13 +150,15 @@ def check_pause(case: ExecutorCase) -> None:
 def check_failures(case: ExecutorCase) -> None:
     """Check that what a trial raises is reported, and as what."""
     case.start(2, kind="fail")
-    failure = case.reports(_is_over)[-1].failure or ""
-    rule = "an unexpected error is reported as `failure`, with its type and text"
-    expect("ValueError" in failure and "told to fail" in failure, rule, came=repr(failure), look="report_failure")
+    last = case.messages(_is_over)[-1]
+    rule = "an unexpected error is reported as `TrialFailed`, with its type and text"
+    said = isinstance(last, TrialFailed) and "ValueError" in last.reason and "told to fail" in last.reason
+    expect(said, rule, came=repr(last), look="failure_of()")
     case.start(3, kind="fatal")
-    fatal = case.reports(_is_over)[-1].fatal
-    rule = "an error that every trial would meet is reported as `fatal`"
-    expect(isinstance(fatal, DeviceError), rule, came=repr(fatal), look="report_failure")
+    last = case.messages(_is_over)[-1]
+    rule = "an error that every trial would meet is reported as `StudyFailed`"
+    shared = isinstance(last, StudyFailed) and isinstance(last.error, DeviceError)
+    expect(shared, rule, came=repr(last), look="failure_of()")
 
 
 def check_slots(case: ExecutorCase) -> None:
@@ -151,9 +166,9 @@ def check_slots(case: ExecutorCase) -> None:
     numbers = range(10, 10 + min(case.engine.slots, 4))
     for number in numbers:
         case.start(number)
-    found = case.reports(lambda found: sum(map(_ends, found)) == len(numbers))
+    found = case.messages(lambda found: sum(map(_ends, found)) == len(numbers))
     for number in numbers:
-        mine = [report for report in found if report.number == number]
+        mine = [message for message in found if message.number == number]
         _check_losses(number, mine)
 
 
@@ -174,14 +189,14 @@ def check_calls(case: ExecutorCase) -> None:
 def check_lost(case: ExecutorCase, lose: Callable[[Engine], object]) -> None:
     """Check that a lost place is no crash, and that its trial resumes elsewhere with nothing lost or doubled."""
     case.start(20, kind="slow")
-    before = case.reports(lambda found: any(report.epoch for report in found))
+    before = case.messages(lambda found: _has(found, EpochEnded))
     lose(case.engine)
-    before += case.reports(lambda found: any(report.lost for report in found) or _is_over(found))
-    rule = "a lost place is reported as `lost`, and not as a failure or crash of its trial"
-    expect(before[-1].lost is not None, rule, came=str(_kinds(before)), look=_WAIT)
+    before += case.messages(lambda found: _has(found, TrialLostPlace) or _is_over(found))
+    rule = "a lost place is reported as `TrialLostPlace`, and not as a failure or crash of its trial"
+    expect(isinstance(before[-1], TrialLostPlace), rule, came=str(_kinds(before)), look=_WAIT)
     case.start(20)
-    after = case.reports(_is_over)
-    expected = [*(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)), "ended"]
+    after = case.messages(_is_over)
+    expected = [*(f"epoch {epoch}" for epoch in range(1, EPOCHS + 1)), "IteratorEnded"]
     rule = "a trial whose place was lost resumes from the files on this machine's disk"
     expect(_kinds(after) == expected, rule, came=str(_kinds(after)), look="start()")
     _check_losses(20, after)
@@ -190,15 +205,15 @@ def check_lost(case: ExecutorCase, lose: Callable[[Engine], object]) -> None:
 def check_end(case: ExecutorCase) -> None:
     """Check that running trials save when the executor halts, and that calls may follow."""
     case.start(30, kind="slow")
-    found = case.reports(lambda found: any(report.epoch for report in found))
+    found = case.messages(lambda found: _has(found, EpochEnded))
     found += case.engine.halt(PATIENCE)
     expect(
-        not any(report.failure or report.crash for report in found),
+        not _has(found, TrialFailed, TrialCrashed),
         "halt() lets trials save",
         came=str(_kinds(found)),
         look="halt()",
     )
-    done = max(report.epoch.epoch for report in found if report.epoch is not None)
+    done = max(message.result.epoch for message in found if isinstance(message, EpochEnded))
     there = len(sample_trial.recorded(case.started[30].output))
     came = f"{there} epochs on disk, {done} reported"
     expect(there >= done, "what was reported is on disk after halt()", came=came, look="halt()")
@@ -215,26 +230,28 @@ def _doubling(number: int) -> Call:
     return Call("automl_pt.study.executor.sample_trial:double", {"number": number}, here, "the doubling of a number")
 
 
-def _check_losses(number: int, reports: list[Report]) -> None:
-    found = [report.epoch.val_loss for report in reports if report.epoch is not None]
+def _check_losses(number: int, messages: list[Message]) -> None:
+    found = [message.result.val_loss for message in messages if isinstance(message, EpochEnded)]
     expected = sample_trial.losses(SALT, number, EPOCHS)
     rule = "each epoch follows from the one before, the trial's own settings and the study's manifest"
     expect(found == expected, rule, came=f"{found}, not {expected}", look=_START)
 
 
-def _is_over(found: list[Report]) -> bool:
+def _has(found: list[Message], *kinds: type[Message]) -> bool:
+    return any(isinstance(message, kinds) for message in found)
+
+
+def _is_over(found: list[Message]) -> bool:
     return any(map(_ends, found))
 
 
-def _ends(report: Report) -> bool:
-    return report.ended or report.left or any((report.failure, report.crash, report.fatal))
+def _ends(message: Message) -> bool:
+    return isinstance(message, IteratorEnded | TrialStopped | TrialFailed | TrialCrashed | StudyFailed)
 
 
-def _kinds(reports: list[Report]) -> list[str]:
-    """Name what each report says."""
-    names = ("held", "ended", "left", "failure", "crash", "lost", "fatal", "probe", "passed")
-    kinds = []
-    for report in reports:
-        said = [name for name in names if getattr(report, name) not in (None, False)]
-        kinds += [f"epoch {report.epoch.epoch}"] if report.epoch is not None else said[:1]
-    return kinds
+def _kinds(messages: list[Message]) -> list[str]:
+    """Name what each message says."""
+    return [
+        f"epoch {message.result.epoch}" if isinstance(message, EpochEnded) else type(message).__name__
+        for message in messages
+    ]

@@ -45,13 +45,14 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     """
     is_plugin = name in {plugin.name for plugin in plugins.loaded}
     known, passed = list[str](), 0
+    more: dict[str, dict[str, Any]] = {"dataset": {"root": root}, "pruner": {"plugins": plugins}}
     for word, registry_of, check in KINDS:
         registry = registry_of(plugins)
         known += registry
         listed = [n for n in registry.values_by_name if n == name or (is_plugin and registry.owners[n] == name)]
         for found in listed or ([name] if name in registry else []):
             with _named(plugins, registry, found):
-                check(registry[found], **({"root": root} if word == "dataset" else {}))
+                check(found if word == "pruner" else registry[found], **more.get(word, {}))
             yield f"{word} {found}"
             passed += 1
     if name in tracker_names(plugins):

@@ -131,7 +131,7 @@ def check_resume(optimizer: Optimizer, config: TrainConfig) -> None:
 
 
 def check_undone(optimizer: Optimizer, config: TrainConfig) -> None:
-    """Check that a trial step leaves no trace once weights and state are put back."""
+    """Check that a trial step leaves no trace once weights and state are restored."""
     plain, tried = (_Case(optimizer, config) for _ in range(2))
     before, put_back = tried.state(), tried.optimizer.remember()
     tried.train(0, 2, config.lr)

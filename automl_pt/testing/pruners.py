@@ -50,7 +50,7 @@ def _study(name: str, plugins: Plugins, epochs: int, images: int) -> list[str]:
 
 
 class _Study:
-    """Trials with made-up losses, which go on from point to point as a rule says."""
+    """Trials with made-up losses, which continue from point to point as a rule says."""
 
     def __init__(self, epochs: int) -> None:
         self.optuna = study_in_memory()

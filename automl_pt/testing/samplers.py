@@ -30,8 +30,8 @@ def check_sampler(sampler: Sampler | str) -> list[dict[str, Any]]:
     """Ask a sampler, or the registered one of that name, for the trials of made-up studies; return their points.
 
     The studies are ranked in an order that changes, some trials are still under way, and no network is needed. Raises
-    PluginError for a point outside of the space, one that is another when it is asked for again, and a sampler that
-    fails, changes what it is given, or changes the state of the process; UnknownNameError for a name that nobody
+    PluginError for a point outside of the space, one that differs when it is chosen again, and a sampler that
+    fails, changes what it is given, or changes the state of the process; UnknownNameError for a name that no plugin
     registered.
     """
     found = load_plugins().sampler(sampler) if isinstance(sampler, str) else sampler

@@ -26,12 +26,37 @@ def choose_device(name: str) -> torch.device:
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[device.type]
     if (device.index or 0) >= count:
         present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        reason = gpu_out_of_reach() if device.type == "cuda" else None
         raise DeviceError(
             "the requested device was not found",
-            given=f"{name!r}; present: {', '.join(present)}",
+            given=f"{name!r}; present: {', '.join(present)}" + (f"; {reason}" if reason else ""),
             remedy="choose one that is present, or use `--device auto`; `automl-pt doctor` shows what PyTorch finds",
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def gpu_out_of_reach(driver: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return why PyTorch cannot use a GPU whose driver is installed, as when that is too old; None otherwise."""
+    if torch.cuda.is_available() or not driver.exists():
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
+    except (RuntimeError, AssertionError) as error:  # the latter: PyTorch was built without CUDA
+        reason = str(error).strip().splitlines()[0]
+        return f"an NVIDIA driver is installed, but PyTorch cannot use the GPU: {reason}"
+    return None
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock that is read then measures it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def prepare_device(device: torch.device) -> None:
+    """Make a GPU this process's current one, because parts of PyTorch work on that whatever device is named."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def choose_precision(name: str, device: torch.device) -> NumberFormat:

@@ -22,6 +22,8 @@ def has_channels_last(device: torch.device, precision: NumberFormat) -> bool:
 
 def arrange(model: nn.Module, device: torch.device, precision: NumberFormat) -> nn.Module:
     """Move `model` to the device with the fastest layout and convolutions there; return it."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is float32: cuDNN's convolutions round to 10 bits by default
     layout = torch.channels_last if has_channels_last(device, precision) else torch.contiguous_format
     # PyTorch's annotations lack the memory format in this call
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -7,21 +7,19 @@ resume is on disk before an epoch's result is yielded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from automl_pt.training.batch_norm import train_mode as train_mode
+from automl_pt.training.device import synchronise
 from automl_pt.training.result import EpochResult
+from automl_pt.training.saving import SaveModel, Saving
 from automl_pt.training.state import AfterStep as AfterStep
 from automl_pt.training.state import Training as Training
 from automl_pt.training.state import go_on as go_on
 
 if TYPE_CHECKING:
     from automl_pt.training.checkpoint import Checkpoints
-
-SaveModel = Callable[[Mapping[str, Tensor], EpochResult, list[EpochResult]], None]
 
 
 def train(
@@ -30,34 +28,31 @@ def train(
     checkpoints: Checkpoints | None = None,
     save_model: SaveModel | None = None,
     after_step: AfterStep = go_on,
+    share: float = 0.0,
+    must_save: Callable[[int], bool] = lambda epoch: False,
+    saved: Callable[[], None] = lambda: None,
 ) -> Iterator[EpochResult]:
     """Yield one result per epoch from the position of `training` until the run ends; the last one has the reason.
 
-    `last` is saved in `checkpoints` before an epoch's result is yielded. `save_model` receives the weights of every
-    epoch that is the best so far (of every epoch, with `keep="last"`) before `last` is written, so a run killed in
-    between repeats the epoch and gets the same weights. When `after_step` returns true the step is finished, the state
-    is saved, and the generator ends without a result for that epoch.
+    `save_model` receives the weights of an epoch that is the best so far (of the last epoch, with `keep="last"`), then
+    `last` is saved in `checkpoints`: a run killed in between repeats the epoch and gets the same weights. This happens
+    after every epoch, or with a `share` after those that `Saving` chooses, and whenever the generator is left. When
+    `after_step` returns true the step is finished, the state is saved, and the generator ends without a result for
+    that epoch.
     """
-    config = training.config
-
-    def save() -> None:
-        if checkpoints is not None:
-            state, progress = training.state_dict(), training.progress
-            if training.group.leads:
-                checkpoints.save(state, epoch=progress.epochs_done, step=progress.batches_done)
-
+    saving = Saving(training, checkpoints, save_model, share=share, must_save=must_save, saved=saved)
     while training.progress.reason is None:
         started, waited = time.perf_counter() - training.progress.seconds, training.train_loader.wait_seconds
-        finished = training.train_epoch(after_step, save)
+        finished = training.train_epoch(after_step, saving.save)
+        synchronise(training.device)
         training.progress.seconds = time.perf_counter() - started
         if not finished:
-            save()
+            saving.save()
+            saving.saved()
             return
         result, module = training.finish_epoch(training.progress.seconds, training.train_loader.wait_seconds - waited)
-        saving = time.perf_counter()
-        if save_model is not None and training.group.leads and (result.is_best or config.keep == "last"):
-            history = [EpochResult.from_dict(entry) for entry in training.progress.history]
-            last = training.averaged.module if training.averaged is not None else training.model
-            save_model((module if config.keep == "best" else last).state_dict(), result, history)
-        save()
-        yield training.saved(result, time.perf_counter() - saving)
+        try:
+            yield saving.epoch_done(result, module)
+        except GeneratorExit:
+            saving.catch_up()
+            raise

@@ -39,7 +39,7 @@ def faster_format(
 ) -> NumberFormat:
     """Return the number format in which `model`, on the CPU and trainable as the run trains it, takes steps faster.
 
-    `precision` is what the device suggests. It is returned unasked where the settings name a format, the device is no
+    `precision` is what the device suggests. It is returned untimed where the settings name a format, the device is no
     CPU, no convolution is grouped, or the answer cannot be kept. The model is left as it is.
     """
     if asked != "auto" or precision == "fp32" or device.type != "cpu" or not _has_groups(model):

@@ -96,6 +96,11 @@ class LibraryOptimizer:
         """Go back to what `state_dict` returned."""
         self.inner.load_state_dict(state)
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors of the state; of an optimiser that can be recorded always the same ones."""
+        found = (self.inner.state.get(parameter, {}) for parameter in self.parameters)
+        return [value for state in found for value in state.values() if isinstance(value, Tensor)]
+
     def remember(self) -> Callable[[], None]:
         """Return what puts the state back as it is now: tensors in place, so that a recorded graph still has them."""
         values = [{key: value for key, value in group.items() if key != "params"} for group in self.inner.param_groups]

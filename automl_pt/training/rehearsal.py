@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from automl_pt.backbones.network_contract import fails, require_logits, require_trainable, take_logits
 from automl_pt.backbones.random_state import kept_random_state
-from automl_pt.core.errors import PluginError
-from automl_pt.core.out_of_memory import is_out_of_memory
+from automl_pt.core.errors import ConfigError, DeviceLostError, PluginError
+from automl_pt.core.out_of_memory import is_device_lost, is_out_of_memory
 from automl_pt.training.device import NumberFormat
 from automl_pt.training.evaluation import autocast
 
@@ -81,22 +81,33 @@ def _try_training(model: nn.Module, name: str, classes: int, images: Tensor) -> 
     try:
         F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
     except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
-            raise
-        raise fails(name, "the backward pass", len(images), images.shape[-1], error) from error
+        raise _blamed(error, name, "the backward pass", images) from error
 
 
 def _forward(model: nn.Module, name: str, classes: int, images: Tensor, mode: str) -> Tensor:
     try:
         output = model(images)
     except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
-            raise
-        raise fails(name, mode, len(images), images.shape[-1], error) from error
+        raise _blamed(error, name, mode, images) from error
     logits = require_logits(output, name, len(images), classes, mode)
     if logits is not output:  # only in training mode, because `build_model` has checked eval mode
         model.register_forward_hook(take_logits)
     return logits
+
+
+def _blamed(error: Exception | SystemExit, name: str, mode: str, images: Tensor) -> BaseException:
+    """Return the error to raise for one that a pass raised: itself where it is no fault of the network."""
+    if is_out_of_memory(error):
+        return error
+    if is_device_lost(error):
+        return DeviceLostError(error)
+    if "does not have a deterministic implementation" in str(error):
+        operation = str(error).split(" does not have")[0].strip()
+        given = (
+            f"deterministic: {name} needs {operation}, which PyTorch cannot compute deterministically on this device"
+        )
+        return ConfigError([f"{given}; drop --deterministic, or choose another backbone or device"])
+    return fails(name, mode, len(images), images.shape[-1], error)
 
 
 def _require_finite(logits: Tensor, name: str, mode: str) -> None:

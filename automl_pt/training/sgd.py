@@ -74,6 +74,10 @@ class SGD:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that a step changes, beside the parameters."""
+        return self.buffers
+
     def remember(self) -> Callable[[], None]:
         """Return what puts the momentum back as it is now, in place."""
         saved = [buffer.clone() for buffer in self.buffers]

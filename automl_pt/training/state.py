@@ -89,7 +89,7 @@ class Training:
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
         self.train_loader, self.val_loader = train_loader, val_loader
         self.metrics, self.objective = metrics, objective
-        #: the metrics of which it is said that they failed
+        #: the metrics that failed, each of which has a note
         self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
@@ -98,7 +98,7 @@ class Training:
         self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
         #: the weights that count, of an optimiser that is evaluated at others than it trains
         self.averaged = AveragedWeights(self.step) if self.step.optimizer.averages else None
-        self.take_step, self.by_index = make_step_fn(self.step, train_loader, config, self.steps_left)
+        self.take_step, self.by_index = make_step_fn(self.step, train_loader, config)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = TrainingProgress()
@@ -109,11 +109,6 @@ class Training:
         # float64 sums millions of losses exactly enough; MPS does not support it
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=dtype, device=device)
-
-    def steps_left(self) -> int:
-        """Return the run's remaining steps, if nothing ends it early."""
-        done = self.progress.epochs_done
-        return (self.config.epochs - done) * len(self.train_loader.batch_sizes) - self.progress.batches_done
 
     def fit_into(self, free: int) -> None:
         """Split the batch into micro-batches if it does not fit: a GPU tries a step, a CPU compares with `free` bytes.

@@ -72,7 +72,7 @@ class Step:
 
     @contextmanager
     def restoring_state(self) -> Iterator[None]:
-        """Put back, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
+        """Restore, at the end, what the steps in the block changed: weights, optimiser, statistics, random state."""
         tensors, put_back = [*self.parameters, *self._buffers], self.optimizer.remember()
         saved, scaler = [tensor.detach().clone() for tensor in tensors], self.scaler.state_dict()
         try:
@@ -83,6 +83,17 @@ class Step:
             self._copy(tensors, saved)
             put_back()
             self.scaler.load_state_dict(scaler)
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """Return the tensors that a step changes, by kind."""
+        found: dict[str, list[Tensor]] = {
+            "weights": [*self.parameters],
+            "optimiser": self.optimizer.tensors(),
+            "statistics": self._buffers,
+        }
+        # single numbers count steps, and would hide a small change of the others
+        kinds = {kind: [tensor for tensor in tensors if tensor.dim()] for kind, tensors in found.items()}
+        return {**kinds, "counters": [tensor for tensors in found.values() for tensor in tensors if not tensor.dim()]}
 
     def capturable_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run a step at the current learning rate, without recovery from exhausted memory, so it can be recorded."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from automl_pt import Backbone, PublishedWeights, hookimpl
-from automl_pt.builtin.lukemelas_names import timm_names
 from automl_pt.builtin.timm_backbones import param_groups
 from automl_pt.builtin.timm_backbones import recipe as timm_recipe
+from automl_pt.builtin.timm_weights import timm_names
 from automl_pt.core.errors import WeightsError
 from automl_pt.core.files import sha256_file
 

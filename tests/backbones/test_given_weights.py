@@ -18,7 +18,7 @@ from torch import nn
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.weight_readings import GivenWeights
-from automl_pt.builtin.lukemelas_names import timm_names
+from automl_pt.builtin.timm_weights import timm_names
 from automl_pt.core.errors import InvalidModelDirectoryError, WeightsError
 from automl_pt.model.load import given_weights
 
@@ -236,7 +236,7 @@ def test_a_model_directory_is_an_untrained_input(tmp_path):
 
 def test_a_folder_that_is_no_model_directory(tmp_path):
     with pytest.raises(
-        InvalidModelDirectoryError, match=r"(?s)not a model directory.*holds no model\.json.*give a model"
+        InvalidModelDirectoryError, match=r"(?s)not a model directory.*has no model\.json.*give a model"
     ):
         given_weights(tmp_path)
     save_file(state(), tmp_path / "model.safetensors")

@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_is_said_in_a_plain_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'resnet18': {}}"
     [line] = done.stderr.splitlines()
-    assert line.startswith("names of timm models are not kept, and each command imports timm: ")
+    assert line.startswith("names of timm models are not cached, and each command imports timm: ")
     assert "warn" not in line.lower()
 
 

@@ -339,7 +339,7 @@ def test_a_download_that_fails_says_so(name, module, tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", offline)
-    with pytest.raises(InvalidDatasetError, match=rf"(?s)fetched whole.*{name} into .*no route.*--download"):
+    with pytest.raises(InvalidDatasetError, match=rf"(?s)downloaded completely.*{name} into .*no route.*--download"):
         load_plugins().dataset(PREFIX + name).download(tmp_path)
 
 

@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from automl_pt.check import CheckReport, check, quick_check, refuse
-from automl_pt.check.alike import near_copies
+from automl_pt.check.alike import MAX_BITS, near_copies
 from automl_pt.check.facts import Facts
 from automl_pt.check.findings import KINDS
 from automl_pt.check.memory import Memory, stamp
 from automl_pt.check.page import contact_sheet
-from automl_pt.check.pairs import MAX_BITS
 from automl_pt.check.survey import SurveyedFile, survey
 from automl_pt.cli.check import command
 from automl_pt.core.errors import InvalidDatasetError, OutputError, UsageError
@@ -232,7 +231,7 @@ def test_pairs_are_remembered_by_what_all_images_show(clean: Path, monkeypatch: 
     photo(1, 96).save(clean / "val/a/near.png")
     first = check(open_path(clean))
     calls: list[int] = []
-    monkeypatch.setattr("automl_pt.check.pairs.near_pairs", lambda facts: calls.append(len(facts)) or iter(()))
+    monkeypatch.setattr("automl_pt.check.alike.near_pairs", lambda facts: calls.append(len(facts)) or iter(()))
     assert check(open_path(clean)).findings == first.findings
     assert calls == []
     assert any(found.kind.startswith("alike") for found in first.findings)
@@ -411,10 +410,11 @@ def test_sizes_of_classes() -> None:
 
 
 def test_every_kind_has_words() -> None:
-    for level, what, training in KINDS.values():
+    for level, what, training, todo in KINDS.values():
         assert level in ("stop", "falsify", "note")
         assert what
         assert training
+        assert todo
 
 
 class Texts(HTMLParser):
@@ -462,13 +462,13 @@ def test_the_contact_sheet_is_bounded(tmp_path: Path) -> None:
 def test_the_command(clean: Path, tmp_path: Path, runner: CliRunner) -> None:
     done = runner.invoke(command, [str(clean)], standalone_mode=False)
     assert done.return_value == 0, done.output
-    assert "nothing would stop training" in done.output
+    assert "No problems found" in done.output
     plant(clean)
     page = tmp_path / "sheet.html"
     done = runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False)
     assert done.return_value == 1
     assert "train/a/half.jpg" in done.output
-    assert "would stop training" in done.output
+    assert "stop training" in done.output
     assert page.read_text().startswith("<!doctype html>")
     assert runner.invoke(command, [str(clean), "--html", str(page)], standalone_mode=False).return_value == 1
     page.write_text("mine")
@@ -482,7 +482,7 @@ def test_the_command(clean: Path, tmp_path: Path, runner: CliRunner) -> None:
     assert done.return_value == 1
     assert told["ok"] is False
     assert told["read"] == 0
-    assert {"kind", "level", "what", "training", "items"} == set(told["findings"][0])
+    assert {"kind", "level", "what", "training", "todo", "items"} == set(told["findings"][0])
 
 
 PLUGIN = """

@@ -173,5 +173,5 @@ def test_checking_names_what_is_wrong(runner, file):
     assert "did not return a torch.nn.Module" in str(error)
     error = runner.invoke(plugins, ["check", "mine/ne", "--plugin", file]).exception
     assert isinstance(error, UnknownNameError)
-    assert "unknown plugin, backbone, dataset, executor, metric" in str(error)
+    assert "unknown plugin, backbone, dataset, optimizer, augmentation, sampler, pruner, executor, metric" in str(error)
     assert "'mine/net'" in str(error)

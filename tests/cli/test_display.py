@@ -37,5 +37,6 @@ def test_the_figures_told_at_the_end_are_those_of_the_weights_kept(
     LineDisplay(console).ended(output, record(output), history(output))
     told = console.file.getvalue()  # type: ignore[attr-defined]
     loss = BY_NAME["loss"].text(kept["val_loss"])
-    assert f"epoch {kept['epoch']}, val loss {loss}, val accuracy {kept['val_accuracy']:.4f}" in told
+    accuracy = f"{100 * kept['val_accuracy']:.1f} %"
+    assert f"epoch {kept['epoch']}, val loss {loss}, val accuracy {accuracy}" in told
     assert ("moving average" in told) == (kept["weights"] == "ema") == ("ema_decay" in settings)

@@ -7,7 +7,7 @@ from rich.console import Console
 from toy_trial import TOY
 
 from automl_pt.api.search import steps
-from automl_pt.cli.search_display import LiveView
+from automl_pt.cli.live_table import LiveView
 from automl_pt.config import SearchConfig
 from automl_pt.study.events import EpochDone, Finished, TrialEnded
 from automl_pt.training.result import EpochResult

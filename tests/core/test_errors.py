@@ -8,7 +8,7 @@ import pytest
 
 from automl_pt.core import errors
 from automl_pt.core.errors import AutomlError, ConfigError, InvalidDatasetError, UnknownNameError
-from automl_pt.core.system_limits import exhausted
+from automl_pt.core.installation import exhausted
 
 
 def test_a_message_has_rule_given_and_remedy() -> None:

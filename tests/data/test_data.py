@@ -228,8 +228,8 @@ def test_a_registered_name_wins_over_a_folder_unless_it_is_spelt_as_a_path(
     ("name", "kind", "text"),
     [
         ("digit", UnknownNameError, "did you mean 'digits'"),
-        ("./digit", InvalidDatasetError, "folder or file not found"),
-        ("no/such", InvalidDatasetError, "folder or file not found"),
+        ("./digit", InvalidDatasetError, "Folder or file not found"),
+        ("no/such", InvalidDatasetError, "Folder or file not found"),
     ],
 )
 def test_what_is_not_there_is_told(name: str, kind: type[Exception], text: str, plugins: Plugins) -> None:

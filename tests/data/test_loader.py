@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -8,12 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl_pt.config import TrainConfig
+from automl_pt.data.device_split import StreamedSplit
 from automl_pt.data.hashes import array_digest
 from automl_pt.data.loader import Loader, batch_sizes
 from automl_pt.data.pixels import Originals, Pixels, Rows, Undecoded
+from automl_pt.data.policy import make_policy
 from automl_pt.dataset import Hints
 from automl_pt.images.decode import decode
 from automl_pt.images.preprocessing import normalise, scale_and_offset
+from automl_pt.plugins.manager import load_plugins
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 CPU = torch.device("cpu")
@@ -115,6 +121,106 @@ def test_rows_and_images_decoded_anew_give_the_batches_of_an_array() -> None:
         found = list(loader(Pixels(images, labels, names), 4).epoch(2))
         assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(found, wanted, strict=True))
         assert all(torch.equal(ours[1], theirs[1]) for ours, theirs in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("share", [(0, 1), (1, 2)])
+def test_bytes_sent_to_a_device_give_the_batches_of_the_cpu(channels_last: bool, share: tuple[int, int]) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (23, 3, 16, 16), dtype=np.uint8)
+    rows = np.random.default_rng(1).permutation(23)
+    for images in (arrays, Rows(arrays, rows)):
+        source = Pixels(images, np.arange(23) % 5, ())
+        wanted = loader(source, 6, channels_last=channels_last, share=share)
+        sent = loader(source, 6, channels_last=channels_last, share=share)
+        options = {"mean": MEAN, "std": STD, "channels_last": channels_last}
+        sent.streamed = StreamedSplit(images, source.labels, 6, CPU, **options)  # type: ignore[arg-type]
+        for epoch, start in ((1, 0), (2, 2)):
+            pairs = list(zip(sent.epoch(epoch, start), wanted.epoch(epoch, start), strict=True))
+            assert pairs
+            for (ours, labels), (theirs, wanted_labels) in pairs:
+                assert ours.equal(theirs)
+                assert labels.equal(wanted_labels)
+                assert ours.is_contiguous(memory_format=torch.channels_last) is channels_last or ours.is_contiguous()
+
+
+class FakeGpu:
+    """Answers what a loader asks of a GPU: how much memory is free; and gives no pinned memory where told so."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, free: int = 1, pins: bool = True, copies: bool = True
+    ) -> None:
+        self.pinned = 0
+        empty, tensor_to = torch.empty, torch.Tensor.to
+
+        def fake_empty(*shape: Any, pin_memory: bool = False, device: Any = None, **options: Any) -> torch.Tensor:
+            if pin_memory and not pins:
+                raise RuntimeError("CUDA error: invalid argument\nmore")
+            if device is not None and torch.device(device).type == "cuda" and not copies:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            self.pinned += pin_memory
+            return empty(*shape, **options)
+
+        def fake_to(tensor: torch.Tensor, *given: Any, **options: Any) -> torch.Tensor:
+            kept = [one for one in given if not (isinstance(one, torch.device) and one.type == "cuda")]
+            return tensor_to(tensor, *kept, **options) if kept or not given else tensor
+
+        def on_cpu(function: Any) -> Any:
+            return lambda *given, device=None, **options: function(*given, **options)
+
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 4 * free))
+        monkeypatch.setattr(torch, "empty", fake_empty)
+        monkeypatch.setattr(torch.Tensor, "to", fake_to)
+        for name in ("zeros", "tensor", "arange"):
+            monkeypatch.setattr(torch, name, on_cpu(getattr(torch, name)))
+        monkeypatch.setattr(torch.cuda, "Event", MagicMock)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "notes"),
+    [
+        ({}, ["more than the share of its memory"]),
+        (
+            {"pins": False},
+            ["more than the share of its memory", "because none is pinned: CUDA error: invalid argument"],
+        ),
+        ({"free": 1 << 30, "copies": False}, ["it ran out of memory for"]),
+        ({"free": 1 << 30}, []),
+    ],
+)
+def test_a_gpu_without_room_or_pinned_memory_gives_the_same_batches_and_a_note(
+    monkeypatch: pytest.MonkeyPatch, gpu: dict[str, Any], notes: list[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8), dtype=np.uint8)
+    source = Pixels(images, np.arange(23), ())
+    wanted = list(loader(source, 6).epoch(1))
+    fake = FakeGpu(monkeypatch, **gpu)
+    ours = loader(source, 6, device=torch.device("cuda", 0))
+    assert len(ours.notes) == len(notes)
+    assert all(part in note for part, note in zip(notes, ours.notes, strict=True))
+    assert (ours.resident is None) == bool(notes)
+    assert fake.pinned == (2 if notes and "pins" not in gpu else 0)
+    for (found, labels), (theirs, wanted_labels) in zip(ours.epoch(1), wanted, strict=True):
+        assert found.equal(theirs)
+        assert labels.equal(wanted_labels)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "trivial", "crop+mixup"])
+@pytest.mark.parametrize("free", [1, 1 << 30])
+def test_a_gpu_augments_as_the_policy_says(monkeypatch: pytest.MonkeyPatch, name: str, free: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8), dtype=np.uint8)
+    source = Pixels(images, np.arange(23) % 3, ())
+    policy = make_policy(TrainConfig(dataset="x", augmentation=name), load_plugins(), 8, 3)
+    options: dict[str, Any] = {"policy": policy, "augmented_epochs": 1, "balanced": True}
+    wanted = [list(loader(source, 6, **options).epoch(epoch)) for epoch in (1, 2)]
+    FakeGpu(monkeypatch, free=free)
+    ours = loader(source, 6, device=torch.device("cuda", 0), **options)
+    assert (ours.resident is None and ours.streamed is None) == bool(policy.transforms)
+    assert any("the CPU changes each of them" in note for note in ours.notes) == bool(policy.transforms)
+    for epoch, batches in enumerate(wanted, 1):
+        for (found, labels), (theirs, wanted_labels) in zip(ours.epoch(epoch), batches, strict=True):
+            assert found.equal(theirs)
+            assert labels.equal(wanted_labels)
 
 
 def test_leaving_an_epoch_early_ends_its_thread(tmp_path: Path) -> None:

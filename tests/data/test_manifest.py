@@ -85,7 +85,7 @@ def test_what_is_no_manifest_is_a_study_error(tmp_path: Path, change: dict[str, 
     with pytest.raises(StudyError, match="the study's manifest is damaged") as caught:
         Manifest.load(path)
     assert str(path) in caught.value.given
-    assert "put the file back" in caught.value.remedy
+    assert "restore the file" in caught.value.remedy
 
 
 def test_names_sort_alike_however_the_file_system_spells_them() -> None:

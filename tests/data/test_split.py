@@ -164,10 +164,10 @@ def test_a_grouped_split_comes_near_its_share() -> None:
 @pytest.mark.parametrize(
     ("data", "rule", "given"),
     [
-        (dataset([0, 0, 1]), "some classes have fewer than two images", "one only in b"),
+        (dataset([0, 0, 1]), "some classes have fewer than two images, so they cannot be split", "one only in b"),
         (
             dataset([0, 0, 1, 1], groups=["x", "y", "z", "z"]),
-            "some classes have fewer than two groups",
+            "some classes have fewer than two groups, so they cannot be split",
             "one only in b",
         ),
         (dataset([0, 1], names=["x", "x"]), "two images have the same name", "more than one image called x"),

@@ -21,8 +21,7 @@ from PIL import Image, ImageOps
 
 from automl_pt.check.examine import examine
 from automl_pt.images import resize
-from automl_pt.images.decode import BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
-from automl_pt.images.modes import BACKGROUND
+from automl_pt.images.decode import BACKGROUND, BOUND, MAX_PIXELS, UnreadableImage, decode, decode_rgb, read
 from automl_pt.images.read import MAX_BYTES
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")

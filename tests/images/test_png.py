@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_pt.check.examine import examine
-from automl_pt.images.decode import UnreadableImage, decode, decode_rgb
-from automl_pt.images.modes import BACKGROUND
+from automl_pt.images.decode import BACKGROUND, UnreadableImage, decode, decode_rgb
 from automl_pt.images.png import LARGE, MAX_METADATA, without_large_metadata
 
 RED = (b"\0" + b"\xff\0\0" * 4) * 4

@@ -125,7 +125,7 @@ def test_an_export_that_computes_something_else_is_not_written(
     tmp_path: Path, model: Model, images: ParityImages
 ) -> None:
     with pytest.raises(
-        ExportError, match=r"to 0.0001, or (.|\n)*torch-export of tiny: 1 on 12 images, allowed is 0.0001"
+        ExportError, match=r"more than 0.0001, or (.|\n)*torch-export of tiny: 1 on 12 images, allowed is 0.0001"
     ):
         export_model(changed(model, Contrary(model.network)), tmp_path / "m.pt2", "torch-export", images)
     assert not (tmp_path / "m.pt2").exists()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_pt.model.label_errors import Suspect, label_errors
+from automl_pt.model.scoring import Suspect, label_errors
 
 
 def test_the_example_in_the_rule() -> None:

@@ -209,7 +209,7 @@ def test_nothing_ends_a_block_of_the_card(source: str) -> None:
 
 def test_the_card_gives_the_accuracy_with_its_interval(plugins: Plugins) -> None:
     data = {"counts": {"val": 100}}
-    assert "val_accuracy: 0.75 (95 %: 0.6570 to 0.8245, 100 images" in card(make_info(data=data))
+    assert "val_accuracy: 0.75 (95 %: 0.6570 to 0.8245, on the 100 images" in card(make_info(data=data))
     for odd in ({"counts": {"val": "100"}}, {"counts": [100]}, {"counts": {"val": 0}}, {}):
         assert "val_accuracy: 0.75\n" in card(make_info(data=odd))
 

@@ -109,7 +109,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a size that is true": (lambda r: r["weights"].update(size=True), "does not state the file"),
     "a smaller size": (lambda r: r["weights"].update(size=10), "10 are allowed"),
     "a larger size": (lambda r: r["weights"].update(size=10**6), "bytes, not the 1,000,000 that were written"),
-    "another hash": (lambda r: r["weights"].update(sha256="0" * 64), "its SHA-256 does not fit"),
+    "another hash": (lambda r: r["weights"].update(sha256="0" * 64), "its SHA-256 does not match"),
 }
 
 
@@ -126,15 +126,15 @@ def test_a_hostile_record_is_refused_with_its_fault(tmp_path: Path, name: str) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
+        (b"", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
         (b"[1]", "is not an object"),
         (b'{"format": 1, "format": 1}', "a key occurs twice"),
         (b'{"format": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "nested deeper than 64 levels"),
-        (b"1" * 10_000, "is not JSON"),
-        (b'{"format": 1}', "its checksum does not fit"),
-        (b'{"format": 1, "checksum": [1]}', "its checksum does not fit"),
+        (b"1" * 10_000, "is not valid JSON"),
+        (b'{"format": 1}', "its checksum does not match"),
+        (b'{"format": 1, "checksum": [1]}', "its checksum does not match"),
     ],
 )
 def test_junk_is_no_record(tmp_path: Path, content: bytes, message: str) -> None:

@@ -307,7 +307,7 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, model: Model, plugins: 
     output = tmp_path / "p.csv"
     output.write_text("mine")
     words = (tmp_path / "model", tmp_path / "x", "-o", output)
-    with pytest.raises(UsageError, match="not overwritten unasked"):
+    with pytest.raises(UsageError, match="exists already"):
         call(runner, predict, plugins, *words)
     assert output.read_text() == "mine"
     call(runner, predict, plugins, *words, "--force")

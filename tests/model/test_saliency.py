@@ -126,8 +126,9 @@ def test_a_plugin_with_frozen_weights_has_a_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "layer"),
     [
-        ("resnet18", 8, "layer2"),
-        ("resnet18", 64, "layer3"),
+        ("resnet18", 8, None),
+        ("resnet18", 64, None),
+        ("resnet18", 128, "layer4"),
         ("densenet121", 32, "features"),
         pytest.param("timm/convnext_atto", 128, "norm_pre", marks=pytest.mark.slow),
         pytest.param("timm/mobilenetv3_small_100", 128, "blocks", marks=pytest.mark.slow),
@@ -142,7 +143,7 @@ def test_built_in_networks(name: str, size: int, layer: str | None) -> None:
     found = grad_cam(model_of(network, image_size=size, classes=3), pixels, np.array([0, 2]))
     if layer is None:
         assert isinstance(found, str)
-        assert "tokens" in found
+        assert "tokens" in found or "2 x 2" in found
         return
     assert isinstance(found, GradCam)
     assert found.layer.startswith(layer)

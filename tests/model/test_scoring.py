@@ -136,7 +136,7 @@ def test_of_equal_logits_the_first_class_is_predicted() -> None:
 
 def shown(scores: Scores, **options: Any) -> str:
     console = Console(width=120, force_terminal=False, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_scores("title", scores, options.get("notes", ()), options.get("unreadable", ()), console)
+    print_scores("title", scores, options.get("notes", ()), options.get("unreadable", ()), console, full=True)
     console.file.close()
     return console.export_text()
 
@@ -148,7 +148,7 @@ def test_hostile_class_names_are_shown_as_text() -> None:
     assert "[red]a[/red]" in text
     assert "\\x1b[2Jb" in text
     assert "c\\nd" in text
-    assert "not readable, left out: [x]\\n: \\x07" in text
+    assert "not readable, skipped: [x]\\n: \\x07" in text
     assert "\x1b" not in text
 
 
@@ -211,8 +211,11 @@ def test_evaluate_prints_tables_or_json(tiny_folder: Path, tmp_path: Path, plugi
     done = runner.invoke(evaluate, words, standalone_mode=False)
     assert done.return_value == 0
     assert "split test" in done.stdout
+    assert "how often a probability is right" not in done.stdout
+    assert "recall" in done.stdout
+    done = runner.invoke(evaluate, [*words, "--full"], standalone_mode=False)
     assert "confusion matrix" in done.stdout
-    assert "answers only from a probability on" in done.stdout
+    assert "accuracy if only confident answers are accepted" in done.stdout
     assert "how often a probability is right" in done.stdout
     shares = runner.invoke(evaluate, [*words, "--normalised"], standalone_mode=False).stdout
     assert "confusion matrix, shares of the true class" in shares
@@ -224,7 +227,7 @@ def test_evaluate_prints_tables_or_json(tiny_folder: Path, tmp_path: Path, plugi
     (tiny_folder / "test" / "red" / "bad.png").write_text("no image")
     done = runner.invoke(evaluate, words, standalone_mode=False)
     assert done.return_value == 1
-    assert "not readable, left out: test/red/bad.png" in done.stdout
+    assert "not readable, skipped: test/red/bad.png" in done.stdout
 
 
 def test_calibration_is_its_definition() -> None:
@@ -282,4 +285,4 @@ def test_another_models_classes_may_stand_in_another_order(
     assert found["comparison"]["loss_difference"] == pytest.approx(found["loss"] - other["loss"])
     assert (itself["comparison"]["p_value"], other["comparison"]) == (1.0, None)
     text = runner.invoke(evaluate, [*words, str(two)], standalone_mode=False).stdout
-    assert "less the other model, on the same 12 images" in text
+    assert "compared with the other model on the same 12 images" in text

@@ -42,7 +42,7 @@ def test_the_command_prints_lines_or_json(runner):
 def test_a_faulty_plugin_is_a_problem(tmp_path, monkeypatch, runner):
     (tmp_path / "faulty.py").write_text("import no_such_module")
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    [finding] = [finding for finding in doctor.plugins(()) if finding.name == "plugin left out"]
+    [finding] = [finding for finding in doctor.plugins(()) if finding.name == "plugin not loaded"]
     assert "faulty" in finding.value
     assert "No module named 'no_such_module'" in finding.problem
     [broken] = doctor.plugins([str(tmp_path / "absent.py")])

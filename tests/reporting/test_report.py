@@ -92,7 +92,7 @@ def test_a_trial_dropped_within_its_first_epoch_shows_by_what(tmp_path: Path) ->
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_study(found, console)
     console.file.close()
-    assert re.search(rf"{dropped.rank_loss:.4f} at 0.88 +0.88 ", console.export_text())
+    assert re.search(rf"~{dropped.rank_loss:.4f} +- +0.88 ", console.export_text())
     assert dropped.to_dict() | {"ranks": {"0.875": dropped.rank_loss}, "ranked_at": 7 / 8} == (dropped.to_dict())
     # and Optuna's tools find it as a number and as a point to draw
     plain = optuna.load_study(study_name="toy", storage=storage_url(tmp_path / "toy")).get_trials()[dropped.number]
@@ -186,8 +186,9 @@ def test_no_studies_says_how_to_make_one(tmp_path: Path, runner: CliRunner) -> N
 
 def test_hostile_text_is_shown_as_text(study: Path) -> None:
     trial = TrialRecord(0, "FAIL", {"backbone": "[red]x[/red]\x1b[2J"}, None, 0, 0.0, "failed: \x1b]0;x\x07\nnext", {})
+    other = TrialRecord(1, "FAIL", {"backbone": "y"}, None, 0, 0.0, "failed: x", {})
     found = read_study("toy")
-    hostile = StudyReport(**{**vars(found), "trials": (trial,), "dataset": "a\u202eb", "best": None})
+    hostile = StudyReport(**{**vars(found), "trials": (trial, other), "dataset": "a\u202eb", "best": None})
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_study(hostile, console)
     console.file.close()
@@ -234,9 +235,7 @@ def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner)
     if line == "text for lr":
         line = json.dumps({**json.loads(path.read_text().splitlines()[0]), "lr": "0.1"})
     path.write_bytes(line.encode("utf-8", "surrogateescape"))
-    message = (
-        r"a run's files are read as they were written\n  given: .*history.jsonl(.|\n)*put the file back from a copy"
-    )
+    message = r"a file of the run is damaged\n  given: .*history.jsonl(.|\n)*restore the file from a copy"
     with pytest.raises(StudyError, match=message):
         read_run(one_run)
     with pytest.raises(StudyError, match=message):
@@ -248,5 +247,5 @@ def test_a_damaged_history_is_named(one_run: Path, line: str, runner: CliRunner)
 @pytest.mark.parametrize("content", ["{", "[]", "\udcff", "[" * 99_999, '{"config": 1}'])
 def test_a_damaged_run_is_named(one_run: Path, content: str, runner: CliRunner) -> None:
     (one_run / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StudyError, match=r"files are read as they were written(.|\n)*put the file back from a copy"):
+    with pytest.raises(StudyError, match=r"a file of the (study|run) is damaged(.|\n)*restore the file from a copy"):
         runner.invoke(report, [str(one_run)], standalone_mode=False, catch_exceptions=False)

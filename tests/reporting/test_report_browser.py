@@ -78,7 +78,7 @@ def pages(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize("name", ["study", "large", "gone", "run"])
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (800, "dark"), (1300, "light"), (1300, "dark")])
 def test_the_page_fits_and_is_silent(
     browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: Any
 ) -> None:
@@ -96,6 +96,27 @@ def test_the_page_fits_and_is_silent(
     assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
     assert said == []
     page.close()
+
+
+@pytest.mark.parametrize("name", ["study", "run"])
+def test_nothing_is_cut_on_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(pages[name].as_uri())
+    cut = "[...document.querySelectorAll('.wide')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    matrices = "[...document.querySelectorAll('.wide:has(.matrix)')].length"
+    assert page.evaluate(cut) <= page.evaluate(matrices)  # a matrix cannot be folded: it scrolls in its box
+    page.close()
+
+
+def test_a_wide_screen_has_two_columns(browser: Browser, pages: dict[str, Path]) -> None:
+    columns = []
+    for width in (1000, 1100):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto(pages["study"].as_uri())
+        tops = page.evaluate("['curves', 'space'].map(id => document.getElementById(id).getBoundingClientRect().top)")
+        columns.append(tops[0] == tops[1])
+        page.close()
+    assert columns == [False, True]
 
 
 def test_every_picture_is_drawn_and_plots_follow_the_scheme(browser: Browser, pages: dict[str, Path]) -> None:

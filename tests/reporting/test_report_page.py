@@ -33,8 +33,8 @@ from automl_pt.reporting.sections.write import read_content
 from automl_pt.study.records import TrialRecord
 
 SECTIONS = (
-    *("answer", "trials", "curves", "space", "classes", "confusion", "mistakes", "saliency", "calibration", "check"),
-    *("time", "repeat"),
+    *("answer", "advice", "forecast", "trials", "curves", "space", "classes", "confusion", "mistakes", "saliency"),
+    *("calibration", "check", "time", "repeat"),
 )
 
 
@@ -79,7 +79,7 @@ def test_a_search_ends_with_its_page(searched: Path) -> None:
 
 
 def test_every_section_of_a_finished_study_is_there(content: Content) -> None:
-    assert [name for name in SECTIONS if "missing" in content.values[name]] == []
+    assert [name for name in SECTIONS if "missing" in content.values[name]] == ["forecast"]  # it has no probe
     assert len(content.values["answer"]["sentences"]) == 3
     assert "missing" not in content.values["space"]["importance"]
 
@@ -129,7 +129,7 @@ def test_only_a_page_of_ours_is_replaced_unasked(searched: Path, tmp_path: Path,
     target.write_text("<!doctype html><title>mine</title>")
     done = runner.invoke(report, words, standalone_mode=False)
     assert isinstance(done.exception, UsageError)
-    assert done.exception.rule == "an output file is not overwritten unasked, but for a page that automl-pt wrote"
+    assert done.exception.rule == "the output file exists, and automl-pt did not write it"
     assert done.exception.given == f"{target} is there already"
     assert done.exception.remedy == "choose another name, or give --force"
     assert target.read_text() == "<!doctype html><title>mine</title>"
@@ -228,7 +228,10 @@ def test_damaged_histories_are_left_out_and_named(study: Path) -> None:
     first, *others = sorted(study.glob("trials/*/history.jsonl"))
     number = first.parent.name
     first.write_text("junk\n")
-    assert f"Left out, for their records are damaged: trial {number}." in read_content(study)[1].values["time"]["note"]
+    assert (
+        f"Not included, because their records are damaged: trial {number}."
+        in read_content(study)[1].values["time"]["note"]
+    )
     for path in others:
         path.write_text("junk\n")
     assert (
@@ -246,7 +249,7 @@ def test_a_damaged_result_costs_no_more_than_it_tells(study: Path, runner: CliRu
 @pytest.mark.parametrize(
     ("dataset", "trials", "said"),
     [
-        ("plain", 1, "There was no second complete trial"),
+        ("plain", 1, "No second complete trial"),
         ("diverge-0", 1, "No trial has kept a model so far"),
         ("fail-0", 1, "All 1 trial failed, so that there is no model."),
     ],
@@ -289,7 +292,7 @@ def test_a_run_has_the_same_page(run: Path) -> None:
     content = read_content(run)[1]
     page = Page(render(content.values, content.pictures))
     ids = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
-    assert ids == [name for name in SECTIONS if name != "space"]
+    assert ids == [name for name in SECTIONS if name not in ("space", "advice", "forecast")]
     assert [name for name in ids if "missing" in content.values[str(name)]] == []
     assert "This run trained tiny on" in page.text
     assert f"automl-pt reproduce {run}" in page.text
@@ -322,10 +325,10 @@ def test_a_run_with_a_damaged_history_has_a_page(run: Path) -> None:
 def test_a_run_that_was_killed_at_once_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"config": {}, "reason": "failed", "error": "OutputError: no room"}')
     content = read_content(tmp_path)[1]
-    assert "It has kept no model. It ended: failed: OutputError: no room." in (
+    assert "It kept no model. It ended: failed: OutputError: no room." in (
         " ".join(content.values["answer"]["sentences"])
     )
-    assert "No epoch has been done." in Page(render(content.values, content.pictures)).text
+    assert "No epoch has finished." in Page(render(content.values, content.pictures)).text
 
 
 # an option that only one backbone has, one that may be 0, and one whose values have no order

@@ -11,7 +11,7 @@ import pytest
 from toy_trial import TOY
 
 from automl_pt.api.search import steps
-from automl_pt.cli.search_display import result_lines
+from automl_pt.cli.search_lines import result_lines
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import OutputError
 from automl_pt.core.files import atomic_write
@@ -56,7 +56,7 @@ def test_the_page_is_written_of_the_ended_study(tmp_path: Path) -> None:
     result = search(tmp_path, page)
     assert result.report == str(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == "finished"
-    assert f"report: {tmp_path / 'report.html'}" in result_lines(Finished(result))
+    assert f"page:     {tmp_path / 'report.html'} (open it in a browser)" in result_lines(Finished(result))
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,17 @@ def test_a_failure_is_a_note_and_costs_nothing_else(tmp_path: Path, make: Any, n
     assert json.loads((tmp_path / "result.json").read_text())["best"]["number"] == result.best.number
 
 
-@pytest.mark.parametrize(
-    ("error", "said"), [(0.124, "12 % too long"), (-0.5, "50 % too short"), (0.001, "right"), (None, None)]
-)
-def test_the_end_says_how_wrong_the_estimated_time_was(tmp_path: Path, error: float | None, said: str | None) -> None:
-    result = replace(search(tmp_path, page), estimate_error=error)
-    lines = [line for line in result_lines(Finished(result)) if line.startswith("time as estimated half way: ")]
-    assert lines == ([f"time as estimated half way: {said}"] if said else [])
-    assert not any(line.startswith("time") for line in result_lines(Finished(replace(result, signal=2))))
+def test_the_end_says_what_to_do_next_and_no_developers_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = replace(search(tmp_path / "studies" / "toy", page), estimate_error=-0.41)
+    lines = result_lines(Finished(result))
+    assert "next:     automl-pt predict studies/toy/model IMAGES" in lines
+    assert "          automl-pt report toy" in lines
+    assert "page:     studies/toy/report.html (open it in a browser)" in lines
+    assert not any("41 %" in line or str(tmp_path) in line for line in lines)
+    stopped = result_lines(Finished(replace(result, signal=2)))
+    assert "stopped:  everything finished so far is kept; run the same command to continue" in stopped
+    assert not any(line.startswith("next") for line in stopped)
 
 
 def test_a_runner_up_that_is_not_compared_is_told_all_the_same(tmp_path: Path) -> None:

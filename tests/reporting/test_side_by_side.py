@@ -66,7 +66,7 @@ def test_the_table_and_the_json_say_the_same(studies: Path, runner: CliRunner) -
     values = json.loads(runner.invoke(command, ["compare", *pair, "--json"], catch_exceptions=False).output)
     assert values["same_data"] is True
     assert f"{values['first']['val_loss']:.4f}" in table
-    assert f"{values['second']['test']['accuracy']:.4f}" in table
+    assert f"{100 * values['second']['test']['accuracy']:.1f} %" in table
     assert "on the same 12 validation images the loss of a is" in table
     assert "both models were chosen by these images" in table
 
@@ -89,5 +89,5 @@ def test_a_study_that_is_none_and_one_that_was_not_searched(studies: Path, tmp_p
     copy = Path(shutil.copytree(studies / "studies" / "a", tmp_path / "old"))
     about = json.loads((copy / "study.json").read_text())
     (copy / "study.json").write_text(json.dumps({key: about[key] for key in ("name", "storage")}))
-    with pytest.raises(StudyError, match=r"(?s)tells what it was asked for once it was searched.*goes on with it"):
+    with pytest.raises(StudyError, match=r"(?s)no record of its settings.*search it with this version"):
         compare_studies(copy, copy)

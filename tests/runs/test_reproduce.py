@@ -72,7 +72,7 @@ def test_a_trial_is_repeated_on_the_split_of_its_study(tmp_path: Path, runner: C
 
 def test_no_other_split_is_drawn_for_a_run_whose_own_is_gone(original: Path) -> None:
     (original / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"(?s)on the split that it was trained on.*no manifest.json.*a copy"):
+    with pytest.raises(CheckpointError, match=r"(?s)the split of this run is missing.*no manifest.json.*a copy"):
         again(original)
     assert not (original / "manifest.json").exists()
 

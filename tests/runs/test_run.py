@@ -72,8 +72,10 @@ def test_a_finished_run_tells_what_made_it(tiny_folder: Path, tmp_path: Path, pl
 def test_history_has_one_line_an_epoch_with_all_figures(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     output = tmp_path / "out"
     for count, _ in enumerate(start(tiny_folder, output, plugins), start=1):
-        lines = (output / "history.jsonl").read_text().splitlines()
-        assert len(lines) == count
+        # epochs are written together with the checkpoint, which saving rarely may put off
+        assert len((output / "history.jsonl").read_text().splitlines()) <= count
+    lines = (output / "history.jsonl").read_text().splitlines()
+    assert len(lines) == count
     last = json.loads(lines[-1])
     assert last["epoch"] == 3
     assert last["peak_memory"] > 0
@@ -313,7 +315,7 @@ def test_a_refused_call_leaves_nothing(tmp_path: Path, settings: dict[str, Any])
 def test_results_are_not_written_among_the_images(tmp_path: Path, inside: str) -> None:
     folder = write_folder(tmp_path / "photos", {"train": 3})
     before = sorted(folder.rglob("*"))
-    with pytest.raises(OutputError, match=r"(?s)outside the folder of images.*lies in .*photos.*with --output"):
+    with pytest.raises(OutputError, match=r"(?s)in the folder of images.*is in .*photos.*with --output"):
         run.train(str(folder), output=folder / inside, image_size=16, pretrained=False)
     assert sorted(folder.rglob("*")) == before
 

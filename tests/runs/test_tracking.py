@@ -231,7 +231,7 @@ def test_a_fault_is_told_with_the_distribution_and_its_version(tmp_path: Path, m
     Trackers(load_plugins(), ["acme"], report=said.append).tell(EpochFinished(TrackedRun("one", "/nowhere"), 1, {}))
     assert said == [
         "tracker acme (acme-log 1.2): epoch_finished failed with OSError: no disk. The result is not affected; "
-        "said once"
+        "reported once"
     ]
 
 
@@ -356,7 +356,7 @@ from automl_pt.config import SearchConfig
 from automl_pt.api.search import steps
 
 asked = dict(dataset="plain", epochs=9, trials=6, workers={workers}, plugins=({scribe!r},), trackers=("scribe",))
-for event in steps(SearchConfig(**asked), Path({folder!r}), subject=TOY):
+for event in steps(SearchConfig(**asked), Path({folder!r}), objective=TOY):
     pass
 """
 

@@ -196,7 +196,7 @@ def test_beyond_its_bounds_the_server_says_when_to_ask_again(model: Model, large
     refused = [answer for answer in answers if b" 503 " in answer.splitlines()[0]]
     assert 0 < len(refused) < 5
     assert b"\r\nretry-after: 3\r\n" in refused[0]
-    assert b"pixels wait, and 9,000,000 may; ask again later" in refused[0]
+    assert b"pixels wait, and the limit is 9,000,000; ask again later" in refused[0]
 
 
 def test_bodies_are_bounded_together_but_small_ones_always_taken(model: Model) -> None:

@@ -250,7 +250,7 @@ def test_a_refit_stopped_by_a_signal_says_that_it_goes_on(tiny_folder: Path, tmp
         return 2 if (tmp_path / "study" / "refit").exists() else None
 
     result, said = search(tiny_folder, tmp_path / "study", stop, trials=1, refit=True)
-    assert said[-1] == "refit: not finished; the same command goes on with it"
+    assert said[-1] == "refit: not finished; the same command resumes it"
     assert result.made == {}
     assert result.signal == 2
 

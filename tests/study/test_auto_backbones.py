@@ -99,7 +99,7 @@ def test_a_study_keeps_the_backbones_that_auto_stood_for(photos: Path, plugins: 
     found, said = with_backbones(config(photos, plugins), tmp_path / "study", plugins)
     assert found.backbones == ("wide",)
     assert said is not None
-    assert "as the study was begun" in said
+    assert "as the study was started" in said
 
 
 def test_auto_needs_weights_that_are_here(photos: Path, plugins: Plugins, tmp_path: Path) -> None:

@@ -13,9 +13,17 @@ from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError, CheckpointError, ConfigError, DatasetError, OutputError
 from automl_pt.core.locks import locked
 from automl_pt.study.budget import Budget
-from automl_pt.study.executor.base import Report, TrialSpec
+from automl_pt.study.executor.base import TrialSpec
 from automl_pt.study.executor.devices import devices_for, threads_for
-from automl_pt.study.executor.failures import report_failure
+from automl_pt.study.executor.failures import failure_of
+from automl_pt.study.executor.messages import (
+    EpochEnded,
+    Message,
+    StudyFailed,
+    TrialCrashed,
+    TrialFailed,
+    TrialStopped,
+)
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.executor.trial_run import await_leaving
 from automl_pt.study.model_store import ModelStore, discard, ranked
@@ -40,28 +48,29 @@ def made(kind: type[AutomlError]) -> AutomlError:
     ],
 )
 def test_what_belongs_to_the_trial_fails_it(error: Exception, failure: str) -> None:
-    report = report_failure(3, error)
-    assert report.fatal is None
-    assert (report.failure or "").startswith(failure)
+    message = failure_of(3, error)
+    assert isinstance(message, TrialFailed)
+    assert message.reason.startswith(failure)
 
 
 @pytest.mark.parametrize("error", [made(OutputError), made(DatasetError), ConfigError(["image_size: too small"])])
-def test_what_every_trial_would_meet_is_fatal(error: Exception) -> None:
-    assert report_failure(3, error).fatal is error
+def test_what_every_trial_would_meet_fails_the_study(error: AutomlError) -> None:
+    assert failure_of(3, error) == StudyFailed(3, error)
 
 
 def test_a_damaged_checkpoint_is_the_trials_own() -> None:
-    assert report_failure(3, made(CheckpointError)).fatal is None
+    assert isinstance(failure_of(3, made(CheckpointError)), TrialFailed)
 
 
 def test_a_worker_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
     engine = LocalEngine("no.such.module:make", ["cpu"], threads=1, logs=tmp_path / "logs")
     config = CONFIG.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
     engine.start(TrialSpec(0, config, tmp_path / "0", 1, tmp_path / "manifest.json"))
-    reports = engine.wait(30)
+    [failure] = engine.wait(30)
     engine.close()
-    assert [report.number for report in reports] == [0]
-    message = str(reports[0].fatal)
+    assert isinstance(failure, StudyFailed)
+    assert failure.number == 0
+    message = str(failure.error)
     assert "a worker process cannot start" in message
     assert "ModuleNotFoundError: No module named 'no'" in message
     assert "--workers 0" in message
@@ -73,9 +82,9 @@ def test_a_worker_killed_while_it_starts_has_crashed_and_is_replaced(tmp_path: P
     spec = TrialSpec(0, config, tmp_path / "0", 1, tmp_path / "manifest.json")
     engine.start(spec)
     engine._workers[0].process.kill()
-    assert engine.wait(30) == [Report(0, crash="its process was ended by SIGKILL, often because memory ran out")]
+    assert engine.wait(30) == [TrialCrashed(0, "its process was ended by SIGKILL, often because memory ran out")]
     engine.start(spec)
-    assert until_told(engine)[0].epoch is not None
+    assert isinstance(until_told(engine)[0], EpochEnded)
     engine.close()
 
 
@@ -85,30 +94,30 @@ def test_a_worker_leaves_sigterm_to_its_coordinator_and_saves(tmp_path: Path, mo
     engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
     config = SearchConfig(dataset="plain", epochs=100).trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
     engine.start(TrialSpec(0, config, tmp_path / "0", 100, tmp_path / "manifest.json"))
-    assert until_told(engine)[0].epoch is not None
+    assert isinstance(until_told(engine)[0], EpochEnded)
     engine._workers[0].process.terminate()
-    assert engine.close(30)[-1] == Report(0, left=True)
+    assert engine.close(30)[-1] == TrialStopped(0)
 
 
 def test_a_worker_that_ran_out_of_memory_is_replaced(tmp_path: Path) -> None:
     engine = LocalEngine("toy_trial:make", ["cpu"], threads=1, logs=tmp_path / "logs")
     config = SearchConfig(dataset="memory-0").trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
     engine.start(TrialSpec(0, config, tmp_path / "0", 2, tmp_path / "manifest.json"))
-    process, reports = engine._workers[0].process, list[Report]()
-    while not any(report.failure for report in reports):
-        reports += until_told(engine)
-    assert reports[-1].failure == "out of memory"
+    process, messages = engine._workers[0].process, list[Message]()
+    while not any(isinstance(message, TrialFailed) for message in messages):
+        messages += until_told(engine)
+    assert messages[-1] == TrialFailed(0, "out of memory")
     assert process.returncode is not None
     engine.start(TrialSpec(1, config, tmp_path / "1", 1, tmp_path / "manifest.json"))
-    assert until_told(engine)[0].epoch is not None
+    assert isinstance(until_told(engine)[0], EpochEnded)
     engine.close()
 
 
-def until_told(engine: LocalEngine) -> list[Report]:
-    reports: list[Report] = []
-    while not reports:
-        reports = engine.wait(30)
-    return reports
+def until_told(engine: LocalEngine) -> list[Message]:
+    messages: list[Message] = []
+    while not messages:
+        messages = engine.wait(30)
+    return messages
 
 
 def test_a_trial_waits_for_the_process_that_leaves_its_folder(tmp_path: Path) -> None:
@@ -124,18 +133,18 @@ def test_a_trial_waits_for_the_process_that_leaves_its_folder(tmp_path: Path) ->
 
 TALK = """
 import socket, sys, threading
-from automl_pt.study.executor.worker import Link
+from automl_pt.study.executor.worker import CoordinatorLink
 sys.setswitchinterval(1e-6)
 ours, theirs = socket.socketpair()
-link, count = Link(theirs), 20_000
+link, count = CoordinatorLink(theirs), 20_000
 def drain():
     while ours.recv(1 << 16):
         pass
 threading.Thread(target=drain, daemon=True).start()
-threading.Thread(target=ours.sendall, args=[b'{"do": "go_on"}\\n' * count], daemon=True).start()
+threading.Thread(target=ours.sendall, args=[b'{"do": "resume"}\\n' * count], daemon=True).start()
 for _ in range(count):
     link.send(number=1)
-print(sum(link._commands.get(timeout=5)["do"] == "go_on" for _ in range(count)), flush=True)
+print(sum(link._commands.get(timeout=5)["do"] == "resume" for _ in range(count)), flush=True)
 """
 
 

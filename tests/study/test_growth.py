@@ -12,8 +12,9 @@ from automl_pt import train
 from automl_pt.config import SearchConfig
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.manager import load_plugins
-from automl_pt.study.executor.base import Call, Report, TrialSpec
+from automl_pt.study.executor.base import Call, TrialSpec
 from automl_pt.study.executor.calls import returned
+from automl_pt.study.executor.messages import IteratorEnded, Message, StudyFailed, TrialCrashed, TrialFailed
 from automl_pt.study.executor.processes import LocalEngine
 
 FILE = str(Path(__file__).parents[1] / "strange_networks.py")
@@ -33,10 +34,10 @@ def trials_in_one_worker(folder: Path, tmp_path: Path, backbone: str, count: int
         for number in range(count):
             trial, output = config.trial(backbone=backbone, lr=0.01, batch_size=8, seed=number), tmp_path / str(number)
             ours.start(TrialSpec(number, trial, output, 1, manifest))
-            told = list[Report]()
-            while not any(report.ended for report in told):
+            told = list[Message]()
+            while not any(isinstance(message, IteratorEnded) for message in told):
                 told = ours.wait(60)
-                assert not any(report.failure or report.crash or report.fatal for report in told), told
+                assert not any(isinstance(message, TrialFailed | TrialCrashed | StudyFailed) for message in told), told
             shutil.rmtree(output)
             held.append(returned(ours.call(Call("alive:alive", {}, lambda caller: None, "the count"))))
     finally:

@@ -18,6 +18,7 @@ from automl_pt.core.errors import PluginError
 from automl_pt.study.executor.base import Call, TrialSpec
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.executor.messages import TrialWaits
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.executor.trial_run import _shared
 
@@ -102,7 +103,7 @@ def test_a_call_after_the_trials_has_the_process_and_the_threads_of_all(tmp_path
         ours.start(TrialSpec(number, trial, tmp_path / str(number), 1, tmp_path / "manifest.json"))
     held = set[int]()
     while len(held) < 2:
-        held |= {report.number for report in ours.wait(1) if report.held}
+        held |= {message.number for message in ours.wait(1) if isinstance(message, TrialWaits)}
     first = ours._workers[0].process
     assert ours.halt(30) == []
     assert returned(ours.call(call("return"))) == 6

@@ -192,7 +192,7 @@ def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_ou
     assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
     report = read_study(tmp_path / "study")
     assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
-    assert report.to_dict()["probes"][0]["failure"].startswith("which frozen features require")
+    assert report.to_dict()["probes"][0]["failure"].startswith("the network's head is not one linear layer")
     bounded = config.model_copy(update={"max_params": 100})
     with pytest.raises(StudyError) as caught:
         list(steps(bounded, tmp_path / "bounded"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optuna.storages import RDBStorage
 
-from automl_pt.study.store.fencing import ATTRIBUTES
+from automl_pt.study.store.coordination import ATTRIBUTES
 
 PACKAGE = Path(__file__).parents[2] / "automl_pt"
 

@@ -20,6 +20,7 @@ from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
 from automl_pt.study.executor import sample_trial
 from automl_pt.study.executor.base import ExecutorJob, TrialSpec
+from automl_pt.study.executor.messages import EpochEnded, Message, TrialPlaced
 from automl_pt.testing import check_executor
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -100,10 +101,10 @@ def test_a_trial_that_finds_no_room_says_so_and_runs_when_a_machine_joins(
         said += engine.notices()
     assert said[0].startswith("waiting for a place: a trial asks for 2 CPU; the cluster has")
     added = ray_on_loopback.add(machines[0], num_cpus=2)
-    reports = []
-    while not any(report.epoch for report in reports):
-        reports += engine.wait(1.0)
-    assert reports[0].place is not None
+    messages = list[Message]()
+    while not any(isinstance(message, EpochEnded) for message in messages):
+        messages += engine.wait(1.0)
+    assert isinstance(messages[0], TrialPlaced)
     engine.close(5)
     machines[0].remove_node(added)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,17 +15,37 @@ from toy_trial import TOY
 
 from automl_pt.api import search
 from automl_pt.config import SearchConfig
+from automl_pt.core.errors import AutomlError, ConfigError, DatasetError
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import setup as opening
 from automl_pt.study.concluding import run as run_step
 from automl_pt.study.events import EpochDone, Notice
-from automl_pt.study.executor.base import NO_CALLER, ExecutorJob, Report, TrialSpec
-from automl_pt.study.executor.remote_place import report_as_plain, report_from_plain
+from automl_pt.study.executor.base import NO_CALLER, ExecutorJob, TrialSpec
+from automl_pt.study.executor.messages import (
+    EpochEnded,
+    IteratorEnded,
+    Message,
+    PassAdvanced,
+    PassProgress,
+    Place,
+    ProxyRun,
+    ProxyRunEnded,
+    StudyFailed,
+    TrialCrashed,
+    TrialFailed,
+    TrialLostPlace,
+    TrialPlaced,
+    TrialStopped,
+    TrialWaits,
+    message_as_plain,
+    message_from_plain,
+)
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 from automl_pt.study.executor.sample_trial import make
 from automl_pt.testing import check_executor
+from automl_pt.training.result import EpochResult
 
 CLUSTER = ExecutorFactory("threads", ThreadCluster)
 
@@ -114,23 +135,47 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
         write_files(tmp_path / "in", {name: None})
 
 
-REPORTS = st.one_of(
-    st.builds(lambda at: Report(3, held=at), st.floats(0, 9)),
-    st.just(Report(3, ended=True)),
-    st.just(Report(3, left=True)),
-    st.builds(lambda text: Report(3, failure=text), st.text()),
+NUMBERS = st.floats(allow_nan=False)
+FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_top5", "lr", "images_per_second", "data_wait", "seconds")
+RESULTS = st.builds(EpochResult, epoch=st.integers(1, 9), **dict.fromkeys(FIGURES, NUMBERS))
+REASONS = {kind: st.builds(kind, st.just(3), st.text()) for kind in (TrialFailed, TrialCrashed, TrialLostPlace)}
+MESSAGES = {
+    TrialPlaced: st.builds(TrialPlaced, st.just(3), st.builds(Place, st.text(), st.text(), st.integers(), st.text())),
+    PassAdvanced: st.builds(PassAdvanced, st.just(3), st.builds(PassProgress, st.integers(), st.integers())),
+    ProxyRunEnded: st.builds(ProxyRunEnded, st.just(3), st.builds(ProxyRun, NUMBERS, NUMBERS, NUMBERS)),
+    EpochEnded: st.builds(EpochEnded, st.just(3), RESULTS),
+    TrialWaits: st.builds(TrialWaits, st.just(3), NUMBERS),
+    IteratorEnded: st.just(IteratorEnded(3)),
+    TrialStopped: st.just(TrialStopped(3)),
+    **REASONS,
+}
+
+
+@given(st.one_of(*MESSAGES.values()))
+def test_messages_cross_as_plain_values(message: Message) -> None:
+    assert message_from_plain(json.loads(json.dumps(message_as_plain(message)))) == message
+
+
+@pytest.mark.parametrize(
+    "error", [DatasetError("rule", given="given", remedy="remedy"), ConfigError(["lr: too large", "epochs: too few"])]
 )
+def test_an_error_crosses_with_its_type_and_parts(error: AutomlError) -> None:
+    found = message_from_plain(json.loads(json.dumps(message_as_plain(StudyFailed(3, error)))))
+    assert isinstance(found, StudyFailed)
+    assert type(found.error) is type(error)
+    assert vars(found.error) == vars(error)
 
 
-@given(REPORTS)
-def test_reports_cross_as_plain_values(report: Report) -> None:
-    assert report_from_plain(3, report_as_plain(report)) == report
+def test_every_message_is_tried_and_no_other_class_is_made() -> None:
+    assert {*MESSAGES, StudyFailed} == set(get_args(Message))
+    with pytest.raises(KeyError):
+        message_from_plain({"message": "Path", "number": 3})
 
 
 def test_a_trial_that_waits_for_a_place_is_told_once_with_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("automl_pt.study.executor.mirrored.PATIENCE", 0.0)
+    monkeypatch.setattr("automl_pt.study.executor.open_places.PATIENCE", 0.0)
     config = SearchConfig(dataset="sample", epochs=2)
     (tmp_path / "manifest.json").write_text('{"salt": "x"}')
     engine = ThreadCluster(ExecutorJob(config, "automl_pt.study.executor.sample_trial:make", make, tmp_path))
@@ -141,7 +186,7 @@ def test_a_trial_that_waits_for_a_place_is_told_once_with_what_is_missing(
     engine._placed()
     assert engine.notices() == ["waiting for a place: no machine"]
     engine.located = there  # type: ignore[method-assign]
-    assert engine._placed()[0].place is not None
+    assert isinstance(engine._placed()[0], TrialPlaced)
     assert [text[:22] for text in engine.notices()] == ["a place was found on m"]
     engine.close(5)
 
@@ -159,10 +204,10 @@ def test_a_machine_without_the_images_trains_on_decoded_ones_that_come_once(
     for number in (0, 1):
         trial = config.trial(backbone="timm/test_resnet", lr=0.1, batch_size=8, seed=number)
         engine.start(TrialSpec(number, trial, tmp_path / str(number), 1, manifest))
-        found: list[Report] = []
-        while not any(report.ended or report.failure or report.fatal for report in found):
+        found: list[Message] = []
+        while not any(isinstance(message, IteratorEnded | TrialFailed | StudyFailed) for message in found):
             found += engine.wait(10)
-        assert found[-1].ended, found
+        assert isinstance(found[-1], IteratorEnded), found
         assert (tmp_path / str(number) / "model.json").exists()
     [sent] = engine._pools
     assert (engine.job.directory / "disks" / engine.machines[0].name / "cache" / "pixels" / sent).is_file()

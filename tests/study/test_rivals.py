@@ -13,7 +13,7 @@ from toy_trial import TOY
 
 from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report_command
-from automl_pt.cli.search_display import describe, result_lines
+from automl_pt.cli.search_lines import describe, result_lines
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import ConfigError, UnknownNameError
 from automl_pt.plugins.manager import load_plugins
@@ -158,8 +158,8 @@ def trial(number: int, loss: float | None, rival: str | None = None, **more: Any
             0.01,
             "gained 0.1000 in validation loss over the rival adamw, trial 1",
         ),
-        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.01, "error of 0.0100: more than noise."),
-        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.08, "inside the noise"),
+        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.01, "error of 0.0100: statistically clear."),
+        (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.08, "a statistical tie"),
         (2, [trial(0, 0.4), trial(2, 0.3)], None, "over the default, trial 0, .* by the losses alone"),
         (1, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.6)], None, "nothing: the best model is the rival adamw"),
         (

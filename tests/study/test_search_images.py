@@ -21,7 +21,8 @@ from automl_pt.data.prepare import prepare
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs.run import execute
 from automl_pt.study import events
-from automl_pt.study.executor.base import ProxyRun, TrialSpec
+from automl_pt.study.executor.base import TrialSpec
+from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.executor.trial_run import epochs
 from automl_pt.study.proxy_run import due_after
 from automl_pt.study.ranking import last_state, rank_loss, use_batch_statistics

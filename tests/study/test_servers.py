@@ -57,7 +57,7 @@ for _ in range(int(sys.argv[3])):
     children.append(os.fork())
     if children[-1] == 0:
         config = SearchConfig(dataset="plain", name="toy", epochs=5, trials=8, workers=0, storage=sys.argv[1])
-        for event in steps(config, Path(sys.argv[2]), subject=TOY):
+        for event in steps(config, Path(sys.argv[2]), objective=TOY):
             pass
         os._exit(0)
 sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))

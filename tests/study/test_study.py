@@ -18,7 +18,7 @@ from toy_trial import TOY
 
 from automl_pt.api.search import steps, study_name
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import DeviceError, OutputError, StudyError
+from automl_pt.core.errors import DeviceError, DeviceLostError, OutputError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.reporting.study import read_study
 from automl_pt.study import events
@@ -584,6 +584,26 @@ def test_a_crashed_worker_is_replaced_and_its_trial_goes_on(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("lost", "its GPU failed (CUDA error: device-side assert triggered)"),
+        ("unrecorded", "a CUDA graph could not be recorded (operation not permitted when stream is capturing)"),
+    ],
+)
+def test_a_worker_that_lost_its_gpu_is_replaced_and_no_trial_fails(tmp_path: Path, kind: str, told: str) -> None:
+    result, found = search(tmp_path / "toy", dataset=f"{kind}-1", pruner="none", trials=4, workers=1)
+    assert states(result) == ["COMPLETE"] * 4
+    notices = [event.text for event in found if isinstance(event, events.Notice)]
+    assert f"trial 1: {told}; it goes on from its last epoch" in notices
+
+
+def test_a_search_in_this_process_ends_when_the_gpu_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toy_trial.LOST", [])
+    with pytest.raises(DeviceLostError, match="run the same command again"):
+        search(tmp_path / "toy", dataset="lost-1", pruner="none", trials=4, workers=0)
+
+
 def test_a_trial_that_always_crashes_fails_in_the_end(tmp_path: Path) -> None:
     result, _ = search(tmp_path / "toy", dataset="crash-2", pruner="none", trials=4, workers=2)
     assert states(result) == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
@@ -609,7 +629,7 @@ from pathlib import Path
 from toy_trial import TOY
 from automl_pt.config import SearchConfig
 from automl_pt.api.search import steps
-for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), subject=TOY):
+for event in steps(SearchConfig(dataset="plain", epochs=9, trials=6, workers=2), Path(sys.argv[1]), objective=TOY):
     print(type(event).__name__, flush=True)
 """
 

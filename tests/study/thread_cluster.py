@@ -14,8 +14,10 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any
 
-from automl_pt.study.executor.base import ExecutorJob, Place
-from automl_pt.study.executor.mirrored import MirroredEngine, PlaceLost, plugin_files
+from automl_pt.study.executor.base import ExecutorJob
+from automl_pt.study.executor.messages import Place
+from automl_pt.study.executor.mirrored import MirroredEngine, plugin_files
+from automl_pt.study.executor.open_places import PlaceLost
 from automl_pt.study.executor.remote_place import RemotePlace
 
 COUNT = itertools.count()

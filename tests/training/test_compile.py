@@ -1,4 +1,4 @@
-"""Compiling only where it pays: a clock and a compiler of the test's own, on real steps."""
+"""Compiling the network for full batches: with a compiler of the test's own, on real steps."""
 
 from __future__ import annotations
 
@@ -10,108 +10,76 @@ import torch
 from test_trainer import network, same, settings, training
 from torch import Tensor, nn
 
-from automl_pt.training.cuda.compile import COST, GAIN, TIMED, WARM_UP, CompiledWhenItPays, clock_of, compiled, pays
-from automl_pt.training.cuda.graph import TakeStep
+from automl_pt.config import TrainConfig, as_made
+from automl_pt.core.errors import DeviceLostError
+from automl_pt.training.cuda.compile import CompiledStep, compiled
 from automl_pt.training.loop import train
 
 
-@pytest.mark.parametrize(
-    ("step_seconds", "steps_left", "expected"),
-    [
-        (0.01, 100, False),  # a second of training
-        (0.01, 20_000, False),  # 200 s, of which 40 may be saved
-        (0.01, 40_000, True),  # 400 s, of which 80 may be saved
-        (10.0, 0, False),
-        (COST / GAIN, 1, False),  # only just as much as it costs
-    ],
-)
-def test_compiling_must_earn_its_cost(step_seconds: float, steps_left: int, expected: bool) -> None:
-    assert pays(step_seconds, steps_left) is expected
-
-
-class Machine:
-    """A clock that a step moves on, by more or less once the network is compiled."""
-
-    def __init__(self, plain: float, fast: float) -> None:
-        self.time, self.plain, self.fast = 0.0, plain, fast
-        self.compiled = False
-
-    def clock(self) -> float:
-        return self.time
-
-    def compile(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        self.compiled = True
-        return lambda images: model(images)
-
-
-def run(machine: Machine, **compiler: Any) -> Any:
-    """Train with 23 images in batches of 4, for so many epochs that both kinds of step are timed."""
-    ours = training(settings(epochs=12, patience=12), network(dropout=0.3))
-
-    def record() -> TakeStep:
-        def take(*batch: Tensor, lr: float) -> Tensor:
-            machine.time += machine.plain if ours.step.forward is ours.model else machine.fast
-            return ours.step(*batch, lr=lr)
-
-        return take
-
-    options = {"compiler": machine.compile, "clock": machine.clock, **compiler}
-    ours.take_step = CompiledWhenItPays(ours.step, 4, record, ours.steps_left, **options)
+def run(compiler: Callable[[nn.Module], Callable[[Tensor], Tensor]]) -> Any:
+    """Train with 23 images in batches of 4."""
+    ours = training(settings(), network(dropout=0.3))
+    ours.take_step = CompiledStep(ours.step, 4, lambda: ours.step, compiler=compiler)
     ours.notes = [note for result in train(ours) for note in result.notes]
     return ours
 
 
 def plain() -> Any:
-    ours = training(settings(epochs=12, patience=12), network(dropout=0.3))
+    ours = training(settings(), network(dropout=0.3))
     list(train(ours))
     return ours
 
 
-def test_a_short_run_is_not_compiled() -> None:
-    machine = Machine(plain=0.1, fast=0.01)
-    ours = run(machine)
-    assert (machine.compiled, ours.take_step.decided, ours.notes) == (False, True, [])
-    assert same(ours.model, plain().model)
+def test_full_batches_are_compiled_and_no_others() -> None:
+    sizes: list[int] = []
 
-
-def test_a_long_run_is_compiled_and_told() -> None:
-    machine = Machine(plain=100.0, fast=80.0)
-    ours = run(machine)
-    assert ours.step.forward is not ours.model
-    assert ours.notes == ["the network was compiled: 80000.0 ms a step, 100000.0 before"]
-    assert same(ours.model, plain().model)
-
-
-def test_what_is_not_faster_is_given_up() -> None:
-    ours = run(Machine(plain=100.0, fast=100.0))
-    assert ours.step.forward is ours.model
-    assert ours.notes == ["steps run without compiling: the compiled network was not faster"]
-
-
-def test_a_compiler_that_fails_ends_no_run() -> None:
-    def broken(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def compiler(model: nn.Module) -> Callable[[Tensor], Tensor]:
         def forward(images: Tensor) -> Tensor:
-            raise NotImplementedError("no such device")
+            sizes.append(len(images))
+            logits: Tensor = model(images)
+            return logits
 
         return forward
 
-    ours = run(Machine(plain=100.0, fast=1.0), compiler=broken)
-    assert ours.notes == ["steps run without compiling: the network could not be compiled: NotImplementedError"]
+    ours = run(compiler)
+    assert set(sizes) == {4}
+    assert len(sizes) == 1 + 3 * 5
+    assert ours.notes == []
     assert same(ours.model, plain().model)
 
 
-def test_the_steps_left_are_those_of_the_whole_run() -> None:
-    ours = training(settings(epochs=3), network())
-    assert ours.steps_left() == 3 * 6
-    next(train(ours))
-    assert ours.steps_left() == 2 * 6
+def fails(error: Exception) -> Callable[[nn.Module], Callable[[Tensor], Tensor]]:
+    def compiler(model: nn.Module) -> Callable[[Tensor], Tensor]:
+        def forward(images: Tensor) -> Tensor:
+            model(images)  # changes the statistics, and is undone
+            raise error
+
+        return forward
+
+    return compiler
+
+
+def test_a_compiler_that_fails_ends_no_run() -> None:
+    ours = run(fails(NotImplementedError("no such device")))
+    assert ours.notes == ["the network is not compiled: NotImplementedError"]
+    assert same(ours.model, plain().model)
+
+
+def test_a_lost_device_is_no_failure_of_the_compiler() -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(fails(error))
+    assert "illegal memory access" in DeviceLostError(error).given
 
 
 def test_a_cpu_compiles_nothing() -> None:
-    ours = training(settings(compile="auto"))
+    ours = training(settings(compile="always"))
     assert ours.take_step is ours.step
-    assert WARM_UP > 0 < TIMED
-    assert clock_of(torch.device("cpu"))() > 0
+
+
+def test_records_of_earlier_versions_still_open() -> None:
+    assert TrainConfig(dataset="drawn", compile="auto").compile == "always"  # type: ignore[arg-type]
+    assert as_made({"compile": "auto"})["compile"] == "always"
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from automl_pt.api.search import steps
 from automl_pt.cli import cli
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import CheckpointError, ConfigError, StudyError, UnknownNameError
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.runs import run
 from automl_pt.runs.directory import history
 from automl_pt.study.events import Finished, NewBest
@@ -172,7 +173,7 @@ def test_finished_trials_are_ranked_for_the_sampler_by_the_objective(pruner: str
     def unused() -> Any:
         raise AssertionError("ranking asks for no study")
 
-    rule = make_rule(pruner, 2, 100_000, unused)
+    rule = make_rule(pruner, 2, 100_000, unused, load_plugins())
     losses = {number: {1: 0.9 - 0.1 * number, 2: 0.8 - 0.1 * number} for number in range(3)}
     finished = [TrialProgress(number, losses[number], "finished") for number in range(3)]
     assert rule.ranking(finished) == [2, 1, 0]

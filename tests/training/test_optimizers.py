@@ -28,6 +28,7 @@ from automl_pt.training.cuda.graph import GraphedStep, why_not
 from automl_pt.training.loop import Training, train
 from automl_pt.training.optimizers import LibraryOptimizer
 from automl_pt.training.step import Step
+from automl_pt.training.step_modes import make_step_fn
 
 LIBRARIES = ("adamw", "schedule-free-adamw")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -188,10 +189,51 @@ def test_adamw_is_recorded_with_its_state_in_place() -> None:
     assert {int(state["step"]) for state in ours.state_dict()["optimizer"]["state"].values()} == {steps}
 
 
+def test_an_optimiser_that_fails_only_while_recorded_runs_steps_one_by_one() -> None:
+    ours, plain = begun("adamw"), begun("adamw")
+
+    def refuses(work: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ours.step.optimizer.inner, "step", lambda: torch.tensor(1).new_empty(-1))
+            work()
+
+    ours.take_step = GraphedStep(ours.step, ours.train_loader.batch_sizes[0], refuses)
+    results = list(train(ours))
+    assert (
+        "steps are not recorded as a CUDA graph but run one by one: an optimiser's step() failed"
+        in (results[0].notes[0])
+    )
+    list(train(plain))
+    assert same(ours.model, plain.model)
+
+
 def test_schedule_free_says_why_it_is_not_recorded() -> None:
     ours = begun("schedule-free-adamw")
     ours.step.device = torch.device("cuda")
-    assert why_not(ours.step) == "the optimiser schedule-free-adamw keeps numbers outside the device"
+    told = "the optimiser schedule-free-adamw keeps numbers outside the device"
+    assert why_not(ours.step) == told
+    take, by_index = make_step_fn(ours.step, ours.train_loader, ours.config)
+    assert (take, by_index) == (ours.step, False)
+    assert ours.step.notes == [f"steps are not recorded as a CUDA graph but run one by one: {told}"]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: Path, keep: str) -> None:
+    found: dict[float, list[Any]] = {0.0: [], 1e-9: []}
+    for share, saved in found.items():
+        ours = begun("schedule-free-adamw", keep=keep, epochs=4, patience=99)
+
+        def save(state: Any, result: Any, past: Any, saved: list[Any] = saved) -> None:
+            saved.append((result.epoch, len(past), _copy(state)))
+
+        results = train(ours, checkpoints=Checkpoints(tmp_path / str(share)), save_model=save, share=share)
+        for _ in range(3):
+            next(results)
+        results.close()  # type: ignore[attr-defined]
+    at_once, late = found[0.0][-1], found[1e-9][-1]
+    assert len(found[1e-9]) == 1
+    assert late[:2] == at_once[:2]
+    assert all(value.equal(late[2][name]) for name, value in at_once[2].items())
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_weights_whose_channels_lie_innermost_are_updated_as_others_and_not_copi
         optimizer = SGD([parameter], lr=0.1, momentum=0.9, weight_decay=0.1)
         for factor in (1.0, 2.0):
             parameter.grad = (factor * gradient).to(memory_format=layout)
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
                 optimizer.step()
         assert "aten::copy_" not in {event.key for event in profile.key_averages()}
         updated.append(parameter.detach())

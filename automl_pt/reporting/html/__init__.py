@@ -1,1 +1,1 @@
-"""Draws reports: from plain values to one HTML page that needs nothing else. It reads no study, run or model."""
+"""Draws reports: from plain values to one self-contained HTML page. It reads no study, run or model."""

@@ -1,4 +1,4 @@
-"""How values are written on the page: text from data on one line and visible, numbers in a few digits."""
+"""How values are written on the page: text from data printable on one line, numbers in few digits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from automl_pt.core.text import printable
 
 
 def shown(value: Any) -> Any:
-    """Make text from data printable before it is escaped; markup of our own stays as it is."""
+    """Make text from data printable before it is escaped; our own markup is unchanged."""
     if hasattr(value, "__html__"):
         return value
     # a number and its per cent sign stay on one line
@@ -18,7 +20,7 @@ def shown(value: Any) -> Any:
 
 
 def loss(value: float | None) -> str:
-    """Write a loss with four decimals, an exploded one in three digits."""
+    """Write a loss with four decimals, a very high one in three digits."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
@@ -45,7 +47,7 @@ def number(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write seconds as a person says them: 0.4 s, 12 s, 3 min 08 s, 2 h 05 min."""
+    """Write a duration: 0.4 s, 12 s, 3 min 08 s, 2 h 05 min."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     if seconds < 60:
@@ -65,6 +67,15 @@ def tag(part: str) -> str:
     return next((known for known in ("training", "validation", "saving", "waiting") if part.startswith(known)), "rest")
 
 
+def code(text: str) -> Markup:
+    """Show what stands between backticks as code; all of the text is escaped."""
+    parts = str(shown(text)).split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape("`".join(parts))
+    marked = (Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
+    return Markup("").join(marked)
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "loss": loss,
     "metric": metric,
@@ -73,5 +84,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "duration": duration,
     "setting": setting,
+    "code": code,
     "tag": tag,
 }

@@ -1,4 +1,4 @@
-"""The mark by which the tool knows the pages that it wrote: those it replaces, and nobody else's file."""
+"""The mark of the pages that the tool wrote, which are the only files that it replaces."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from automl_pt.core.errors import UsageError
 from automl_pt.core.text import printable
 
-#: stands in the head of every page
+#: is in the head of every page
 MARK = '<meta name="generator" content="automl-pt">'
-#: bytes of a file in which the mark is looked for
+#: bytes at the start of a file that are searched for the mark
 HEAD = 2048
 
 
 def require_own_page(path: Path, *, force: bool) -> None:
-    """Raise UsageError, before any work, where `path` is a file that is no page of this tool, unless `force` is given.
+    """Raise UsageError, before any work, if `path` is a file that this tool did not write, unless `force` is given.
 
-    A page of an older version, which bears no mark, is none either.
+    A page of an older version has no mark and is refused, too.
     """
     if force or not path.is_file() or MARK.encode() in _head(path):
         return
     raise UsageError(
-        "an output file is not overwritten unasked, but for a page that automl-pt wrote",
+        "the output file exists, and automl-pt did not write it",
         given=f"{printable(path)} is there already",
         remedy="choose another name, or give --force",
     )
@@ -32,4 +32,4 @@ def _head(path: Path) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(HEAD)
     except OSError:
-        return b""  # what cannot be read is nothing that we know
+        return b""  # an unreadable file is not known to be a page

@@ -1,4 +1,4 @@
-"""The page: HTML made from a report's plain values, with nothing fetched, nothing run, and every text escaped."""
+"""The page: HTML made from a report's plain values, without downloads or scripts, and with every text escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_pt.reporting.html.marked import MARK
 HERE = Path(__file__).parent
 #: with so many classes a confusion matrix still fits a table that shows every number
 MAX_TABLE = 16
-#: rows of a table, and pictures of a gallery, that are seen at once; the others are folded away, or left to --json
+#: rows of a table, and pictures of a gallery, that are visible at first; the others are collapsed, or only in --json
 MAX_ROWS = 20
 MAX_PICTURES = 18
 
@@ -40,7 +40,7 @@ def render(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 
 
 def _plots(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Draw what there is to draw; the SVG text is matplotlib's own, with none of the data's names in it."""
+    """Draw the plots that have data; their text is matplotlib's, without names from the data."""
     from markupsafe import Markup
 
     drawn: dict[str, str] = {}
@@ -49,6 +49,8 @@ def _plots(content: Mapping[str, Any]) -> dict[str, Any]:
         drawn["curves"] = (plots.curves if content["kind"] == "study" else plots.run_curves)(sections["curves"])
     if "space" in sections:
         drawn["space"] = plots.space(sections["space"])
+    if "forecast" in sections:
+        drawn["forecast"] = plots.forecast(sections["forecast"])
     if "calibration" in sections:
         drawn["reliability"] = plots.reliability(sections["calibration"])
     if "confusion" in sections and len(sections["confusion"]["classes"]) > MAX_TABLE:

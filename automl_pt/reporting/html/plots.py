@@ -1,4 +1,4 @@
-"""The plots of a report, from its plain values. No class or file name is drawn: the page's own text has those."""
+"""The plots of a report, from its plain values. They contain no class or file names, which the page's text has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-#: a curve's axis ends at so many times the median loss: one exploded trial shall not flatten all others
+#: a colour scale ends at this multiple of the median loss, because one very high loss would hide the other differences
 CEILING = 4.0
 
 
 def curves(section: Mapping[str, Any]) -> str:
-    """Draw each trial's validation loss over the epochs; where it was only compared, a dot at its ranking loss."""
+    """Draw each trial's validation loss over the epochs; ranking losses are another measure and are not drawn."""
     with plot(5.4, 3.1) as (figure, axes):
-        shown = [loss for curve in section["curves"] for _, loss in (*curve["points"], *curve["ranks"])]
+        shown = [loss for curve in section["curves"] for _, loss in curve["points"]]
         _limit(axes, [loss for loss in shown if loss is not None])
         for curve in sorted(section["curves"], key=lambda curve: (curve["best"], curve["complete"])):
             _curve(axes, curve)
@@ -40,9 +40,6 @@ def _curve(axes: Axes, curve: Mapping[str, Any]) -> None:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=width, alpha=1 if best else 0.65, zorder=order)
         end = "o" if complete else "x"
         axes.plot(*points[-1], marker=end, markersize=5 if best else 4, color=colour, zorder=order)
-    for epoch, loss in curve["ranks"]:
-        if loss is not None and epoch < 1:
-            axes.plot(epoch, loss, marker=".", markersize=4, color=colour, alpha=0.8, zorder=order)
 
 
 def run_curves(section: Mapping[str, Any]) -> str:
@@ -68,12 +65,17 @@ def run_curves(section: Mapping[str, Any]) -> str:
         return to_svg(figure, "curves")
 
 
+def ceiling(losses: Sequence[float]) -> float:
+    """Return the end of an axis for these ascending losses, below outliers by Tukey's rule."""
+    low, high = (losses[round(share * (len(losses) - 1))] for share in (0.25, 0.75))
+    return min(losses[-1], max(high + 1.5 * (high - low), 1.05 * high))
+
+
 def _limit(axes: Axes, losses: Sequence[float]) -> None:
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:
         return
-    middle, highest = finite[len(finite) // 2], finite[-1]
-    top = min(highest, CEILING * middle) if middle > 0 else highest
+    top = ceiling(finite)
     low = finite[0]
     if low > 0 and top / low > 8:
         axes.set_yscale("log")
@@ -140,11 +142,28 @@ def _plain_ticks(axes: Axes, which: str, *, values: Sequence[float] | None = Non
     axis.set_minor_locator(NullLocator())
     if values is not None:
         axis.set_major_locator(FixedLocator(list(values)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"))
+
+
+def forecast(section: Mapping[str, Any]) -> str:
+    """Draw the accuracy of a linear head over the images it was fitted to, and the extrapolation to twice as many."""
+    with plot(4.8, 3.0) as (figure, axes):
+        axes.set_xscale("log", base=2)
+        x, y = ([point[name] for point in section["points"]] for name in ("images", "accuracy"))
+        axes.plot(x, [100 * share for share in y], "o-", color=ACCENT)
+        if section["twice"] is not None:
+            ends = ([x[-1], 2 * x[-1]], [100 * y[-1], 100 * section["twice"]])
+            axes.plot(*ends, "--", color=FAINT)
+            axes.plot(ends[0][1], ends[1][1], "o", color=FAINT, markerfacecolor="none")
+        ticks = [*x, *([2 * x[-1]] if section["twice"] is not None else [])]
+        _plain_ticks(axes, "x", values=ticks)
+        axes.set_xlabel("training images")
+        axes.set_ylabel("accuracy in %")
+        return to_svg(figure, "forecast")
 
 
 def reliability(section: Mapping[str, Any]) -> str:
-    """Draw how often the model is right against how sure it is; the area of a dot tells how many images there are."""
+    """Draw how often the model is right against how sure it is; the area of a dot is proportional to its images."""
     with plot(4.8, 4.2) as (figure, axes):
         axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1)
         bins = section["bins"]
@@ -174,7 +193,7 @@ def matrix(counts: Sequence[Sequence[int]], *, normalised: bool) -> str:
     pixels[..., :3] = np.array([224, 72, 48]) / 255
     diagonal = np.arange(len(values))
     pixels[diagonal, diagonal, :3] = np.array([64, 124, 230]) / 255
-    # a single mistake among many images must be seen, too
+    # a single mistake among many images must be visible
     pixels[..., 3] = np.where(values > 0, 0.3 + 0.7 * np.sqrt(strength), 0)
     name = "shares" if normalised else "counts"
     with plot(4.8, 4.6) as (figure, axes):

@@ -1,4 +1,4 @@
-"""How plots look: SVG by matplotlib, in the colours of the page, so that dark mode and print reach them too."""
+"""The style of plots: SVG by matplotlib in the colours of the page, which dark mode and print change, too."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STYLE = {
 
 @contextmanager
 def plot(width: float = 4.6, height: float = 3.0) -> Iterator[tuple[Figure, Axes]]:
-    """Give a figure of that many inches and its axes, in the page's style; nothing of matplotlib's state is kept."""
+    """Return a figure of this size in inches and its axes, in the page's style, without changing matplotlib's state."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def plot(width: float = 4.6, height: float = 3.0) -> Iterator[tuple[Figure, Axes
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return the figure as an `<svg>` element to stand inside a page; `name` keeps its ids apart from other plots'."""
+    """Return the figure as an `<svg>` element to stand inside a page; `name` makes its ids unique."""
     content = io.StringIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = content.getvalue()

@@ -1,7 +1,6 @@
-"""The sections of a report as plain values: what `report --json` prints, and what the page is drawn from.
+"""The sections of a report as plain values: the output of `report --json`, and the source of the page.
 
-A section that cannot be had is `{"missing": why}`, so that a report of a damaged, unfinished or failed study is still a
-report.
+A section that is not available is `{"missing": why}`, so that a damaged, unfinished or failed study has a report, too.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class Content:
 
 
 def missing(why: str) -> Section:
-    """Return a section that says why it is not there."""
+    """Return a section that states why it is not available."""
     return {"missing": why}
 
 
 def attempt(make: Callable[[], Section]) -> Section:
-    """Return what `make` gives, or a section that says why it could not."""
+    """Return the section of `make`; after an error, one that states it."""
     try:
         return make()
     except AutomlError as error:
@@ -37,7 +36,7 @@ def attempt(make: Callable[[], Section]) -> Section:
 
 
 def why(error: AutomlError) -> str:
-    """Say an error in one sentence; of a plugin that is not loaded also how to name it."""
+    """Return an error as one sentence; if a plugin is not loaded, with how to name it."""
     given = " ".join(part.strip() for part in error.given.splitlines() if part.strip())
     how = f" To do: {error.remedy}." if "--plugin" in error.remedy else ""
     return f"{error.rule[:1].upper()}{error.rule[1:]}; given: {given}.{how}"

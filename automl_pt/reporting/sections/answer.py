@@ -1,4 +1,4 @@
-"""The answer: which model, what the search gained, how good it is on what, whether its lead is more than noise."""
+"""The answer: which model, what the search gained, how good on which images, and whether its lead is clear."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_pt.training.result import EpochResult, epochs_disagree
 
 
 def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Section:
-    """Say which model a study found, how good it is, and what its lead is worth."""
+    """Return sentences on a study's best model, its accuracy and its lead."""
     best = report.best
     if best is None or best.value is None:
         return {"sentences": _nothing(report), "inside_noise": None, "more": []}
@@ -30,7 +30,7 @@ def study_answer(report: StudyReport, judged: ValidationResults | Section) -> Se
 
 
 def _by_objective(report: StudyReport, best: TrialRecord) -> list[str]:
-    """Say what chose the best, and where the loss disagrees; nothing where the loss did."""
+    """Return what chose the best trial, and where the loss would choose another; nothing if the loss chose it."""
     objective = report.objective
     if objective == "val_loss":
         return []
@@ -63,8 +63,8 @@ def _good(report: StudyReport, best: TrialRecord, judged: ValidationResults | Se
     figures = report.test
     if figures and isinstance(figures.get("accuracy"), float):
         tested = f"{percent(figures['accuracy'])} (loss {loss(figures.get('loss'))})"
-        return f"{seen}; on the test images, by which nothing was chosen, on {tested}."
-    return f"{seen}; it was chosen by these images, and there is no test split to show what that is worth."
+        return f"{seen}; on the test images, which were not used to choose anything, on {tested}."
+    return f"{seen}. It was chosen by these images, and there is no test split, so expect slightly less on new ones."
 
 
 def _seen(judged: ValidationResults) -> str:
@@ -80,23 +80,23 @@ def _lead(report: StudyReport, best: TrialRecord) -> str:
     lead = report.comparison
     if lead is None:
         if report.status in ("running", "interrupted"):
-            return "Whether its lead is more than noise is measured when the search has ended."
-        return "There was no second complete trial whose weights were kept, so that its lead was not measured."
+            return "Whether its lead is statistically clear is measured when the search has ended."
+        return "No second complete trial kept its weights, so the lead was not measured."
     gap = f"{lead['difference']:.4f} a validation image, with a standard error of {lead['standard_error']:.4f}"
-    over = f"Its lead over {title(lead['runner_up'])}"
+    other = title(lead["runner_up"])
     if lead["difference"] < 0 and report.objective != "val_loss":
-        noise = "inside the noise" if lead["inside_noise"] else "more than noise"
-        return f"By the loss {title(lead['runner_up'])} is ahead of it, which is {noise} ({gap})."
-    other = ModelComparison.from_dict(lead).disagreement()
-    more = "" if other is None else f" {other[0].upper()}{other[1:]}."
+        clear = "not statistically clear" if lead["inside_noise"] else "statistically clear"
+        return f"{other[0].upper()}{other[1:]} has a lower loss, and the difference is {clear} ({gap})."
+    against = ModelComparison.from_dict(lead).disagreement()
+    more = "" if against is None else f" {against[0].upper()}{against[1:]}."
     if lead["inside_noise"]:
-        return f"{over} is inside the noise ({gap}): another seed could turn the order round.{more}"
-    return f"{over} is more than noise ({gap}), on images that it was chosen by.{more}"
+        return f"The best two are statistically tied: {other} is behind by {gap}; another seed could reverse it.{more}"
+    return f"Its lead over {other} is clear ({gap}), measured on the images that it was chosen by.{more}"
 
 
 def _nothing(report: StudyReport) -> list[str]:
     if not report.trials:
-        begun = "has not been started" if report.status == "not started" else "has begun no trial yet"
+        begun = "has not been started" if report.status == "not started" else "has started no trial yet"
         return [f"This search {begun}.", "There is no model.", "There is nothing to compare."]
     failed = [trial for trial in report.trials if trial.state == "FAIL"]
     if failed and len(failed) == len(report.trials):
@@ -120,7 +120,7 @@ def run_answer(
     best: dict[str, Any] | None,
     history: Sequence[EpochResult] = (),
 ) -> Section:
-    """Say what a run trained, how good it is, and how it ended."""
+    """Return sentences on what a run trained, its accuracy and its end."""
     config = run.record.get("config")
     config = config if isinstance(config, dict) else {}
     what = f"{config.get('backbone', 'a model')} on {config.get('dataset', 'unknown data')}"
@@ -134,7 +134,7 @@ def run_answer(
         )
         sentences.append(f"Its {what} {loss(best['val_loss'])}, after epoch {best['epoch']}.")
     else:
-        sentences.append("It has kept no model.")
+        sentences.append("It kept no model.")
     error = f": {run.record['error']}" if run.record.get("error") else ""
     sentences.append(f"It ended: {run.status}{error}." if run.status != "running" else "It is running.")
     other = epochs_disagree(history, str(config.get("objective", "val_loss")), str(config.get("keep")))

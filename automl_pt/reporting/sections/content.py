@@ -12,11 +12,13 @@ from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.manifest import manifest_beside
 from automl_pt.metric import Metric
-from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.run import RunReport, read_history
 from automl_pt.reporting.sections import Content, Section, attempt, missing, why
+from automl_pt.reporting.sections.advice import advice_section
 from automl_pt.reporting.sections.answer import run_answer, study_answer
 from automl_pt.reporting.sections.data_check import check_section
+from automl_pt.reporting.sections.forecast import forecast_section
 from automl_pt.reporting.sections.mistakes import mistakes_section, pictures, saliency_section
 from automl_pt.reporting.sections.repeat import run_repeat, study_repeat
 from automl_pt.reporting.sections.space import space_section
@@ -35,6 +37,7 @@ from automl_pt.study.executor.base import NO_CALLER, Caller
 from automl_pt.training.result import EpochResult
 
 _LABELS = {
+    "advice": "What to try next",
     "trials": "Trials",
     "curves": "Learning curves",
     "space": "Search space",
@@ -44,6 +47,7 @@ _LABELS = {
     "saliency": "Where it looked",
     "calibration": "Calibration",
     "check": "Data check",
+    "forecast": "More images",
     "time": "Time",
     "repeat": "Repeat",
 }
@@ -52,9 +56,9 @@ _LABELS = {
 def study_content(
     report: StudyReport, *, device: str = "auto", plugins: Plugins | None = None, caller: Caller = NO_CALLER
 ) -> Content:
-    """Gather all that is known of a study; what cannot be had is a section that says why.
+    """Return all sections of a study; one that is not available states why.
 
-    `caller` is told that the work goes on.
+    `caller` receives signs of progress.
     """
     judged: ValidationResults | Section = missing("There is no model yet.")
     if report.model is not None:
@@ -62,9 +66,12 @@ def study_content(
         beside = manifest_beside(model)
         judged = try_judge(lambda: judge(model, beside, device=device, plugins=plugins, caller=caller))
     images, shown = _of_images(judged, caller)
+    forecast = _forecast(report, judged, plugins, caller)
     values = {
         **_head("study", report.name, report.directory, _state(report)),
         "answer": study_answer(report, judged),
+        "advice": advice_section(report, judged, forecast),
+        "forecast": forecast,
         "trials": trials_section(report, plugins.metrics() if plugins is not None else BY_NAME),
         "curves": curves_section(report),
         "space": space_section(report),
@@ -76,16 +83,16 @@ def study_content(
 
 
 def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None = None) -> Content:
-    """Gather all that is known of a run; what cannot be had is a section that says why."""
+    """Return all sections of a run; one that is not available states why."""
     directory = Path(run.directory)
-    judged: ValidationResults | Section = missing("The run has kept no model.")
+    judged: ValidationResults | Section = missing("The run kept no model.")
     if (directory / "model.json").exists():
         judged = try_judge(lambda: judge(directory, manifest_beside(directory), device=device, plugins=plugins))
     images, shown = _of_images(judged)
     history, damage = _history(directory)
     best = next((one for one in reversed(history) if one.is_best), None)
     known = plugins.metrics() if plugins is not None else BY_NAME
-    epochs = damage or (_epochs(history, best, known) if history else missing("No epoch has been done."))
+    epochs = damage or (_epochs(history, best, known) if history else missing("No epoch has finished."))
     curve = epochs if "missing" in epochs else {**epochs, "note": "The ring marks the epoch whose weights were kept."}
     values = {
         **_head(
@@ -101,8 +108,18 @@ def run_content(run: RunReport, *, device: str = "auto", plugins: Plugins | None
         "time": damage or attempt(lambda: run_time(run, history)),
         "repeat": attempt(lambda: run_repeat(run)),
     }
-    values["contents"] = [pair for pair in values["contents"] if pair[0] != "space"]
+    of_studies = ("space", "advice", "forecast")
+    values["contents"] = [pair for pair in values["contents"] if pair[0] not in of_studies]
     return Content(values, shown)
+
+
+def _forecast(
+    report: StudyReport, judged: ValidationResults | Section, plugins: Plugins | None, caller: Caller
+) -> Section:
+    if not isinstance(judged, ValidationResults):
+        return judged
+    loaded = plugins if plugins is not None else load_plugins()
+    return attempt(lambda: forecast_section(report, judged.data, loaded, caller=caller))
 
 
 def _history(directory: Path) -> tuple[list[EpochResult], Section | None]:
@@ -146,7 +163,7 @@ def _state(report: StudyReport) -> str:
 def _of_images(
     judged: ValidationResults | Section, caller: Caller = NO_CALLER
 ) -> tuple[dict[str, Section], dict[str, str]]:
-    """Make the sections that need the model's answers; without those, each says why it is not there."""
+    """Return the sections that need the model's predictions; without them each states why."""
     names = ("classes", "confusion", "mistakes", "saliency", "calibration", "check")
     if not isinstance(judged, ValidationResults):
         return dict.fromkeys(names, judged), {}

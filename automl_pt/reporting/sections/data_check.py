@@ -1,4 +1,4 @@
-"""What `check` found in the data, as far as it is known without reading every image again."""
+"""Findings of `check` in the data, as far as they are known without reading every image again."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from automl_pt.data.prepare import Data
 from automl_pt.dataset import LabeledImages
 from automl_pt.reporting.sections import Section
 
-#: arrays are looked at anew each time, which takes a moment each
+#: arrays are checked again each time, which takes time
 MAX_ARRAYS = 5_000
 MAX_CASES = 100
 _LEVELS = {"stop": 0, "falsify": 1, "note": 2}
 
 
 def check_section(data: Data) -> Section:
-    """List what is wrong with the images of the study's own split; say so where they were not looked into."""
+    """List the findings on the images of the study's split; the note says if the pictures were not checked."""
     images = _with_splits(data)
     if whole := _is_remembered(images):
         findings: Sequence[Finding] = check(images, max_bad=data.max_bad).findings
-        note = f"All {len(images):,} images were looked at."
+        note = f"All {len(images):,} images were checked."
     else:
         findings = [*quick_check(images), *copies(images, _by_digest(data, images))]
         asked = f"automl-pt check {shlex.quote(data.manifest.source)}"
         note = (
-            f"Names, counts and equal files among {len(images):,} images were looked at, not the pictures: "
-            f"`{asked}` decodes and compares all of them, and a report made after it says what it found."
+            f"Names, counts and equal files among {len(images):,} images were checked, not the pictures: "
+            f"`{asked}` decodes and compares all of them, and later reports show its findings."
         )
     if not findings:
         note += " Nothing was found."
     if data.manifest.left_out:
-        note += f" {counted(len(data.manifest.left_out), 'file')} found in the data were left out of the split."
+        note += f" {counted(len(data.manifest.left_out), 'file')} found in the data are not in the split."
     ordered = sorted(findings, key=lambda found: (_LEVELS[found.level], found.kind))
     return {"whole": whole, "note": note, "findings": [_plain(found) for found in ordered]}
 
@@ -54,6 +54,7 @@ def _plain(found: Finding) -> dict[str, object]:
         "level": found.level,
         "what": found.what,
         "training": found.training,
+        "todo": found.todo,
         "count": len(found.items),
         "cases": [str(item) for item in found.items[:MAX_CASES]],
     }
@@ -73,13 +74,13 @@ def _by_digest(data: Data, images: LabeledImages) -> list[SurveyedFile]:
 
 
 def _is_remembered(images: LabeledImages) -> bool:
-    """Say whether a check costs little: it has seen these files before, or they are few arrays."""
+    """Return whether a check is quick: all files are in its cache, or there are few arrays."""
     if not are_files(images):
         return len(images) <= MAX_ARRAYS
     stamps = []
     for path in images.images:
         if isinstance(path, Path):
-            with suppress(OSError, ValueError):  # a file that is gone is not remembered
+            with suppress(OSError, ValueError):  # a missing file is not in the cache
                 stamps.append(stamp(path, os.stat(path)))
     with Memory() as memory:
         return len(memory.recall(stamps)) == len(images)

@@ -1,7 +1,7 @@
-"""How much of the order of the trials two settings explain together, beyond what each of them explains alone.
+"""How much of the order of the trials two settings explain jointly, beyond what each explains alone.
 
 It is the second-order term of a functional analysis of variance (Hutter, Hoos and Leyton-Brown, 2014), of a random
-forest that was fitted to the places of the trials. Its means are taken over the values that were tried.
+forest fitted to the ranks of the trials. Its means are taken over the values that were tried.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def interactions(
 
 
 def _together(forest: Any, points: NDArray[Any], table: NDArray[Any], i: int, j: int) -> float:
-    """Return the variance that two settings explain together alone: of their means less those of each of them."""
+    """Return the variance that two settings explain jointly, without that of each alone."""
     first, second = (np.quantile(table[:, k], (np.arange(GRID) + 0.5) / GRID, method="nearest") for k in (i, j))
     cells = np.tile(points, (GRID * GRID, 1))
     cells[:, i] = np.repeat(first, GRID * len(points))

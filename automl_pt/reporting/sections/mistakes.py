@@ -1,30 +1,35 @@
-"""The images to look at: labels that are likely wrong, mistakes the model was sure of, and where it looked."""
+"""Images to look at: labels that are likely wrong, confident mistakes, and Grad-CAM."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from automl_pt.core.errors import DatasetError
 from automl_pt.core.text import counted
-from automl_pt.images.thumbnail import thumbnail, view
-from automl_pt.model.label_errors import label_errors
+from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.images.thumbnail import VIEW, thumbnail, view
 from automl_pt.model.saliency import grad_cam
+from automl_pt.model.scoring import label_errors
 from automl_pt.reporting.html.page import MAX_PICTURES
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.sections.validation_results import ValidationResults
 
-#: images listed of either kind; a bad model makes more mistakes than anybody reads
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: images listed of either kind; a weak model makes too many to read
 MAX_LISTED = 1_000
-#: images for which the page shows where the network looked
+#: images with Grad-CAM on the page
 MAX_LOOKS = 6
-#: a model right on less than this share of the images is no judge of their labels
+#: a model with a lower accuracy cannot find wrong labels
 WEAK = 0.8
 
 
 def mistakes_section(judged: ValidationResults) -> Section:
-    """List likely wrong labels, and the other mistakes by how sure the model was of them."""
+    """List likely wrong labels, and the other mistakes, the most confident first."""
     probabilities, labels = judged.probabilities, judged.pixels.labels
     predicted = probabilities.argmax(axis=1)
     suspects = label_errors(probabilities, labels)
@@ -37,6 +42,7 @@ def mistakes_section(judged: ValidationResults) -> Section:
         "label_count": len(suspects),
         "labels": doubted,
         "mistakes": rest[:MAX_LISTED],
+        "weak": judged.scores.accuracy < WEAK,
         "labels_note": _labels_note(len(suspects), len(labels), judged.scores.accuracy),
         "note": _note(len(wrong), len(wrong) - len(rest), len(labels)),
     }
@@ -76,7 +82,7 @@ def _item(judged: ValidationResults, index: int, taken_for: int) -> dict[str, An
 
 
 def pictures(judged: ValidationResults, mistakes: Section) -> dict[str, str]:
-    """Return a small picture of each image that the page shows, by the name it has there."""
+    """Return a small picture of each image on the page, by its name there."""
     shown = [item["index"] for kind in ("labels", "mistakes") for item in mistakes[kind][:MAX_PICTURES]]
     made = {f"image-{index}": _picture(judged, index) for index in dict.fromkeys(shown)}
     return {name: picture for name, picture in made.items() if picture is not None}
@@ -85,12 +91,26 @@ def pictures(judged: ValidationResults, mistakes: Section) -> dict[str, str]:
 def _picture(judged: ValidationResults, index: int) -> str | None:
     try:
         return thumbnail(judged.source(index))
-    except (DatasetError, OSError):  # a lazy dataset that cannot make this image any more: the page goes without it
+    except (DatasetError, OSError):  # a lazy dataset that can no longer load this image, which the page then lacks
         return None
 
 
+def _original(judged: ValidationResults, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the square of the original picture that the network was given, uint8[3, s, s]; else its pixels."""
+    try:
+        source = judged.source(index)
+        full = decode_rgb(read(source), source, at_least=VIEW) if isinstance(source, Path) else as_rgb(source, "")
+    except (DatasetError, OSError):
+        return pixels
+    side = min(full.shape[:2])
+    if side <= pixels.shape[-1]:
+        return pixels
+    top, left = (full.shape[0] - side) // 2, (full.shape[1] - side) // 2
+    return np.ascontiguousarray(full[top : top + side, left : left + side].transpose(2, 0, 1))
+
+
 def saliency_section(judged: ValidationResults, mistakes: Section) -> tuple[Section, dict[str, str]]:
-    """Say where the network looked on the images shown first, and give the pictures of it."""
+    """Return the Grad-CAM pictures of the first images, and their section."""
     half = MAX_LOOKS // 2
     chosen = [*mistakes["labels"][:half], *mistakes["mistakes"]][:MAX_LOOKS]
     if not chosen:
@@ -103,13 +123,14 @@ def saliency_section(judged: ValidationResults, mistakes: Section) -> tuple[Sect
         if isinstance(found, str):
             return missing(f"Grad-CAM cannot be drawn for {judged.model.info.backbone}: {found}."), {}
         made[key] = found
-    shown = {f"view-{item['index']}": view(image) for item, image in zip(chosen, pixels, strict=True)}
+    originals = [_original(judged, item["index"], image) for item, image in zip(chosen, pixels, strict=True)]
+    shown = {f"view-{item['index']}": view(image) for item, image in zip(chosen, originals, strict=True)}
     for key, found in made.items():
-        heats = zip(chosen, pixels, found.maps, strict=True)
+        heats = zip(chosen, originals, found.maps, strict=True)
         shown |= {f"{key}-{item['index']}": view(image, heat) for item, image, heat in heats}
     side, layer = made["predicted"].maps.shape[-1], made["predicted"].layer
     note = (
-        f"Grad-CAM on {layer}, a map of {side} x {side}: what is red spoke for the class named below it, the answer "
-        "given and the label. No red anywhere: at that layer nothing spoke for the class."
+        f"Grad-CAM on {layer}, a map of {side} x {side}, over the original picture: red areas supported the class "
+        "below, the predicted one and the label. No red: nothing at that layer supported the class."
     )
     return {"note": note, "layer": layer, "side": side, "looks": chosen}, shown

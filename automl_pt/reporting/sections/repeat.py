@@ -17,13 +17,13 @@ from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.store.study_files import read_object
 
-#: settings that say where something is computed and kept, not what
+#: settings of where something is computed and stored, not of what
 _PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers", "engine"}
 _PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial"}
 
 
 def study_repeat(report: StudyReport) -> Section:
-    """Give the settings of the whole search as a file to run again, and those of its best trial."""
+    """Return the settings of the search and of its best trial as files to run again."""
     directory = Path(report.directory)
     found = read_object(directory / "study.json")
     asked, given = found.get("asked"), found.get("given")
@@ -38,7 +38,7 @@ def study_repeat(report: StudyReport) -> Section:
 
 
 def run_repeat(run: RunReport) -> Section:
-    """Give the settings of a run as a file to run again, and the command that compares bit for bit."""
+    """Return the settings of a run as a file to run again, and the command that compares bit for bit."""
     config = run.record.get("config")
     if not isinstance(config, dict):
         return missing("The run's record has no settings.")
@@ -66,9 +66,9 @@ def _record(folder: Path) -> dict[str, Any]:
 def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
     """Write the settings that are not the defaults as TOML, whose plain values are written as JSON's are.
 
-    But for JSON's pairs of escapes for characters such as emoji, which TOML refuses. What an optimiser publishes is
-    written whatever it is: what is not in the file would have the published value. Where optimisers are searched each
-    trial has its own, and of these settings the `given` ones alone are written.
+    Characters such as emoji are not escaped as in JSON, because TOML refuses surrogate pairs. Settings with a published
+    value of the optimiser are always written, because the published value applies to those that are not in the file.
+    Where optimisers are searched each trial has its own values, so only the `given` ones are written.
     """
     own = any(str(entry).startswith("optimizer=") for entry in asked.get("search") or ())
     published = given if own else PUBLISHED if asked.get("optimizer", "sgd") != "sgd" else ()
@@ -92,7 +92,7 @@ def _is_default(kind: type[Settings], name: str, value: Any) -> bool:
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     data, versions = record.get("data"), record.get("versions")
     data, versions = (part if isinstance(part, dict) else {} for part in (data, versions))
-    counts = data.get("counts")
+    counts, notes = data.get("counts"), record.get("notes")
     images = ", ".join(f"{count} {split}" for split, count in counts.items()) if isinstance(counts, dict) else None
     plugins = record.get("plugins")
     names = (
@@ -111,6 +111,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("started", record.get("started")),
         ("ended", record.get("ended")),
         *versions.items(),
+        *(("done differently", note) for note in (notes if isinstance(notes, list) else [])),
     ]
     return [(name, value) for name, value in facts if value is not None]
 

@@ -1,4 +1,4 @@
-"""What was tried where, with which loss, and which settings the order of the trials depended on."""
+"""The tried settings with their losses, and the settings' importance."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from automl_pt.reporting.study import StudyReport
 from automl_pt.study.quiet import quiet
 from automl_pt.study.records import TrialRecord
 
-#: with fewer trials, which of two settings mattered cannot be told from chance
+#: with fewer trials the importance of two settings is indistinguishable from chance
 MIN_TRIALS = 8
 
 
 def space_section(report: StudyReport) -> Section:
-    """Give every trial's settings with a loss by which all can be compared, and the settings' importance."""
+    """Return every trial's settings with a loss that all have in common, and the settings' importance."""
     trials = [trial for trial in report.trials if {"lr", "batch_size"} <= trial.params.keys()]
     if not trials:
-        return missing("No trial has been begun.")
+        return missing("No trial has started.")
     measure, losses = comparable(trials)
     points = [
         {
@@ -53,9 +53,9 @@ def _on_own_scale(trial: TrialRecord, ranges: Mapping[str, tuple[float, float]])
 
 
 def comparable(trials: Sequence[TrialRecord]) -> tuple[str, dict[int, float]]:
-    """Choose the loss that most trials have in common, say what it is, and map trials to it; not-finite ones have none.
+    """Choose the loss that most trials have in common; return its name and its values by trial, finite ones only.
 
-    Trials are pruned after different numbers of epochs, so that their last losses say little of their settings.
+    Trials are pruned after different numbers of epochs, so their last losses are not comparable.
     """
     points = sorted({point for trial in trials for point in trial.ranks})
     counts = {point: sum(point in trial.ranks for trial in trials) for point in points}
@@ -69,11 +69,11 @@ def comparable(trials: Sequence[TrialRecord]) -> tuple[str, dict[int, float]]:
 
 
 def importance(trials: Sequence[TrialRecord], losses: Mapping[int, float]) -> Section:
-    """Share the variance of the trials' order among the settings (fANOVA); trials without a finite loss come last."""
+    """Return each setting's share of the variance of the trials' order (fANOVA); a trial without a loss is last."""
     counting = [
         trial for trial in trials if trial.state != "FAIL" and (trial.number in losses or trial.state == "PRUNED")
     ]
-    # an option that one of several backbones adds is not there in the others' trials
+    # an option of one backbone is missing from the trials of the others
     shared = set.intersection(*(set(trial.params) for trial in counting)) if counting else set()
     varied = [name for name in sorted(shared) if _varies(counting, name)]
     if len(counting) < MIN_TRIALS:
@@ -99,7 +99,7 @@ def _varies(trials: Sequence[TrialRecord], name: str) -> bool:
 
 
 def _fanova(trials: Sequence[TrialRecord], losses: Mapping[int, float], names: Sequence[str]) -> dict[str, float]:
-    """Ask Optuna, on a study in memory whose values are ranks: one exploded loss would outweigh all else."""
+    """Return Optuna's importances on ranks, because one very high loss would dominate the values."""
     import optuna
     from scipy.stats import rankdata
 

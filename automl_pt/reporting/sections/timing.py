@@ -18,7 +18,7 @@ from automl_pt.training.result import EpochResult
 
 @dataclass
 class Timing:
-    """Seconds of the epochs read so far, by what they were spent on."""
+    """Seconds of the epochs read so far, by activity."""
 
     data: float = 0.0
     training: float = 0.0
@@ -44,7 +44,7 @@ class Timing:
         return self.data + self.training + self.validation + self.saving
 
     def section(self, rest: float | None, rest_name: str, note: str) -> Section:
-        """Give the parts with their shares of the whole; `rest` None: it is not known."""
+        """Return the parts with their shares of the whole; `rest` is None if it is unknown."""
         parts: list[tuple[str, float | None]] = [
             ("training", self.training),
             ("validation", self.validation),
@@ -61,7 +61,7 @@ class Timing:
 
 
 def study_time(report: StudyReport) -> Section:
-    """Sum up the epochs of all trials; idle is the time in which a worker had none of the last search's to do."""
+    """Sum the epochs of all trials; idle is the time in which a worker of the last search had none."""
     directory, spent = Path(report.directory), Timing()
     for trial in report.trials:
         folder = directory / "trials" / str(trial.number)
@@ -75,7 +75,7 @@ def study_time(report: StudyReport) -> Section:
         return missing(f"No trial has written the record of an epoch{reason}.")
     result = read_object(directory / "result.json")
     slots, wall, busy = (result.get(name, 0) for name in ("slots", "seconds", "busy_seconds"))
-    known = bool(slots)  # studies of earlier versions do not say
+    known = bool(slots)  # studies of earlier versions do not record it
     note = f"{counted(spent.epochs, 'epoch')} of all trials."
     if known:
         note += (
@@ -83,16 +83,16 @@ def study_time(report: StudyReport) -> Section:
             "is starting, decoding, comparing trials within an epoch, and waiting for others."
         )
     if spent.damaged:
-        note += f" Left out, for their records are damaged: {few(spent.damaged)}."
+        note += f" Not included, because their records are damaged: {few(spent.damaged)}."
     return spent.section(slots * wall - busy if known else None, "comparing, starting, idle", note)
 
 
 def run_time(run: RunReport, history: Sequence[EpochResult]) -> Section:
-    """Sum up a run's epochs; the rest is what passed between its beginning and its end beside them."""
+    """Sum a run's epochs; the rest is its remaining time from start to end."""
     spent = Timing()
     spent.add(history, train_images(run.record))
     if not spent.epochs:
-        return missing("No epoch has been done.")
+        return missing("No epoch has finished.")
     wall = wall_seconds(run.record)
     note = f"{counted(spent.epochs, 'epoch')}." + (
         " The rest is what passed between the run's first start and its end: decoding, starting, and pauses."
@@ -103,7 +103,7 @@ def run_time(run: RunReport, history: Sequence[EpochResult]) -> Section:
 
 
 def train_images(record: dict[str, Any]) -> int:
-    """Return how many training images a run has, from its record; 0 where it does not say."""
+    """Return how many training images a run has, from its record; 0 if it is not recorded."""
     data = record.get("data")
     counts = data.get("counts") if isinstance(data, dict) else None
     images = counts.get("train") if isinstance(counts, dict) else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.core.text import counted
 from automl_pt.metric import Metric, columns
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
@@ -19,8 +20,8 @@ _REASONS = {
     "patience": "it stopped improving (patience)",
     "pruned": "pruned: others were better",
     "diverged": "diverged: no finite loss",
-    "interrupted": "interrupted, can go on",
-    "paused": "waits to be compared",
+    "interrupted": "interrupted; the same command resumes it",
+    "paused": "paused until it is compared",
     "running": "is running",
     "probe": "linear probe: a head fitted to the frozen network's features",
 }
@@ -33,14 +34,14 @@ def metric_columns(recorded: Iterable[str], known: Mapping[str, Metric]) -> list
 
 
 def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME) -> Section:
-    """List the trials, best first, each with what it cost and why it ended."""
+    """List the trials, best first, each with its cost and why it ended."""
     every = report.everything()
     if not every:
-        return missing("No trial has been begun.")
+        return missing("No trial has started.")
     rows = [{**_row(trial, report.best), "reason": _ended(report, trial)} for trial in in_order(every)]
     note = (
-        "A pruned trial has no final loss; under 'compared at' stands the loss by which it was ranked, after so many "
-        "epochs. It is measured with each batch's own statistics, so that it is no validation loss."
+        "A pruned trial has no final loss. The column 'compared at' has the ranking loss of each trial after so many "
+        "epochs; it is measured with each batch's own statistics, so it cannot be compared with a validation loss."
     )
     compared = any(trial.ranks for trial in report.trials)
     return {
@@ -54,7 +55,7 @@ def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME)
 
 
 def _probe(probe: ProbeRecord) -> dict[str, Any]:
-    """Give what a probe found and cost, for the ranking of backbones."""
+    """Return a probe's figures and cost, for the ranking of backbones."""
     values = probe.to_dict()
     names = ("backbone", "value", "accuracy", "c", "seconds", "cpu_seconds", "computed", "parameters", "milliseconds")
     return {**{name: values[name] for name in names}, "failure": probe.failure}
@@ -67,7 +68,7 @@ def _ended(report: StudyReport, trial: TrialRecord) -> str:
 
 
 def in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Order trials best first: those with a loss that counts, then the others by how far they came and were ranked."""
+    """Order trials best first: ranked models, then the others by progress and ranking loss."""
     first = ranked(trials)
     rest = [trial for trial in trials if trial not in first]
     return [*first, *sorted(rest, key=lambda one: (-(one.ranked_at or 0), _finite(one.rank_loss), one.number))]
@@ -90,23 +91,22 @@ def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
 
 
 def _params(trials: Sequence[TrialRecord]) -> list[str]:
-    """Name what was searched over; a parameter that never varied (one backbone) only takes room."""
+    """Name what was searched over; one that never varied is not shown."""
     names = searched_in_order({name for trial in trials for name in trial.params})
     varied = [name for name in names if len({str(trial.params.get(name)) for trial in trials}) > 1]
     return varied or names
 
 
 def curves_section(report: StudyReport) -> Section:
-    """Give each trial's validation losses by epoch, and the losses by which it was ranked."""
+    """Return each trial's validation losses by epoch, and its ranking losses."""
     curves = [_curve(trial, report.best) for trial in report.trials]
-    if not any(curve["points"] or curve["ranks"] for curve in curves):
-        return missing("No trial has come to an epoch's end.")
-    dots = any(epoch < 1 for curve in curves for epoch, _ in curve["ranks"])
-    note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned." + (
-        " Small dots before the first epoch are of runs in miniature, by which trials were first compared."
-        if dots
-        else ""
-    )
+    if not any(curve["points"] for curve in curves):
+        return missing("No trial has finished an epoch.")
+    short = sum(not curve["points"] and bool(curve["ranks"]) for curve in curves)
+    note = "The best trial is thick. A dot ends a complete trial, a cross one that was pruned."
+    note += " Losses far above the others are beyond the upper edge."
+    if short:
+        note += f" {counted(short, 'trial')} ended after a short trial run, whose ranking loss is another measure."
     high = [curve["number"] for curve in curves if any(loss is None for _, loss in curve["points"])]
     return {"curves": curves, "note": note, "not_finite": high}
 

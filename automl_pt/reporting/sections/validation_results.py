@@ -1,4 +1,4 @@
-"""What the model does with each image of the validation split: figures by class, confusions, calibration."""
+"""The model's results on the validation images: figures by class, confusions, calibration."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: pairs of confused classes that are listed
 MAX_PAIRS = 200
+#: a confusion that occurred once may be chance
+LEAST_PAIR = 2
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,17 @@ def judge(
     plugins: Plugins | None = None,
     caller: Caller = NO_CALLER,
 ) -> ValidationResults:
-    """Run the model in `directory` on the validation images of `manifest`; raise what loading either of them raises.
+    """Run the model in `directory` on the validation images of `manifest`; raises as loading them does.
 
-    Raises StudyError for None: a split drawn now would have images among them that the model was trained on.
+    Raises StudyError for None, because a new split would contain images that the model was trained on.
     """
     from automl_pt.model.directory import read_info
 
     if manifest is None:
         raise StudyError(
-            "a model is judged on the split that it was trained with",
-            given=printable(f"{directory}: there is no manifest.json with it"),
-            remedy="put the file back from a copy",
+            "the manifest of the model's data is missing",
+            given=printable(f"{directory}: no manifest.json beside it"),
+            remedy="restore the file from a copy",
         )
     settings = recorded_config(TrainConfig, read_info(directory)[0].config, source=directory / "model.json")
     plugins = plugins if plugins is not None else load_plugins()
@@ -79,7 +81,7 @@ def judge(
 
 
 def try_judge(make_judged: Callable[[], ValidationResults]) -> ValidationResults | Section:
-    """Return what was judged, or a section that says why nothing could be."""
+    """Return the validation results, or a section that states why there are none."""
     try:
         return make_judged()
     except AutomlError as error:
@@ -87,22 +89,22 @@ def try_judge(make_judged: Callable[[], ValidationResults]) -> ValidationResults
 
 
 def classes_section(judged: ValidationResults) -> Section:
-    """List the classes, the worst found first, with Wilson's intervals."""
+    """List the classes, lowest recall first, with Wilson's intervals."""
     scores, split = judged.scores, f"{judged.scores.images:,} validation images"
     rows = [{"index": index, **vars(entry)} for index, entry in enumerate(scores.per_class)]
     rows.sort(key=lambda row: (row["recall"] is None, row["recall"], row["index"]))
     note = (
-        f"On the {split}, the worst found class first. The search and the choice of the epoch saw these images: "
-        "new ones may do a little worse. The intervals hold 95 % (Wilson); those of classes with few images are wide."
+        f"On the {split}, lowest recall first. The search and the choice of the epoch saw these images: "
+        "new images may do slightly worse. The 95 % intervals are Wilson's; those of classes with few images are wide."
     )
     figures = {name: getattr(scores, name) for name in ("images", "loss", "accuracy", "accuracy_interval", "top5")}
     return {"split": "val", "note": note, **figures, "macro": scores.macro, "weighted": scores.weighted, "rows": rows}
 
 
 def confusion_section(judged: ValidationResults) -> Section:
-    """Give the confusion matrix as counts and as shares of the true class, and its largest entries off the diagonal."""
+    """Return the confusion matrix as counts and as shares of the true class, and its largest errors."""
     if judged.scores.confusion is None:
-        return missing(f"With {len(judged.model.classes):,} classes the matrix is left out.")
+        return missing(f"With {len(judged.model.classes):,} classes the matrix is not shown.")
     counts = np.asarray(judged.scores.confusion)
     rows = counts.sum(axis=1)
     shares = [[None if not total else float(n / total) for n in row] for row, total in zip(counts, rows, strict=True)]
@@ -117,6 +119,7 @@ def confusion_section(judged: ValidationResults) -> Section:
 def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
+    wrong[wrong < LEAST_PAIR] = 0
     found = sorted((-int(wrong[true, predicted]), int(true), int(predicted)) for true, predicted in np.argwhere(wrong))
     return [
         {
@@ -130,7 +133,7 @@ def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str
 
 
 def calibration_section(judged: ValidationResults) -> Section:
-    """Give the reliability curve and the expected calibration error."""
+    """Return the reliability curve and the expected calibration error."""
     found = judged.scores.calibration
     bins = [{**vars(one), "interval": interval(round(one.accuracy * one.images), one.images)} for one in found.bins]
     mean = sum(one.images * one.confidence for one in found.bins) / judged.scores.images
@@ -139,11 +142,11 @@ def calibration_section(judged: ValidationResults) -> Section:
     if abs(drift) >= 0.01:
         verdict = f"{'surer' if drift > 0 else 'less sure'} than it is right: by {100 * abs(drift):.1f} points"
     note = (
-        f"On average the model says {100 * mean:.1f} % and is right on {100 * judged.scores.accuracy:.1f} %: it is "
+        f"On average the model is {100 * mean:.1f} % sure, and right on {100 * judged.scores.accuracy:.1f} %: it is "
         f"{verdict}. "
-        f"The expected calibration error over {len(bins)} bins is {found.ece:.4f}. On the dashed line its word can be "
-        "taken as it is; below the line it is too sure of itself. A larger dot stands for more images; the lines are "
-        "95 % intervals, long where there are few."
+        f"The expected calibration error over {len(bins)} bins is {found.ece:.4f}. On the dashed line its "
+        "probabilities are right; below the line it is overconfident. A larger dot stands for more images; "
+        "the lines are 95 % intervals, long where there are few."
     )
     temperature = judged.model.temperature
     if temperature != 1:

@@ -20,20 +20,20 @@ NAME = "report.html"
 
 
 def read_content(
-    objective: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
+    place: str | Path, *, storage: str | None = None, device: str = "auto", plugins: Plugins | None = None
 ) -> tuple[StudyReport | RunReport, Content]:
-    """Return what is known of a study or a run directory, and all sections of its report.
+    """Return a study or a run, and all sections of its report; `place` is a study's name, its folder, or a run's.
 
-    Raises as `read_study`, and StudyError where a run.json is damaged; damage elsewhere is a section that says so.
+    Raises as `read_study`, and StudyError where a run.json is damaged; other damage is stated in its section.
     """
-    if is_run(Path(objective)):
-        folder = Path(objective)
+    if is_run(Path(place)):
+        folder = Path(place)
         try:
             run = read_run(folder)
         except StudyError:
-            run = read_head(folder)  # the page says of the history that it is damaged
+            run = read_head(folder)  # the page states that the history is damaged
         return run, run_content(run, device=device, plugins=plugins)
-    report = read_study(objective, storage=storage)
+    report = read_study(place, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
 
 
@@ -46,6 +46,6 @@ def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None,
 
 
 def write_page(content: Content, path: Path) -> Path:
-    """Write the page of a report as one file that needs nothing else; raise OutputError when that fails."""
+    """Write the page of a report as one self-contained file; raise OutputError when that fails."""
     atomic_write(path, render(content.values, content.pictures))
     return path

@@ -2,13 +2,14 @@
 
 A trial is an iterator of results that can be left and begun again: `make(spec, should_stop)` yields the epochs
 that earlier calls have done, from their record, and then does the others; when `should_stop` turns true it saves and
-ends. An engine takes one step after another of it and reports each result. After epoch `next_rung` it waits for an
-answer: resume until a later epoch, or pause, which closes the iterator. Nothing else crosses the border, and all of it
-is plain values, so that a remote actor can stand on the other side: a cluster is another engine.
+ends. An engine takes one step after another and returns what each says, as a `Message`. After epoch `next_rung` the
+trial waits for an answer: resume until a later epoch, or pause, which closes the iterator. Nothing else crosses the
+border, and all of it can be plain values, so that a remote actor can stand on the other side: a cluster is another
+engine.
 
 What a remote place adds: a place that is lost is not a crash of the trial; what an epoch left in the trial's folder is
 on the coordinator's disk before the epoch is reported; each place says what memory and which device it has; a trial
-that waits for a place is told to the user; places come and go; what a lost place still sends is ignored.
+that waits for a place is reported to the user; places come and go; what a lost place still sends is ignored.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from automl_pt.config import SearchConfig, TrainConfig
+from automl_pt.study.executor.messages import Message, PassProgress, Place, ProxyRun
 from automl_pt.training.result import EpochResult
 
 
@@ -45,73 +47,10 @@ class TrialSpec:
     worth_saving: float = math.inf
 
 
-@dataclass(frozen=True)
-class ProxyRun:
-    """The ranking loss of a trial before its first epoch, after one of its proxy runs: NaN if that diverged.
-
-    `epoch` is the length of that run in epochs, `seconds` its duration.
-    """
-
-    epoch: float
-    rank_loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class PassProgress:
-    """How many images of a pass have gone through a network; a linear probe reports this while it computes features."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a trial runs: the device as torch names it, its kind in words, and the bytes of memory for one trial there.
-
-    `name` tells places of the same kind apart, such as by their machine. `memory` is 0 where it is unknown.
-    """
-
-    device: str
-    kind: str = ""
-    memory: int = 0
-    name: str = ""
-
-    def text(self) -> str:
-        """Return it as a person reads it."""
-        return " on ".join(part for part in (self.kind or self.device, self.name) if part)
-
-
 #: what a trial's iterator yields
 Step = EpochResult | ProxyRun | PassProgress
 #: creates the iterator of one trial; worker processes receive it as "package.module:function"
 MakeTrial = Callable[[TrialSpec, Callable[[], bool]], Iterator[Step]]
-
-
-@dataclass(frozen=True)
-class Report:
-    """A message of an executor about trial `number`: exactly one of the other fields is set.
-
-    `epoch` and `probe` are results, `passed` says how far a pass over the images is. `held` is the point, in epochs, at
-    which the trial waits for `resume` or `pause`.
-    `ended`: the iterator came to its end; `left`: it was asked to stop and has saved. `failure` says why the trial
-    failed; `crash` that its process died, so that it may be tried again from its last checkpoint. `lost` says how its
-    place was lost, such as with a machine: that never counts against the trial, which goes on elsewhere. `place` says
-    where a trial was started. `fatal` is an error that every other trial would meet too.
-    """
-
-    number: int
-    epoch: EpochResult | None = None
-    probe: ProxyRun | None = None
-    passed: PassProgress | None = None
-    held: float | None = None
-    ended: bool = False
-    left: bool = False
-    failure: str | None = None
-    crash: str | None = None
-    lost: str | None = None
-    place: Place | None = None
-    fatal: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -193,13 +132,13 @@ class Engine(Protocol):
         Raises the function's own AutomlError, and PluginError for anything else that keeps it from returning.
         """
 
-    def wait(self, timeout: float) -> list[Report]:
+    def wait(self, timeout: float) -> list[Message]:
         """Return the messages received, after at most about `timeout` seconds if the executor can limit this."""
 
-    def halt(self, grace: float) -> list[Report]:
+    def halt(self, grace: float) -> list[Message]:
         """Let every trial save and stop within `grace` seconds; return the last messages. Only calls may follow."""
 
-    def close(self, grace: float = 0.0) -> list[Report]:
+    def close(self, grace: float = 0.0) -> list[Message]:
         """Let every trial save and stop within `grace` seconds, end the processes; return what still came in."""
 
 

@@ -6,26 +6,21 @@ import select
 import signal
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from automl_pt.core import errors
-from automl_pt.core.errors import AutomlError, PluginError
-from automl_pt.core.json_reader import parse_json
+from automl_pt.core.errors import PluginError
 from automl_pt.study.executor.base import Answer
-
-if TYPE_CHECKING:
-    from automl_pt.study.executor.processes import Worker
+from automl_pt.study.executor.messages import error_from_plain
+from automl_pt.study.executor.worker_process import Worker, WorkerEnded
 
 #: seconds that a process may take to start, regardless of the limit, because no plugin code runs before
 STARTING = 120.0
+#: exit code of a worker whose GPU failed
+DEVICE_LOST = 75
 #: seconds between two checks whether the call is still wanted
 LOOK = 0.2
 
 REMEDY = "if the backbone or the dataset comes from a plugin, correct or remove that plugin"
-
-
-class WorkerEnded(Exception):  # noqa: N818  # converted to an error that names the plugin
-    """The worker's process ended before it answered."""
 
 
 def returned(answer: Answer, tell: Callable[[str], object] = lambda text: None) -> Any:
@@ -49,7 +44,7 @@ def listen(
     ready.register(worker.connection, select.POLLIN)
     while True:
         if ready.poll(1000 * LOOK):
-            for message in _messages(worker):
+            for message in worker.receive():
                 if "told" in message:
                     yield message["told"]
                 if "called" in message:
@@ -67,26 +62,10 @@ def listen(
             return None
 
 
-def _messages(worker: Worker) -> list[dict[str, Any]]:
-    """Return the messages of a worker whose connection is readable."""
-    data = _received(worker)
-    if not data:
-        raise WorkerEnded
-    *lines, worker.buffer = (worker.buffer + data).split(b"\n")
-    messages = [dict(parse_json(line, not_finite=True)) for line in lines]
-    worker.ready = worker.ready or any(message.get("ready") for message in messages)
-    return messages
-
-
-def _received(worker: Worker) -> bytes:
-    try:
-        return worker.connection.recv(1 << 16)
-    except ConnectionError:
-        return b""
-
-
 def how_it_ended(code: int) -> str:
     """Describe how a process ended, from its exit code as `subprocess` reports it."""
+    if code == DEVICE_LOST:
+        return "its GPU failed"
     if code >= 0:
         return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name
@@ -104,17 +83,10 @@ def failed(what: str, how: str) -> PluginError:
     return PluginError(f"{what} failed", given=how, remedy=REMEDY)
 
 
-def as_plain(error: AutomlError) -> dict[str, Any]:
-    """Convert an AutomlError to plain values."""
-    plain = {"type": type(error).__name__, "rule": error.rule, "given": error.given, "remedy": error.remedy}
-    return {**plain, "mistakes": list(error.mistakes)} if isinstance(error, errors.ConfigError) else plain
-
-
-def from_plain(parts: dict[str, Any]) -> AutomlError:
-    """Rebuild a worker's error by its name in `errors`."""
-    kind = getattr(errors, parts["type"], AutomlError)
-    error: AutomlError = kind.__new__(kind)
-    AutomlError.__init__(error, parts["rule"], given=parts["given"], remedy=parts["remedy"])
-    if isinstance(error, errors.ConfigError):
-        error.mistakes = tuple(parts.get("mistakes", ()))
-    return error
+def result_of(answer: dict[str, Any], what: str) -> Any:
+    """Return a called function's result; raise its error."""
+    if "error" in answer:
+        raise error_from_plain(answer["error"])
+    if "failed" in answer:
+        raise failed(what, answer["failed"])
+    return answer["called"]

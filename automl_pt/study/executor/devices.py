@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from automl_pt.config import SearchConfig
-from automl_pt.study.executor.base import Place
+from automl_pt.study.executor.messages import Place
 
 
 def devices_for(config: SearchConfig) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from automl_pt.config import SearchConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import (
     Answer,
@@ -14,15 +14,20 @@ from automl_pt.study.executor.base import (
     Engine,
     ExecutorJob,
     MakeTrial,
-    PassProgress,
-    Place,
-    ProxyRun,
-    Report,
     Step,
     TrialSpec,
 )
 from automl_pt.study.executor.calls import failed
-from automl_pt.study.executor.failures import report_failure
+from automl_pt.study.executor.failures import failure_of
+from automl_pt.study.executor.messages import (
+    IteratorEnded,
+    Message,
+    Place,
+    StudyFailed,
+    TrialCrashed,
+    TrialStopped,
+    messages_of,
+)
 
 
 class InlineEngine(Engine):
@@ -73,7 +78,7 @@ class InlineEngine(Engine):
         yield from told
         return found
 
-    def wait(self, timeout: float) -> list[Report]:
+    def wait(self, timeout: float) -> list[Message]:
         """Run one epoch of the trial; `should_stop` can interrupt it, `timeout` cannot."""
         if self._spec is None:
             return []
@@ -81,25 +86,26 @@ class InlineEngine(Engine):
         try:
             if self._epochs is None:
                 self._epochs = self._make(self._spec, self._should_stop)
-            result = next(self._epochs, None)
+            step = next(self._epochs, None)
         except (Exception, SystemExit) as error:
             self._leave()
-            return [report_failure(number, error)]
-        if result is None:
+            failure = failure_of(number, error)
+            if not isinstance(failure, TrialCrashed):
+                return [failure]
+            # this process lost its GPU, and no other takes its place: the search ends, and resumes when run again
+            lost = error if isinstance(error, DeviceLostError) else DeviceLostError(error)
+            return [StudyFailed(number, lost)]
+        if step is None:
             self._leave()
-            return [Report(number, left=True) if self._should_stop() else Report(number, ended=True)]
-        if isinstance(result, PassProgress):
-            return [Report(number, passed=result)]
-        told = Report(number, probe=result) if isinstance(result, ProxyRun) else Report(number, epoch=result)
-        held = (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= self._next_rung
-        return [told, *([Report(number, held=result.epoch)] if held else [])]
+            return [TrialStopped(number) if self._should_stop() else IteratorEnded(number)]
+        return messages_of(number, step, self._next_rung)
 
-    def halt(self, grace: float) -> list[Report]:
+    def halt(self, grace: float) -> list[Message]:
         """Drop the trial; it is between two epochs here, so there is nothing to wait for."""
         self._leave()
         return []
 
-    def close(self, grace: float = 0.0) -> list[Report]:
+    def close(self, grace: float = 0.0) -> list[Message]:
         """Drop the trial."""
         return self.halt(grace)
 

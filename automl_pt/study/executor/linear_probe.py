@@ -32,7 +32,8 @@ from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.directory import finish, new_record
 from automl_pt.runs.run import model_info
 from automl_pt.runs.setup import choose_preprocessing, set_up
-from automl_pt.study.executor.base import PassProgress, Step, TrialSpec
+from automl_pt.study.executor.base import Step, TrialSpec
+from automl_pt.study.executor.messages import PassProgress
 from automl_pt.training.device import peak_memory
 from automl_pt.training.evaluation import autocast, measure, predictions
 from automl_pt.training.result import FIELDS, EpochResult

@@ -12,10 +12,10 @@ from automl_pt.config import TrainConfig
 from automl_pt.features.head_training import trains_on_features
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
-from automl_pt.runs.setup import choose_parameters
+from automl_pt.runs.setup import ask_for_determinism, choose_parameters
 from automl_pt.study.executor.base import Caller
 from automl_pt.study.executor.trial_run import loaded_plugins
-from automl_pt.training.device import choose_device, choose_precision
+from automl_pt.training.device import choose_device, choose_precision, prepare_device
 from automl_pt.training.layout import arrange, has_channels_last
 from automl_pt.training.memory import step_memory
 from automl_pt.training.rehearsal import rehearse
@@ -36,6 +36,9 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     violates the contract of a network.
     """
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
+    if config.deterministic:
+        ask_for_determinism()  # an operation that has no deterministic form fails here, and not in every trial
+    prepare_device(device)
     precision = choose_precision(config.precision, device)
     notes: list[str] = []
     weights = given_weights(config.weights) if config.weights else None

@@ -7,16 +7,20 @@ coordinator's machine needs no GPU, and no folder is shared. This module is impo
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+from automl_pt.core import __version__
+from automl_pt.core.installation import installed_version
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data are sent
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -24,12 +28,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from automl_pt.core.errors import DeviceError, InstallationError
 from automl_pt.core.files import cache_folder, is_running
 from automl_pt.core.text import counted
-from automl_pt.study.executor.base import Answer, Call, ExecutorJob, Place
+from automl_pt.study.executor.base import Answer, Call, ExecutorJob
 from automl_pt.study.executor.builtin import ray_address
-from automl_pt.study.executor.mirrored import MirroredEngine, PlaceCrashed, PlaceLost, plugin_files
+from automl_pt.study.executor.messages import Message, Place
+from automl_pt.study.executor.mirrored import MirroredEngine, plugin_files
+from automl_pt.study.executor.open_places import PlaceCrashed, PlaceLost
 from automl_pt.study.executor.processes import LocalEngine
 from automl_pt.study.executor.remote_place import RemotePlace
-from automl_pt.study.executor.versions import differences, versions_here
 
 #: seconds between two looks at which machines there are
 LOOK = 1.0
@@ -85,7 +90,7 @@ class RayEngine(MirroredEngine):
 
     @property
     def slots(self) -> int:
-        """Return for how many trials the machines that are alive have room, as far as `workers` allows, at least 1."""
+        """Return how many trials fit on the machines that are alive, at most `workers` and at least 1."""
         room = sum(self._room(node["Resources"]) for node in self._alive())
         return max(1, min(room, self.job.config.workers or room))
 
@@ -173,16 +178,16 @@ class RayEngine(MirroredEngine):
             self._here = LocalEngine(self.job.trial, [_device_here()], threads=_threads_here(), logs=logs, limit=limit)
         return (yield from self._here.call(call, unwanted))
 
-    def close(self, grace: float = 0.0) -> list[Any]:
+    def close(self, grace: float = 0.0) -> list[Message]:
         """End the actors, and leave the cluster."""
         if not self._connected:
             return []
-        reports = super().close(grace)
+        messages = super().close(grace)
         if self._here is not None:
             self._here.close()
         self._connected = False
         ray.shutdown()
-        return reports
+        return messages
 
     def _ended(self, handle: Any) -> Exception:
         """Return whether an actor ended with its machine, or alone."""
@@ -267,3 +272,27 @@ def _packages(job: ExecutorJob) -> Sequence[str]:
 
     loaded = load_plugins(job.config.plugins).loaded
     return sorted({plugin.origin for plugin in loaded if plugin.version and plugin.origin != BUILTIN_ORIGIN})
+
+
+#: packages that decide results, beside the plugins in use
+DECIDING = ("torch", "torchvision", "timm", "numpy")
+
+
+def versions_here(packages: Sequence[str] = ()) -> dict[str, str]:
+    """Return the versions on this machine, by the names of the packages; imports none of them."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {
+        "Python": python,
+        "automl-pt": __version__,
+        **{name: installed_version(name) for name in (*DECIDING, *packages)},
+    }
+
+
+def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Say of each package whose version there is not the one here what both are."""
+    names = dict.fromkeys([*here, *there])
+    return [
+        f"{name} {there.get(name, 'not installed')}, here {here.get(name, 'not installed')}"
+        for name in names
+        if here.get(name, "not installed") != there.get(name, "not installed")
+    ]

@@ -8,21 +8,22 @@ import os
 import shutil
 import threading
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from automl_pt.config import TrainConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.core.files import atomic_write
+from automl_pt.core.out_of_memory import is_device_lost
 from automl_pt.data.by_content import write_pool
 from automl_pt.plugins.faults import described
-from automl_pt.study.executor.base import Caller, PassProgress, ProxyRun, Report, TrialSpec
-from automl_pt.study.executor.calls import as_plain, from_plain, returned
+from automl_pt.study.executor.base import Caller, TrialSpec
+from automl_pt.study.executor.calls import returned
+from automl_pt.study.executor.failures import failure_of
 from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.executor.messages import Message, StudyFailed, error_as_plain, message_as_plain
 from automl_pt.study.executor.run_files import FolderCopy, write_files
-from automl_pt.study.executor.worker import failure_message, load
-from automl_pt.training.result import EpochResult
+from automl_pt.study.executor.worker import load
 
 #: folders of a study that no called function needs
 NOT_FOR_CALLS = ("checkpoints", "logs")
@@ -70,13 +71,13 @@ class RemotePlace:
         write_pool(name, content, self._cache)
 
     def resume(self, next_rung: float) -> dict[str, Any]:
-        """Let the held trial go on to `next_rung`; return what the next step gave."""
+        """Resume the waiting trial until `next_rung`; return what the next step gave."""
         self._inner.resume(self._number, next_rung)
         return self.step()
 
     def step(self) -> dict[str, Any]:
         """Return what the next step gave, and the files that changed with it."""
-        told = [report_as_plain(report) for report in self._inner.wait(0)]
+        told = [message_as_plain(_crashed_if_lost(message)) for message in self._inner.wait(0)]
         return {"told": told, "files": self._copy.changes()}
 
     def pause(self) -> dict[str, Any]:
@@ -105,10 +106,13 @@ class RemotePlace:
             if isinstance(found, Generator):
                 found = returned(found, told.append)
             answer: dict[str, Any] = {"called": _moved(found, str(study), folder) if folder else found}
-        except AutomlError as error:
-            answer = {"error": as_plain(error)}
         except (Exception, SystemExit) as error:
-            answer = {"failed": described(error)}
+            if isinstance(error, DeviceLostError) or is_device_lost(error):
+                answer = {"crash": described(error)}
+            elif isinstance(error, AutomlError):
+                answer = {"error": error_as_plain(error)}
+            else:
+                answer = {"failed": described(error)}
         return {**answer, "said": told, "files": copy.changes()}
 
     def _at_home(self, values: Any) -> Any:
@@ -129,32 +133,13 @@ class RemotePlace:
         return str(target)
 
 
-def report_as_plain(report: Report) -> dict[str, Any]:
-    """Put a report in plain values, without its trial's number."""
-    if report.epoch is not None:
-        return {"epoch": report.epoch.to_dict()}
-    if report.probe is not None:
-        return {"probe": asdict(report.probe)}
-    if report.passed is not None:
-        return {"passed": asdict(report.passed)}
-    if report.fatal is not None or report.failure is not None:
-        return {key: value for key, value in failure_message(report).items() if key != "number"}
-    if report.held is not None:
-        return {"held": report.held}
-    return {"left": True} if report.left else {"ended": True}
-
-
-def report_from_plain(number: int, plain: dict[str, Any]) -> Report:
-    """Make a report of trial `number` again."""
-    if "epoch" in plain:
-        return Report(number, epoch=EpochResult.from_dict(plain["epoch"]))
-    if "probe" in plain:
-        return Report(number, probe=ProxyRun(**plain["probe"]))
-    if "passed" in plain:
-        return Report(number, passed=PassProgress(**plain["passed"]))
-    if "fatal" in plain:
-        return Report(number, fatal=from_plain(plain["fatal"]))
-    return Report(number, **plain)
+def _crashed_if_lost(message: Message) -> Message:
+    """Return the crash of a trial whose process lost its GPU, because a new place resumes it; others as they are."""
+    match message:
+        case StudyFailed(number, DeviceLostError() as error):
+            return failure_of(number, error)
+        case _:
+            return message
 
 
 def _moved(values: Any, old: str, new: str) -> Any:

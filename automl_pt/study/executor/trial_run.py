@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from automl_pt.config import SHARED, TrainConfig
@@ -78,12 +78,18 @@ def epochs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins
         plugins=plugins,
         after_step=after_step,
         worth_saving=spec.worth_saving,
+        must_save=partial(_is_read, spec),
     )
     for result in results:
         yield from _missed(spec.output, seen, result.epoch)
         yield _ranked(result, spec, data, plugins)
         seen = result.epoch
     yield from _missed(spec.output, seen, spec.config.epochs + 1)
+
+
+def _is_read(spec: TrialSpec, epoch: int) -> bool:
+    """Return whether others read the weights of `epoch`: at rungs, or if the rule has none, from the first pause on."""
+    return epoch in spec.ranked_at or epoch == spec.next_rung or (not spec.ranked_at and epoch > spec.next_rung)
 
 
 def await_leaving(output: Path, should_stop: Callable[[], bool], limit: float = LEAVING) -> None:

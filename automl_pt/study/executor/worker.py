@@ -16,17 +16,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from automl_pt.config import TrainConfig
-from automl_pt.core.errors import AutomlError
+from automl_pt.core.errors import AutomlError, DeviceLostError, RecordingError
 from automl_pt.core.json_reader import parse_json
+from automl_pt.core.out_of_memory import Recording, is_device_lost
 from automl_pt.plugins.faults import described
-from automl_pt.study.executor.base import Caller, MakeTrial, PassProgress, ProxyRun, Report, TrialSpec
-from automl_pt.study.executor.calls import as_plain, returned
-from automl_pt.study.executor.failures import report_failure
+from automl_pt.study.executor.base import Caller, MakeTrial, TrialSpec
+from automl_pt.study.executor.calls import DEVICE_LOST, returned
+from automl_pt.study.executor.failures import failure_of
+from automl_pt.study.executor.messages import (
+    IteratorEnded,
+    TrialStopped,
+    TrialWaits,
+    error_as_plain,
+    message_as_plain,
+    messages_of,
+)
 
 #: seconds between two messages that only say that a called function is working
 BEAT = 1.0
@@ -91,10 +99,13 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
                 ranked_at=tuple(command["ranked_at"]),
                 worth_saving=command["worth_saving"],
             )
+            Recording.forbidden, Recording.replaceable = command.get("unrecorded"), True
             try:
                 run_trial(link, make, spec)
             except (Exception, SystemExit) as error:
-                link.send(**failure_message(report_failure(spec.number, error)))
+                unrecorded = {"unrecorded": error.given} if isinstance(error, RecordingError) else {}
+                link.send(**message_as_plain(failure_of(spec.number, error)), **unrecorded)
+            Recording.replaceable = False
         elif command["do"] == "call":
             link.send(**answer(link, command))
 
@@ -113,41 +124,34 @@ def answer(link: CoordinatorLink, command: dict[str, Any]) -> dict[str, Any]:
             found = returned(found, caller.tell)
         return {"called": found}
     except AutomlError as error:
-        return {"called": None, "error": as_plain(error)}
+        if isinstance(error, DeviceLostError):
+            os._exit(DEVICE_LOST)
+        return {"called": None, "error": error_as_plain(error)}
     except (Exception, SystemExit) as error:
         traceback.print_exc()  # into the worker's log
+        if is_device_lost(error):
+            os._exit(DEVICE_LOST)  # a new process calls the function again
         return {"called": None, "failed": described(error)}
 
 
 def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
-    """Send each epoch of one trial; wait after epoch `next_rung`."""
-    epochs, next_rung = make(spec, link.stopping), spec.next_rung
+    """Send what each step of one trial says; wait where it reaches its next rung."""
+    steps, next_rung = make(spec, link.stopping), spec.next_rung
     try:
-        for result in epochs:
-            if isinstance(result, PassProgress):
-                link.send(number=spec.number, passed=asdict(result))
-                continue
-            if isinstance(result, ProxyRun):
-                link.send(number=spec.number, probe=asdict(result))
-            else:
-                link.send(number=spec.number, epoch=result.to_dict())
-            if (isinstance(result, ProxyRun) or result.reason is None) and result.epoch >= next_rung:
-                link.send(number=spec.number, held=result.epoch)
+        for step in steps:
+            messages = messages_of(spec.number, step, next_rung)
+            for message in messages:
+                link.send(**message_as_plain(message))
+            if isinstance(messages[-1], TrialWaits):
                 answer = link.next_command()
                 if answer["do"] != "resume":
                     return
                 next_rung = answer["next_rung"]
-        link.send(number=spec.number, **({"left": True} if link.stopping() else {"ended": True}))
+        ended = TrialStopped(spec.number) if link.stopping() else IteratorEnded(spec.number)
+        link.send(**message_as_plain(ended))
     finally:
-        if isinstance(epochs, Generator):
-            epochs.close()
-
-
-def failure_message(report: Report) -> dict[str, Any]:
-    """Convert a failed trial's report to plain values."""
-    if isinstance(report.fatal, AutomlError):
-        return {"number": report.number, "fatal": as_plain(report.fatal)}
-    return {"number": report.number, "failure": report.failure}
+        if isinstance(steps, Generator):
+            steps.close()
 
 
 def load(path: str) -> Callable[..., Any]:

@@ -70,7 +70,7 @@ class OptunaRule(PruningRule):
 
 @dataclass
 class WatchedRule:
-    """A plugin's rule: what it raises names the plugin, what it changes is put back, and its answers are checked."""
+    """A plugin's rule: what it raises names the plugin, what it changes is restored, and its answers are checked."""
 
     name: str
     rule: Rule

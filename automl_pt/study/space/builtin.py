@@ -1,4 +1,4 @@
-"""The built-in samplers. Their code, and Optuna, are imported when one is asked for a point."""
+"""The built-in samplers. Their code, and Optuna, are imported when one chooses a point."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ RESERVED = ("lr", "batch_size", "backbone")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting of all trials, whose `backbone` is None, or one option of one backbone.
+    """One setting of all trials, with `backbone` None, or one option of one backbone.
 
     `name` is the parameter's in the study, `option` the setting's or the option's, `default` what trial 0 has.
     """

@@ -12,7 +12,7 @@ class Thread(InlineEngine):
         self.pool, self.epoch = ThreadPoolExecutor(1), None
 
     def wait(self, timeout):
-        """Return what the epoch gave, or nothing where it still runs after `timeout` seconds."""
+        """Return the messages about the epoch; none where it still runs after `timeout` seconds."""
         self.epoch = self.epoch or self.pool.submit(super().wait, 0)
         if not wait([self.epoch], timeout).done:
             return []
@@ -21,14 +21,14 @@ class Thread(InlineEngine):
 
     def halt(self, grace):
         """Let the epoch end, and leave the trial."""
-        reports = self.wait(grace) if self.epoch else []
-        return reports + super().halt(grace)
+        messages = self.wait(grace) if self.epoch else []
+        return messages + super().halt(grace)
 
     def close(self, grace=0.0):
         """End the thread."""
-        reports = self.halt(grace)
+        messages = self.halt(grace)
         self.pool.shutdown()
-        return reports
+        return messages
 
 
 @hookimpl
