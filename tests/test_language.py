@@ -136,7 +136,6 @@ METAPHORS = {
     r"ledgers?": "trial store",
     r"fenced?\b(?! code)": "fencing token",
     r"excused?": "grace for the default",
-    r"rivals?": "competitors",
     r"entrants?": "cohort",
     r"standings?": "progress",
     r"flatness": "plateau",

@@ -97,7 +97,6 @@ def open_study(
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
     rivals, on_rivals = make_rivals(config, space, registered)
-    rule = _rule(config, search_data, trial_store, registered, directory)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     probes = LinearProbes(config, trial_store, ModelStore(directory, objective.publish), engine)
     coordinator = Coordinator(
@@ -105,7 +104,7 @@ def open_study(
         trial_store=trial_store,
         model_store=probes.model_store,
         engine=engine,
-        rule=rule,
+        rule=_rule(config, search_data, trial_store, registered, directory),
         space=space,
         budget=budget,
         stop=stop,
