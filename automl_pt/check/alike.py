@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from automl_pt.check.facts import THUMB, Facts
 from automl_pt.check.findings import Finding, Item, finding
 from automl_pt.check.memory import Memory
@@ -16,6 +14,7 @@ from automl_pt.check.survey import SurveyedFile
 from automl_pt.dataset import LabeledImages
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 #: limit of compared pairs of images, some minutes of work
@@ -87,8 +86,6 @@ def _pairs(seen: Sequence[SurveyedFile], memory: Memory | None) -> Iterator[tupl
         yield from ((seen[one], seen[other]) for one, other in known)
         return
 
-    from automl_pt.check.alike import near_pairs
-
     found: list[tuple[int, int]] = []
     for one, other in near_pairs([one.facts for one in seen]):
         if len(found) <= MAX_PAIRS:
@@ -129,6 +126,8 @@ _BLOCK = 2048
 
 def near_pairs(facts: Sequence[Facts]) -> Iterator[tuple[int, int]]:
     """Yield each pair of indices of images with near hashes and near pictures, once."""
+    import numpy as np  # late, because a check whose answer is remembered compares nothing
+
     bits = np.unpackbits(_bytes(one.look for one in facts)).astype(np.float32).reshape(-1, 64) * 2 - 1
     thumbs = _bytes(one.thumb for one in facts).reshape(-1, THUMB * THUMB)
     for start in range(0, len(facts), _BLOCK):
@@ -146,10 +145,14 @@ def near_pairs(facts: Sequence[Facts]) -> Iterator[tuple[int, int]]:
 def _verified(
     thumbs: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
+    import numpy as np
+
     apart = np.abs(thumbs[rows].astype(np.int16) - thumbs[columns]).mean(axis=1)
     near = apart <= np.maximum(MIN_LEVELS, MAX_SHARE * thumbs[rows].std(axis=1))
     yield from zip(rows[near].tolist(), columns[near].tolist(), strict=True)
 
 
 def _bytes(texts: Iterable[str]) -> NDArray[np.uint8]:
+    import numpy as np
+
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)

@@ -185,7 +185,7 @@ FAULTS = {
     SharedCopy: ("a deep copy shares no parameter", "conv.weight", "__deepcopy__"),
     MeanOfBatch: ("a single image gets the same logits", "differ by", "squeeze"),
     ByMemory: ("channels_last gives the same logits", "differ by", r"view\(\)"),
-    ScalesLogits: ("a linear head computes the logits", "the logits are not what head gives", r"Backbone\(head="),
+    ScalesLogits: ("a linear head computes the logits", "the logits are not the output of head", r"Backbone\(head="),
     FixedType: ("autocast to bf16 gives finite logits", "inf", "fixed dtype"),
 }
 
