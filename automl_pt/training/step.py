@@ -151,10 +151,10 @@ class Step:
         return loss.detach()
 
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
-        capturable_step = self._weight(labels)
+        whole = self._weight(labels)
         total = torch.zeros((), device=self.device)
         for some_images, some_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            loss = self._loss(some_images, some_labels, "sum") / capturable_step
+            loss = self._loss(some_images, some_labels, "sum") / whole
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own, without annotations
             total += loss.detach()
         return total

@@ -150,7 +150,7 @@ def test_a_run_with_balanced_sampling_resumes_bit_for_bit(tiny_folder: Path, tmp
     next(first)
     first.close()
     list(start("parts"))
-    capturable_step, parts = (history(tmp_path / name) for name in ("whole", "parts"))
-    assert [result.val_loss for result in capturable_step] == [result.val_loss for result in parts]
+    whole, parts = (history(tmp_path / name) for name in ("whole", "parts"))
+    assert [result.val_loss for result in whole] == [result.val_loss for result in parts]
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(tmp_path / "parts")[name])

@@ -108,10 +108,10 @@ def loader(share: tuple[int, int], shuffle: bool) -> Loader:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_shares_of_a_batch_join_to_the_batch(processes: int) -> None:
-    capturable_step = [labels.tolist() for _, labels in loader((0, 1), shuffle=True).epoch(2)]
+    whole = [labels.tolist() for _, labels in loader((0, 1), shuffle=True).epoch(2)]
     shares = [[labels.tolist() for _, labels in loader((rank, processes), True).epoch(2)] for rank in range(processes)]
     joined_batches = [sum(parts, []) for parts in zip(*shares, strict=True)]
-    assert sum(joined_batches, []) == sum(capturable_step, [])
+    assert sum(joined_batches, []) == sum(whole, [])
     assert all(len(part) >= 2 for share in shares for part in share)
 
 

@@ -80,19 +80,19 @@ def test_batches_made_within_the_step_change_nothing(channels_last: bool) -> Non
 
 
 def test_a_run_by_index_goes_on_within_an_epoch(tmp_path: Path) -> None:
-    capturable_step, checkpoints = by_index(), Checkpoints(tmp_path)
-    list(train(capturable_step))
+    whole, checkpoints = by_index(), Checkpoints(tmp_path)
+    list(train(whole))
     list(train(by_index(), checkpoints=checkpoints, after_step=lambda done, batches: done == 2))
     second = by_index()
     second.restore(checkpoints)
     assert second.progress.batches_done == 2
     list(train(second, checkpoints=checkpoints))
-    assert same(second.model, capturable_step.model)
+    assert same(second.model, whole.model)
 
 
 def test_a_recorded_run_is_resumed(tmp_path: Path) -> None:
-    capturable_step = static()
-    list(train(capturable_step))
+    whole = static()
+    list(train(whole))
     checkpoints = Checkpoints(tmp_path)
     generator = train(static(), checkpoints=checkpoints)
     next(generator)
@@ -100,7 +100,7 @@ def test_a_recorded_run_is_resumed(tmp_path: Path) -> None:
     second = static()
     second.restore(checkpoints)
     list(train(second, checkpoints=checkpoints))
-    assert same(second.model, capturable_step.model)
+    assert same(second.model, whole.model)
 
 
 def test_what_cannot_be_recorded_is_taken_step_by_step_and_told() -> None:

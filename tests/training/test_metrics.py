@@ -135,11 +135,11 @@ def test_an_added_metric_shows_wherever_a_run_is_told(
     report = runner.invoke(cli, ["report", str(output), "--plugin", added])
     assert "error rate" in report.stdout
     assert f"val macro F1 {f1:.4f}" in report.stdout
-    page, capturable_step = (
+    page, whole = (
         tmp_path / "page.html",
         ["report", str(output), "--plugin", added, "--html", str(tmp_path / "page.html")],
     )
-    found = json.loads(runner.invoke(cli, [*capturable_step, "--json"]).stdout)
+    found = json.loads(runner.invoke(cli, [*whole, "--json"]).stdout)
     assert found["epochs"][1]["val_error_rate"] == rate
     assert '<th scope="col">error rate</th>' in page.read_text()
     assert f"<td>{100 * rate:.1f}\N{NO-BREAK SPACE}%</td>" in page.read_text()
@@ -206,8 +206,8 @@ def test_a_run_from_before_a_metric_reports_reproduces_and_compares(
 
 
 def test_a_run_from_before_a_metric_resumes_bit_for_bit(tiny_folder: Path, tmp_path: Path) -> None:
-    plugin, output, capturable_step = str(write_plugin(tmp_path)), tmp_path / "out", tmp_path / "whole"
-    list(run.train(str(tiny_folder), output=capturable_step, plugins=plugin, **PLAIN))
+    plugin, output, whole = str(write_plugin(tmp_path)), tmp_path / "out", tmp_path / "whole"
+    list(run.train(str(tiny_folder), output=whole, plugins=plugin, **PLAIN))
     results = run.train(str(tiny_folder), output=output, plugins=plugin, **PLAIN)
     next(results)
     results.close()  # type: ignore[attr-defined] # a generator
@@ -223,7 +223,7 @@ def test_a_run_from_before_a_metric_resumes_bit_for_bit(tiny_folder: Path, tmp_p
     rest = list(run.train(str(tiny_folder), output=output, plugins=plugin, **PLAIN))
     assert [result.epoch for result in rest] == [2]
     assert [bool(result.metrics) for result in history(output)] == [False, True]
-    ours, theirs = history(output), history(capturable_step)
+    ours, theirs = history(output), history(whole)
     assert [result.val_loss for result in ours] == [result.val_loss for result in theirs]
     assert ours[1].metrics == theirs[1].metrics
 

@@ -116,9 +116,9 @@ CASES = [
 @pytest.mark.parametrize("changes", CASES, ids=lambda case: "-".join(case) or "plain")
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_interrupted_at_any_step_it_ends_as_an_unbroken_run(tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
-    capturable_step, kept = begun(name, **changes), []
-    results = list(train(capturable_step, save_model=lambda state, result, past: kept.append(_copy(state))))
-    steps = len(capturable_step.train_loader.batch_sizes)
+    whole, kept = begun(name, **changes), []
+    results = list(train(whole, save_model=lambda state, result, past: kept.append(_copy(state))))
+    steps = len(whole.train_loader.batch_sizes)
     for stop in (1, steps, steps + 2, 3 * steps - 1):
         checkpoints, taken = Checkpoints(tmp_path / f"{stop}"), [0]
         (tmp_path / f"{stop}").mkdir()
@@ -132,7 +132,7 @@ def test_interrupted_at_any_step_it_ends_as_an_unbroken_run(tmp_path: Path, name
         again = begun(name, **changes)
         again.restore(checkpoints)
         rest = list(train(again, save_model=lambda state, result, past, saved=saved: saved.append(_copy(state))))
-        assert same(capturable_step.model, again.model)
+        assert same(whole.model, again.model)
         assert [r.val_loss for r in rest] == [r.val_loss for r in results[-len(rest) :]]
         assert all(torch.equal(value, saved[-1][key]) for key, value in kept[-1].items()) or not results[-1].is_best
 

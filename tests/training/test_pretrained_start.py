@@ -189,13 +189,13 @@ def test_a_kept_run_is_the_same_steps_with_that_layer_in_evaluation_mode() -> No
 
 
 def test_a_kept_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    capturable_step, checkpoints = by_itself({}), Checkpoints(tmp_path)
-    list(train(capturable_step))
+    whole, checkpoints = by_itself({}), Checkpoints(tmp_path)
+    list(train(whole))
     list(train(by_itself({}), checkpoints=checkpoints, after_step=lambda done, batches: done == 2))
     resumed = by_itself({})
     resumed.restore(checkpoints)
     list(train(resumed))
-    assert same(resumed.model, capturable_step.model)
+    assert same(resumed.model, whole.model)
 
 
 class Normalised(nn.Module):

@@ -91,8 +91,8 @@ def test_the_best_weights_are_kept_until_they_are_saved(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_computes_again_what_was_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    capturable_step = training(settings(epochs=6, patience=99), network(dropout=0.3))
-    list(train(capturable_step))
+    whole = training(settings(epochs=6, patience=99), network(dropout=0.3))
+    list(train(whole))
     killed = training(settings(epochs=6, patience=99), network(dropout=0.3))
     results = train(killed, checkpoints=Checkpoints(tmp_path), share=1e-9, must_save=lambda epoch: epoch == 2)
     for _ in range(4):
@@ -101,4 +101,4 @@ def test_a_killed_run_computes_again_what_was_not_on_disk(tmp_path: Path, monkey
     second.restore(Checkpoints(tmp_path))  # as if the first had been killed here
     assert second.progress.epochs_done == 2
     list(train(second))
-    assert same(second.model, capturable_step.model)
+    assert same(second.model, whole.model)

@@ -216,8 +216,8 @@ def test_patience_ends_a_run_that_does_not_learn() -> None:
 
 
 def test_micro_batches_add_up_to_the_whole_batch() -> None:
-    capturable_step, parts = (training(settings(micro_batch_size=size), network(norm=False)) for size in (None, 2))
-    expected, found = list(train(capturable_step)), list(train(parts))
+    whole, parts = (training(settings(micro_batch_size=size), network(norm=False)) for size in (None, 2))
+    expected, found = list(train(whole)), list(train(parts))
     assert [result.val_loss for result in found] == pytest.approx([result.val_loss for result in expected], rel=1e-5)
 
 
