@@ -202,7 +202,7 @@ class Run:
             after_step=after_step,
             share=SAVING_SHARE,
             must_save=must_save,
-            saved=self.write_history,
+            after_save=self.write_history,
         )
 
     def _all_at_once(self, training: HeadTraining, after_step: AfterStep, worth_saving: float) -> Iterator[EpochResult]:

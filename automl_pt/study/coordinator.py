@@ -263,7 +263,7 @@ class Coordinator:
         yield self._progress()
 
     def _take_proxy_run(self, trial: RunningTrial, probe: ProxyRun) -> Iterator[Event]:
-        trial.probe = probe
+        trial.proxy_run = probe
         if probe.epoch in trial.known or trial.has_diverged:
             return
         trial.proxy_seconds[probe.epoch] = probe.seconds

@@ -24,12 +24,12 @@ class RunningTrial:
     #: duration of its proxy runs, by their length in epochs
     proxy_seconds: dict[float, float] = field(default_factory=dict)
     #: result of the last proxy run in this process
-    probe: ProxyRun | None = None
+    proxy_run: ProxyRun | None = None
 
     @property
     def has_diverged(self) -> bool:
         """Return whether its loss was not finite in a proxy run."""
-        return self.probe is not None and not math.isfinite(self.probe.rank_loss)
+        return self.proxy_run is not None and not math.isfinite(self.proxy_run.rank_loss)
 
     def outcome(self, reason: str) -> Outcome:
         """Summarise the trial's results and cost."""

@@ -1,7 +1,7 @@
 """The training loop: a generator that yields one EpochResult per epoch.
 
-Pruning, progress and logging are in the `for` loop around it. Leaving that loop stops the run: the state needed to
-resume is on disk before an epoch's result is yielded.
+Pruning, progress and logging are in the `for` loop around it. Leaving that loop stops the run. A result may be seen
+before it is on disk; leaving the loop saves what is missing.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def train(
     after_step: AfterStep = go_on,
     share: float = 0.0,
     must_save: Callable[[int], bool] = lambda epoch: False,
-    saved: Callable[[], None] = lambda: None,
+    after_save: Callable[[], None] = lambda: None,
 ) -> Iterator[EpochResult]:
     """Yield one result per epoch from the position of `training` until the run ends; the last one has the reason.
 
     `save_model` receives the weights of an epoch that is the best so far (of the last epoch, with `keep="last"`), then
-    `last` is saved in `checkpoints`: a run killed in between repeats the epoch and gets the same weights. This happens
-    after every epoch, or with a `share` after those that `Saving` chooses, and whenever the generator is left. When
-    `after_step` returns true the step is finished, the state is saved, and the generator ends without a result for
-    that epoch.
+    `last` is saved in `checkpoints`, then `after_save` writes the history: a run killed in between repeats the epoch and
+    gets the same weights. This happens after every epoch, or with a `share` after those that `Saving` chooses, and
+    whenever the generator is left. When `after_step` returns true the step is finished, the state is saved, and the
+    generator ends without a result for that epoch.
     """
-    saving = Saving(training, checkpoints, save_model, share=share, must_save=must_save, saved=saved)
+    saving = Saving(training, checkpoints, save_model, share=share, must_save=must_save, after_save=after_save)
     while training.progress.reason is None:
         started, waited = time.perf_counter() - training.progress.seconds, training.train_loader.wait_seconds
         finished = training.train_epoch(after_step, saving.save)
@@ -48,7 +48,7 @@ def train(
         training.progress.seconds = time.perf_counter() - started
         if not finished:
             saving.save()
-            saving.saved()
+            saving.after_save()
             return
         result, module = training.finish_epoch(training.progress.seconds, training.train_loader.wait_seconds - waited)
         try:

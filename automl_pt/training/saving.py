@@ -29,7 +29,7 @@ class Saving:
     """Saves the state of `training`: at every epoch, or once saving takes at most `share` of the time.
 
     Epochs for which `must_save` is true are saved in any case, as are the last one and those of several processes.
-    `saved` is called after each save.
+    `after_save` is called after each save.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Saving:
         *,
         share: float = 0.0,
         must_save: Callable[[int], bool] = lambda epoch: False,
-        saved: Callable[[], None] = lambda: None,
+        after_save: Callable[[], None] = lambda: None,
     ) -> None:
         self.training, self.checkpoints, self.save_model = training, checkpoints, save_model
-        self.share, self.must_save, self.saved = share, must_save, saved
+        self.share, self.must_save, self.after_save = share, must_save, after_save
         self.is_behind = False
         self._kept: tuple[Mapping[str, Tensor], EpochResult, list[EpochResult]] | None = None
         written = COPIES * sum(tensor.nbytes for tensor in training.model.state_dict().values())
-        self._cost, self._since = written / SPEED, time.monotonic()
+        self._seconds, self._since = written / SPEED, time.monotonic()
 
     def epoch_done(self, result: EpochResult, module: nn.Module) -> EpochResult:
         """Save an epoch, or keep in memory what is needed to save it later; return the result with the time it took."""
@@ -61,9 +61,9 @@ class Saving:
         self.is_behind = True
         if due:
             self.save()
-        result = training.saved(result, time.perf_counter() - began)
+        result = training.with_save_seconds(result, time.perf_counter() - began)
         if due:
-            self.saved()
+            self.after_save()
         return result
 
     def save(self) -> None:
@@ -77,16 +77,16 @@ class Saving:
             if training.group.leads:
                 self.checkpoints.save(state, epoch=progress.epochs_done, step=progress.batches_done)
         self._since = time.monotonic()
-        self._cost, self.is_behind = self._since - began, False
+        self._seconds, self.is_behind = self._since - began, False
 
     def catch_up(self) -> None:
         """Save what is not on disk yet: the run is left."""
         if self.is_behind:
             self.save()
-            self.saved()
+            self.after_save()
 
     def _is_due(self, result: EpochResult) -> bool:
         if not self.share or self.training.group.size > 1 or result.reason is not None or self.must_save(result.epoch):
             return True
         passed = time.monotonic() - self._since
-        return passed * self.share >= self._cost or passed >= 60 * self.training.config.checkpoint_minutes
+        return passed * self.share >= self._seconds or passed >= 60 * self.training.config.checkpoint_minutes

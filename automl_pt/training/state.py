@@ -237,7 +237,7 @@ class Training:
             history=[*self.progress.history, result.to_dict()],
         )
 
-    def saved(self, result: EpochResult, seconds: float) -> EpochResult:
+    def with_save_seconds(self, result: EpochResult, seconds: float) -> EpochResult:
         """Add the duration of saving, the longest of all processes, to an epoch's result; all call it together."""
         result = replace(result, save_seconds=self.group.highest(round(1000 * seconds)) / 1000)
         self.progress.history[-1] = result.to_dict()

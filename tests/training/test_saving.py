@@ -57,7 +57,7 @@ def test_which_epochs_are_saved_when_time_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], expected: list[int]
 ) -> None:
     clock, seen = Clock(monkeypatch, cost=1.0), list[int]()
-    list(run(clock, tmp_path, epochs=5, seconds=0.0, saved=lambda: seen.append(clock.models[-1]), **options))
+    list(run(clock, tmp_path, epochs=5, seconds=0.0, after_save=lambda: seen.append(clock.models[-1]), **options))
     assert clock.models == seen == expected
 
 

@@ -78,11 +78,11 @@ def _ask_tpe(
     with quiet():
         study = optuna.create_study(sampler=sampler)
     distributions = _coordinates(space)
-    places = {number: place for place, number in enumerate(ranking)}
+    ranks = {number: rank for rank, number in enumerate(ranking)}
     for number, values in sorted(params.items()):
         if values.get("backbone", space.backbones[0]) not in space.backbones:
             continue  # a trial of another coordinator, which has more backbones than this one
-        study.add_trial(_told(space, values, distributions, places.get(number)))
+        study.add_trial(_told(space, values, distributions, ranks.get(number)))
     for _ in range(CANDIDATES):
         found = _plain(space, study.ask(distributions).params)
         low, high = space.lr_range(found)
@@ -111,26 +111,26 @@ def _rates(space: Space, most: float, least: float) -> FloatDistribution:
     if not space.optimizers:
         return FloatDistribution(space.lr[0] / most, space.lr[1] / least, log=True)
     ranges = [own.lr for own in space.optimizers.values()]
-    lowest = min(_place(own[0] / most, own) for own in ranges)
-    return FloatDistribution(lowest, max(_place(own[1] / least, own) for own in ranges))
+    lowest = min(_position(own[0] / most, own) for own in ranges)
+    return FloatDistribution(lowest, max(_position(own[1] / least, own) for own in ranges))
 
 
-def _place(rate: float, lr: tuple[float, float]) -> float:
+def _position(rate: float, lr: tuple[float, float]) -> float:
     """Return where a rate lies in a range on a log scale: from 0 to 1, and beyond where it lies outside."""
     return math.log(rate / lr[0]) / (math.log(lr[1] / lr[0]) or 1.0)
 
 
-def _rate_at(place: float, lr: tuple[float, float]) -> float:
-    return lr[0] * math.exp(place * (math.log(lr[1] / lr[0]) or 1.0))
+def _rate_at(position: float, lr: tuple[float, float]) -> float:
+    return lr[0] * math.exp(position * (math.log(lr[1] / lr[0]) or 1.0))
 
 
 def _told(
-    space: Space, values: Mapping[str, Any], distributions: dict[str, BaseDistribution], place: int | None
+    space: Space, values: Mapping[str, Any], distributions: dict[str, BaseDistribution], rank: int | None
 ) -> optuna.trial.FrozenTrial:
     sizes = space.batch_sizes
     size = min(range(len(sizes)), key=lambda index: abs(math.log(sizes[index] / values["batch_size"])))
     rate = values["lr"] / (values["batch_size"] / DEFAULT_BATCH_SIZE) ** EXPONENT
-    rate = _place(rate, space.lr_range(values)) if space.optimizers else rate
+    rate = _position(rate, space.lr_range(values)) if space.optimizers else rate
     bounds = distributions["rate"]
     assert isinstance(bounds, FloatDistribution)
     known: dict[str, Any] = {"rate": min(bounds.high, max(bounds.low, rate)), "size": size}
@@ -138,8 +138,8 @@ def _told(
         known["backbone"] = values.get("backbone", space.backbones[0])
     known |= {dimension.name: values[dimension.name] for dimension in space.extra if dimension.name in values}
     own = {name: distributions[name] for name in known}
-    state = TrialState.RUNNING if place is None else TrialState.COMPLETE
-    return create_trial(state=state, value=place, params=known, distributions=own)
+    state = TrialState.RUNNING if rank is None else TrialState.COMPLETE
+    return create_trial(state=state, value=rank, params=known, distributions=own)
 
 
 def _plain(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
