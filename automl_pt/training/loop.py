@@ -35,8 +35,8 @@ def train(
     """Yield one result per epoch from the position of `training` until the run ends; the last one has the reason.
 
     `save_model` receives the weights of an epoch that is the best so far (of the last epoch, with `keep="last"`), then
-    `last` is saved in `checkpoints`, then `after_save` writes the history: a run killed in between repeats the epoch and
-    gets the same weights. This happens after every epoch, or with a `share` after those that `Saving` chooses, and
+    `last` is saved in `checkpoints`, then `after_save` writes the history: a run killed in between repeats the epoch
+    and gets the same weights. This happens after every epoch, or with a `share` after those that `Saving` chooses, and
     whenever the generator is left. When `after_step` returns true the step is finished, the state is saved, and the
     generator ends without a result for that epoch.
     """
