@@ -172,7 +172,7 @@ def test_data_without_splits_are_calibrated_on_when_all_are_named(
     [
         (0, 12, "none of 12 images is wrong"),
         (12, 12, "none of 12 images is right"),
-        (1, 1, "of 1 image none is right"),
+        (1, 1, "none of 1 image is right"),
         (1, 6, "6 images, 1 of them wrong, do not determine it within a factor of 2"),
         (40, 200, None),
     ],

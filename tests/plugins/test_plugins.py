@@ -287,7 +287,7 @@ def test_a_catalogue_that_fails_is_named():
     with pytest.raises(PluginError, match=r"a catalogue returns no value(.|\n)*zoo/a: ZeroDivisionError"):
         catalogue(make=lambda name: 1 / 0).backbone("zoo/a")
     with pytest.raises(
-        PluginError, match=r"a catalogue makes Backbone values(.|\n)*zoo/a: None(.|\n)*correct the plugin"
+        PluginError, match=r"a catalogue does not return Backbone values(.|\n)*zoo/a: None(.|\n)*correct the plugin"
     ):
         catalogue(make=lambda name: None).backbone("zoo/a")
 

@@ -151,13 +151,11 @@ def test_a_search_says_what_it_works_with(shop, tiny_folder, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     options = ["--backbone", "plain", "--plugin", str(shop), "--epochs", "1", "--workers", "0", "--trials", "1"]
     done = CliRunner().invoke(cli, ["search", str(tiny_folder), *options, "--no-report", "--lr", "0.01"])
-    assert done.output.splitlines()[:5] == [
-        "network: plain, starts from random weights: it has no pretrained ones",
-        "images:  24 train, 12 val, 12 test; 3 classes; 8 px",
-        "device:  cpu",
-        "search:  learning rate 0.01 alone; batch size 8 alone; 1 trial of at most 1 epoch",
-        f"study tiny in {tmp_path / 'studies' / 'tiny'}: 1 trial, in this process",
-    ]
+    network, images, space, study = done.output.splitlines()[:4]
+    assert network == "network: plain, starts from random weights: it has no pretrained ones"
+    assert images.startswith("images:  24 train, 12 val, 12 test; 3 classes; 8 px; on cpu")
+    assert space == "search:  learning rate 0.01 alone; batch size 8 alone; 1 trial of at most 1 epoch"
+    assert study.startswith("study:   studies/tiny; in this process")
 
 
 @pytest.mark.parametrize("begun", [False, True])

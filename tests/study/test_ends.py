@@ -135,7 +135,7 @@ def test_a_study_that_may_not_begin_stays_out_of_a_storage_that_was_there(tmp_pa
     (tmp_path / "s" / "trials" / "0").mkdir(parents=True)
     (tmp_path / "s" / "trials" / "0" / "run.json").write_text("{}")
     config = SearchConfig(dataset="toy", storage=full, name="s", trials=1, workers=0)
-    with pytest.raises(StudyError, match="holds the trials of one study"):
+    with pytest.raises(StudyError, match="holds the trials of another study"):
         run_search_of_toys(config, tmp_path / "s")
     assert [study.study_name for study in storage.get_all_studies()] == ["other"]
     close_storage(storage)

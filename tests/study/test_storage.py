@@ -95,7 +95,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         ("grpc://localhost:13000", "could run code"),
         ("oracle://host/db", "SQLite, a journal file, PostgreSQL or MySQL"),
         ("nonsense", "not a valid URL"),
-        ("sqlite://", "is kept in a file"),
+        ("sqlite://", "an in-memory database keeps no study"),
     ],
 )
 def test_storages_that_cannot_be_used_are_refused(url: str, message: str) -> None:

@@ -595,7 +595,7 @@ def test_a_worker_that_lost_its_gpu_is_replaced_and_no_trial_fails(tmp_path: Pat
     result, found = search(tmp_path / "toy", dataset=f"{kind}-1", pruner="none", trials=4, workers=1)
     assert states(result) == ["COMPLETE"] * 4
     notices = [event.text for event in found if isinstance(event, events.Notice)]
-    assert f"trial 1: {told}; it goes on from its last epoch" in notices
+    assert f"trial 1: {told}; it resumes from its last epoch" in notices
 
 
 def test_a_search_in_this_process_ends_when_the_gpu_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

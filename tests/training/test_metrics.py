@@ -126,7 +126,7 @@ def test_an_added_metric_shows_wherever_a_run_is_told(
     first, last = history(output)
     rate, f1 = last.metrics["error_rate"], last.metrics["macro_f1"]
     assert rate == pytest.approx(1 - last.val_accuracy)
-    assert f"val macro F1 {f1:.4f}, val balanced accuracy" in shown.stdout  # the line of an epoch
+    assert f"val macro F1 {BY_NAME['macro_f1'].text(f1)}, val balanced accuracy" in shown.stdout  # the line of an epoch
     assert f", val error rate {rate:.4f}" in shown.stdout
     assert f"told {rate} {f1}" in shown.stdout  # a tracker
     lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
@@ -166,7 +166,7 @@ def test_an_added_metric_shows_wherever_a_search_is_told(
     for number, value in kept.items():
         best = [one for one in history(tmp_path / "study" / "trials" / str(number)) if one.is_best][-1]
         assert value == best.metrics["error_rate"]
-    assert "val macro F1" in " ".join(
+    assert "macro F1" in " ".join(
         runner.invoke(cli, ["report", str(tmp_path / "study")], env={"COLUMNS": "200"}).stdout.split()
     )
 

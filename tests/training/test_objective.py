@@ -139,7 +139,8 @@ def test_a_search_is_won_by_the_objective(tiny_folder: Path, tmp_path: Path, run
         kept = [epoch for epoch in history(folder / "trials" / str(trial.number)) if epoch.is_best][-1]
         assert trial.metrics["doubt"] == kept.metrics["doubt"]
     shown = " ".join(runner.invoke(cli, ["report", str(folder)], env={"COLUMNS": "250"}).stdout.split())
-    assert f"best: trial {best.number}, val loss {best.value:.4f}, doubt {best.metrics['doubt']:.4f}" in shown
+    assert f"best: trial {best.number};" in shown
+    assert f"chosen: by doubt {best.metrics['doubt']:.4f}" in shown
     assert "The validation loss would have chosen trial" in shown
     page = json.loads(runner.invoke(cli, ["report", str(folder), "--json"]).stdout)["sections"]["answer"]
     assert page["more"][0] == f"Chosen by doubt {best.metrics['doubt']:.4f}."
