@@ -155,7 +155,7 @@ def test_a_search_says_what_it_works_with(shop, tiny_folder, tmp_path, monkeypat
     assert network == "network: plain, starts from random weights: it has no pretrained ones"
     assert images.startswith("images:  24 train, 12 val, 12 test; 3 classes; 8 px; on cpu")
     assert space == "search:  learning rate 0.01 alone; batch size 8 alone; 1 trial of at most 1 epoch"
-    assert study.startswith("study:   studies/tiny; in this process")
+    assert study.startswith("study:   studies/tiny, one at a time")
 
 
 @pytest.mark.parametrize("begun", [False, True])

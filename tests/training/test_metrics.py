@@ -127,7 +127,7 @@ def test_an_added_metric_shows_wherever_a_run_is_told(
     rate, f1 = last.metrics["error_rate"], last.metrics["macro_f1"]
     assert rate == pytest.approx(1 - last.val_accuracy)
     assert f"val macro F1 {BY_NAME['macro_f1'].text(f1)}, val balanced accuracy" in shown.stdout  # the line of an epoch
-    assert f", val error rate {rate:.4f}" in shown.stdout
+    assert f", val error rate {100 * rate:.1f} %" in shown.stdout
     assert f"told {rate} {f1}" in shown.stdout  # a tracker
     lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     assert [line["val_error_rate"] for line in lines] == [first.metrics["error_rate"], rate]
