@@ -136,7 +136,7 @@ def test_an_added_metric_shows_wherever_a_run_is_told(
     assert "val_error_rate: " in card
     report = runner.invoke(cli, ["report", str(output), "--plugin", added])
     assert "error rate" in report.stdout
-    assert f"val macro F1 {f1:.4f}" in report.stdout
+    assert f"val macro F1 {BY_NAME['macro_f1'].text(f1)}" in report.stdout
     page, whole = (
         tmp_path / "page.html",
         ["report", str(output), "--plugin", added, "--html", str(tmp_path / "page.html")],
