@@ -144,7 +144,7 @@ def test_an_added_metric_shows_wherever_a_run_is_told(
     found = json.loads(runner.invoke(cli, [*whole, "--json"]).stdout)
     assert found["epochs"][1]["val_error_rate"] == rate
     assert '<th scope="col">error rate</th>' in page.read_text()
-    assert f"<td>{100 * rate:.1f}\N{NO-BREAK SPACE}%</td>" in page.read_text()
+    assert f">{100 * rate:.1f}\N{NO-BREAK SPACE}%</td>" in page.read_text()
 
 
 def test_an_added_metric_shows_wherever_a_search_is_told(
