@@ -150,7 +150,7 @@ def train(case: Case) -> Outcome:
     place = tempfile.mkdtemp(prefix="transfer-")
     os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
     settings: dict[str, Any] = {"weights": str(case.weights), "threads": 1, "device": "cpu", **case.settings}
-    fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     results = list(run.train(str(case.folder), output=f"{place}/model", **fixed, **settings))
     loss = min(result.val_loss for result in results)
 

@@ -100,10 +100,8 @@ def _print(console: Console, title: str, columns: Sequence[Column]) -> None:
 
 def _short_figures(scores: Scores) -> Iterable[str]:
     low, high = scores.accuracy_interval
-    yield (
-        f"accuracy  {percent(scores.accuracy)} of {counted(scores.images, 'image')} "
-        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-    )
+    yield f"images    {scores.images}"
+    yield f"accuracy  {percent(scores.accuracy)} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
     yield f"macro     recall {percent(scores.macro['recall'])}, F1 {percent(scores.macro['f1'])}"
 
 
