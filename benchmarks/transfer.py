@@ -150,7 +150,7 @@ def train(case: Case) -> Outcome:
     place = tempfile.mkdtemp(prefix="transfer-")
     os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
     settings: dict[str, Any] = {"weights": str(case.weights), "threads": 1, "device": "cpu", **case.settings}
-    fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     results = list(run.train(str(case.folder), output=f"{place}/model", **fixed, **settings))
     loss = min(result.val_loss for result in results)
 
@@ -200,7 +200,7 @@ def whole_search(case: Case) -> Outcome:
     os.environ["AUTOML_PT_CACHE"] = f"{tempfile.mkdtemp(prefix='transfer-')}/cache"
     os.chdir(tempfile.mkdtemp(prefix="transfer-"))  # the study's folder is made here
     settings: dict[str, Any] = {"weights": str(case.weights.resolve()), "threads": 1, "device": "cpu", "report": False}
-    fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     result = search(str(folder), **fixed, **settings, **case.settings)
     assert result.best is not None
     assert result.model is not None
