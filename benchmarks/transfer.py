@@ -196,10 +196,10 @@ def whole_search(case: Case) -> Outcome:
     from automl_pt.model.evaluate import evaluate
     from automl_pt.plugins.manager import load_plugins
 
-    folder = case.folder.resolve()
+    folder, weights = case.folder.resolve(), str(case.weights.resolve())
     os.environ["AUTOML_PT_CACHE"] = f"{tempfile.mkdtemp(prefix='transfer-')}/cache"
     os.chdir(tempfile.mkdtemp(prefix="transfer-"))  # the study's folder is made here
-    settings: dict[str, Any] = {"weights": str(case.weights.resolve()), "threads": 1, "device": "cpu", "report": False}
+    settings: dict[str, Any] = {"weights": weights, "threads": 1, "device": "cpu", "report": False}
     fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     result = search(str(folder), **fixed, **settings, **case.settings)
     assert result.best is not None
