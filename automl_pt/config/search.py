@@ -15,7 +15,7 @@ from pydantic import (
 from automl_pt.config.fields import Count, CountOrZero, Flag, Rate, Several
 from automl_pt.config.settings import AUTO, Settings
 from automl_pt.config.train import TrainConfig
-from automl_pt.core.search_entries import Entry, as_texts, corners, parse_entries
+from automl_pt.core.search_entries import SearchEntry, as_texts, corners, parse_entries
 
 #: default learning rates of a search that trains a whole network from weights
 FINE_TUNING_LR = (3e-4, 3e-2)
@@ -168,7 +168,7 @@ class SearchConfig(Settings):
         return with_own_settings(settings) if isinstance(settings, dict) and "search" in settings else settings
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[SearchEntry, ...]:
         """Return what is searched besides learning rate, batch size and backbone."""
         return parse_entries(self.search, TrainConfig, SHARED)[0]
 

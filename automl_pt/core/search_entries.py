@@ -44,7 +44,7 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SearchEntry:
     """One searched field: from `low` to `high`, or among `choices`, which are empty for a range."""
 
     name: str
@@ -71,7 +71,7 @@ class Entry:
             return f"{self.name} {', '.join(map(_written, self.choices))}"
         return f"{self.name} {self.low:g} to {self.high:g} ({'log' if self.is_log else 'linear'} scale)"
 
-    def holds(self, other: Entry) -> bool:
+    def holds(self, other: SearchEntry) -> bool:
         """Say whether all that `other` searches is searched here, too, in the same way."""
         if self.choices or other.choices:
             return self.choices == other.choices
@@ -100,12 +100,12 @@ def _as_text(name: str, value: Any) -> str:
 
 def parse_entries(
     texts: Iterable[str], model: type[BaseModel], shared: Mapping[str, str]
-) -> tuple[tuple[Entry, ...], list[str]]:
+) -> tuple[tuple[SearchEntry, ...], list[str]]:
     """Return the entries of `model` that are right, and a sentence for each that is not.
 
     `shared` maps the fields in which trials may not differ to the reason.
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, SearchEntry] = {}
     mistakes: list[str] = []
     for text in texts:
         try:
@@ -118,13 +118,13 @@ def parse_entries(
     return tuple(found.values()), mistakes
 
 
-def parse_entry(text: str, model: type[BaseModel], shared: Mapping[str, str]) -> Entry:
+def parse_entry(text: str, model: type[BaseModel], shared: Mapping[str, str]) -> SearchEntry:
     """Read one entry; raise EntryError that names the field, what was given and what the field allows."""
     name, equals, rest = (part.strip() for part in str(text).partition("="))
     field = _field(name, model, shared)
     allowed = values_of(field.annotation)
     if not equals and allowed is not None:
-        return Entry(name, choices=allowed)
+        return SearchEntry(name, choices=allowed)
     if not rest:
         raise EntryError(f"{name} needs {_wanted(field)}, got {printable(text)!r}")
     if "," in rest or ":" not in rest:
@@ -187,7 +187,7 @@ def plain_type(annotation: Any) -> Any:
     return annotation
 
 
-def _choices(name: str, field: FieldInfo, rest: str) -> Entry:
+def _choices(name: str, field: FieldInfo, rest: str) -> SearchEntry:
     values = tuple(_value(name, field, part.strip()) for part in rest.split(","))
     if len(values) == 1:
         option = f"--{name.replace('_', '-')}"
@@ -196,10 +196,10 @@ def _choices(name: str, field: FieldInfo, rest: str) -> Entry:
         )
     if len(set(values)) < len(values):
         raise EntryError(f"{name} has a value twice, got {printable(rest)!r}")
-    return Entry(name, choices=values)
+    return SearchEntry(name, choices=values)
 
 
-def _range(name: str, field: FieldInfo, rest: str) -> Entry:
+def _range(name: str, field: FieldInfo, rest: str) -> SearchEntry:
     parts = [part.strip() for part in rest.split(":")]
     scale = parts.pop() if len(parts) == 3 else None
     if len(parts) != 2 or scale not in (None, *SCALES):
@@ -210,7 +210,7 @@ def _range(name: str, field: FieldInfo, rest: str) -> Entry:
     if scale == "log" and low <= 0:
         raise EntryError(f"{name} needs a low end above 0 for a log scale, got {printable(rest)}")
     is_log = scale == "log" or (scale is None and low > 0 and high >= LOG_RATIO * low)
-    return Entry(name, low=low, high=high, is_log=is_log, is_whole=number_of(field.annotation) is int)
+    return SearchEntry(name, low=low, high=high, is_log=is_log, is_whole=number_of(field.annotation) is int)
 
 
 def _value(name: str, field: FieldInfo, text: str) -> Any:
@@ -275,7 +275,7 @@ def _written(value: Any) -> str:
     return f"{value!r}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
-def corners(entries: Iterable[Entry], most: int = 1024) -> Iterable[dict[str, Any]]:
+def corners(entries: Iterable[SearchEntry], most: int = 1024) -> Iterable[dict[str, Any]]:
     """Yield the settings of at most so many trials at the ends of the ranges, where a contradiction would show."""
     listed = tuple(entries)
     for _, values in zip(range(most), product(*(entry.ends for entry in listed)), strict=False):

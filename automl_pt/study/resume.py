@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SHARED, SearchConfig, TrainConfig, as_made, make
 from automl_pt.core.errors import StudyError
-from automl_pt.core.search_entries import Entry, parse_entries
+from automl_pt.core.search_entries import SearchEntry, parse_entries
 from automl_pt.core.text import counted
 from automl_pt.plugins.provenance import how_to_get, missing_plugins, told
 from automl_pt.study.store.study_files import damaged, read_object
@@ -178,7 +178,7 @@ def _optimizers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
 
 
-def _range(entry: Entry | None) -> str:
+def _range(entry: SearchEntry | None) -> str:
     return "not searched" if entry is None else f"searched as {entry.text().partition('=')[2]}"
 
 

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.options import defaults, parse
 from automl_pt.core.errors import PluginError
-from automl_pt.core.search_entries import Entry
+from automl_pt.core.search_entries import SearchEntry
 from automl_pt.plugins.isolation import TIME_LIMIT, time_limit
 
 RESERVED = ("lr", "batch_size", "backbone")
@@ -86,12 +86,12 @@ class Recorder:
         return self.known.get(name, otherwise)
 
 
-def setting_dimensions(entries: Iterable[Entry], settings: object) -> tuple[Dimension, ...]:
+def setting_dimensions(entries: Iterable[SearchEntry], settings: object) -> tuple[Dimension, ...]:
     """Return the searched settings; trial 0 has the value in `settings`, or the nearest that is searched."""
     return tuple(_of_setting(entry, getattr(settings, entry.name)) for entry in entries)
 
 
-def _of_setting(entry: Entry, value: Any) -> Dimension:
+def _of_setting(entry: SearchEntry, value: Any) -> Dimension:
     if entry.choices:
         default = value if value in entry.choices else _nearest(entry.choices, value)
         return Dimension(entry.name, None, entry.name, CategoricalDistribution(entry.choices), default)
