@@ -16,9 +16,6 @@ MOST_PARAMETERS, MOST_GFLOPS = 12_000_000, 3.0
 MOST_OF_A_FAMILY = 45.0
 SEED = 7
 
-#: what does not keep the contract, and why
-KNOWN: dict[str, str] = {}
-
 
 def by_family() -> dict[str, dict[str, Figures]]:
     """Return timm's architectures by family (timm's own module), at the size each was measured at first."""
@@ -44,8 +41,7 @@ def sample() -> list[str]:
 
 
 def marked(names: list[str], mark: pytest.MarkDecorator) -> list[object]:
-    expected = {name: pytest.mark.xfail(reason=reason, strict=True) for name, reason in KNOWN.items()}
-    return [pytest.param(name, marks=[mark, *([expected[name]] if name in expected else [])]) for name in names]
+    return [pytest.param(name, marks=mark) for name in names]
 
 
 def test_the_sample_is_drawn_over_all_families():
