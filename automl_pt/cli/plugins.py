@@ -25,7 +25,7 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
     from dataclasses import asdict
 
     from automl_pt.core.files import to_json
-    from automl_pt.plugins.manager import survey
+    from automl_pt.plugins.implementations import survey
 
     found, faults = survey(plugins)
     if as_json:

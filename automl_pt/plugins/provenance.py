@@ -13,7 +13,10 @@ from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
 from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.metrics import Metric
+from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.registry import KIND_OF, Registry
+from automl_pt.plugins.samplers import Sampler
 
 BUILT_IN = "built in"
 
@@ -44,9 +47,9 @@ def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any],
         (plugins.of_kind(KIND_OF[kind]), name) for kind, name in config.registered_names()
     ]
     found += [(plugins.of_kind(Augmentation), str(item.get("name"))) for item in config.transforms]
-    found.append((plugins.registered_metrics(), config.objective))
+    found.append((plugins.of_kind(Metric), config.objective))
     if isinstance(config, SearchConfig):
-        found += [(plugins.samplers(), config.sampler), (plugins.pruners(), config.pruner)]
+        found += [(plugins.of_kind(Sampler), config.sampler), (plugins.of_kind(Pruner), config.pruner)]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
@@ -17,11 +17,30 @@ from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.samplers import Sampler
 
 V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation)
-#: the hook that registers values of a kind, of those that are looked up by their kind
-HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "register_augmentations"}
 
-#: those kinds by the word that a setting uses, see `Registered`
-KIND_OF: Mapping[str, type] = {kind.__name__.lower(): kind for kind in HOOK_OF}
+
+class Kind(NamedTuple):
+    """How values of a kind are registered, called in messages, and found by who misspelt a name."""
+
+    hook: str
+    word: str
+    remedy: str
+
+
+#: every kind of value that a plugin can register; `{names}` in a remedy stands for all registered names
+KINDS: Mapping[type, Kind] = {
+    Backbone: Kind("register_backbones", "backbone", "`automl-pt backbones` lists all of them"),
+    Dataset: Kind("register_datasets", "dataset", "`automl-pt datasets` lists all of them; a path must exist"),
+    Optimizer: Kind("register_optimizers", "optimizer", "there are {names}"),
+    Augmentation: Kind("register_augmentations", "augmentation", "there are {names}"),
+    Sampler: Kind("register_samplers", "sampler", "--sampler takes one of {names}"),
+    Pruner: Kind("register_pruners", "pruner", "--pruner takes one of {names}"),
+    ExecutorFactory: Kind("register_executors", "executor", "--engine takes one of {names}"),
+    Metric: Kind("register_metrics", "metric", "there are {names}"),
+}
+
+#: the kinds by the word that a setting uses, see `Registered`
+KIND_OF: Mapping[str, type] = {about.word: kind for kind, about in KINDS.items()}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,11 @@ from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.features.head_training import trains_on_features
+from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.optimizers import PUBLISHED
+from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.samplers import Sampler
 from automl_pt.runs.directory import Cleanup
 from automl_pt.study import resume
 from automl_pt.study.budget import Budget
@@ -187,8 +190,8 @@ def untouched(config: SearchConfig, directory: Path, plugins: Plugins) -> Cleanu
 
     Raises StorageError for a storage that cannot be named, UnknownNameError for a sampler or pruner.
     """
-    plugins.sampler(config.sampler)
-    plugins.pruner(config.pruner)
+    plugins.named(Sampler, config.sampler)
+    plugins.named(Pruner, config.pruner)
     beside = files_of(storage_url(config, directory), config.name or directory.name)
     return Cleanup(directory, mark="study.json", names=PRELIMINARY, beside=beside)
 
@@ -305,7 +308,7 @@ def require_executor(config: SearchConfig, plugins: Plugins | None) -> None:
     name = executor_name(config, plugins)
     if name in (DEFAULT, IN_PROCESS) and config.engine is None:
         return
-    (plugins or load_plugins(config.plugins)).executor(name)
+    (plugins or load_plugins(config.plugins)).named(ExecutorFactory, name)
     if name != IN_PROCESS and plugins is not None and _registered_by_hand(plugins):
         rule = "engine: plugins that the program registers by hand are known to its own process only"
         raise ConfigError([f"{rule}, got {name!r}; give 'inline', or give the plugins as files"])
@@ -319,7 +322,7 @@ def _make_engine(
     plugins: Plugins | None,
     should_stop: Callable[[], bool],
 ) -> Engine:
-    chosen = (plugins or load_plugins(config.plugins)).executor(executor_name(config, plugins))
+    chosen = (plugins or load_plugins(config.plugins)).named(ExecutorFactory, executor_name(config, plugins))
     engine: Engine = chosen.made(ExecutorJob(config, objective.make, search_data.make, directory, should_stop))
     return engine
 

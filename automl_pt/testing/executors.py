@@ -52,7 +52,7 @@ def check_executor(
     if isinstance(executor, str):
         from automl_pt.plugins.manager import load_plugins
 
-        executor = load_plugins().executor(executor)
+        executor = load_plugins().named(ExecutorFactory, executor)
     for checks in ((check_places, check_epochs, check_pause, check_failures, check_slots, check_calls), (check_end,)):
         with TemporaryDirectory() as folder:
             case = _case(executor, Path(folder), config or make(SearchConfig, {"dataset": "sample"}))

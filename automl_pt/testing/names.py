@@ -9,10 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from automl_pt.core.errors import PluginError, UnknownNameError
-from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.optimizers import Optimizer
-from automl_pt.plugins.registry import Registry
+from automl_pt.plugins.registry import KIND_OF, Registry
 from automl_pt.runs.tracking import tracker_names
 from automl_pt.testing.augmentations import check_augmentation
 from automl_pt.testing.backbones import check_backbone
@@ -24,17 +22,17 @@ from automl_pt.testing.pruners import check_pruner
 from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
-#: what a plugin can register: its name in messages, its registry, its check
-KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., object]], ...] = (
-    ("backbone", Plugins.backbones, check_backbone),
-    ("dataset", Plugins.datasets, check_dataset),
-    ("optimizer", lambda plugins: plugins.of_kind(Optimizer), check_optimizer),
-    ("augmentation", lambda plugins: plugins.of_kind(Augmentation), check_augmentation),
-    ("sampler", Plugins.samplers, check_sampler),
-    ("pruner", Plugins.pruners, check_pruner),
-    ("executor", Plugins.executors, check_executor),
-    ("metric", Plugins.registered_metrics, check_metric),
-)
+#: the check of each kind of value that a plugin can register, by its name in messages
+CHECKS: dict[str, Callable[..., object]] = {
+    "backbone": check_backbone,
+    "dataset": check_dataset,
+    "optimizer": check_optimizer,
+    "augmentation": check_augmentation,
+    "sampler": check_sampler,
+    "pruner": check_pruner,
+    "executor": check_executor,
+    "metric": check_metric,
+}
 
 
 def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iterator[str]:
@@ -46,13 +44,13 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     is_plugin = name in {plugin.name for plugin in plugins.loaded}
     known, passed = list[str](), 0
     more: dict[str, dict[str, Any]] = {"dataset": {"root": root}, "pruner": {"plugins": plugins}}
-    for word, registry_of, check in KINDS:
-        registry = registry_of(plugins)
+    for word, kind in KIND_OF.items():
+        registry: Registry[Any] = plugins.of_kind(kind)
         known += registry
         listed = [n for n in registry.values_by_name if n == name or (is_plugin and registry.owners[n] == name)]
         for found in listed or ([name] if name in registry else []):
             with _named(plugins, registry, found):
-                check(found if word == "pruner" else registry[found], **more.get(word, {}))
+                CHECKS[word](found if word == "pruner" else registry[found], **more.get(word, {}))
             yield f"{word} {found}"
             passed += 1
     if name in tracker_names(plugins):
@@ -62,7 +60,7 @@ def check_name(name: str, plugins: Plugins, *, root: Path | None = None) -> Iter
     elif not passed:
         known += [plugin.name for plugin in plugins.loaded]
         remedy = "`automl-pt plugins`, `automl-pt backbones` and `automl-pt datasets` list them"
-        raise UnknownNameError(f"plugin, {', '.join(word for word, *_ in KINDS)}", name, known, remedy=remedy)
+        raise UnknownNameError(f"plugin, {', '.join(KIND_OF)}", name, known, remedy=remedy)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def check_sampler(sampler: Sampler | str) -> list[dict[str, Any]]:
     fails, changes what it is given, or changes the state of the process; UnknownNameError for a name that no plugin
     registered.
     """
-    found = load_plugins().sampler(sampler) if isinstance(sampler, str) else sampler
+    found = load_plugins().named(Sampler, sampler) if isinstance(sampler, str) else sampler
     return [point for space in spaces() for seed in SEEDS for point in _study(found, space, seed)]
 
 

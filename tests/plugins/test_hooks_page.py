@@ -11,7 +11,8 @@ import pytest
 from automl_pt.api.search import run_search
 from automl_pt.config import SearchConfig, make
 from automl_pt.plugins import hookspecs
-from automl_pt.plugins.manager import HOOKS, load_plugins
+from automl_pt.plugins.implementations import HOOKS
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.testing.names import check_name
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -12,7 +12,8 @@ import pytest
 from automl_pt import Backbone, hookimpl
 from automl_pt.backbone import Catalogue
 from automl_pt.core.errors import PluginError, UnknownNameError
-from automl_pt.plugins.manager import load_plugins, survey
+from automl_pt.plugins.implementations import survey
+from automl_pt.plugins.manager import load_plugins
 from automl_pt.plugins.sources import FOLDER_VARIABLE, OFF_VARIABLE
 
 BACKBONE = """
@@ -233,7 +234,9 @@ def test_survey_tells_every_fault(tmp_path):
 
 def test_looking_names_up_imports_no_framework():
     code = (
-        "import sys\nfrom automl_pt.plugins.manager import load_plugins, survey\nsurvey()\nplugins = load_plugins()\n"
+        "import sys\nfrom automl_pt.plugins.implementations import survey\n"
+        "from automl_pt.plugins.manager import load_plugins\n"
+        "survey()\nplugins = load_plugins()\n"
         "plugins.backbone('resnet18'), plugins.dataset('digits')\n"
         "print([name for name in ('torch', 'torchvision', 'timm', 'sklearn') if name in sys.modules])"
     )

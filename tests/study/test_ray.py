@@ -15,6 +15,7 @@ from automl_pt.api import search
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import write_json
+from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import setup as opening
 from automl_pt.study.events import EpochDone, Notice
@@ -50,7 +51,9 @@ def lose(machines: tuple[Any, list[Any]], engine: Any) -> None:
 
 def test_ray_keeps_the_contract(machines: tuple[Any, list[Any]]) -> None:
     config = settings(machines)
-    check_executor(load_plugins().executor("ray"), lose=lambda engine: lose(machines, engine), config=config)
+    check_executor(
+        load_plugins().named(ExecutorFactory, "ray"), lose=lambda engine: lose(machines, engine), config=config
+    )
     machines[1].append(ray_on_loopback.add(machines[0]))
 
 
@@ -91,7 +94,7 @@ def test_a_trial_that_finds_no_room_says_so_and_runs_when_a_machine_joins(
     write_json(tmp_path / "manifest.json", {"salt": "x"})
     config = settings(machines, cpus_per_trial=2)
     job = ExecutorJob(config, "automl_pt.study.executor.sample_trial:make", sample_trial.make, tmp_path)
-    engine = load_plugins().executor("ray").made(job)
+    engine = load_plugins().named(ExecutorFactory, "ray").made(job)
     assert engine.slots == 1  # a trial waits, rather than that the search ends
     trial = config.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
     engine.start(TrialSpec(0, trial, tmp_path / "0", 1, tmp_path / "manifest.json"))
@@ -113,4 +116,4 @@ def test_the_start_is_quick_where_no_cluster_answers(tmp_path: Path) -> None:
     config = SearchConfig(dataset="plain", engine="ray", ray_address=f"127.0.0.1:{ray_on_loopback.port()}")
     job = ExecutorJob(config, "toy_trial:make", sample_trial.make, tmp_path)
     with pytest.raises(DeviceError, match="no Ray cluster answers"):
-        load_plugins().executor("ray").made(job)
+        load_plugins().named(ExecutorFactory, "ray").made(job)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from automl_pt.core.errors import UnknownNameError
 from automl_pt.plugins.manager import load_plugins
+from automl_pt.plugins.pruners import Pruner
 from automl_pt.study.pruning.base import TrialProgress
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.pruning.rungs import Rungs
@@ -307,4 +308,11 @@ def test_a_default_trial_that_is_alone_is_ranked() -> None:
 def test_an_unknown_pruner_is_named_with_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'median'"):
         make_rule("mediam", 5, 100, lambda: None, load_plugins())  # type: ignore[arg-type, return-value]
-    assert {*load_plugins().pruners()} >= {"rungs", "hyperband", "median", "none", "percentile", "successive-halving"}
+    assert {*load_plugins().of_kind(Pruner)} >= {
+        "rungs",
+        "hyperband",
+        "median",
+        "none",
+        "percentile",
+        "successive-halving",
+    }

@@ -13,6 +13,7 @@ from optuna.pruners import BasePruner
 
 from automl_pt.core.errors import PluginError
 from automl_pt.plugins.manager import Plugins
+from automl_pt.plugins.pruners import Pruner
 from automl_pt.study.pruning.base import PruningRule, Rule, TrialProgress, Verdict
 from automl_pt.study.quiet import quiet
 
@@ -25,21 +26,21 @@ def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.St
 
     Raises UnknownNameError with near names, PluginError for a pruner that makes no rule.
     """
-    pruner = plugins.pruner(name)
-    with plugins.running(plugins.pruners(), name):
+    pruner = plugins.named(Pruner, name)
+    with plugins.running(plugins.of_kind(Pruner), name):
         made: Any = pruner.make(epochs, images)
     if isinstance(made, BasePruner):
         made = OptunaRule(epochs, pruner=made, study=study)
     missing = [method for method in METHODS if not callable(getattr(made, method, None))]
     if missing or not isinstance(getattr(made, "rung_resources", None), tuple):
-        owner = plugins.owner_label(plugins.pruners(), name)
+        owner = plugins.owner_label(plugins.of_kind(Pruner), name)
         raise PluginError(
             f"the pruner {name} makes no rule",
             given=f"{owner}: {made!r} without {', '.join(missing or ['rung_resources'])}",
             remedy="return a pruner of Optuna's, or a rule that inherits from automl_pt.PruningRule",
         )
     rule: Rule = made
-    return rule if plugins.is_own(plugins.pruners(), name) else WatchedRule(name, rule, plugins)
+    return rule if plugins.is_own(plugins.of_kind(Pruner), name) else WatchedRule(name, rule, plugins)
 
 
 def study_in_memory() -> optuna.Study:
@@ -83,7 +84,7 @@ class WatchedRule:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with self.plugins.running(self.plugins.pruners(), self.name):
+        with self.plugins.running(self.plugins.of_kind(Pruner), self.name):
             yield
 
     def next_rung(self, epoch: float) -> float:
@@ -116,9 +117,10 @@ class WatchedRule:
     def _checked(self, found: T, method: str, is_right: bool) -> T:
         if is_right:
             return found
+        owner = self.plugins.owner_label(self.plugins.of_kind(Pruner), self.name)
         raise PluginError(
             f"the pruner {self.name} gave no answer that a search can use",
-            given=f"{self.plugins.owner_label(self.plugins.pruners(), self.name)}: {method} returned {found!r}"[:500],
+            given=f"{owner}: {method} returned {found!r}"[:500],
             remedy="correct the plugin, or resume the study with --pruner none; "
             "`automl_pt.testing.check_pruner` finds the fault",
         )

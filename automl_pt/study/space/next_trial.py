@@ -9,7 +9,7 @@ from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.samplers import Suggest
+from automl_pt.plugins.samplers import Sampler, Suggest
 from automl_pt.study.executor import failures
 from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
@@ -29,19 +29,19 @@ def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
 
     Raises UnknownNameError with near names.
     """
-    sampler = plugins.sampler(name)
-    if plugins.is_own(plugins.samplers(), name):
+    sampler = plugins.named(Sampler, name)
+    if plugins.is_own(plugins.of_kind(Sampler), name):
         return sampler.suggest
 
     def watched(
         space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], *, seed: int, number: int
     ) -> Mapping[str, Any]:
-        with plugins.running(plugins.samplers(), name):
+        with plugins.running(plugins.of_kind(Sampler), name):
             found = sampler.suggest(space, params, ranking, seed=seed, number=number)
         if fault := space.fault(found):
             raise PluginError(
                 f"the sampler {name} chose no point of the search space",
-                given=f"{plugins.owner_label(plugins.samplers(), name)}: for trial {number}, {fault}",
+                given=f"{plugins.owner_label(plugins.of_kind(Sampler), name)}: for trial {number}, {fault}",
                 remedy="correct the plugin, or resume the study with --sampler tpe; "
                 "`automl_pt.testing.check_sampler` finds the fault",
             )
