@@ -57,7 +57,7 @@ def prepare_search_data(
     data = prepare(config, plugins, manifest=manifest, progress=progress)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
-    require_classes(config, data.manifest.classes)
+    require_classes(config.class_weights, data.manifest.classes)
     require_value(plugins.objective(config.objective), len(data.manifest.classes))
     extra = dimensions(nets, config.backbone_options, [entry.name for entry in config.entries])
 

@@ -66,7 +66,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
 
         step = _after_step(display, stop)
         results = execute(settings, output, data=data, plugins=plugins, after_step=step, group=group)
-        for result in follow(results, trackers if group.leads else None, settings, output, history(output)):
+        for result in follow(
+            results, trackers if group.leads else None, settings.model_dump(mode="json"), output, history(output)
+        ):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))

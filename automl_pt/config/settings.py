@@ -254,6 +254,11 @@ class Settings(BaseModel):
         """Return whether training starts from trained weights."""
         return bool(self.pretrained) or self.weights is not None
 
+    def trains_on_features(self, processes: int = 1) -> bool:
+        """Return whether a run of so many processes trains its head on features, if its network allows it."""
+        frozen = self.freeze == "backbone" and self.features != "computed"
+        return frozen and self.starts_from_weights and processes == 1 and self.micro_batch_size is None
+
     @field_validator("backbone_options")
     @classmethod
     def _name_values(cls, options: tuple[str, ...]) -> tuple[str, ...]:

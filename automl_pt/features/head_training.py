@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model, head_parameters
-from automl_pt.config import Settings, TrainConfig
+from automl_pt.config import TrainConfig
 from automl_pt.core.errors import ConfigError, PluginError
 from automl_pt.data.augmentation import make_plan
 from automl_pt.data.balanced import balanced_order
@@ -246,9 +246,3 @@ def head_training(
     )
     training.begin(start, lr_scales)
     return training
-
-
-def trains_on_features(config: Settings, processes: int = 1) -> bool:
-    """Return whether a run trains its head on features, if its network allows it."""
-    frozen = config.freeze == "backbone" and config.features != "computed"
-    return frozen and config.starts_from_weights and processes == 1 and config.micro_batch_size is None

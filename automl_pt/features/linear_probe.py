@@ -95,7 +95,7 @@ def fit_probe(splits: FrozenSplits, config: TrainConfig, data: Data) -> LinearHe
     known = (splits.key.file, data.manifest.fingerprint(), f"{config.class_weights} {len(splits.train[1])}")
     if known not in _FITTED:
         classes = len(data.manifest.classes)
-        weights = class_weights(config, splits.train[1], data.manifest.classes)
+        weights = class_weights(config.class_weights, splits.train[1], data.manifest.classes)
         _FITTED[known] = fit_head(splits.train, splits.val, classes, weights)
     return _FITTED[known]
 

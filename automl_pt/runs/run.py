@@ -85,7 +85,9 @@ def train(
     with tidied:
         data = open_data(config, output, plugins)
     results = execute(config, output, data=data, plugins=plugins)
-    return _epochs(tidied, follow(results, trackers, config, output, history(output)), (*said, *data.notes))
+    return _epochs(
+        tidied, follow(results, trackers, config.model_dump(mode="json"), output, history(output)), (*said, *data.notes)
+    )
 
 
 def _epochs(tidied: Cleanup, results: Iterator[EpochResult], notes: tuple[str, ...]) -> Iterator[EpochResult]:
@@ -123,7 +125,7 @@ def open_data(
     make_folder(output)
     manifest = output / "manifest.json"
     data = prepare(config, plugins, manifest=manifest, progress=progress)
-    require_classes(config, data.manifest.classes)
+    require_classes(config.class_weights, data.manifest.classes)
     require_value(plugins.objective(config.objective), len(data.manifest.classes))
     if not earlier(output, config, data, processes=processes):
         require_asked(data.manifest, split_settings(config), manifest)

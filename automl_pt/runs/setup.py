@@ -19,7 +19,7 @@ from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
 from automl_pt.data.policy import Policy, make_policy, require_policy
 from automl_pt.data.prepare import Data
-from automl_pt.features.head_training import frozen_start, head_training, trains_on_features
+from automl_pt.features.head_training import frozen_start, head_training
 from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import given_weights, require_given
@@ -99,7 +99,7 @@ def new_training(
         "classes": data.manifest.classes,
     }
     why_not: str | None = None
-    if trains_on_features(config, group.size):
+    if config.trains_on_features(group.size):
         start = frozen_start(config, data, backbone, preprocessing)
         if not isinstance(start, str):
             scales = _head_scales(config, start.body.head)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import TrainConfig
 from automl_pt.core.errors import UnknownNameError
 from automl_pt.plugins.hookspecs import TRACKING
 from automl_pt.plugins.isolation import TooSlow, guarded
@@ -134,20 +133,20 @@ class Follower:
 def follow(
     results: Iterator[EpochResult],
     trackers: Trackers | None,
-    config: TrainConfig,
+    settings: Mapping[str, Any],
     output: Path,
     done: Sequence[EpochResult],
 ) -> Iterator[EpochResult]:
     """Yield a single run's epochs, each after the trackers received it; also report the run's start and end.
 
-    `done` are the epochs in its history. Nothing is reported of a run that had ended before.
+    `settings` are those of the run, `done` the epochs in its history. A run that had ended before is not reported.
     """
     if trackers is None or not trackers.names or (done and done[-1].reason is not None):
         yield from results
         return
     directory = Path(output).absolute()
     follower = Follower(trackers, TrackedRun(directory.name, str(directory)), done)
-    follower.start(config.model_dump(mode="json"))
+    follower.start(settings)
     reason = "interrupted"
     try:
         for result in results:

@@ -14,7 +14,6 @@ from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError, ConfigError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
-from automl_pt.features.head_training import trains_on_features
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.optimizers import PUBLISHED
@@ -132,7 +131,7 @@ def _said(
 ) -> tuple[str, ...]:
     """Return the notes for the user before the first trial."""
     few = few_images(config, search_data.train_images, offered.sizes)
-    notices = (ON_FEATURES if trains_on_features(config) else None, offered.notice, few, *further)
+    notices = (ON_FEATURES if config.trains_on_features() else None, offered.notice, few, *further)
     return (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
 
 
@@ -149,7 +148,7 @@ def _rule(
     directory: Path,
 ) -> Rule:
     """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
-    pruner = "none" if trains_on_features(config) else config.pruner
+    pruner = "none" if config.trains_on_features() else config.pruner
     rule = make_rule(pruner, config.epochs, search_data.train_images, trial_store.study, plugins)
     first = trial_store.about().get("first_rung")
     trials = config.trials + len(trial_store.rivals())

@@ -8,7 +8,6 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from automl_pt.config import Settings
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.text import printable
 
@@ -16,13 +15,16 @@ from automl_pt.core.text import printable
 LISTED = 20
 
 
-def class_weights(config: Settings, labels: Tensor, classes: Sequence[str] | int) -> Tensor | None:
+#: `none`, `balanced`, or pairs of class and weight, see `Settings.class_weights`
+Asked = str | Sequence[tuple[str, float]]
+
+
+def class_weights(asked: Asked, labels: Tensor, classes: Sequence[str] | int) -> Tensor | None:
     """Return float32[classes] for training labels int64[N], on their device; None where all classes weigh alike.
 
-    A class that the settings do not name weighs 1. `classes` are their names, or their number where none is named.
+    A class that `asked` does not name weighs 1. `classes` are their names, or their number where none is named.
     Raises ConfigError for a name that is no class.
     """
-    asked = config.class_weights
     if asked == "none":
         return None
     if isinstance(asked, str):
@@ -30,18 +32,18 @@ def class_weights(config: Settings, labels: Tensor, classes: Sequence[str] | int
         counts = torch.bincount(labels, minlength=count).float()
         return counts.sum() / (len(counts) * counts)
     names = [] if isinstance(classes, int) else list(classes)
-    require_classes(config, names)
+    require_classes(asked, names)
     weights = torch.ones(len(names), device=labels.device)
     for name, weight in asked:
         weights[names.index(name)] = weight
     return weights
 
 
-def require_classes(config: Settings, classes: Sequence[str]) -> None:
-    """Raise ConfigError, with near names, where `class_weights` names what is no class of the data."""
-    if isinstance(config.class_weights, str):
+def require_classes(asked: Asked, classes: Sequence[str]) -> None:
+    """Raise ConfigError, with near names, where `asked` names what is no class of the data."""
+    if isinstance(asked, str):
         return
-    unknown = [name for name, _ in config.class_weights if name not in classes]
+    unknown = [name for name, _ in asked if name not in classes]
     if unknown:
         raise ConfigError([f"class_weights: {_no_class(name, classes)}" for name in unknown])
 

@@ -92,7 +92,7 @@ class Training:
         self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
-        weights = class_weights(config, torch.as_tensor(train_loader.labels).to(device), classes)
+        weights = class_weights(config.class_weights, torch.as_tensor(train_loader.labels).to(device), classes)
         shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
         self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
         #: the weights that count, of an optimiser that is evaluated at others than it trains

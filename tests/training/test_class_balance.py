@@ -75,10 +75,10 @@ def test_weights_and_sampling_do_not_both_balance() -> None:
 
 def test_weights_stand_at_their_classes() -> None:
     config, labels = TrainConfig(dataset="x", class_weights={"dog": 3}), torch.tensor([0, 1, 1, 2])
-    found = class_weights(config, labels, ("cat", "dog", "eel"))
+    found = class_weights(config.class_weights, labels, ("cat", "dog", "eel"))
     assert found is not None
     assert found.tolist() == [1.0, 3.0, 1.0]
-    balanced = class_weights(TrainConfig(dataset="x", class_weights="balanced"), labels, 3)
+    balanced = class_weights("balanced", labels, 3)
     assert balanced is not None
     assert balanced.tolist() == pytest.approx([4 / 3, 2 / 3, 4 / 3])
 

@@ -16,7 +16,6 @@ def devices_for(config: SearchConfig) -> list[str]:
     """
     import torch
 
-    from automl_pt.features.head_training import trains_on_features
     from automl_pt.training.device import available_cores, choose_device
 
     device = choose_device(config.device)
@@ -25,7 +24,7 @@ def devices_for(config: SearchConfig) -> list[str]:
     else:
         places = [str(device)]
     default = available_cores() if device.type == "cpu" else len(places)
-    count = config.workers or (1 if trains_on_features(config) else max(1, min(default, config.trials)))
+    count = config.workers or (1 if config.trains_on_features() else max(1, min(default, config.trials)))
     return [places[index % len(places)] for index in range(count)]
 
 

@@ -9,7 +9,6 @@ import torch
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.config import TrainConfig
-from automl_pt.features.head_training import trains_on_features
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.setup import ask_for_determinism, choose_parameters
@@ -49,7 +48,7 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     require_trainable(model, backbone.name)
     choose_parameters(model, backbone, config)
     fixed, per_image = 0, 0.0
-    if not trains_on_features(config):
+    if not config.trains_on_features():
         fixed, per_image = step_memory(model, size, half=precision != "fp32")
     model = arrange(model, device, precision)
     last = has_channels_last(device, precision)
