@@ -14,8 +14,9 @@ DEFAULT_PRUNER = "rungs"
 class Pruner:
     """A named pruner.
 
-    `make(epochs, images)` returns the rule for runs of so many epochs on so many training images: a value with the
-    methods of `automl_pt.PruningRule`, which a rule may inherit from, or one of Optuna's pruners.
+    `make(epochs, images)` returns the rule for runs of so many epochs on so many training images, or on at least
+    1,000 where trials start from weights. The rule is a value with the methods of `automl_pt.PruningRule`, which it may
+    inherit from, or one of Optuna's pruners.
     """
 
     name: str

@@ -57,6 +57,15 @@ SCHEDULES = (
     Schedule(0, 2, (1 / 2,), False, (7.8, 1.0)),
 )
 
+#: A trained network learns from its first steps. So where trials start from weights, fewer images than this count as
+#: so many: half an epoch is enough of a proxy run. Measured by `benchmarks/transfer.py`.
+IMAGES_FROM_WEIGHTS = 1000
+
+
+def images_for_rungs(images: int, *, from_weights: bool) -> int:
+    """Return the number of training images by which the rungs are chosen, for trials from weights or from scratch."""
+    return max(images, IMAGES_FROM_WEIGHTS) if from_weights else images
+
 
 @dataclass(frozen=True)
 class Rungs:
