@@ -83,7 +83,7 @@ def training(
         **{"dataset": "drawn", "batch_size": batch, "lr": 0.02, "epochs": 2, "pretrained": False, **settings}
     )
     plugins = load_plugins(() if ON_GPU else (PLUGIN,))
-    backbone, policy = plugins.backbone(name), make_policy(config, plugins, side, 4)
+    backbone, policy = plugins.backbone(name), make_policy(config.augmentation, config.transforms, plugins, side, 4)
     format_ = choose_precision(precision, device)
     model = build_model(backbone, 4, side, seed=1)
     if dropout:

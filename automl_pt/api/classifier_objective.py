@@ -22,7 +22,7 @@ from automl_pt.model.labelled import Scored
 from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
-from automl_pt.plugins.provenance import named_parts, used_plugins
+from automl_pt.plugins.provenance import used_plugins
 from automl_pt.runs.published import default_lr
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
@@ -50,7 +50,7 @@ def prepare_search_data(
     """
     plugins = plugins or load_plugins(config.plugins)
     nets = [plugins.backbone(name, config.backbone_options) for name in dict.fromkeys(config.backbones)]
-    require_policy(config, plugins)
+    require_policy(config.tried("augmentation"), config.transforms, plugins)
     require_files(config)
     plugins.objective(config.objective)
     choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
@@ -74,7 +74,7 @@ def prepare_search_data(
         test_images=counts.get("test", 0),
         fingerprint=data.manifest.fingerprint(),
         make=make,
-        plugins=used_plugins(plugins, config.backbones, config.dataset, *named_parts(config, plugins)),
+        plugins=used_plugins(plugins, config.named_values()),
         dimensions=extra,
         default_lr=default_lr(config, plugins),
         prove=prove,

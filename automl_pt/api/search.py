@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import SearchConfig, make
+from automl_pt.config import AUTO, SearchConfig, make
 from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
 from automl_pt.runs.published import lr_ranges, require_names, with_published
@@ -112,8 +112,8 @@ def steps(
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     plugins = plugins if plugins is not None else load_plugins(config.plugins)
-    config, chosen = with_backbones(config, Path(directory), plugins)
-    if chosen is not None:
+    if AUTO in config.backbones:
+        config, chosen = with_backbones(config, Path(directory), plugins)
         yield Notice(chosen)
     trackers = _trackers(config, plugins, notices)
     require_executor(config, plugins)

@@ -51,7 +51,7 @@ def command(as_json: bool, html: Path | None, force: bool, **options: Any) -> in
 
     if html is not None:
         require_own_page(html, force=force)
-    data, _ = find(settings, load_plugins(settings.plugins))
+    data, _ = find(**settings.data_source, plugins=load_plugins(settings.plugins))
     with progress_bar() as progress:
         report = check(data, max_bad=settings.max_bad, progress=progress)
     if html is not None:

@@ -182,6 +182,13 @@ class SearchConfig(Settings):
         yield from super().registered_names()
         yield from (("optimizer", name) for name in self.rivals)
 
+    def named_values(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name, with backbones, sampler and pruner."""
+        yield from super().named_values()
+        yield from (("backbone", name) for name in self.backbones)
+        yield "sampler", self.sampler
+        yield "pruner", self.pruner
+
     @field_validator("rivals", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
@@ -254,9 +261,37 @@ class SearchConfig(Settings):
                     yield {"search", *names}, f"search: {rule}"
 
     @property
+    def combined(self) -> int:
+        """Return how many trials an ensemble or an average combines; 0 without either."""
+        return max(self.ensemble or 0, self.average or 0)
+
+    def images_to_learn(self, train: int, val: int) -> int:
+        """Count the images to be trained on or evaluated after the trials; a refit runs to its end."""
+        refit = self.epochs * (train + val) if self.refit else 0
+        return refit + (self.average or 0) * (train + val) + 3 * (self.ensemble or 0) * val
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Return the requested extras in their order, the slowest last."""
+        return tuple(name for name in ("ensemble", "average", "refit") if getattr(self, name))
+
+    @property
+    def wants_probe(self) -> bool:
+        """Return whether a search starts with probes: the default if it starts from weights."""
+        return self.probe and self.starts_from_weights
+
+    @property
+    def fixed_workers(self) -> int | None:
+        """Return the number of workers where it does not depend on the machine.
+
+        Trials that train a head on features have one, because starting another process costs more than they do.
+        """
+        return self.workers or (1 if self.trains_on_features() else None)
+
+    @property
     def models_kept(self) -> int:
         """Return how many of the best trials keep their weights, including those to be combined."""
-        return max(self.keep_models, self.ensemble or 1, self.average or 1)
+        return max(self.keep_models, self.combined)
 
     def trial(
         self,

@@ -37,6 +37,19 @@ AUTO = "auto"
 #: limit of the unaugmented epochs at the end of a run (docs/evidence/recipe.md)
 CLEAN_EPOCHS = 3
 
+#: the settings that `automl_pt.data.find.find` takes
+DATA_SOURCE = (
+    "dataset",
+    "root",
+    "download",
+    "image_column",
+    "label_column",
+    "split_column",
+    "group_column",
+    "group_by",
+    "follow_links",
+)
+
 
 class Settings(BaseModel):
     """The settings that single runs and searches share: data, training, device."""
@@ -248,6 +261,18 @@ class Settings(BaseModel):
         for name, field in type(self).model_fields.items():
             if (of := registered(field)) is not None:
                 yield from ((of.kind, part) for value in self.tried(name) for part in of.names(value))
+
+    def named_values(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name, registered or not, each as (kind, name)."""
+        yield from self.registered_names()
+        yield "dataset", self.dataset
+        yield from (("augmentation", str(item.get("name"))) for item in self.transforms)
+        yield "metric", self.objective
+
+    @property
+    def data_source(self) -> dict[str, Any]:
+        """Return the settings that say which images there are, and how their files are read."""
+        return {name: getattr(self, name) for name in DATA_SOURCE}
 
     @property
     def starts_from_weights(self) -> bool:

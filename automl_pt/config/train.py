@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import (
     Field,
 )
@@ -16,3 +18,8 @@ class TrainConfig(Settings):
     backbone: str = Field("resnet18", description="a registered backbone's name")
     batch_size: Count = Field(16, description="images per optimiser step")
     lr: Rate = Field(0.001, description="initial learning rate; 0.001 is that of SGD")
+
+    def named_values(self) -> Iterator[tuple[str, str]]:
+        """Yield what the settings name, with the backbone."""
+        yield from super().named_values()
+        yield "backbone", self.backbone

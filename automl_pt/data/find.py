@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.core.errors import InvalidDatasetError, UnknownNameError
 from automl_pt.core.files import is_there, not_found
@@ -15,48 +15,49 @@ from automl_pt.layouts import left_out
 from automl_pt.layouts.layouts import grouped, open_path
 
 if TYPE_CHECKING:
-    from automl_pt.config import Settings
     from automl_pt.plugins.manager import Plugins
 
-_LAYOUT = ("image_column", "label_column", "split_column", "group_column", "group_by", "follow_links")
 
+def find(
+    dataset: str, plugins: Plugins, *, root: str | None = None, download: bool = False, **layout: Any
+) -> tuple[LabeledImages, Hints]:
+    """Return the images of the setting `dataset`, and their hints, without decoding any.
 
-def find(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
-    """Return the images of `settings.dataset`, and their hints, without decoding any.
-
-    The images' notes state how many files are ignored.
+    `layout` are the settings by which files are read, such as `group_by`, see `Settings.data_source`. The images' notes
+    state how many files are ignored.
     A registered name takes precedence over a file or folder of the same name ("./digits" means the folder). Raises
     UnknownNameError or InvalidDatasetError if there is neither, and what opening the data raises.
     """
-    images, hints = _open(settings, plugins)
+    images, hints = _open(dataset, plugins, root, download, layout)
     return replace(images, notes=(*images.notes, *left_out.notes(images.left_out))), hints
 
 
-def _open(settings: Settings, plugins: Plugins) -> tuple[LabeledImages, Hints]:
+def _open(
+    dataset: str, plugins: Plugins, root: str | None, download: bool, layout: Mapping[str, Any]
+) -> tuple[LabeledImages, Hints]:
     datasets = plugins.datasets()
-    if settings.dataset in datasets:
-        dataset = datasets[settings.dataset]
-        root = Path(settings.root) if settings.root is not None else None
-        if settings.download and dataset.download is not None:
-            dataset.download(root)
-        images = dataset.load(root)
-        return (images if settings.group_by is None else grouped(images, settings.group_by)), dataset.hints
-    path = Path(settings.dataset)
+    if dataset in datasets:
+        registered, folder = datasets[dataset], Path(root) if root is not None else None
+        if download and registered.download is not None:
+            registered.download(folder)
+        images, group_by = registered.load(folder), layout.get("group_by")
+        return (images if group_by is None else grouped(images, group_by)), registered.hints
+    path = Path(dataset)
     if not is_there(path):
-        raise _not_found(settings.dataset, list(datasets))
-    return open_path(path, **{name: getattr(settings, name) for name in _LAYOUT}), Hints()
+        raise _not_found(dataset, list(datasets))
+    return open_path(path, **layout), Hints()
 
 
-def hints_of(settings: Settings, plugins: Plugins) -> Hints:
-    """Return the hints of `settings.dataset`, before its images are listed.
+def hints_of(dataset: str, plugins: Plugins) -> Hints:
+    """Return the hints of the setting `dataset`, before its images are listed.
 
     Raises what `find` raises if there is neither such a name nor such a path.
     """
     datasets = plugins.datasets()
-    if settings.dataset in datasets:
-        return datasets[settings.dataset].hints
-    if not Path(settings.dataset).exists():
-        raise _not_found(settings.dataset, list(datasets))
+    if dataset in datasets:
+        return datasets[dataset].hints
+    if not Path(dataset).exists():
+        raise _not_found(dataset, list(datasets))
     return Hints()
 
 

@@ -7,7 +7,7 @@ transforms draw from PyTorch's one random stream; batches are mixed on the devic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,11 @@ from automl_pt.plugins.augmentations import Allowed, Augmentation
 from automl_pt.plugins.faults import plugins_fault
 
 if TYPE_CHECKING:
-    from automl_pt.config import Settings
     from automl_pt.plugins.manager import Plugins
 
 
+#: an item of the setting `transforms`: a name, and arguments
+Listed = Mapping[str, Any]
 _Transform = tuple[str, Callable[[Tensor], Tensor]]
 
 
@@ -75,10 +76,13 @@ class Policy:
 SHIFT_FLIP = Policy()
 
 
-def make_policy(config: Settings, plugins: Plugins, side: int, classes: int) -> Policy:
-    """Make what the settings name; raise UnknownNameError for an unknown name, ConfigError for wrong arguments."""
-    policies = [_policy(plugins, name) for name in config.augmentation.split("+")]
-    listed = [_of_list(plugins, place, dict(item)) for place, item in enumerate(config.transforms, 1)]
+def make_policy(augmentation: str, transforms: Sequence[Listed], plugins: Plugins, side: int, classes: int) -> Policy:
+    """Make what the settings `augmentation` and `transforms` name, for images of `side` pixels.
+
+    Raises UnknownNameError for an unknown name, ConfigError for wrong arguments.
+    """
+    policies = [_policy(plugins, name) for name in augmentation.split("+")]
+    listed = [_of_list(plugins, place, dict(item)) for place, item in enumerate(transforms, 1)]
     made = [_made(part, {}, side, "augmentation") for part in policies]
     made += [_made(*one, side, f"transforms, item {place}") for place, one in enumerate(listed, 1)]
     mixes = []
@@ -95,16 +99,16 @@ def make_policy(config: Settings, plugins: Plugins, side: int, classes: int) -> 
     )
 
 
-def require_policy(config: Settings, plugins: Plugins) -> None:
+def require_policy(augmentations: Sequence[str], transforms: Sequence[Listed], plugins: Plugins) -> None:
     """Raise UnknownNameError or ConfigError for what no augmentation can be made of, before anything is read.
 
     Only what is listed with arguments is made for it, because that imports a library.
     """
-    for value in config.tried("augmentation"):
+    for value in augmentations:
         for name in value.split("+"):
             _policy(plugins, name)
-    if config.transforms:
-        make_policy(config, plugins, 32, 2)
+    if transforms:
+        make_policy("none", transforms, plugins, 32, 2)
 
 
 def _policy(plugins: Plugins, name: str) -> Augmentation:

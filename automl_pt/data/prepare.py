@@ -114,7 +114,7 @@ def prepare(
     `progress(stage, done, total)` is called during hashing and decoding. Raises UnknownNameError or a DatasetError
     if the data cannot be trained on, and StudyError if images of an existing manifest vanished or changed.
     """
-    found, hints = find(settings, plugins)
+    found, hints = find(**settings.data_source, plugins=plugins)
     folder = Path(settings.cache_dir) if settings.cache_dir else cache_folder()
     required = bool(settings.cache_dir or os.environ.get("AUTOML_PT_CACHE"))
     threads = settings.threads or available_cores()

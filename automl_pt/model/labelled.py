@@ -103,7 +103,7 @@ def open_labelled(
     Raises InvalidDatasetError if the data have classes unknown to the model, or no image of the split;
     NotLabeledDatasetError and other errors of opening the data.
     """
-    data, _ = find(make(TrainConfig, {"dataset": dataset, **settings}), plugins)
+    data, _ = find(**make(TrainConfig, {"dataset": dataset, **settings}).data_source, plugins=plugins)
     known = _known_splits(data, manifest)
     chosen: Choice | None = None
     if data.splits is None and any(known):

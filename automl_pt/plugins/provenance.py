@@ -8,49 +8,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import SearchConfig, Settings
 from automl_pt.core.files import sha256_file
 from automl_pt.core.text import printable
-from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.metrics import Metric
-from automl_pt.plugins.pruners import Pruner
 from automl_pt.plugins.registry import KIND_OF, Registry
-from automl_pt.plugins.samplers import Sampler
 
 BUILT_IN = "built in"
 
 
-def used_plugins(
-    plugins: Plugins, backbones: Iterable[str], dataset: str, *more: tuple[Registry[Any], str]
-) -> list[dict[str, Any]]:
-    """Return `name`, `version`, `origin` and `hooks` of the third-party plugins that registered these names.
+def used_plugins(plugins: Plugins, named: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return `name`, `version`, `origin` and `hooks` of the third-party plugins that registered what is `named`.
 
-    A file has no version, and its content stands for one. A name that no plugin registered, such as a dataset's
-    path, is ignored. `more` are names in other registries.
+    Each is a pair of kind and name, see `Settings.named_values`. A file has no version, and its content stands for one.
+    A name that no plugin registered, such as a dataset's path, is ignored.
     """
     found: dict[str, dict[str, Any]] = {}
-    datasets, nets = plugins.datasets(), plugins.backbones()
-    asked: list[tuple[Registry[Any], str]] = [(nets, name) for name in backbones if name in nets]
-    asked += [(datasets, dataset)] if dataset in datasets else []
-    asked += [(registry, name) for registry, name in more if name in registry]
-    for registry, name in asked:
+    for kind, name in named:
+        registry: Registry[Any] = plugins.of_kind(KIND_OF[kind])
+        if name not in registry:
+            continue
         plugin = plugins.provider(registry, name)
         if plugin.origin != BUILT_IN:
             found[plugin.name] = {**asdict(plugin), "version": plugin.version or _content(Path(plugin.origin))}
     return [found[name] for name in sorted(found)]
-
-
-def named_parts(config: Settings, plugins: Plugins) -> list[tuple[Registry[Any], str]]:
-    """Return what settings name beside backbones and data, each with the registry that it is in."""
-    found: list[tuple[Registry[Any], str]] = [
-        (plugins.of_kind(KIND_OF[kind]), name) for kind, name in config.registered_names()
-    ]
-    found += [(plugins.of_kind(Augmentation), str(item.get("name"))) for item in config.transforms]
-    found.append((plugins.of_kind(Metric), config.objective))
-    if isinstance(config, SearchConfig):
-        found += [(plugins.of_kind(Sampler), config.sampler), (plugins.of_kind(Pruner), config.pruner)]
-    return found
 
 
 def recorded(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from automl_pt.core.json_reader import parse_json, read_json_lines
 from automl_pt.core.text import printable, without_password
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
-from automl_pt.plugins.provenance import how_to_get, missing_plugins, named_parts, recorded, told, used_plugins
+from automl_pt.plugins.provenance import how_to_get, missing_plugins, recorded, told, used_plugins
 from automl_pt.training.checkpoint import require_same
 from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
@@ -242,7 +242,7 @@ def new_record(
             "counts": data.manifest.counts(),
             "left_out": len(data.manifest.left_out),
         },
-        "plugins": used_plugins(plugins, [config.backbone], config.dataset, *named_parts(config, plugins)),
+        "plugins": used_plugins(plugins, config.named_values()),
         # a search in this process, and its refit, were told the storage's URL
         "command": shlex.join(map(without_password, sys.argv)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

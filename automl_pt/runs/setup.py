@@ -56,7 +56,7 @@ def require_possible(config: TrainConfig, plugins: Plugins) -> None:
     """Refuse a backbone, option, device or file that does not exist, before anything is read or written."""
     plugins.backbone(config.backbone, config.backbone_options)
     plugins.objective(config.objective)
-    require_policy(config, plugins)
+    require_policy(config.tried("augmentation"), config.transforms, plugins)
     choose_device(local_device(config.device))
     require_files(config)
 
@@ -105,7 +105,9 @@ def new_training(
             scales = _head_scales(config, start.body.head)
             return head_training(start, config, data, device, scales, **judged)
         why_not = start
-    policy = make_policy(config, plugins, preprocessing.image_size, len(data.manifest.classes))
+    policy = make_policy(
+        config.augmentation, config.transforms, plugins, preprocessing.image_size, len(data.manifest.classes)
+    )
     layout = has_channels_last(device, precision)
     loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
     ready = _shared(config, data, backbone, device, precision, group, is_proxy=is_proxy)

@@ -63,7 +63,7 @@ def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> St
     Raises WeightsError if pretrained weights are requested and the backbone has none, or the given file is missing.
     """
     size = "" if backbone.parameters is None else f", {backbone.parameters / 1e6:.1f} M parameters"
-    about, hints = f"{printable(backbone.name)}{size}", hints_of(settings, plugins)
+    about, hints = f"{printable(backbone.name)}{size}", hints_of(settings.dataset, plugins)
     if settings.weights is not None:
         if not Path(settings.weights).exists():
             raise WeightsError(
@@ -126,7 +126,7 @@ def fetch_weights(starts: Sequence[Start], settings: Settings, plugins: Plugins,
         else:
             from automl_pt.backbones.build import build_model
 
-            side = settings.image_size or hints_of(settings, plugins).image_size or backbone.image_size
+            side = settings.image_size or hints_of(settings.dataset, plugins).image_size or backbone.image_size
             build_model(backbone, 2, side, pretrained=True, seed=0)
 
 

@@ -23,14 +23,12 @@ MAX_PARAMS = 30_000_000
 MOST = 6
 
 
-def with_backbones(config: SearchConfig, directory: Path, plugins: Plugins | None) -> tuple[SearchConfig, str | None]:
-    """Return the settings with backbones in place of `auto`, and a sentence that names them; None where none was asked.
+def with_backbones(config: SearchConfig, directory: Path, plugins: Plugins | None) -> tuple[SearchConfig, str]:
+    """Return the settings with backbones in place of `auto`, and a sentence that names them.
 
     A study in `directory` keeps the backbones that it was started with. Raises WeightsError where no pretrained weights
     are on this machine, ConfigError where the dataset asks for random weights.
     """
-    if AUTO not in config.backbones:
-        return config, None
     asked = read_object(directory / "study.json").get("asked")
     before = asked.get("backbones") if isinstance(asked, dict) else None
     if isinstance(before, list) and before:
@@ -53,7 +51,7 @@ def _found(config: SearchConfig, plugins: Plugins) -> list[Backbone]:
             remedy="bring some here with `automl-pt fetch NAME...` (`automl-pt backbones --pretrained` lists names), "
             "raise the limits, or name backbones with --backbone",
         )
-    hints = hints_of(config, plugins)
+    hints = hints_of(config.dataset, plugins)
     found = [backbone for backbone in present if starts_pretrained(config, backbone, hints)]
     if not found:
         raise ConfigError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.study.executor.base import Answer, Call, Caller, Engine
-from automl_pt.study.extras.extras import Ended, MakeExtra, asked
+from automl_pt.study.extras.extras import Ended, MakeExtra
 from automl_pt.study.records import ModelComparison, TrialRecord
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Steps:
 
             return make
 
-        return {name: maker(name) for name in asked(self.config)}
+        return {name: maker(name) for name in self.config.extras}
 
     def _call(
         self, step: str, what: str, unwanted: Callable[[], bool] | None = None, grace: float = 0.0, **arguments: Any

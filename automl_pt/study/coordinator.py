@@ -44,13 +44,13 @@ from automl_pt.study.executor.messages import (
     TrialWaits,
 )
 from automl_pt.study.floor import floor_notices
-from automl_pt.study.linear_probes import LinearProbes
+from automl_pt.study.linear_probes import LinearProbes, head_of
 from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.records import chosen_by
 from automl_pt.study.rivals import Rival
-from automl_pt.study.space.next_trial import add_trial, trial_config
+from automl_pt.study.space.next_trial import add_trial, trial_settings
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import Outcome, outcome, proxy_seconds
@@ -206,11 +206,13 @@ class Coordinator:
         self.trial_store.own(number, self.trial_store.presence.owner)
         params = self.trial_store.params(trial)
         own = rival_of(trial)
-        config = trial_config(self.config, self.space, number, params, self.trial_store.probes(), own)
+        settings = trial_settings(self.space, number, params, seed=self.config.seed, rival=own)
+        head = head_of(self.config.head, settings["backbone"], self.trial_store.probes())
+        config = self.config.trial(**settings, head=head)
         # an epoch's loss is written last, so after a kill there may be a rank loss alone
         ranked = (point for point in self.trial_store.trial_progress(number).ranks if point < 1)
         known = frozenset([*trial.intermediate_values, *ranked])
-        self._running[number] = RunningTrial(number, config, known, proxy_seconds=proxy_seconds(trial))
+        self._running[number] = RunningTrial(number, config.keep, known, proxy_seconds=proxy_seconds(trial))
         output, manifest = self.model_store.output(number), self.model_store.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
         worth_saving = self.model_store.worth_saving(self.trial_store.records(), self.config.models_kept + 1)

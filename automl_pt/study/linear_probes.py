@@ -138,11 +138,6 @@ class LinearProbes:
         return Notice(f"no probe of {name}: {reason}; its trials start from a new head")
 
 
-def wants_probe(config: SearchConfig) -> bool:
-    """Return whether a search starts with probes: the default if it starts from weights."""
-    return config.probe and config.starts_from_weights
-
-
 def over_limit(config: SearchConfig, probe: ProbeRecord) -> str | None:
     """Return the limit that a backbone exceeds; None if it exceeds none."""
     if config.max_params is not None and (probe.parameters or 0) > config.max_params:
@@ -177,7 +172,7 @@ def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[s
     return tuple(names), "no backbone could be probed: all of them are searched"
 
 
-def starts_at_probe(config: SearchConfig, backbone: str, probes: Sequence[ProbeRecord]) -> bool:
-    """Return whether a trial of `backbone` starts from its probe's head: if requested, and if there is one."""
+def head_of(asked: str, backbone: str, probes: Sequence[ProbeRecord]) -> str:
+    """Return the head that a trial of `backbone` starts from: its probe's if that is `asked` and was fitted."""
     failed = {record.backbone for record in probes if record.c is None}
-    return config.head == "probe" and backbone not in failed
+    return "probe" if asked == "probe" and backbone not in failed else "new"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.missing_model import of_trials
@@ -16,7 +15,7 @@ from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.devices import devices_for
-from automl_pt.study.extras.extras import Ended, after_search, asked
+from automl_pt.study.extras.extras import Ended, after_search
 from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import SearchData
 from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
@@ -35,7 +34,6 @@ REPORT_SECONDS = 4.0
 class OpenStudy:
     """A study that is open and ready to run."""
 
-    config: SearchConfig
     directory: Path
     storage: str
     steps: Steps
@@ -50,8 +48,10 @@ class OpenStudy:
         records = self.coordinator.trial_store.records()
         ended = sum(record.state in ("COMPLETE", "PRUNED", "FAIL") for record in records)
         engine = self.coordinator.engine
-        devices = [place.device for place in engine.places()] or devices_for(self.config)
-        objective = self.config.objective
+        config = self.steps.config
+        places = [place.device for place in engine.places()]
+        devices = places or devices_for(config.device, config.fixed_workers, config.trials)
+        objective = self.steps.config.objective
         by = "" if objective == "val_loss" else f"; the best trial by {objective}"
         return StudyStarted(
             name=self.coordinator.trial_store.name,
@@ -60,14 +60,14 @@ class OpenStudy:
             trials=self.coordinator.asked,
             finished=ended,
             workers=0 if engine.in_process else engine.slots,
-            epochs=self.config.epochs,
+            epochs=self.steps.config.epochs,
             images=self.search_data.counts(),
             classes=self.search_data.classes,
             image_sizes=self.search_data.image_sizes,
             device=", ".join(dict.fromkeys(devices)),
             searched=self.coordinator.space.text() + by,
-            precision=_precision(self.config, devices[0]),
-            timeout=self.config.timeout,
+            precision=choose_precision(config.precision, choose_device(devices[0])),
+            timeout=self.steps.config.timeout,
             objective=objective,
         )
 
@@ -77,7 +77,7 @@ class OpenStudy:
         if trackers is None:
             return None
         own = self.coordinator.space.settings
-        return StudyFollower(trackers, self.config, trial_store.name, self.directory, trial_store.records, own)
+        return StudyFollower(trackers, self.steps.config, trial_store.name, self.directory, trial_store.records, own)
 
     def grace(self, stop: Callable[[], int | None]) -> float:
         """Return the seconds for running trials to save: all remaining time, if there is a limit."""
@@ -96,7 +96,7 @@ class OpenStudy:
             self._tell(note)
         if not (self.directory / "study.json").exists():
             self.notes.append("files of the study were removed while it ran: it cannot be resumed or reported")
-        model_store.tidy(models, self.config.models_kept)
+        model_store.tidy(models, self.steps.config.models_kept)
         result = StudyResult(
             name=coordinator.trial_store.name,
             directory=str(self.directory),
@@ -108,7 +108,7 @@ class OpenStudy:
             test=figures,
             trials=tuple(records),
             probes=tuple(coordinator.trial_store.probes()),
-            objective=self.config.objective,
+            objective=self.steps.config.objective,
             stopped=coordinator.stopped,
             seconds=coordinator.budget.seconds(),
             estimate_error=coordinator.budget.estimate_error(),
@@ -127,7 +127,7 @@ class OpenStudy:
 
         No error of the page may end the search, because its model is complete.
         """
-        if self.steps.objective.report is None or not self.config.report or result.signal is not None:
+        if self.steps.objective.report is None or not self.steps.config.report or result.signal is not None:
             return result
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
@@ -144,10 +144,10 @@ class OpenStudy:
     def make_extras(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Make the requested extras of the ended trials, in the remaining time."""
         model_store, budget = self.coordinator.model_store, self.coordinator.budget
-        if self.steps.objective.makers is None or result.best is None or not asked(self.config):
+        if self.steps.objective.makers is None or result.best is None or not self.steps.config.extras:
             return result
         if result.best.number < 0:
-            what = ", ".join(asked(self.config))
+            what = ", ".join(self.steps.config.extras)
             yield Notice(f"{what}: made of the trials, although the best model is the probe, which is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if model_store.holds(trial.number))
@@ -155,7 +155,7 @@ class OpenStudy:
         def done() -> bool:
             return stop() is not None or budget.seconds() > limit
 
-        ended = Ended(self.config, self.directory, held, self.steps.plugins, done)
+        ended = Ended(self.steps.config, self.directory, held, self.steps.plugins, done)
         made = yield from after_search(ended, self.steps.makers())
         result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
         write_json(self.directory / "result.json", result.to_dict())
@@ -234,11 +234,6 @@ class OpenStudy:
         except AutomlError as error:  # for example because a plugin changed after the trial
             self.notes.append(f"the two best trials were not compared: {error.in_a_line()}")
             return None
-
-
-def _precision(config: SearchConfig, device: str) -> str:
-    """Return the number format in which trials run on one of their devices."""
-    return choose_precision(config.precision, choose_device(device))
 
 
 def _noted(result: StudyResult, note: str) -> StudyResult:

@@ -27,8 +27,7 @@ from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.executor.base import Engine, ExecutorJob
 from automl_pt.study.executor.builtin import DEFAULT, IN_PROCESS
 from automl_pt.study.executor.calls import returned
-from automl_pt.study.extras.extras import images_to_learn
-from automl_pt.study.linear_probes import LinearProbes, wants_probe
+from automl_pt.study.linear_probes import LinearProbes
 from automl_pt.study.model_store import ModelStore
 from automl_pt.study.objective import Objective, Proof, SearchData
 from automl_pt.study.plateau import Plateau
@@ -95,24 +94,26 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    config, repeats = settle(config, _space(config, search_data, None))
+    trials, repeats = settle(config.trials, _space(config, search_data, None), repeats=bool(config.combined))
+    config = config.model_copy(update={"trials": trials})
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
-    rivals, on_rivals = make_rivals(config, space, registered)
+    rivals, on_rivals = make_rivals(config, space, registered) if config.rivals else ((), [])
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
-    probes = LinearProbes(config, trial_store, ModelStore(directory, objective.publish), engine)
+    model_store = ModelStore(directory, objective.publish)
+    is_probed = config.wants_probe and objective.probes
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
-        model_store=probes.model_store,
+        model_store=model_store,
         engine=engine,
         rule=_rule(config, search_data, trial_store, registered, directory),
         space=space,
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
-        linear_probes=probes if wants_probe(config) and objective.probes else None,
+        linear_probes=LinearProbes(config, trial_store, model_store, engine) if is_probed else None,
         rivals=rivals,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
@@ -120,7 +121,7 @@ def open_study(
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     said = _said(config, search_data, proof, offered, (repeats, *on_rivals, storage_note(url)))
     notes = resume.other_versions(before, search_data.plugins)
-    return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
+    return OpenStudy(directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
 def _said(
@@ -131,7 +132,7 @@ def _said(
     further: Sequence[str | None],
 ) -> tuple[str, ...]:
     """Return the notes for the user before the first trial."""
-    few = few_images(config, search_data.train_images, offered.sizes)
+    few = few_images(config.batch_sizes, config.epochs, search_data.train_images, offered.sizes)
     notices = (ON_FEATURES if config.trains_on_features() else None, offered.notice, few, *further)
     return (*search_data.notes, *proof.notes, *(note for note in notices if note is not None))
 
@@ -177,7 +178,7 @@ def _budget(config: SearchConfig, objective: Objective, search_data: SearchData,
     budget.images = (search_data.train_images, looks * search_data.val_images + search_data.test_images)
     if looks > 2 and config.timeout is not None and config.timeout >= 10 * REPORT_SECONDS:
         budget.report = REPORT_SECONDS
-    budget.later = images_to_learn(config, search_data.train_images, search_data.val_images)
+    budget.later = config.images_to_learn(search_data.train_images, search_data.val_images)
     return budget
 
 
@@ -217,7 +218,15 @@ def _batch_size_candidates(
     free = min((place.memory for place in engine.places()), default=0) if proof.steps else 0
     with trial_store.allocation_lock():
         known = trial_store.about().get(OFFERED, ())
-        offered = batch_size_candidates(config, search_data.train_images, proof.steps, free, known, has_grown=has_grown)
+        offered = batch_size_candidates(
+            config.batch_sizes,
+            config.epochs,
+            search_data.train_images,
+            proof.steps,
+            free,
+            known,
+            has_grown=has_grown,
+        )
         if config.batch_sizes is None:
             trial_store.set_about({**trial_store.about(), OFFERED: list(offered.sizes)})
     return offered
@@ -265,7 +274,7 @@ def _agree(
 
     Also returns settings and material with the backbones in the study's own order, and the content of study.json.
     """
-    require_batch_sizes(config, search_data.train_images)
+    require_batch_sizes(config.batch_sizes, search_data.train_images)
     with trial_store.allocation_lock():
         found = trial_store.about()
         config, dimensions = resume.in_order(found, config, search_data)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from automl_pt.config import TrainConfig
 from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.store.attributes import Outcome
 from automl_pt.training.result import EpochResult
@@ -17,7 +16,8 @@ class RunningTrial:
     """A trial that the executor works on; `results` include those of earlier processes, sent again at its start."""
 
     number: int
-    config: TrainConfig
+    #: which epoch a run keeps, see `TrainConfig.keep`
+    keep: str
     #: epochs, and points within the first, that were stored when the trial was started
     known: frozenset[float]
     results: list[EpochResult] = field(default_factory=list)
@@ -35,8 +35,8 @@ class RunningTrial:
         """Summarise the trial's results and cost."""
         seconds = sum(self.proxy_seconds.values()) + sum(result.seconds for result in self.results)
         epochs = self.results[-1].epoch if self.results else 0
-        value, metrics = kept_loss(self.results, self.config.keep), kept_metrics(self.results, self.config.keep)
-        kept = kept_epoch(self.results, self.config.keep)
+        value, metrics = kept_loss(self.results, self.keep), kept_metrics(self.results, self.keep)
+        kept = kept_epoch(self.results, self.keep)
         cost = kept.cost if kept is not None and kept.cost is not None and math.isfinite(kept.cost) else None
         return Outcome(reason, value, epochs, seconds, metrics, cost)
 

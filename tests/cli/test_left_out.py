@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from automl_pt.cli import cli
-from automl_pt.config import TrainConfig, make
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.data.find import find
 from automl_pt.images.foreign import kind_of
@@ -76,7 +75,7 @@ def test_the_number_of_files_left_out_is_told_wherever_data_are_opened(tmp_path:
     plant(tmp_path / "d", "a/1.png", "b/1.png", "b/.hid.png", "b/1", "notes.md", *(f"b/{n}.HEIC" for n in range(20)))
     plant(tmp_path, "outside.png")
     os.symlink(tmp_path / "outside.png", tmp_path / "d/a/link.png")
-    images, _ = find(make(TrainConfig, {"dataset": str(tmp_path / "d")}), load_plugins())
+    images, _ = find(str(tmp_path / "d"), load_plugins())
     assert images.notes == (
         "ignored: 20 .HEIC (HEIC is not read), a/link.png (a link that leaves the dataset; --follow-links takes it), "
         "1 .md (no image by its ending), 1 hidden, 1 without an ending; `automl-pt check` lists them",

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_pt.config import TrainConfig
 from automl_pt.data.device_split import StreamedSplit
 from automl_pt.data.hashes import array_digest
 from automl_pt.data.loader import Loader, batch_sizes
@@ -210,7 +209,7 @@ def test_a_gpu_without_room_or_pinned_memory_gives_the_same_batches_and_a_note(
 def test_a_gpu_augments_as_the_policy_says(monkeypatch: pytest.MonkeyPatch, name: str, free: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (23, 3, 8, 8), dtype=np.uint8)
     source = Pixels(images, np.arange(23) % 3, ())
-    policy = make_policy(TrainConfig(dataset="x", augmentation=name), load_plugins(), 8, 3)
+    policy = make_policy(name, (), load_plugins(), 8, 3)
     options: dict[str, Any] = {"policy": policy, "augmented_epochs": 1, "balanced": True}
     wanted = [list(loader(source, 6, **options).epoch(epoch)) for epoch in (1, 2)]
     FakeGpu(monkeypatch, free=free)

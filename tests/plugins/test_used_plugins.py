@@ -119,8 +119,9 @@ def test_a_run_needs_its_plugins(site: Site, tiny_folder: Path, tmp_path: Path):
 
 def test_only_what_is_used_is_recorded(site: Site):
     plugins = load_plugins()
-    assert used_plugins(plugins, ["resnet18"], "digits") == []
-    assert [plugin["name"] for plugin in used_plugins(plugins, ["acme/flat", "resnet18"], "/some/folder")] == ["acme"]
+    assert used_plugins(plugins, [("backbone", "resnet18"), ("dataset", "digits")]) == []
+    named = [("backbone", "acme/flat"), ("backbone", "resnet18"), ("dataset", "/some/folder")]
+    assert [plugin["name"] for plugin in used_plugins(plugins, named)] == ["acme"]
 
 
 @pytest.mark.parametrize(

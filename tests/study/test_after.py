@@ -342,10 +342,9 @@ def test_an_average_of_one_trial_is_none(tiny_folder: Path, tmp_path: Path) -> N
 
 def test_time_for_what_comes_after_is_kept_free() -> None:
     from automl_pt.study.budget import Budget
-    from automl_pt.study.extras.extras import images_to_learn
 
     config = SearchConfig(dataset="digits", epochs=5, refit=True)
-    assert images_to_learn(config, 100, 20) == 600
+    assert config.images_to_learn(100, 20) == 600
     now = [0.0]
     budget = Budget(100.0, images=(100, 40), clock=lambda: now[0], later=600)
     budget.begin()

@@ -283,29 +283,28 @@ def test_the_settings_of_a_space_are_counted(found: Space, points: int | None) -
 
 
 def test_a_space_of_one_setting_is_one_trial_and_few_settings_are_said() -> None:
-    config, one = SearchConfig(dataset="x", trials=5), space((0.1, 0.1), (8,))
-    settled, note = settle(config, one)
-    assert settled.trials == 1
+    one = space((0.1, 0.1), (8,))
+    trials, note = settle(5, one, repeats=False)
+    assert trials == 1
     assert note is not None
     assert note.startswith("nothing to search: lr 0.1, batch_size 8 is the single setting, so 1 trial runs inst")
-    settled, note = settle(config.model_copy(update={"ensemble": 3}), one)
-    assert (settled.trials, "differ in their seed alone" in str(note)) == (5, True)
-    settled, note = settle(config, space((0.1, 0.1), (8, 16)))
-    assert (settled.trials, "there are 2 settings to search, and 5 trials" in str(note)) == (5, True)
-    assert settle(config, space((0.1, 1.0), (8,))) == (config, None)
+    trials, note = settle(5, one, repeats=True)
+    assert (trials, "differ in their seed alone" in str(note)) == (5, True)
+    trials, note = settle(5, space((0.1, 0.1), (8, 16)), repeats=False)
+    assert (trials, "there are 2 settings to search, and 5 trials" in str(note)) == (5, True)
+    assert settle(5, space((0.1, 1.0), (8,)), repeats=False) == (5, None)
 
 
 def test_batch_sizes_that_few_images_leave_out_are_said() -> None:
-    config = SearchConfig(dataset="x")
-    said = few_images(config, 230, (8,))
+    said = few_images(None, 5, 230, (8,))
     assert said is not None
     assert said.startswith(
         "the batch size is not searched, all trials have 8, because larger ones leave a run under 100"
     )
     assert "trial 0 has 8 instead of 16" in said
-    assert str(few_images(config, 1000, (8, 16, 32))).startswith("batch sizes above 32 are not searched")
-    assert few_images(config, 10**6, (8, 256)) is None
-    assert few_images(SearchConfig(dataset="x", batch_sizes=(8,)), 230, (8,)) is None
+    assert str(few_images(None, 5, 1000, (8, 16, 32))).startswith("batch sizes above 32 are not searched")
+    assert few_images(None, 5, 10**6, (8, 256)) is None
+    assert few_images((8,), 5, 230, (8,)) is None
 
 
 @pytest.mark.parametrize("several", [True, False])

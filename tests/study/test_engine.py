@@ -154,11 +154,10 @@ def test_no_command_is_lost_while_a_worker_speaks() -> None:
 
 
 def test_one_worker_per_core_and_no_more_than_trials() -> None:
-    few = SearchConfig(dataset="x", device="cpu", trials=1)
-    assert devices_for(few) == ["cpu"]
-    assert devices_for(SearchConfig(dataset="x", device="cpu", workers=3)) == ["cpu"] * 3
-    assert threads_for(SearchConfig(dataset="x", threads=5), 2) == 5
-    assert threads_for(SearchConfig(dataset="x"), 10_000) == 1
+    assert devices_for("cpu", None, 1) == ["cpu"]
+    assert devices_for("cpu", 3, 16) == ["cpu"] * 3
+    assert threads_for(5, 2) == 5
+    assert threads_for(None, 10_000) == 1
 
 
 def record(number: int, state: str, value: float | None, reason: str = "completed") -> TrialRecord:

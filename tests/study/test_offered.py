@@ -21,7 +21,7 @@ WHY = "a step of {} images needs about {} MB, and each worker has {} MB"
 
 
 def sizes(free: int, *backbones: StepMemory, images: int = 10_000, **settings: Any) -> BatchSizeCandidates:
-    return batch_size_candidates(SearchConfig(dataset="x", **settings), images, backbones or (STEP,), free)
+    return batch_size_candidates(settings.get("batch_sizes"), 5, images, backbones or (STEP,), free)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_sizes_that_were_asked_for_are_kept_in_micro_batches() -> None:
 
 
 def test_a_study_that_has_grown_keeps_its_sizes_and_says_which_do_not_fit_the_newcomer() -> None:
-    config, known = SearchConfig(dataset="x"), (8, 16, 256)
-    assert batch_size_candidates(config, 10_000, (STEP,), 80_000_000, known) == BatchSizeCandidates(known)
-    grown = batch_size_candidates(config, 10_000, (STEP,), 80_000_000, known, has_grown=True)
+    known = (8, 16, 256)
+    assert batch_size_candidates(None, 5, 10_000, (STEP,), 80_000_000, known) == BatchSizeCandidates(known)
+    grown = batch_size_candidates(None, 5, 10_000, (STEP,), 80_000_000, known, has_grown=True)
     assert grown == BatchSizeCandidates(known, f"batch size 256: {WHY.format(256, '266.0', '80.0')}; {CUT}")
 
 
@@ -68,12 +68,8 @@ def test_the_greediest_backbone_and_the_data_count_too() -> None:
 
 
 def test_a_study_offers_what_it_was_begun_with() -> None:
-    assert batch_size_candidates(SearchConfig(dataset="x"), 10_000, (STEP,), 1, known=[8, 256]) == BatchSizeCandidates(
-        (8, 256)
-    )
-    assert batch_size_candidates(
-        SearchConfig(dataset="x", batch_sizes=(32,)), 10_000, (STEP,), 0, known=[8, 256]
-    ) == BatchSizeCandidates((32,))
+    assert batch_size_candidates(None, 5, 10_000, (STEP,), 1, known=[8, 256]) == BatchSizeCandidates((8, 256))
+    assert batch_size_candidates((32,), 5, 10_000, (STEP,), 0, known=[8, 256]) == BatchSizeCandidates((32,))
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -187,9 +187,9 @@ def test_an_unknown_name_is_told_with_near_ones_and_leaves_nothing(
 
 def test_a_study_keeps_which_plugins_chose_its_trials() -> None:
     plugins = load_plugins(FILES)
-    named = [(plugins.of_kind(Sampler), "acme/grid"), (plugins.of_kind(Pruner), "acme/twice")]
-    assert [found["name"] for found in used_plugins(plugins, [], "", *named)] == [
+    named = [("sampler", "acme/grid"), ("pruner", "acme/twice")]
+    assert [found["name"] for found in used_plugins(plugins, named)] == [
         "register_pruners",
         "register_samplers",
     ]
-    assert used_plugins(plugins, [], "", (plugins.of_kind(Sampler), "tpe"), (plugins.of_kind(Pruner), "rungs")) == []
+    assert used_plugins(plugins, [("sampler", "tpe"), ("pruner", "rungs")]) == []

@@ -22,7 +22,7 @@ from automl_pt.reporting.sections.space import space_section
 from automl_pt.reporting.study import read_study
 from automl_pt.study import events
 from automl_pt.study.records import StudyResult
-from automl_pt.study.space.next_trial import trial_config
+from automl_pt.study.space.next_trial import trial_settings
 from automl_pt.study.space.sampler import STARTUP, suggest
 from automl_pt.study.space.space import Space, make_space, optimizer_spaces
 
@@ -102,9 +102,10 @@ def test_each_optimizer_has_its_own_rates_and_published_settings(pretrained: boo
     assert "3e-05 to 0.01 with adamw" in space.text() or pretrained
     for name, schedule in (("sgd", "cosine"), ("adamw", "cosine"), ("schedule-free-adamw", "constant")):
         params = {"lr": 1e-3, "batch_size": 16, "optimizer": name, "momentum": 0.85}
-        made = trial_config(asked, space, 1, params)
+        made = asked.trial(**trial_settings(space, 1, params))
         assert (made.optimizer, made.schedule, made.momentum, made.weight_decay) == (name, schedule, 0.85, 0.5)
-    assert trial_config(config(), space_of(config()), 1, {"lr": 0.1, "batch_size": 16}).optimizer == "sgd"
+    plain = trial_settings(space_of(config()), 1, {"lr": 0.1, "batch_size": 16})
+    assert config().trial(**plain).optimizer == "sgd"
 
 
 @pytest.mark.parametrize(

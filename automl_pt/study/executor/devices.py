@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from automl_pt.config import SearchConfig
 from automl_pt.study.executor.messages import Place
 
 
-def devices_for(config: SearchConfig) -> list[str]:
+def devices_for(asked: str, workers: int | None, trials: int) -> list[str]:
     """Return the device of each worker: one per GPU, or per CPU core; `workers` of them if that is set.
 
-    Trials that train a head on features have one worker, because starting another process costs more than they do.
-    More workers than GPUs share these alternately. Raises DeviceError for a requested device that does not exist.
+    `asked` is the setting `device`; there are no more workers than `trials` unless they are set. More workers than GPUs
+    share these alternately. Raises DeviceError for a requested device that does not exist.
     """
     import torch
 
     from automl_pt.training.device import available_cores, choose_device
 
-    device = choose_device(config.device)
-    if device.type == "cuda" and config.device in ("auto", "cuda"):
+    device = choose_device(asked)
+    if device.type == "cuda" and asked in ("auto", "cuda"):
         places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     else:
         places = [str(device)]
     default = available_cores() if device.type == "cpu" else len(places)
-    count = config.workers or (1 if config.trains_on_features() else max(1, min(default, config.trials)))
+    count = workers or max(1, min(default, trials))
     return [places[index % len(places)] for index in range(count)]
 
 
-def threads_for(config: SearchConfig, workers: int) -> int:
+def threads_for(asked: int | None, workers: int) -> int:
     """Return the CPU threads of each worker: the requested number, or an equal share of the cores."""
     from automl_pt.training.device import available_cores
 
-    return config.threads or max(1, available_cores() // max(1, workers))
+    return asked or max(1, available_cores() // max(1, workers))
 
 
 def places_for(devices: Sequence[str]) -> list[Place]:

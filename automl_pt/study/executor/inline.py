@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.plugins.faults import described
 from automl_pt.study.executor.base import (
@@ -37,20 +36,20 @@ class InlineEngine(Engine):
     in_process = True
 
     def __init__(
-        self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False, config: SearchConfig | None = None
+        self, make: MakeTrial, should_stop: Callable[[], bool] = lambda: False, device: str | None = None
     ) -> None:
-        self._make, self._should_stop, self._config = make, should_stop, config
+        self._make, self._should_stop, self._device = make, should_stop, device
         self._spec: TrialSpec | None = None
         self._epochs: Iterator[Step] | None = None
         self._next_rung = 0.0
 
     def places(self) -> Sequence[Place]:
         """Return the device that the settings name; none where there are no settings."""
-        if self._config is None:
+        if self._device is None:
             return ()
         from automl_pt.study.executor.devices import devices_for, places_for
 
-        return places_for(devices_for(self._config)[:1])
+        return places_for(devices_for(self._device, 1, 1))
 
     def start(self, spec: TrialSpec) -> None:
         """Start or resume a trial."""
@@ -117,4 +116,4 @@ class InlineEngine(Engine):
 
 def make_executor(job: ExecutorJob) -> InlineEngine:
     """Return the executor that is this process, with the plugins that are registered in it by hand."""
-    return InlineEngine(job.trial_here, job.should_stop, job.config)
+    return InlineEngine(job.trial_here, job.should_stop, job.config.device)

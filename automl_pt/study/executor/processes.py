@@ -224,8 +224,9 @@ def make_executor(job: ExecutorJob) -> LocalEngine:
     """Return worker processes: as many, and on the devices, as the settings say."""
     from automl_pt.study.executor.devices import devices_for, threads_for
 
-    devices = devices_for(job.config)
-    threads, limit = threads_for(job.config, len(devices)), job.config.trial_timeout
+    config = job.config
+    devices = devices_for(config.device, config.fixed_workers, config.trials)
+    threads, limit = threads_for(config.threads, len(devices)), config.trial_timeout
     return LocalEngine(job.trial, devices, threads=threads, logs=job.directory / "logs", limit=limit)
 
 

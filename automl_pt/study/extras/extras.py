@@ -40,17 +40,6 @@ class Ended:
 MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
-def asked(config: SearchConfig) -> list[str]:
-    """Return the requested extras in their order, the slowest last."""
-    return [name for name in ("ensemble", "average", "refit") if getattr(config, name)]
-
-
-def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
-    """Count the images to be trained on or evaluated after the trials; a refit runs to its end."""
-    refit = config.epochs * (train + val) if config.refit else 0
-    return refit + (config.average or 0) * (train + val) + 3 * (config.ensemble or 0) * val
-
-
 def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
     """Make the requested extras that do not exist yet for these trials; return the figures of each by name.
 
@@ -59,7 +48,7 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
     """
     path = ended.directory / EXTRAS
     made = _earlier_extras(path)
-    for name in asked(ended.config):
+    for name in ended.config.extras:
         of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
         if _is_made(made.get(name), of):
             continue
@@ -76,7 +65,7 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
             else:
                 made[name] = {"of": of, **figures}
         write_json(path, made)  # also drops extras of other trials
-    return {name: made[name] for name in asked(ended.config) if name in made}
+    return {name: made[name] for name in ended.config.extras if name in made}
 
 
 def _noted(making: Generator[str, None, dict[str, Any] | None]) -> Generator[Event, None, dict[str, Any] | None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from automl_pt.config import SearchConfig
 from automl_pt.data.cache.disk import gigabytes
 from automl_pt.study.space.space import allowed
 
@@ -38,7 +37,8 @@ class BatchSizeCandidates:
 
 
 def batch_size_candidates(
-    config: SearchConfig,
+    asked: Sequence[int] | None,
+    epochs: int,
     train_images: int,
     steps: Sequence[StepMemory],
     free: int,
@@ -48,12 +48,12 @@ def batch_size_candidates(
 ) -> BatchSizeCandidates:
     """Choose the batch sizes for workers with `free` bytes of memory each (0: unknown).
 
-    `steps` are those of the study's backbones, of which the largest requirement applies; `known` are the sizes that the
-    study started with, and keeps even if it `has_grown` by a backbone that is too large for them. Requested sizes are
-    never removed; of the default candidates the smallest always remains.
+    `asked` are the sizes that the user gave, if any. `steps` are those of the study's backbones, of which the largest
+    requirement applies; `known` are the sizes that the study started with, and keeps even if it `has_grown` by a
+    backbone that is too large for them. Requested sizes are never removed; of the default candidates the smallest
+    always remains.
     """
-    asked = config.batch_sizes is not None
-    sizes = tuple(sorted(set(config.batch_sizes or known or allowed(train_images, config.epochs))))
+    sizes = tuple(sorted(set(asked or known or allowed(train_images, epochs))))
     if known and not asked and not has_grown:
         return BatchSizeCandidates(sizes)
     too_large = tuple(size for size in sizes if free and any(step.of(size) > free for step in steps))

@@ -1,19 +1,16 @@
-"""Adds a new trial at the next point, and builds the settings of its run."""
+"""Adds a new trial at the next point, and says which settings its run has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.samplers import Sampler, Suggest
 from automl_pt.study.executor import failures
-from automl_pt.study.linear_probes import starts_at_probe
 from automl_pt.study.pruning.base import Rule
-from automl_pt.study.records import ProbeRecord
 from automl_pt.study.rivals import Rival
 from automl_pt.study.space.sampler import suggest
 from automl_pt.study.space.space import Space
@@ -80,25 +77,19 @@ def add_trial(
     return trial_store.add(params, space.distributions(params.get("backbone", space.backbones[0])))
 
 
-def trial_config(
-    config: SearchConfig,
-    space: Space,
-    number: int,
-    params: Mapping[str, Any],
-    probes: Sequence[ProbeRecord] = (),
-    rival: Mapping[str, Any] | None = None,
-) -> TrainConfig:
-    """Return the settings of a trial's run, which starts from its backbone's probe if there is one.
+def trial_settings(
+    space: Space, number: int, params: Mapping[str, Any], *, seed: int = 0, rival: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what `SearchConfig.trial` takes for a trial's run; `seed` is the study's.
 
-    `rival` are those of a rival, which count before the searched ones.
+    `rival` are the settings of a rival, which count before the searched ones.
     """
     backbone = params.get("backbone", space.backbones[0])
-    return config.trial(
-        backbone=backbone,
-        lr=params["lr"],
-        batch_size=params["batch_size"],
-        seed=derive_seed(config.seed, "trial", number),
-        backbone_options=space.options(params),
-        head="probe" if starts_at_probe(config, backbone, probes) else "new",
-        searched={**space.settings(params), **(rival or {})},
-    )
+    return {
+        "backbone": backbone,
+        "lr": params["lr"],
+        "batch_size": params["batch_size"],
+        "seed": derive_seed(seed, "trial", number),
+        "backbone_options": space.options(params),
+        "searched": {**space.settings(params), **(rival or {})},
+    }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SearchConfig
 from automl_pt.core.text import counted
 from automl_pt.study.space.space import DEFAULT_BATCH_SIZE, OFFERED, STEPS, Space, allowed
 
@@ -26,36 +26,39 @@ def count_points(space: Space) -> int | None:
     return total
 
 
-def settle(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None]:
-    """Return the settings of a search, with one trial if the space has one point, and a note on it.
+def settle(trials: int, space: Space, *, repeats: bool) -> tuple[int, str | None]:
+    """Return how many of `trials` are needed, one if the space has one point, and a note on it.
 
-    An ensemble or an average needs several trials, which then differ only in their seeds.
+    With `repeats`, for an ensemble or an average, all are needed, and then differ only in their seeds.
     """
     points = count_points(space)
-    if points is None or points >= config.trials:
-        return config, None
+    if points is None or points >= trials:
+        return trials, None
     if points > 1:
-        what = f"there are {points} settings to search, and {config.trials} trials"
-        return config, f"{what}: some settings are tried more than once, with other seeds"
+        what = f"there are {points} settings to search, and {trials} trials"
+        return trials, f"{what}: some settings are tried more than once, with other seeds"
     fixed = ", ".join(f"{name} {_shown(value)}" for name, value in space.default().items())
-    if config.ensemble or config.average:
-        return config, f"nothing to search: all {config.trials} trials have {fixed}, and differ in their seed alone"
-    trials = counted(config.trials, "trial")
-    note = f"nothing to search: {fixed} is the single setting, so 1 trial runs instead of the {trials} requested"
-    return config.model_copy(update={"trials": 1}), f"{note}; `automl-pt train` trains with fixed settings"
+    if repeats:
+        return trials, f"nothing to search: all {trials} trials have {fixed}, and differ in their seed alone"
+    asked = counted(trials, "trial")
+    note = f"nothing to search: {fixed} is the single setting, so 1 trial runs instead of the {asked} requested"
+    return 1, f"{note}; `automl-pt train` trains with fixed settings"
 
 
-def few_images(config: SearchConfig, train_images: int, sizes: tuple[int, ...]) -> str | None:
-    """Return a note on which batch sizes are searched if the images are too few for the usual candidates."""
-    most = allowed(train_images, config.epochs)[-1]
-    if config.batch_sizes is not None or most == OFFERED[-1]:
+def few_images(asked: Sequence[int] | None, epochs: int, train_images: int, sizes: tuple[int, ...]) -> str | None:
+    """Return a note on which batch sizes are searched if the images are too few for the usual candidates.
+
+    There is none where the user `asked` for batch sizes.
+    """
+    most = allowed(train_images, epochs)[-1]
+    if asked is not None or most == OFFERED[-1]:
         return None
     default = min(sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
     first = "" if default == DEFAULT_BATCH_SIZE else f"; trial 0 has {default} instead of {DEFAULT_BATCH_SIZE}"
     what = f"batch sizes above {most} are not searched"
     if len(sizes) == 1:
         what = f"the batch size is not searched, all trials have {sizes[0]}"
-    why = f"larger ones leave a run under {STEPS} steps ({train_images} training images, {config.epochs} epochs)"
+    why = f"larger ones leave a run under {STEPS} steps ({train_images} training images, {epochs} epochs)"
     return f"{what}, because {why}{first}; --batch-size names others"
 
 

@@ -216,7 +216,7 @@ def make_space(
     if config.batch_sizes is None:
         sizes = tuple(offered or allowed(train_images, config.epochs))
     else:
-        require_batch_sizes(config, train_images)
+        require_batch_sizes(config.batch_sizes, train_images)
         sizes = tuple(sorted(set(config.batch_sizes)))
     if config.search:
         from automl_pt.study.space.dimensions import setting_dimensions
@@ -229,8 +229,8 @@ def make_space(
     return Space(config.lr, sizes, backbones, extra, default_lr=default_lr, optimizers=optimizers or {})
 
 
-def require_batch_sizes(config: SearchConfig, train_images: int) -> None:
+def require_batch_sizes(asked: Sequence[int] | None, train_images: int) -> None:
     """Raise ConfigError if a requested batch size is above the number of training images."""
-    largest = max(config.batch_sizes or (0,))
+    largest = max(asked or (0,))
     if largest > train_images:
         raise ConfigError([f"batch_sizes: at most the number of training images, {train_images}, got {largest}"])
