@@ -94,15 +94,13 @@ def open_study(
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
-    trials, repeats = settle(config.trials, _space(config, search_data, None), repeats=bool(config.combined))
-    config = config.model_copy(update={"trials": trials})
+    config, repeats = _settled(config, _space(config, search_data, None))
     budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
     rivals, on_rivals = make_rivals(config, space, registered) if config.rivals else ((), [])
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
-    is_probed = config.wants_probe and objective.probes
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
@@ -113,7 +111,7 @@ def open_study(
         budget=budget,
         stop=stop,
         suggest=chosen_sampler(config.sampler, registered),
-        linear_probes=LinearProbes(config, trial_store, model_store, engine) if is_probed else None,
+        linear_probes=_linear_probes(config, objective, trial_store, model_store, engine),
         rivals=rivals,
         plateau=_plateau(steps) if config.stop_when_flat else None,
     )
@@ -122,6 +120,19 @@ def open_study(
     said = _said(config, search_data, proof, offered, (repeats, *on_rivals, storage_note(url)))
     notes = resume.other_versions(before, search_data.plugins)
     return OpenStudy(directory, shown(url), steps, coordinator, search_data, said, notes)
+
+
+def _settled(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None]:
+    """Return the settings with as many trials as the space needs, and a note on them."""
+    trials, note = settle(config.trials, space, repeats=config.combined > 0)
+    return config.model_copy(update={"trials": trials}), note
+
+
+def _linear_probes(
+    config: SearchConfig, objective: Objective, trial_store: TrialStore, model_store: ModelStore, engine: Engine
+) -> LinearProbes | None:
+    wanted = config.wants_probe and objective.probes
+    return LinearProbes(config, trial_store, model_store, engine) if wanted else None
 
 
 def _said(

@@ -80,7 +80,7 @@ def add_trial(
 def trial_settings(
     space: Space, number: int, params: Mapping[str, Any], *, seed: int = 0, rival: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what `SearchConfig.trial` takes for a trial's run; `seed` is the study's.
+    """Return the arguments of `SearchConfig.trial` for a trial's run; `seed` is the study's.
 
     `rival` are the settings of a rival, which count before the searched ones.
     """

@@ -8,7 +8,7 @@ class Thread(InlineEngine):
     """Runs each epoch on a thread of its own, so that the search stays responsive while an epoch runs."""
 
     def __init__(self, job):
-        super().__init__(job.trial_here, job.should_stop, job.config)
+        super().__init__(job.trial_here, job.should_stop, job.config.device)
         self.pool, self.epoch = ThreadPoolExecutor(1), None
 
     def wait(self, timeout):
