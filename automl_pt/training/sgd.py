@@ -74,6 +74,12 @@ class SGD:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def begin_again(self) -> None:
+        """Forget all steps."""
+        self.zero_grad()
+        for buffer in self.buffers:
+            buffer.zero_()
+
     def tensors(self) -> list[Tensor]:
         """Return the tensors that a step changes, beside the parameters."""
         return self.buffers

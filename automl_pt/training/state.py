@@ -23,7 +23,7 @@ from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import ValidationResult, evaluate
-from automl_pt.training.memory import images_that_fit, try_out
+from automl_pt.training.memory import images_that_fit, probed, try_out
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import FIELDS, EpochResult
 from automl_pt.training.schedule import lr_factor, proxy_lr_factor
@@ -66,7 +66,10 @@ class TrainingProgress:
 
 
 class Training:
-    """One run's model, optimiser and position, and the steps from one epoch to the next."""
+    """One run's model, optimiser and position, and the steps from one epoch to the next.
+
+    `earlier` is a training whose steps this one takes over, from their beginning, because it has the same network.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Training:
         metrics: Sequence[Metric] = METRICS,
         objective: Metric = BY_NAME["loss"],
         classes: Sequence[str] = (),
+        earlier: Training | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
@@ -92,12 +96,18 @@ class Training:
         self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
-        weights = class_weights(config, torch.as_tensor(train_loader.labels).to(device), classes)
-        shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
-        self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+        if earlier is None:
+            weights = class_weights(config, torch.as_tensor(train_loader.labels).to(device), classes)
+            shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
+            self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+            self.take_step, self.by_index = make_step_fn(self.step, train_loader, config)
+        else:
+            self.step, self.take_step, self.by_index = earlier.step, earlier.take_step, earlier.by_index
+            self.step.begin_again(config, earlier.first_notes)
+            train_loader.resident = earlier.train_loader.resident  # from which a recorded step makes its batches
+        self.first_notes: tuple[str, ...] = tuple(self.step.notes)
         #: the weights that count, of an optimiser that is evaluated at others than it trains
         self.averaged = AveragedWeights(self.step) if self.step.optimizer.averages else None
-        self.take_step, self.by_index = make_step_fn(self.step, train_loader, config)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = TrainingProgress()
@@ -115,11 +125,13 @@ class Training:
         `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not self.step.tried:
             try_out(self.step, batch, self.train_loader.images.shape[-1])
+            self.step.tried = True
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
             return
-        limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
+        self.step.bytes_per_image = self.step.bytes_per_image or probed(self.model, self.train_loader.images.shape[-1])
+        limit = images_that_fit(self.step.bytes_per_image, free)
         if limit < batch:
             self.step.micro_batch_size = limit
             self.step.notes.append(f"{batch} images need more memory than is free; continuing with {limit} at once")

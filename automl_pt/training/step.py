@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from automl_pt.training.cuda.graph import GraphedStep, TakeStep, why_not
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.optimizers import make_optimizer
+from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -58,6 +59,8 @@ class Step:
         self.forward: Callable[[Tensor], Tensor] = model
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
+        #: once known, whether a whole step was tried on a GPU, and the bytes that an image takes on a CPU
+        self.tried, self.bytes_per_image = False, 0.0
         self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
         self._saved = [buffer.clone() for buffer in self._buffers]
 
@@ -86,6 +89,16 @@ class Step:
             self._copy(tensors, saved)
             put_back()
             self.scaler.load_state_dict(scaler)
+
+    def begin_again(self, config: TrainConfig, notes: Sequence[str]) -> None:
+        """Stand before the first step once more, for settings with the same arithmetic; what is recorded stays valid.
+
+        The weights are not this method's concern. `notes` are those of a new step.
+        """
+        assert isinstance(self.optimizer, SGD)
+        self.config, self.micro_batch_size, self.notes = config, config.micro_batch_size, list(notes)
+        self.optimizer.begin_again()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def state(self) -> dict[str, list[Tensor]]:
         """Return the tensors that a step changes, by kind."""
