@@ -119,6 +119,9 @@ def training_and_network(
     training.step.notes += [*found.said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
     if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
         training.step.notes.append(f"the run uses the CPU: {reason}")
+    if config.precision not in ("auto", training.precision):
+        lacks = f"this {device.type} device has no {config.precision}"
+        training.step.notes.append(f"the run computes in {training.precision}, because {lacks}")
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
     return training, found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
+from automl_pt.backbones.random_state import device_state, other_states, seed_all, set_device_state, set_other_states
 from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
@@ -125,7 +125,7 @@ class Training:
         `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
-        if self.device.type == "cuda" and not self.step.tried:
+        if self.device.type != "cpu" and not self.step.tried:
             try_out(self.step, batch, self.train_loader.images.shape[-1])
             self.step.tried = True
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
@@ -275,7 +275,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as tensors and plain values; all processes call it together."""
-        on_cuda = self.device.type == "cuda"
+        own = f"{self.device.type}_rng"
         return {
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
@@ -289,7 +289,7 @@ class Training:
             "notes": list(self.step.notes),
             "rng": self.group.gather(torch.get_rng_state()[None]),
             "other_rng": self.group.gather(other_states()),
-            "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
+            **({} if self.device.type == "cpu" else {own: self.group.gather(device_state(self.device)[None])}),
         }
 
     def restore(self, checkpoints: Checkpoints) -> None:
@@ -314,8 +314,8 @@ class Training:
         torch.set_rng_state(state["rng"][self.group.rank])
         if "other_rng" in state:  # an earlier version stored and seeded only PyTorch's
             set_other_states(state["other_rng"][self.group.rank])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
+        if (own := state.get(f"{self.device.type}_rng")) is not None:
+            set_device_state(self.device, own[self.group.rank])
 
 
 def _further(found: ValidationResult) -> dict[str, float]:
