@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from automl_pt.backbones.build import build_model
 from automl_pt.backbones.description import description
 from automl_pt.config import TrainConfig
+from automl_pt.core.out_of_memory import Recording
 from automl_pt.data import loader
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.plugins.manager import Plugins, load_plugins
@@ -29,6 +30,7 @@ from automl_pt.study.executor.base import TrialSpec
 from automl_pt.study.proxy_run import proxy_runs
 from automl_pt.training import step
 from automl_pt.training.cuda import graph
+from automl_pt.training.cuda.graph import CudaCapture
 
 CPU = torch.device("cpu")
 
@@ -40,10 +42,12 @@ class Worker:
     config: TrainConfig
     data: Data
     plugins: Plugins
+    device: torch.device = CPU
     counts: dict[str, int] = field(default_factory=lambda: {"built": 0, "rehearsed": 0, "recorded": 0, "probed": 0})
 
     def proxy(self, **changes: Any) -> float:
         config = self.config.model_copy(update=changes)
+        config = config.model_copy(update={"device": str(self.device)})
         spec = TrialSpec(0, config, Path("none"), 0.5, Path("none"), (0.5,))
         [found] = proxy_runs(spec, lambda: False, self.data, self.plugins)
         return found.rank_loss
@@ -51,7 +55,8 @@ class Worker:
     def run(self, **changes: Any) -> dict[str, Tensor]:
         config = self.config.model_copy(update=changes)
         backbone = self.plugins.backbone(config.backbone, ())
-        ours = new_training(config, self.data, backbone, CPU, "fp32", plugins=self.plugins)
+        config = config.model_copy(update={"device": str(self.device)})
+        ours = new_training(config, self.data, backbone, self.device, "fp32", plugins=self.plugins)
         ours.train_epoch(lambda done, batches: False, lambda: None)
         return {name: value.clone() for name, value in ours.model.state_dict().items()}
 
@@ -93,18 +98,25 @@ def kept_on_the_device(images: Any, device: torch.device) -> tuple[Tensor, Tenso
     return torch.from_numpy(array).permute(0, 2, 3, 1).contiguous(), torch.arange(len(array))
 
 
-def record_on_a_cpu(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def record(worker: Worker, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record steps on a GPU, or on a CPU as if it were one."""
+    worker.device = torch.device(device)
+    monkeypatch.setattr(Recording, "replaceable", True)  # for PyTorch before 2.12
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    if worker.device.type == "cuda":
+        monkeypatch.setattr(CudaCapture, "__call__", worker.counted("recorded", CudaCapture.__call__))
+        return
     monkeypatch.setattr(step, "why_not", lambda step: None)
     monkeypatch.setattr(loader, "upload", kept_on_the_device)
     monkeypatch.setattr(graph, "CudaCapture", lambda device: worker.counted("recorded", run_again))
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("recorded", [None, "cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_proxy_runs_with_one_network_rank_as_with_a_new_one_each(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, recorded: bool
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, recorded: str | None
 ) -> None:
-    if recorded:
-        record_on_a_cpu(worker, monkeypatch)
+    if recorded is not None:
+        record(worker, recorded, monkeypatch)
     trials: list[dict[str, Any]] = [
         {"seed": 1, "lr": 0.1},
         {"seed": 1, "lr": 0.1},
@@ -127,7 +139,7 @@ def test_proxy_runs_with_one_network_rank_as_with_a_new_one_each(
     assert all(value.equal(last[name]) for name, value in again.items())
     new = {name: count - before[name] for name, count in worker.counts.items()}
     # batches of 4 and 2 are each recorded once, not once for each training
-    assert new == {"built": 3, "rehearsed": 1, "probed": 1, "recorded": 2 if recorded else 0}
+    assert new == {"built": 3, "rehearsed": 1, "probed": 1, "recorded": 0 if recorded is None else 2}
     assert network._LEFT == {}  # the run took it over
 
 

@@ -310,29 +310,3 @@ def test_recording_is_on_the_runs_device_on_one_stream_from_one_pool_and_ignores
     assert first["capture_error_mode"] == "thread_local"
     assert {call[1] for call in cuda.named("current_stream")} == {(device,)}
     graph.capture_stream.cache_clear()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_recorded_step_equals_the_plain_one_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recording, "replaceable", True)  # for PyTorch before 2.12
-    from test_trainer import pixels
-
-    from automl_pt.data.loader import Loader
-    from automl_pt.dataset import Hints
-    from automl_pt.training.loop import Training
-
-    device, models = torch.device("cuda", 0), []
-    for cuda_graph in (False, True):
-        config = settings(cuda_graph=cuda_graph)
-        shared: dict[str, Any] = {"mean": MEAN, "std": STD, "seed": 1, "device": device, "hints": Hints()}
-        loaders = (
-            Loader(pixels(23), batch_size=4, augmented_epochs=1, shuffle=True, **shared),
-            Loader(pixels(10, seed=1), batch_size=4, augmented_epochs=0, shuffle=False, **shared),
-        )
-        ours = Training(network().to(device), *loaders, config, device=device, precision="fp32")
-        results = list(train(ours))
-        assert all(result.notes == () for result in results)
-        models.append({name: value.cpu() for name, value in ours.model.state_dict().items()})
-    for name, value in models[0].items():
-        assert torch.allclose(models[1][name], value, atol=1e-4), name
