@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 #: what is compared elsewhere, or set again before each use
 _OTHERS = {"_parameters", "_buffers", "_modules", "training"}
+_EXACT = {bool, int, float, str, type(None), torch.Size}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, range, torch.dtype, torch.device, torch.layout)
 
 
@@ -49,6 +50,10 @@ def _attributes(module: nn.Module) -> Mapping[str, object]:
 def _plain(value: Any) -> object:
     """Return what is equal for equal values alone, with their classes, because True equals 1."""
     kind: Any = type(value)
+    if kind in _EXACT:
+        return kind, value
+    if isinstance(value, dict) and not value:  # most modules have a dozen dictionaries of hooks, all empty
+        return kind
     if isinstance(value, Mapping):
         return kind, [(_plain(key), _plain(inner)) for key, inner in value.items()]
     if isinstance(value, list | tuple):

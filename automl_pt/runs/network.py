@@ -107,13 +107,13 @@ def network_for(
         if left.config.seed == config.seed:
             left.begin_again()
             return left
-        found = _build(key, config, data, backbone, preprocessing)
+        # no image passes through it to prove it, because one did through the network whose place it takes
+        found = _build(key, config, data, backbone, preprocessing, prove=False)
         if found.built == left.built:
             left.start, left.config = [tensor.detach() for tensor in tensors_of(found.network)], config
             left.begin_again()
             return left
-        left.training = None
-        return _arranged(found, preprocessing, data, where)
+    left = None
     return _arranged(_build(key, config, data, backbone, preprocessing), preprocessing, data, where)
 
 
@@ -152,7 +152,9 @@ def _key(config: TrainConfig, data: Data, where: Where) -> str:
     return f"{settings} {data.manifest.fingerprint()} {where.device} {where.precision} {where.group.size}"
 
 
-def _build(key: str, config: TrainConfig, data: Data, backbone: Backbone, preprocessing: Preprocessing) -> RunNetwork:
+def _build(
+    key: str, config: TrainConfig, data: Data, backbone: Backbone, preprocessing: Preprocessing, *, prove: bool = True
+) -> RunNetwork:
     said, side, classes = list[str](), preprocessing.image_size, len(data.manifest.classes)
     model = build_model(
         backbone,
@@ -161,6 +163,7 @@ def _build(key: str, config: TrainConfig, data: Data, backbone: Backbone, prepro
         pretrained=bool(config.pretrained),
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
+        prove=prove,
         tell=said.append,
     )
     require_trainable(model, backbone.name)
