@@ -41,6 +41,15 @@ def noise_files(folder: Path, count: int, side: int = 20) -> list[Path]:
     return files
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Use one CPU thread: two of them wait for each other, spinning, when the machine has other work."""

@@ -72,7 +72,8 @@ def test_a_worker_imports_only_what_its_trial_computes_with(tmp_path: Path) -> N
     settings = {"dataset": "digits", "backbone": "tiny", "plugins": [str(write_plugin(tmp_path))], "epochs": 1}
     code = f"""
 from pathlib import Path
-from automl_pt.study.executor.worker import TrainConfig, TrialSpec, load
+from automl_pt.config import TrainConfig
+from automl_pt.study.executor.worker import TrialSpec, load
 
 make = load("automl_pt.study.executor.trial_run:make_trial")
 folder = Path({str(tmp_path)!r})

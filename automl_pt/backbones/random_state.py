@@ -25,13 +25,31 @@ def seed_all(seed: int) -> None:
 @contextmanager
 def kept_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     """Restore the global random states on the CPU, and on the GPUs among `devices`, after the block."""
-    numbers = random.getstate(), np.random.get_state()
+    numbers, devices = (random.getstate(), np.random.get_state()), tuple(devices)
+    on_mps = [device_state(device) for device in devices if device.type == "mps"]
     try:
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
             yield
     finally:
+        for state in on_mps:
+            torch.mps.set_rng_state(state)
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])
+
+
+def device_state(device: torch.device) -> Tensor:
+    """Return the state of a GPU's own random numbers; empty for the CPU."""
+    if device.type == "mps":
+        return torch.mps.get_rng_state()
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
+
+
+def set_device_state(device: torch.device, state: Tensor) -> None:
+    """Restore the state that `device_state` returned for a GPU of the same kind."""
+    if device.type == "mps":
+        torch.mps.set_rng_state(state)
+    elif device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
 
 
 def other_states() -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-#: texts of an exhausted device or process; CUDA, cuBLAS, cuDNN and NVML each have their own
+#: texts of an exhausted device or process; CUDA, cuBLAS, cuDNN, NVML and MPS each have their own
 _NO_MEMORY = (
     "can't allocate memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+    "MPS backend out of memory",
 )
 #: cuDNN finds no algorithm where none fits into memory, but also where it supports none
 _NO_ENGINE = (

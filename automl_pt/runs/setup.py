@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-from copy import deepcopy
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from automl_pt.backbone import Backbone
-from automl_pt.backbones.build import build_model, head_parameters
-from automl_pt.backbones.network_contract import require_trainable
-from automl_pt.backbones.parameter_groups import freeze, lr_scales
 from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.data.loader import Loader
 from automl_pt.data.policy import Policy, make_policy, require_policy
 from automl_pt.data.prepare import Data
 from automl_pt.features.head_training import frozen_start, head_training
-from automl_pt.features.linear_probe import start_from_probe
 from automl_pt.images.preprocessing import Preprocessing
-from automl_pt.model.load import given_weights, require_given
+from automl_pt.model.load import require_given
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.optimizers import Optimizer
+from automl_pt.runs.network import RunNetwork, Where, network_for
 from automl_pt.runs.start import settled
 from automl_pt.training.device import (
     NumberFormat,
@@ -36,10 +30,8 @@ from automl_pt.training.device import (
     prepare_device,
 )
 from automl_pt.training.distributed import ALONE, Group, local_device
-from automl_pt.training.layout import arrange, has_channels_last
+from automl_pt.training.layout import has_channels_last
 from automl_pt.training.loop import Training
-from automl_pt.training.number_format import faster_format
-from automl_pt.training.rehearsal import rehearse
 
 #: images of a batch that is validated on a CPU, whose cache it should fit; and pixels and images of one on a GPU
 EVALUATION_BATCH = 64
@@ -82,13 +74,26 @@ def new_training(
     group: Group = ALONE,
     *,
     plugins: Plugins | None = None,
-    is_proxy: bool = False,
 ) -> Training:
     """Return a training that stands before its first step, with the optimiser registered with `plugins`.
 
-    A trial's proxy runs and its run start from the same network, which the first builds for all of them.
+    It may have the network of the proxy run before it, begun again.
     Raises ConfigError if the batch is larger than the training split, PluginError if the network cannot be built.
     """
+    return training_and_network(config, data, backbone, device, precision, group, plugins=plugins)[0]
+
+
+def training_and_network(
+    config: TrainConfig,
+    data: Data,
+    backbone: Backbone,
+    device: torch.device,
+    precision: NumberFormat,
+    group: Group = ALONE,
+    *,
+    plugins: Plugins | None = None,
+) -> tuple[Training, RunNetwork | None]:
+    """Return what `new_training` does, and its network, which a proxy run can leave; None for a head on features."""
     config = settled(config, backbone, data.hints)
     plugins = plugins or load_plugins(config.plugins)
     preprocessing = choose_preprocessing(config, data, backbone)
@@ -103,104 +108,25 @@ def new_training(
         start = frozen_start(config, data, backbone, preprocessing)
         if not isinstance(start, str):
             scales = _head_scales(config, start.body.head)
-            return head_training(start, config, data, device, scales, **judged)
+            return head_training(start, config, data, device, scales, **judged), None
         why_not = start
     policy = make_policy(
         config.augmentation, config.transforms, plugins, preprocessing.image_size, len(data.manifest.classes)
     )
     layout = has_channels_last(device, precision)
     loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
-    ready = _shared(config, data, backbone, device, precision, group, is_proxy=is_proxy)
-    judged |= {"precision": ready.precision, "lr_scales": ready.scales}
-    training = Training(ready.network, *loaders, config, device=device, group=group, **judged)
-    training.step.notes += [*ready.said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
+    found = network_for(config, data, backbone, preprocessing, Where(device, precision, group))
+    judged |= {"precision": found.precision, "lr_scales": found.scales, "earlier": found.training}
+    training = Training(found.network, *loaders, config, device=device, group=group, **judged)
+    training.step.notes += [*found.said, *dict.fromkeys(note for loader in loaders for note in loader.notes)]
     if config.device == "auto" and device.type == "cpu" and (reason := gpu_out_of_reach()) is not None:
         training.step.notes.append(f"the run uses the CPU: {reason}")
+    if config.precision not in ("auto", training.precision):
+        lacks = f"this {device.type} device has no {config.precision}"
+        training.step.notes.append(f"the run computes in {training.precision}, because {lacks}")
     if why_not is not None:
         training.step.notes.append(f"the frozen network runs in every epoch, because {why_not}")
-    return training
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A network that stands before its first step, for the settings in `key`, and the number format to train it in."""
-
-    key: str
-    backbone: Backbone
-    network: nn.Module
-    scales: dict[str, float] | None
-    precision: NumberFormat
-    said: tuple[str, ...]
-
-    def copy(self) -> _Ready | None:
-        """Return it with a copy of the network; None where that cannot be copied."""
-        try:
-            return replace(self, network=deepcopy(self.network))
-        except Exception:  # what a plugin's network holds: it is built again instead
-            return None
-
-
-#: what the last proxy run left for the next one, or for the run; one at most
-_READY: list[_Ready] = []
-
-
-def _shared(
-    config: TrainConfig,
-    data: Data,
-    backbone: Backbone,
-    device: torch.device,
-    precision: NumberFormat,
-    group: Group,
-    *,
-    is_proxy: bool,
-) -> _Ready:
-    """Return the network that the trial's last proxy run left, or build it; of a proxy run's a copy is left again."""
-    key = _key(config, data, device, precision, group)
-    ready = _READY.pop() if _READY else None
-    if ready is None or ready.key != key or ready.backbone is not backbone:
-        ready = _build(key, config, data, backbone, device, precision, group)
-    if is_proxy and (kept := ready.copy()) is not None:
-        _READY.append(kept)
-    return ready
-
-
-def _key(config: TrainConfig, data: Data, device: torch.device, precision: NumberFormat, group: Group) -> str:
-    """Name what a network depends on: all settings but the augmentation, in which a proxy run differs from its run."""
-    settings = config.model_dump_json(exclude={"augment"})
-    return f"{settings} {data.manifest.fingerprint()} {device} {precision} {group.size}"
-
-
-def _build(
-    key: str,
-    config: TrainConfig,
-    data: Data,
-    backbone: Backbone,
-    device: torch.device,
-    precision: NumberFormat,
-    group: Group,
-) -> _Ready:
-    preprocessing, said = choose_preprocessing(config, data, backbone), list[str]()
-    side, classes = preprocessing.image_size, len(data.manifest.classes)
-    model = build_model(
-        backbone,
-        classes,
-        side,
-        pretrained=bool(config.pretrained),
-        weights=given_weights(config.weights) if config.weights else None,
-        seed=config.seed,
-        tell=said.append,
-    )
-    require_trainable(model, backbone.name)
-    if config.head == "probe":
-        start_from_probe(model, backbone, config, data, preprocessing)
-    scales = choose_parameters(model, backbone, config)
-    model = arrange(model, device, precision)
-    channels_last = has_channels_last(device, precision)
-    rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
-    if group.size == 1 and not config.deterministic:
-        name = " ".join((backbone.name, *config.backbone_options))
-        precision = faster_format(model, name, side, device, config.precision, precision)
-    return _Ready(key, backbone, model, scales, precision, tuple(said))
+    return training, found
 
 
 def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
@@ -216,19 +142,6 @@ def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) ->
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:
     """Return the image side: as requested, else the dataset's hint, else the backbone's own."""
     return config.image_size or data.hints.image_size or backbone.image_size
-
-
-def choose_parameters(model: nn.Module, backbone: Backbone, config: TrainConfig) -> dict[str, float] | None:
-    """Freeze parameters by the settings, and return the factors on the learning rate if they are not all 1."""
-    if config.freeze == "backbone":
-        head = head_parameters(model, backbone)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in head)
-    if config.freeze_groups:
-        freeze(model, backbone, config.freeze_groups)
-    if config.layer_decay == config.head_lr_factor == 1:
-        return None
-    return lr_scales(model, backbone, config.layer_decay, config.head_lr_factor)
 
 
 def _loaders(

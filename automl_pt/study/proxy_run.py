@@ -14,7 +14,8 @@ from time import perf_counter
 from automl_pt.data.memory import available_memory
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
-from automl_pt.runs.setup import new_training, set_up
+from automl_pt.runs.network import leaving
+from automl_pt.runs.setup import set_up, training_and_network
 from automl_pt.study.executor.base import TrialSpec
 from automl_pt.study.executor.messages import ProxyRun
 from automl_pt.study.ranking import shuffled_loss
@@ -41,16 +42,17 @@ def _proxy_loss(
     config = spec.config
     if config.augment == "early":  # no image is seen twice, and few steps learn more from unaugmented images
         config = config.model_copy(update={"augment": "none"})
-    training = new_training(config, data, backbone, *set_up(config), plugins=plugins, is_proxy=True)
-    training.fit_into(available_memory())
-    due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
+    training, network = training_and_network(config, data, backbone, *set_up(config), plugins=plugins)
+    with leaving(network, training):
+        training.fit_into(available_memory())
+        due = training.steps_in_miniature = due_after(level, len(training.train_loader.batch_sizes))
 
-    def after_step(batches_done: int, batches: int) -> bool:
-        return should_stop() or batches_done >= due
+        def after_step(batches_done: int, batches: int) -> bool:
+            return should_stop() or batches_done >= due
 
-    training.train_epoch(after_step, save=lambda: None)
-    done = training.progress.batches_done == due
-    return shuffled_loss(training.evaluated(), spec.config, data, plugins, training.precision) if done else None
+        training.train_epoch(after_step, save=lambda: None)
+        done = training.progress.batches_done == due
+        return shuffled_loss(training.evaluated(), spec.config, data, plugins, training.precision) if done else None
 
 
 def due_after(level: float, batches: int) -> int:

@@ -62,10 +62,11 @@ def shuffled_loss(
 
     The images come in one fixed random order, so that every batch mixes the classes.
     """
+    changed: Mapping[nn.modules.batchnorm._BatchNorm, float | None] = {}
     if config.keeps_batch_norm:
         model.eval()
     else:
-        use_batch_statistics(model)
+        changed = use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = precision or choose_precision(config.precision, device)
     loader = Loader(
@@ -85,6 +86,8 @@ def shuffled_loss(
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
             total += F.cross_entropy(model(images).float(), labels, reduction="sum")
+    for norm, momentum in changed.items():  # a proxy run leaves its network to the next one
+        norm.momentum = momentum
     return total.item() / sum(loader.batch_sizes)
 
 
@@ -94,11 +97,15 @@ def _network(plugins: Plugins, name: str, options: tuple[str, ...], classes: int
     return build_model(plugins.backbone(name, options), classes, size, seed=0)
 
 
-def use_batch_statistics(model: nn.Module) -> bool:
-    """Set `model` to evaluation mode with batch statistics in its batch normalisation; return whether it has any."""
+def use_batch_statistics(model: nn.Module) -> Mapping[nn.modules.batchnorm._BatchNorm, float | None]:
+    """Set `model` to evaluation mode with batch statistics in its batch normalisation; return that, with its momenta.
+
+    The momenta are set to 0, which keeps the running statistics unchanged.
+    """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = {norm: norm.momentum for norm in norms}
     for norm in norms:
         norm.train()
-        norm.momentum = 0.0  # keeps the running statistics unchanged
-    return bool(norms)
+        norm.momentum = 0.0
+    return momenta

@@ -27,6 +27,7 @@ def choose_device(name: str) -> torch.device:
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[device.type]
     if (device.index or 0) >= count:
         present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        present += ["mps"] if torch.backends.mps.is_available() else []
         reason = gpu_out_of_reach() if device.type == "cuda" else None
         raise DeviceError(
             "the requested device was not found",
@@ -52,6 +53,16 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given, so that a clock that is read then measures it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give the memory that PyTorch keeps for later use back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def prepare_device(device: torch.device) -> None:
@@ -65,8 +76,10 @@ def choose_precision(name: str, device: torch.device) -> NumberFormat:
 
     On CUDA that is bf16 from Ampere on and fp16 before it. On a CPU it is what `has_fast_bf16` says, and
     `number_format.faster_format` corrects it for a network that is slower so. This choice reads the hardware and times
-    nothing.
+    nothing. A format that the device does not compute is replaced by fp32; a run has a note then.
     """
+    if name == "bf16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        return "fp32"  # autocast would be off there, with a warning for each pass
     if name != "auto":
         return name  # type: ignore[return-value]  # the settings allow just these names
     if device.type == "cuda":

@@ -84,7 +84,11 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
-def images_that_fit(model: nn.Module, image_size: int, free: int) -> int:
-    """Return how many images fit into a step with `free` bytes of memory; at least 1."""
-    layout = next(model.parameters()).new_zeros(PROBE, 3, image_size, image_size)
-    return max(1, int(SHARE * free / max(1.0, bytes_per_image(model, layout))))
+def probed(model: nn.Module, image_size: int) -> float:
+    """Return the bytes of a training step per image, at least 1, from a pass of a few blank images."""
+    return max(1.0, bytes_per_image(model, next(model.parameters()).new_zeros(PROBE, 3, image_size, image_size)))
+
+
+def images_that_fit(per_image: float, free: int) -> int:
+    """Return how many images, of so many bytes each, fit into a step with `free` bytes of memory; at least 1."""
+    return max(1, int(SHARE * free / per_image))

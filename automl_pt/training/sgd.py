@@ -1,16 +1,21 @@
 """Stochastic gradient descent: PyTorch's fused kernel, called without PyTorch's optimiser classes.
 
-`torch.optim` imports PyTorch's compiler when the first optimiser is created, which takes longer than importing torch
-itself, in every worker process; and its bookkeeping costs Python time in every step.
+A class of `torch.optim` imports PyTorch's compiler when the first optimiser is created: 1.2 s of CPU time and 150 MB in
+every worker process. And its kernel copies each channels_last weight: it takes twice the time of this one
+(benchmarks/own_kernels.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
+
+from automl_pt.core.out_of_memory import is_device_lost, is_out_of_memory
 
 
 class SGD:
@@ -22,7 +27,6 @@ class SGD:
     by it, is what `torch.amp.GradScaler` asks of an optimiser.
     """
 
-    _step_supports_amp_scaling = True
     averages, capturable = False, True
 
     def __init__(
@@ -42,6 +46,9 @@ class SGD:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters] if momentum else []
         self.param_groups = [{"params": self.parameters}]
+        #: why the fused kernel is not used; None if it is
+        self.unfused = next(filter(None, map(fused_kernel_fails, {one.device for one in self.parameters})), None)
+        self._step_supports_amp_scaling = self.unfused is None
 
     @torch.no_grad()
     def step(self) -> None:
@@ -55,11 +62,17 @@ class SGD:
         parameters = [self.parameters[index] for index in used]
         gradients = [grad for parameter in parameters if (grad := parameter.grad) is not None]
         buffers = [self.buffers[index] for index in used] if self.buffers else []
+        weight_decay, lr = self.weight_decay if decays else 0.0, self.lr if scale == 1 else self.lr * scale
+        if self.unfused is not None:
+            same: dict[str, Any] = {"momentum": self.momentum, "dampening": 0.0, "nesterov": self.momentum > 0}
+            same |= {"weight_decay": weight_decay, "lr": lr, "maximize": False, "foreach": False, "fused": False}
+            sgd(parameters, gradients, buffers or [None] * len(used), **same)  # type: ignore[arg-type]  # lists are invariant
+            return
         torch._fused_sgd_(
             *_as_they_lie(parameters, gradients, buffers),
-            weight_decay=self.weight_decay if decays else 0.0,
+            weight_decay=weight_decay,
             momentum=self.momentum,
-            lr=self.lr if scale == 1 else self.lr * scale,
+            lr=lr,
             dampening=0.0,
             nesterov=self.momentum > 0,
             maximize=False,
@@ -73,6 +86,12 @@ class SGD:
         """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
+
+    def begin_again(self) -> None:
+        """Forget all steps."""
+        self.zero_grad()
+        for buffer in self.buffers:
+            buffer.zero_()
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that a step changes, beside the parameters."""
@@ -91,6 +110,20 @@ class SGD:
         """Restore what `state_dict` returned."""
         for buffer, saved in zip(self.buffers, state["momentum"], strict=True):
             buffer.copy_(saved)
+
+
+@cache
+def fused_kernel_fails(device: torch.device) -> str | None:
+    """Return why PyTorch's fused kernel does not work on a device, tried once on a single number; None if it does."""
+    options: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.9, "lr": 0.1, "dampening": 0.0, "nesterov": True}
+    one, gradient, buffer = (torch.zeros(1, device=device) for _ in range(3))
+    try:
+        torch._fused_sgd_([one], [gradient], [buffer], **options, maximize=False, is_first_step=False)
+    except Exception as error:  # as PyTorch reports a missing kernel, which is no reason to end a run
+        if is_device_lost(error) or is_out_of_memory(error):
+            raise
+        return str(error).splitlines()[0][:200]
+    return None
 
 
 def _as_they_lie(*lists: list[Tensor]) -> list[list[Tensor]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from automl_pt.backbones.random_state import other_states, seed_all, set_other_states
+from automl_pt.backbones.random_state import device_state, other_states, seed_all, set_device_state, set_other_states
 from automl_pt.builtin.validation_metrics import BY_NAME, METRICS
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
@@ -23,7 +23,7 @@ from automl_pt.training.device import NumberFormat, peak_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.early_stopping import EarlyStopping, Reason
 from automl_pt.training.evaluation import ValidationResult, evaluate
-from automl_pt.training.memory import images_that_fit, try_out
+from automl_pt.training.memory import images_that_fit, probed, try_out
 from automl_pt.training.moving_average import MovingAverage
 from automl_pt.training.result import FIELDS, EpochResult
 from automl_pt.training.schedule import lr_factor, proxy_lr_factor
@@ -66,7 +66,10 @@ class TrainingProgress:
 
 
 class Training:
-    """One run's model, optimiser and position, and the steps from one epoch to the next."""
+    """One run's model, optimiser and position, and the steps from one epoch to the next.
+
+    `earlier` is a training whose steps this one takes over, from their beginning, because it has the same network.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Training:
         metrics: Sequence[Metric] = METRICS,
         objective: Metric = BY_NAME["loss"],
         classes: Sequence[str] = (),
+        earlier: Training | None = None,
     ) -> None:
         self.model, self.config, self.device, self.precision = model, config, device, precision
         self.group, self.base_lr = group, config.lr * (group.size if config.scale_lr else 1)
@@ -92,12 +96,18 @@ class Training:
         self._failed: set[str] = set()
         # when a search's winner is trained on all images none is left: no epoch is better than another, the last counts
         self.validates = len(val_loader.labels) > 0
-        weights = class_weights(config.class_weights, torch.as_tensor(train_loader.labels).to(device), classes)
-        shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
-        self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+        if earlier is None:
+            weights = class_weights(config.class_weights, torch.as_tensor(train_loader.labels).to(device), classes)
+            shared: dict[str, Any] = {"device": device, "precision": precision, "group": group, "lr_scales": lr_scales}
+            self.step = Step(model, config, class_weights=weights, optimizer=optimizer, **shared)
+            self.take_step, self.by_index = make_step_fn(self.step, train_loader, config)
+        else:
+            self.step, self.take_step, self.by_index = earlier.step, earlier.take_step, earlier.by_index
+            self.step.begin_again(config, earlier.first_notes)
+            train_loader.resident = earlier.train_loader.resident  # from which a recorded step makes its batches
+        self.first_notes: tuple[str, ...] = tuple(self.step.notes)
         #: the weights that count, of an optimiser that is evaluated at others than it trains
         self.averaged = AveragedWeights(self.step) if self.step.optimizer.averages else None
-        self.take_step, self.by_index = make_step_fn(self.step, train_loader, config)
         self.ema = MovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.early_stopping = EarlyStopping(config.patience, config.stop_rule, config.min_delta)
         self.progress = TrainingProgress()
@@ -115,11 +125,13 @@ class Training:
         `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
-        if self.device.type == "cuda":
+        if self.device.type != "cpu" and not self.step.tried:
             try_out(self.step, batch, self.train_loader.images.shape[-1])
+            self.step.tried = True
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
             return
-        limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
+        self.step.bytes_per_image = self.step.bytes_per_image or probed(self.model, self.train_loader.images.shape[-1])
+        limit = images_that_fit(self.step.bytes_per_image, free)
         if limit < batch:
             self.step.micro_batch_size = limit
             self.step.notes.append(f"{batch} images need more memory than is free; continuing with {limit} at once")
@@ -263,7 +275,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, as tensors and plain values; all processes call it together."""
-        on_cuda = self.device.type == "cuda"
+        own = f"{self.device.type}_rng"
         return {
             "model": self.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
@@ -277,7 +289,7 @@ class Training:
             "notes": list(self.step.notes),
             "rng": self.group.gather(torch.get_rng_state()[None]),
             "other_rng": self.group.gather(other_states()),
-            "cuda_rng": self.group.gather(torch.cuda.get_rng_state(self.device)[None]) if on_cuda else None,
+            **({} if self.device.type == "cpu" else {own: self.group.gather(device_state(self.device)[None])}),
         }
 
     def restore(self, checkpoints: Checkpoints) -> None:
@@ -302,8 +314,8 @@ class Training:
         torch.set_rng_state(state["rng"][self.group.rank])
         if "other_rng" in state:  # an earlier version stored and seeded only PyTorch's
             set_other_states(state["other_rng"][self.group.rank])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
+        if (own := state.get(f"{self.device.type}_rng")) is not None:
+            set_device_state(self.device, own[self.group.rank])
 
 
 def _further(found: ValidationResult) -> dict[str, float]:

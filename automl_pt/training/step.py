@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,11 @@ from automl_pt.core.out_of_memory import is_out_of_memory
 from automl_pt.training.batch_norm import moving_buffers
 from automl_pt.training.cuda.compile import CompiledStep
 from automl_pt.training.cuda.graph import GraphedStep, TakeStep, why_not
+from automl_pt.training.device import release_memory
 from automl_pt.training.distributed import ALONE, Group
 from automl_pt.training.evaluation import autocast
 from automl_pt.training.optimizers import make_optimizer
+from automl_pt.training.sgd import SGD
 
 if TYPE_CHECKING:
     from automl_pt.config import TrainConfig
@@ -58,6 +60,10 @@ class Step:
         self.forward: Callable[[Tensor], Tensor] = model
         self.micro_batch_size = config.micro_batch_size
         self.notes: list[str] = []
+        if isinstance(self.optimizer, SGD) and (why := self.optimizer.unfused) is not None:
+            self.notes.append(f"weights are updated by single operations, not by PyTorch's fused kernel: {why}")
+        #: once known, whether a whole step was tried on a GPU, and the bytes that an image takes on a CPU
+        self.tried, self.bytes_per_image = False, 0.0
         self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
         self._saved = [buffer.clone() for buffer in self._buffers]
 
@@ -86,6 +92,16 @@ class Step:
             self._copy(tensors, saved)
             put_back()
             self.scaler.load_state_dict(scaler)
+
+    def begin_again(self, config: TrainConfig, notes: Sequence[str]) -> None:
+        """Stand before the first step once more, for settings with the same arithmetic; what is recorded stays valid.
+
+        The weights are not this method's concern. `notes` are those of a new step.
+        """
+        assert isinstance(self.optimizer, SGD)
+        self.config, self.micro_batch_size, self.notes = config, config.micro_batch_size, list(notes)
+        self.optimizer.begin_again()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def state(self) -> dict[str, list[Tensor]]:
         """Return the tensors that a step changes, by kind."""
@@ -180,8 +196,7 @@ class Step:
         before = min(self.micro_batch_size or batch_size, batch_size)
         self.micro_batch_size = math.ceil(before / 2)
         self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self.device)
         self.notes.append(f"out of memory with {before} images at once; continuing with {self.micro_batch_size}")
 
     @staticmethod
@@ -202,6 +217,8 @@ def make_step_fn(step: Step, loader: Loader, config: TrainConfig) -> tuple[TakeS
     make = split.batch if split is not None and by_index else None
     if config.cuda_graph and obstacle is not None and step.device.type == "cuda":
         step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {obstacle}")
+    if config.compile == "always" and step.device.type != "cuda":
+        step.notes.append(f"the network is not compiled: on {step.device.type} that gains nothing")
 
     def record() -> TakeStep:
         return GraphedStep(step, batch_size, make=make) if config.cuda_graph and obstacle is None else step

@@ -15,12 +15,12 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.reporting.run import read_run
 from automl_pt.reporting.sections.repeat import run_repeat
 from automl_pt.runs import run, setup
-from automl_pt.training import state
+from automl_pt.training import sgd, state
 from automl_pt.training.cuda.compile import CompiledStep
 from automl_pt.training.cuda.graph import GraphedStep
 
 
-def broken(*given: Any) -> Any:
+def broken(*given: Any, **options: Any) -> Any:
     raise RuntimeError("this fails for the test")
 
 
@@ -50,9 +50,25 @@ def runs_out(step: Any, loader: Any, config: Any) -> tuple[Any, bool]:
     return step, False
 
 
+def has_no_fused_kernel(step: Any, loader: Any, config: Any) -> tuple[Any, bool]:
+    """Stand for a device without the kernel, as MPS in some versions."""
+    fused, torch._fused_sgd_ = torch._fused_sgd_, broken
+    sgd.fused_kernel_fails.cache_clear()
+    try:
+        step.__init__(step.model, config, device=step.device, precision=step.precision)
+    finally:
+        torch._fused_sgd_ = fused
+        sgd.fused_kernel_fails.cache_clear()
+    return step, False
+
+
 @pytest.mark.parametrize(
     ("failing", "note"),
     [
+        (
+            has_no_fused_kernel,
+            "weights are updated by single operations, not by PyTorch's fused kernel: this fails for the test",
+        ),
         (does_not_record, "steps are not recorded as a CUDA graph but run one by one: this fails for the test"),
         (replays_nothing, "steps are not recorded as a CUDA graph but run one by one: a replay gives the loss nan"),
         (does_not_compile, "the network is not compiled: RuntimeError"),
@@ -74,6 +90,27 @@ def test_a_fast_path_may_fail_and_the_run_may_not(
     assert [said for said in record(output)["notes"] if said.startswith(note)] == told
     facts = run_repeat(read_run(output))["facts"]
     assert ("done differently", told[0]) in facts
+
+
+@pytest.mark.parametrize(
+    ("asked", "note"),
+    [
+        ({"precision": "bf16"}, "the run computes in fp32, because this cpu device has no bf16"),
+        ({"compile": "always"}, "the network is not compiled: on cpu that gains nothing"),
+    ],
+)
+def test_what_a_device_does_not_do_is_noted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], note: str
+) -> None:
+    monkeypatch.setattr(setup, "choose_precision", lambda name, device: "fp32")  # as on MPS before macOS 14
+    data = write_folder(tmp_path / "data", {"train": 8, "val": 4})
+    monkeypatch.setenv("AUTOML_PT_CACHE", str(tmp_path / "cache"))
+    plugins = load_plugins((str(write_plugin(tmp_path)),))
+    options = {"backbone": "tiny", "epochs": 2, "batch_size": 4, "threads": 1, "device": "cpu", **asked}
+    results = list(run.train(str(data), output=tmp_path / "out", plugins=plugins, **options))
+    assert [said for result in results for said in result.notes].count(note) == 1
+    assert record(tmp_path / "out")["notes"].count(note) == 1
+    assert record(tmp_path / "out")["precision"] == "fp32"
 
 
 def test_a_gpu_out_of_reach_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

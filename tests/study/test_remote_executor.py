@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,8 +16,9 @@ from thread_cluster import ThreadCluster
 from toy_trial import TOY
 
 from automl_pt.api import search
-from automl_pt.config import SearchConfig
+from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import AutomlError, ConfigError, DatasetError
+from automl_pt.core.json_reader import parse_json
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import load_plugins
@@ -191,6 +194,14 @@ def test_a_trial_that_waits_for_a_place_is_told_once_with_what_is_missing(
     engine.close(5)
 
 
+def test_all_that_is_said_of_a_trial_crosses_to_another_process(tmp_path: Path) -> None:
+    config = TrainConfig(dataset="photos", lr=0.25, plugins=("one.py",))
+    spec = TrialSpec(3, config, tmp_path / "out", 1.5, tmp_path / "manifest", (0.5, 2.0), True, math.inf)
+    given = dict(parse_json(json.dumps(spec.as_plain()), not_finite=True))
+    assert set(given) == {one.name for one in fields(TrialSpec)}
+    assert TrialSpec.from_plain(given) == spec
+
+
 def test_a_machine_without_the_images_trains_on_decoded_ones_that_come_once(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,14 +212,18 @@ def test_a_machine_without_the_images_trains_on_decoded_ones_that_come_once(
     assert data.pixels("train", 16).labels.size
     shutil.rmtree(tiny_folder)
     engine = ThreadCluster(ExecutorJob(config, "automl_pt.study.executor.trial_run:make_trial", make, tmp_path), 1)
-    for number in (0, 1):
+    frozen = {"freeze": "backbone", "weights": str(tmp_path / "0")}
+    for number, changes, worth_saving in ((0, {}, math.inf), (1, {}, -1.0), (2, frozen, math.inf), (3, frozen, -1.0)):
         trial = config.trial(backbone="timm/test_resnet", lr=0.1, batch_size=8, seed=number)
-        engine.start(TrialSpec(number, trial, tmp_path / str(number), 1, manifest))
+        trial, output = trial.model_copy(update=changes), tmp_path / str(number)
+        engine.start(TrialSpec(number, trial, output, 1, manifest, worth_saving=worth_saving))
         found: list[Message] = []
         while not any(isinstance(message, IteratorEnded | TrialFailed | StudyFailed) for message in found):
             found += engine.wait(10)
         assert isinstance(found[-1], IteratorEnded), found
-        assert (tmp_path / str(number) / "model.json").exists()
+        # the weights of a head that would be removed at once do not travel
+        assert (output / "model.json").exists() == (number != 3)
+        assert (output / "history.jsonl").exists()
     [sent] = engine._pools
     assert (engine.job.directory / "disks" / engine.machines[0].name / "cache" / "pixels" / sent).is_file()
     engine.close()

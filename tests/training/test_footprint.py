@@ -6,7 +6,7 @@ from test_trainer import network, settings, training
 from torch import nn
 
 from automl_pt.training.loop import train
-from automl_pt.training.memory import BACKWARD, bytes_per_image, images_that_fit, try_out
+from automl_pt.training.memory import BACKWARD, bytes_per_image, images_that_fit, probed, try_out
 from automl_pt.training.step import Step
 
 
@@ -25,9 +25,9 @@ def test_probing_leaves_no_trace() -> None:
 
 
 def test_more_memory_takes_more_images() -> None:
-    few, many = (images_that_fit(network(), 8, free) for free in (100_000, 10_000_000))
+    few, many = (images_that_fit(probed(network(), 8), free) for free in (100_000, 10_000_000))
     assert 1 <= few < many
-    assert images_that_fit(network(), 8, 0) == 1
+    assert images_that_fit(probed(network(), 8), 0) == 1
 
 
 def test_a_batch_that_does_not_fit_is_cut_before_the_first_step() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,19 @@ class TrialSpec:
     ranked_at: tuple[float, ...] = ()
     by_content: bool = False
     worth_saving: float = math.inf
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return all fields as plain values, for another process."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        own = {"config": self.config.model_dump(mode="json"), "ranked_at": list(self.ranked_at)}
+        return plain | own | {"output": str(self.output), "manifest": str(self.manifest)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> TrialSpec:
+        """Return the trial that `as_plain` described."""
+        paths = {name: Path(plain[name]) for name in ("output", "manifest")}
+        own = {"config": TrainConfig(**plain["config"]), "ranked_at": tuple(plain["ranked_at"])}
+        return cls(**{**plain, **paths, **own})
 
 
 #: what a trial's iterator yields

@@ -56,10 +56,8 @@ class MirroredEngine(OpenPlaces, Engine):
         self._ask_start(where, spec)
 
     def _ask_start(self, where: OpenPlace, spec: TrialSpec) -> None:
-        plain = {"number": spec.number, "next_rung": spec.next_rung, "ranked_at": list(spec.ranked_at)}
-        plain["config"] = spec.config.model_dump(mode="json")
         files = FolderCopy(spec.output).changes() if spec.output.exists() else {}
-        where.pending = self.ask(where.handle, "start", plain, spec.manifest.read_bytes(), files)
+        where.pending = self.ask(where.handle, "start", spec.as_plain(), spec.manifest.read_bytes(), files)
 
     def resume(self, number: int, next_rung: float) -> None:
         """Let a held trial go on."""

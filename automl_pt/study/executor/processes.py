@@ -64,17 +64,9 @@ class LocalEngine(Engine):
         """Start or resume a trial in a free worker; start a process if there is none."""
         worker = self._free()
         worker.spec, worker.heard = spec, time.monotonic()
-        worker.send(
-            do="start",
-            number=spec.number,
-            config={**spec.config.model_dump(mode="json"), **self._place(worker)},
-            output=str(spec.output),
-            next_rung=spec.next_rung,
-            manifest=str(spec.manifest),
-            ranked_at=spec.ranked_at,
-            worth_saving=spec.worth_saving,
-            unrecorded=self._unrecorded,
-        )
+        plain = spec.as_plain()
+        plain["config"] |= self._place(worker)
+        worker.send(do="start", spec=plain, unrecorded=self._unrecorded)
 
     def resume(self, number: int, next_rung: float) -> None:
         """Let a waiting trial continue to epoch `next_rung`."""

@@ -11,7 +11,8 @@ from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.config import TrainConfig
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
-from automl_pt.runs.setup import ask_for_determinism, choose_parameters
+from automl_pt.runs.network import choose_parameters
+from automl_pt.runs.setup import ask_for_determinism
 from automl_pt.study.executor.base import Caller
 from automl_pt.study.executor.trial_run import loaded_plugins
 from automl_pt.training.device import choose_device, choose_precision, prepare_device

@@ -11,7 +11,6 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError, DeviceLostError
 from automl_pt.core.files import atomic_write
 from automl_pt.core.out_of_memory import is_device_lost
@@ -56,10 +55,8 @@ class RemotePlace:
         write_files(output, files)
         self._copy = FolderCopy(output)
         self._copy.changes()
-        config = TrainConfig(**self._at_home(spec["config"]))
-        path = Path(self._keep("manifest.json", manifest))
-        ranked_at = tuple(spec["ranked_at"])
-        trial = TrialSpec(self._number, config, output, spec["next_rung"], path, ranked_at, by_content=True)
+        here = {"output": str(output), "manifest": self._keep("manifest.json", manifest), "by_content": True}
+        trial = TrialSpec.from_plain({**spec, **here, "config": self._at_home(spec["config"])})
         missing = self._missing(trial) if self._missing is not None else []
         if missing:
             return {"told": [], "files": {}, "missing": missing}

@@ -16,10 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any, cast
 
-from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError, DeviceLostError, RecordingError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.out_of_memory import Recording, is_device_lost
@@ -90,15 +88,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
     while True:
         command = link.next_command()
         if command["do"] == "start":
-            spec = TrialSpec(
-                number=command["number"],
-                config=TrainConfig(**command["config"]),
-                output=Path(command["output"]),
-                next_rung=command["next_rung"],
-                manifest=Path(command["manifest"]),
-                ranked_at=tuple(command["ranked_at"]),
-                worth_saving=command["worth_saving"],
-            )
+            spec = TrialSpec.from_plain(command["spec"])
             Recording.forbidden, Recording.replaceable = command.get("unrecorded"), True
             try:
                 run_trial(link, make, spec)

@@ -35,7 +35,8 @@ WARM_UP = 3
 #: largest difference of the loss, and of the change of each kind of state, between a replay and an ordinary step; both
 #: run the same kernels, but some of these add in an order that differs from run to run
 LOSS_TOLERANCE, STEP_TOLERANCE = 0.01, 0.1
-#: the first version of PyTorch that can continue after a failed recording (pytorch/pytorch#180395)
+#: the first version of PyTorch that can continue after a failed recording (pytorch/pytorch#180395): before it the
+#: allocators of the GPU and of pinned memory serve the failed recording for good, and no public call ends that
 RECOVERS = (2, 12)
 
 
@@ -187,20 +188,28 @@ class GraphedStep:
         self.recorded[size] = None
         try:
             wrong = found.record(self.capture, lr)
-        except Exception as error:  # whatever a network or an optimiser does that cannot be recorded
-            if is_device_lost(error) or (isinstance(error, AutomlError) and not isinstance(error, PluginError)):
+        except Exception as raised:  # whatever a network or an optimiser does that cannot be recorded
+            error = raised if isinstance(raised, AutomlError) else first_cause(raised)
+            if is_device_lost(raised) or (isinstance(error, AutomlError) and not isinstance(error, PluginError)):
                 raise
             wrong = str(error).splitlines()[0] if str(error) else type(error).__name__
             if size != self.batch_size and is_out_of_memory(error):
                 torch.cuda.empty_cache()
                 return
             if self.step.device.type == "cuda" and not recovers():
-                raise RecordingError(error) from error
+                raise RecordingError(error) from raised
         if wrong is None:
             self.recorded[size] = found
             return
         self.gave_up = True
         self.step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {wrong}")
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that began it: where recording is ended after an error, PyTorch raises another one for that."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def why_not(step: Step) -> str | None:
