@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError, StudyError
+from automl_pt.data.folds import folds_of
 from automl_pt.data.manifest import Manifest, require_asked
 from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
@@ -63,6 +64,8 @@ def prepare_search_data(
     data = prepare(config, plugins, manifest=manifest, progress=progress, earlier=earlier)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
+    if config.folds is not None:
+        folds_of(data, config.folds)  # which raises an error, now rather than after the trials
     require_classes(config, data.manifest.classes)
     require_value(plugins.objective(config.objective), len(data.manifest.classes))
     extra = dimensions(nets, config.backbone_options, [entry.name for entry in config.entries])
@@ -231,12 +234,15 @@ def report(config: SearchConfig, directory: Path, plugins: Plugins | None, calle
 
 
 def makers() -> dict[str, MakeExtra]:
-    """Return the functions that make the extras: a refit, an ensemble, an average."""
+    """Return the functions that make the extras."""
+    from automl_pt.study.extras.against_earlier import compare_with_earlier
     from automl_pt.study.extras.ensemble import make_ensemble
+    from automl_pt.study.extras.folds import make_folds
     from automl_pt.study.extras.refit import make_refit
     from automl_pt.study.extras.weight_average import make_average
 
-    return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
+    combined = {"ensemble": make_ensemble, "average": make_average}
+    return {"earlier": compare_with_earlier, **combined, "refit": make_refit, "folds": make_folds}
 
 
 IMAGES = Objective(

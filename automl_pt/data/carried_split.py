@@ -40,7 +40,7 @@ def extended(
     known = _known(names, digests, earlier)
     splits: list[Split | None] = list(given)
     new, lost, mixed = list[list[int]](), list[str](), list[str]()
-    for unit in _units(names, digests, data.groups):
+    for unit in units(names, digests, data.groups):
         found = {known[index] for index in unit if index in known}
         free = [index for index in unit if given[index] in (None, "train")]
         if not found:
@@ -93,8 +93,8 @@ def _known(names: Sequence[str], digests: Sequence[str], earlier: Manifest) -> d
     return found
 
 
-def _units(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | None) -> list[list[int]]:
-    """Return the positions of images that belong together, in the order of their first names."""
+def units(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | None) -> list[list[int]]:
+    """Return the positions of images that belong together, by content or group, in the order of their first names."""
     parent = list(range(len(names)))
 
     def root(index: int) -> int:

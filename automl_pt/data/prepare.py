@@ -53,6 +53,8 @@ class Data:
     max_bad: float = 0.0
     #: notes on how the split was drawn, where it was drawn now
     drawn: tuple[str, ...] = ()
+    #: the penalty of a head fitted to features, where no image may choose it
+    probe_c: float | None = None
     _decoded: dict[tuple[bool, int], Decoded] = field(default_factory=dict, repr=False)
 
     @property

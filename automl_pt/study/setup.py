@@ -161,9 +161,7 @@ def _rule(
     return rule
 
 
-def _early(
-    trial_store: TrialStore, search_data: SearchData, space: Space
-) -> tuple[dict[str, Any] | None, str | None]:
+def _early(trial_store: TrialStore, search_data: SearchData, space: Space) -> tuple[dict[str, Any] | None, str | None]:
     """Return the settings of an earlier study's best trial, which are kept with this study, and a note on them."""
     with trial_store.allocation_lock():
         about = trial_store.about()
@@ -175,8 +173,13 @@ def _early(
     if early is None or trial_store.trials():
         return early, None
     if point is None or point == space.default():
-        return early, "the earlier study's best settings are trial 0 itself, or not searched here: no trial repeats them"
-    shown = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items())
+        return (
+            early,
+            "the earlier study's best settings are trial 0 itself, or not searched here: no trial repeats them",
+        )
+    shown = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
+    )
     moved = "" if point.items() <= early.items() else ", the nearest that are searched here"
     return early, f"the first trial after the default has the earlier study's best settings: {printable(shown)}{moved}"
 

@@ -1,4 +1,4 @@
-"""The optional results of a search after its trials: refit, ensemble and average."""
+"""The optional results of a search after its trials: refit, ensemble, average, folds, the comparison with before."""
 
 from __future__ import annotations
 
@@ -22,32 +22,48 @@ EXTRAS = "made.json"
 
 @dataclass(frozen=True)
 class Ended:
-    """A study whose trials have ended: `trials` are those with weights, the best first."""
+    """A study whose trials have ended: `trials` are those with weights, the best first.
+
+    `best` is the trial or probe whose model is the study's. Of what is made in parts, `part` is the one to make.
+    """
 
     config: SearchConfig
     directory: Path
+    best: TrialRecord
     trials: tuple[TrialRecord, ...]
     plugins: Plugins | None
     #: returns whether to save and stop, because of a signal or the time limit
     should_stop: Callable[[], bool]
+    part: int | None = None
 
     def output(self, number: int) -> Path:
         """Return a trial's run directory."""
         return self.directory / "trials" / str(number)
 
 
+#: the extras in their order, the slowest last, and the setting that asks for each
+WISHES = {
+    "earlier": "warm_start",
+    "ensemble": "ensemble",
+    "average": "average",
+    "refit": "refit",
+    "folds": "folds",
+}
+#: extras that are made of the best model, which may be a probe
+OF_BEST = ("earlier", "folds")
 #: makes one extra, yielding notes; returns its figures, or None if it was stopped or could not be made
 MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
 def asked(config: SearchConfig) -> list[str]:
     """Return the requested extras in their order, the slowest last."""
-    return [name for name in ("ensemble", "average", "refit") if getattr(config, name)]
+    return [name for name, wish in WISHES.items() if getattr(config, wish)]
 
 
 def images_to_learn(config: SearchConfig, train: int, val: int) -> int:
     """Count the images to be trained on or evaluated after the trials; a refit runs to its end."""
     refit = config.epochs * (train + val) if config.refit else 0
+    refit += (config.folds or 0) * config.epochs * (train + val)
     return refit + (config.average or 0) * (train + val) + 3 * (config.ensemble or 0) * val
 
 
@@ -60,7 +76,9 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
     path = ended.directory / EXTRAS
     made = _earlier_extras(path)
     for name in asked(ended.config):
-        of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
+        of = _source(ended, name)
+        if not of:
+            continue
         if _is_made(made.get(name), of):
             continue
         made.pop(name, None)
@@ -97,12 +115,16 @@ def _earlier_extras(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_made(found: Any, of: list[list[int]]) -> bool:
-    """Return whether an extra was made of these trials, and still exists."""
-    if not isinstance(found, dict) or found.get("of") != of or "model" not in found:
+def _is_made(found: Any, of: list[list[Any]]) -> bool:
+    """Return whether an extra was made of these trials without a part that failed, and still exists."""
+    if not isinstance(found, dict) or found.get("of") != of or "model" not in found or found.get("failed"):
         return False
     return found["model"] is None or Path(found["model"], "model.json").exists()
 
 
-def _count(config: SearchConfig, name: str) -> int:
-    return 1 if name == "refit" else int(getattr(config, name))
+def _source(ended: Ended, name: str) -> list[list[Any]]:
+    """Return what an extra is made of: trials with their epochs, and what else would make it another one."""
+    if name in OF_BEST:
+        return [[ended.best.number, ended.best.epochs, getattr(ended.config, WISHES[name])]]
+    count = 1 if name == "refit" else int(getattr(ended.config, name))
+    return [[trial.number, trial.epochs] for trial in ended.trials[:count]]
