@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.columns import say
+
 
 @click.command("report")
 @click.argument("study")
@@ -59,4 +61,4 @@ def _whole(
     if as_json:
         click.echo(to_json({**report.to_dict(), "sections": content.values}))
     else:
-        click.echo(f"{html}: open it in a browser")
+        say(f"{html}: open it in a browser")

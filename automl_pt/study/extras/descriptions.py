@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from automl_pt.core.text import printable
+from automl_pt.core.text import printable, shown_path
 
 #: a difference with a p-value below this is called clear
 SIGNIFICANT = 0.05
@@ -32,7 +32,7 @@ def _ensemble(found: Mapping[str, Any]) -> Iterator[str]:
         return
     yield (
         f"ensemble of trials {_listed(found['members'])}: {_gained(found)}; predicts {found['times_slower']:.1f} times "
-        f"as long ({found['ms_per_image']:.2f} ms an image){_test(found)}: {found['model']}"
+        f"as long ({found['ms_per_image']:.2f} ms an image){_test(found)}: {shown_path(found['model'])}"
     )
 
 
@@ -43,7 +43,7 @@ def _average(found: Mapping[str, Any]) -> Iterator[str]:
         return
     yield (
         f"average of the weights of trials {_listed(found['members'])}: {_gained(found)}; batch-norm statistics "
-        f"{found['batch_norm']}{_test(found)}: {found['model']}"
+        f"{found['batch_norm']}{_test(found)}: {shown_path(found['model'])}"
     )
 
 
@@ -54,7 +54,7 @@ def _refit(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"refit of trial {found['trial']} on training and validation images, {found['epochs']} epochs: its quality on "
         f"new images {'is measured by the test split only' + _test(found) if found['test'] else 'is unknown'}: "
-        f"{found['model']}"
+        f"{shown_path(found['model'])}"
     )
 
 
@@ -75,7 +75,7 @@ def _folds(found: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"model of the folds: the mean of {done} networks, predicts about {found['times_slower']} times as long"
-        f"{_test(found)}: {found['model']}"
+        f"{_test(found)}: {shown_path(found['model'])}"
     )
 
 
