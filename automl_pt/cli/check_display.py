@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from automl_pt.check import CheckReport, Finding
+from automl_pt.cli.console import Lines, text
 from automl_pt.core.text import shown_path
 
 #: cases shown of one finding; --json lists all

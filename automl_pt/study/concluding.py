@@ -79,7 +79,8 @@ class Steps:
                 continue
             if found is None:
                 return None
-            yield f"fold {part} of {self.config.folds}: accuracy {100 * found['accuracy']:.1f} % of {found['images']} images"
+            shown = f"{100 * found['accuracy']:.1f} % of {found['images']} held-out images"
+            yield f"fold {part} of {self.config.folds}: accuracy {shown}"
         return (yield from self._make("folds", ended))
 
     def _call(
