@@ -5,6 +5,7 @@ A command's module is imported when the command is used, so that `--help` stays 
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
@@ -125,9 +126,10 @@ def _run(words: list[str], *, traceback: bool) -> int:
 
 def _say_continues(error: OSError) -> None:
     """Print once that there is no further output; the work continues."""
-    reason = error.strerror or str(error)
-    text = f"note: nothing more can be printed ({reason}); the work continues, and its results are written to disk"
-    say(text, err=True)
+    gone = error.errno == errno.EPIPE
+    reason = "the reader of the output has gone" if gone else f"nothing more can be printed ({error.strerror or error})"
+    stops = "; Ctrl-C stops it and keeps what is finished" if gone else ""
+    say(f"note: {reason}; the work continues, and its results are written to disk{stops}", err=True)
 
 
 def _say_nothing(error: OSError) -> None:
