@@ -57,7 +57,7 @@ def next_study(config: SearchConfig, name: str, plugins: Plugins | None = None) 
     line = [base] if config.name is not None else _line(base)
     if config.warm_start is not None:
         earlier: Path | None = find_study(config.warm_start)
-        there = (folder for folder in reversed(line) if _started_from(folder) == earlier)
+        there = (folder for folder in reversed(line) if _is_from(folder, earlier, config))
         directory = next(there, _free(base) if config.name is None else base)
     else:
         directory, earlier = line[-1], _started_from(line[-1])
@@ -74,6 +74,12 @@ def next_study(config: SearchConfig, name: str, plugins: Plugins | None = None) 
 def _warm(config: SearchConfig, directory: Path, earlier: Path, why: str) -> NextStudy:
     """Add the settings of the study that was started from `earlier`, or of `earlier` itself for a new one."""
     exists = (directory / "study.json").exists()
+    if exists and not _is_from(directory, earlier, config):
+        raise StudyError(
+            "this study exists, and was not started so",
+            given=f"{printable(directory)}: started from {printable(_started_from(directory) or 'no other study')}",
+            remedy="leave out --warm-start and --warm-weights, or give another --name to start a new study",
+        )
     source = directory if exists else earlier
     found = _carried(source)
     kept = {name: value for name, value in found.items() if name not in config.model_fields_set}
@@ -114,6 +120,13 @@ def _started_from(directory: Path) -> Path | None:
     found = read_object(directory / "study.json").get("asked")
     earlier = found.get("warm_start") if isinstance(found, dict) else None
     return Path(earlier) if isinstance(earlier, str) else None
+
+
+def _is_from(directory: Path, earlier: Path | None, config: SearchConfig) -> bool:
+    """Return whether the study in `directory` was started from `earlier`, and if asked from its weights."""
+    asked = read_object(directory / "study.json").get("asked")
+    with_weights = isinstance(asked, dict) and bool(asked.get("warm_weights", False))
+    return _started_from(directory) == earlier and (with_weights or not config.warm_weights)
 
 
 def _carried(directory: Path) -> dict[str, Any]:
@@ -181,10 +194,7 @@ def _change(config: SearchConfig, directory: Path, plugins: Plugins | None) -> s
 
 def _said(config: SearchConfig, earlier: Path, directory: Path, why: str, kept: Mapping[str, Any]) -> str:
     """Say in one line what a new study takes from the earlier one, and how to open that."""
-    words = {"backbones": "backbone", "lr": "learning rate"}
-    settings = ", ".join(
-        f"{words.get(name, name.replace('_', ' '))} {_value(name, kept[name])}" for name in CARRIED if name in kept
-    )
+    settings = ", ".join(_shown(key, kept[key]) for key in CARRIED if key in kept)
     name = shown_path(earlier)
     name = name.removeprefix(f"{STUDIES}{os.sep}")
     opens = f"; --name {name} opens {name} itself" if why and Path(earlier).parent == STUDIES else ""
@@ -196,6 +206,10 @@ def _said(config: SearchConfig, earlier: Path, directory: Path, why: str, kept: 
     )
 
 
-def _value(name: str, value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    if name == "pretrained":
+        return "pretrained weights" if value else "random weights"
+    title = {"backbones": "backbone", "lr": "learning rate"}.get(name, name.replace("_", " "))
     items = value if isinstance(value, list | tuple) else [value]
-    return (":" if name == "lr" else ", ").join(f"{one:g}" if isinstance(one, float) else str(one) for one in items)
+    text = (":" if name == "lr" else ", ").join(f"{one:g}" if isinstance(one, float) else str(one) for one in items)
+    return f"{title} {text}"

@@ -62,7 +62,7 @@ class Steps:
         return {name: maker(name) for name in asked(self.config)}
 
     def _make(self, name: str, ended: Ended, part: int | None = None) -> Answer:
-        trials, best = [trial.to_dict() for trial in ended.trials], ended.best.to_dict()
+        trials, best = [trial.to_dict() for trial in ended.trials], ended.winner.to_dict()
         what = f"the making of the {name}" + ("" if part is None else f", part {part}")
         return self._call("make", what, ended.should_stop, GRACE, name=name, trials=trials, best=best, part=part)
 
@@ -167,7 +167,7 @@ def _make(
     assert objective.makers is not None
     records = tuple(TrialRecord.from_dict(trial) for trial in trials)
     winner = TrialRecord.from_dict(best)
-    return objective.makers()[name](Ended(config, Path(directory), winner, records, plugins, caller.should_stop, part))
+    return objective.makers()[name](Ended(config, Path(directory), records, plugins, caller.should_stop, winner, part))
 
 
 _STEPS: Mapping[str, Callable[..., Any]] = {"compare": _compare, "test": _test, "report": _report, "make": _make}

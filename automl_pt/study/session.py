@@ -156,7 +156,7 @@ class OpenStudy:
         def done() -> bool:
             return stop() is not None or budget.seconds() > limit
 
-        ended = Ended(self.config, self.directory, result.best, held, self.steps.plugins, done)
+        ended = Ended(self.config, self.directory, held, self.steps.plugins, done, result.best)
         made = yield from after_search(ended, self.steps.makers())
         result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
         write_json(self.directory / "result.json", result.to_dict())

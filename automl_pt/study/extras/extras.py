@@ -24,17 +24,23 @@ EXTRAS = "made.json"
 class Ended:
     """A study whose trials have ended: `trials` are those with weights, the best first.
 
-    `best` is the trial or probe whose model is the study's. Of what is made in parts, `part` is the one to make.
+    `best` is the trial or probe whose model is the study's; None: the first of them. `part` is the one to make of what
+    is made in parts.
     """
 
     config: SearchConfig
     directory: Path
-    best: TrialRecord
     trials: tuple[TrialRecord, ...]
     plugins: Plugins | None
     #: returns whether to save and stop, because of a signal or the time limit
     should_stop: Callable[[], bool]
+    best: TrialRecord | None = None
     part: int | None = None
+
+    @property
+    def winner(self) -> TrialRecord:
+        """Return the trial or probe whose model is the study's."""
+        return self.trials[0] if self.best is None else self.best
 
     def output(self, number: int) -> Path:
         """Return a trial's run directory."""
@@ -125,6 +131,6 @@ def _is_made(found: Any, of: list[list[Any]]) -> bool:
 def _source(ended: Ended, name: str) -> list[list[Any]]:
     """Return what an extra is made of: trials with their epochs, and what else would make it another one."""
     if name in OF_BEST:
-        return [[ended.best.number, ended.best.epochs, getattr(ended.config, WISHES[name])]]
+        return [[ended.winner.number, ended.winner.epochs, getattr(ended.config, WISHES[name])]]
     count = 1 if name == "refit" else int(getattr(ended.config, name))
     return [[trial.number, trial.epochs] for trial in ended.trials[:count]]

@@ -49,7 +49,7 @@ def make_folds(ended: Ended) -> Generator[str, None, dict[str, Any] | None]:
 
 def folder_of(ended: Ended, number: int) -> Path:
     """Return the run directory of a fold."""
-    best = ended.best
+    best = ended.winner
     title = f"trial-{best.number}" if best.number >= 0 else f"probe{best.number}"
     return ended.directory / "folds" / f"{title}-epochs-{best.epochs}-of-{ended.config.folds}" / str(number)
 
@@ -64,14 +64,14 @@ def _train(ended: Ended, evaluator: ModelEvaluator, number: int) -> Generator[st
     found = _result(output)
     if found is not None and "failed" not in found:
         return found
-    info, _ = read_info(ended.output(ended.best.number))
+    info, _ = read_info(ended.output(ended.winner.number))
     data = fold_data(evaluator.data, count, number, probe_c=_probe_c(ended))
     config = settings(info, ended).model_copy(update={"keep": "last", "patience": info.config.get("epochs", 1)})
     epochs = int(info.metrics["epoch"])
     counts = data.manifest.counts()
     yield f"fold {number} of {count}: {counts['train']} images to train on, {counts['val']} held out"
-    if ended.best.number < 0:
-        spec = TrialSpec(ended.best.number, config, output, 1, ended.directory / "manifest.json")
+    if ended.winner.number < 0:
+        spec = TrialSpec(ended.winner.number, config, output, 1, ended.directory / "manifest.json")
         for _ in linear_probe(spec, ended.should_stop, data, evaluator.plugins):
             if ended.should_stop():
                 return None
@@ -131,7 +131,7 @@ def _join(ended: Ended, evaluator: ModelEvaluator) -> Generator[str, None, dict[
     missing = {number: "it has not ended" for number, found in results.items() if found is None}
     missing |= {number: found["failed"] for number, found in results.items() if found and "failed" in found}
     done = [found for number, found in results.items() if found is not None and number not in missing]
-    found = {"trial": ended.best.number, "folds": done, "failed": {str(n): why for n, why in missing.items()}}
+    found = {"trial": ended.winner.number, "folds": done, "failed": {str(n): why for n, why in missing.items()}}
     found |= {"count": count, "method": METHOD, "grouped": evaluator.data.inventory.images.groups is not None}
     if len(done) < 2:
         yield f"folds: {counted(len(done), 'fold')} of {count} ended, too few for an interval or an ensemble"
@@ -168,7 +168,7 @@ def _result(output: Path) -> dict[str, Any] | None:
 def _probe_c(ended: Ended) -> float | None:
     """Return the penalty of the winner, or of the probe that it starts from: as in the study, for every fold."""
     places = sorted((ended.directory / "trials").glob(f"-*/{FILE}"))
-    info, _ = read_info(ended.output(ended.best.number))
+    info, _ = read_info(ended.output(ended.winner.number))
     for path in places:
         probe = read_json(path)
         if probe.get("backbone") == info.backbone and isinstance(probe.get("c"), float):
