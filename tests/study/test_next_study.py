@@ -87,8 +87,8 @@ def test_added_images_begin_a_new_study_and_the_line_says_what_it_takes(grown: A
     assert (first.name, second.name) == ("photos", "photos-2")
     assert notices(told)[0] == (
         "new study photos-2, from photos (12 images were added since): it keeps that study's split of the images and "
-        "its settings (epochs 1, random weights, test fraction 0.25, learning rate 0.01:0.3, batch sizes 4, 8, backbone "
-        "tiny), tries "
+        "its settings (epochs 1, random weights, test fraction 0.25, learning rate 0.01:0.3, batch sizes 4, 8, "
+        "backbone tiny), tries "
         "its best ones early, and is compared with its model; --name photos opens photos itself"
     )
     asked = json.loads((root / "studies" / "photos-2" / "study.json").read_text())["asked"]
