@@ -61,7 +61,7 @@ def with_100_classes(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return pages as files: of a study, of its like with 100 classes, of a study whose images are gone, of a run, of three."""
+    """Return pages as files: a study, its like with 100 classes, one whose images are gone, a run, three studies."""
     folder, study = tmp_path_factory.mktemp("pages"), searched / "studies" / "hostile"
     content = read_content(study)[1]
     gone = {**content.values, **{name: {"missing": "x" * 400} for name in ("classes", "confusion", "mistakes")}}
