@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from automl_pt.backbone import Backbone
 from automl_pt.config import SearchConfig, TrainConfig
 from automl_pt.core.errors import PluginError, StudyError
-from automl_pt.data.manifest import require_asked
+from automl_pt.data.folds import folds_of
+from automl_pt.data.manifest import Manifest, require_asked
 from automl_pt.data.policy import require_policy
 from automl_pt.data.prepare import Data, OnProgress, prepare, split_settings
 from automl_pt.model.labelled import Scored
@@ -23,6 +25,7 @@ from automl_pt.model.load import publish
 from automl_pt.model.scoring import losses_of
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.provenance import used_plugins
+from automl_pt.reporting.study import find_study, is_elsewhere, read_study
 from automl_pt.runs.published import default_lr
 from automl_pt.runs.setup import choose_image_size, require_files
 from automl_pt.runs.start import Start, choose_start, fetch_weights, require_start_for_average, settled
@@ -32,6 +35,7 @@ from automl_pt.study.executor.prove_backbone import prove_backbone
 from automl_pt.study.executor.trial_run import epochs
 from automl_pt.study.extras.evaluator import ModelEvaluator
 from automl_pt.study.extras.extras import MakeExtra
+from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import Objective, Proof, SearchData
 from automl_pt.study.records import ModelComparison, TrialRecord
 from automl_pt.study.space.batch_sizes import StepMemory
@@ -54,9 +58,14 @@ def prepare_search_data(
     require_files(config)
     plugins.objective(config.objective)
     choose_device(config.device)  # all that names can be wrong about, before anything is read or decoded
-    data = prepare(config, plugins, manifest=manifest, progress=progress)
+    earlier = None
+    if config.warm_start is not None and not manifest.exists():
+        earlier = Manifest.load(find_study(config.warm_start) / "manifest.json")
+    data = prepare(config, plugins, manifest=manifest, progress=progress, earlier=earlier)
     if not manifest.with_name("study.json").exists():
         require_asked(data.manifest, split_settings(config), manifest)
+    if config.folds is not None:
+        folds_of(data, config.folds)  # which raises an error, now rather than after the trials
     require_classes(config.class_weights, data.manifest.classes)
     require_value(plugins.objective(config.objective), len(data.manifest.classes))
     extra = dimensions(nets, config.backbone_options, [entry.name for entry in config.entries])
@@ -81,7 +90,18 @@ def prepare_search_data(
         notes=data.notes,
         classes=len(data.manifest.classes),
         image_sizes=tuple(dict.fromkeys(_size(config, net, data) for net in nets)),
+        early=partial(best_settings, config),
     )
+
+
+def best_settings(config: SearchConfig) -> dict[str, Any] | None:
+    """Return the best trial's settings of the study that this one starts from; None where it has no complete trial."""
+    if config.warm_start is None:
+        return None
+    directory = find_study(config.warm_start)
+    report = read_study(directory, storage=config.storage if is_elsewhere(directory) else None)
+    best = next((trial for trial in ranked(report.trials) if trial.state == "COMPLETE"), None)
+    return None if best is None else {"backbone": next(iter(report.backbones), None), **best.params}
 
 
 def _size(config: SearchConfig, backbone: Backbone, data: Data) -> int:
@@ -214,12 +234,15 @@ def report(config: SearchConfig, directory: Path, plugins: Plugins | None, calle
 
 
 def makers() -> dict[str, MakeExtra]:
-    """Return the functions that make the extras: a refit, an ensemble, an average."""
+    """Return the functions that make the extras."""
+    from automl_pt.study.extras.against_earlier import compare_with_earlier
     from automl_pt.study.extras.ensemble import make_ensemble
+    from automl_pt.study.extras.folds import make_folds
     from automl_pt.study.extras.refit import make_refit
     from automl_pt.study.extras.weight_average import make_average
 
-    return {"ensemble": make_ensemble, "average": make_average, "refit": make_refit}
+    combined = {"ensemble": make_ensemble, "average": make_average}
+    return {"earlier": compare_with_earlier, **combined, "refit": make_refit, "folds": make_folds}
 
 
 IMAGES = Objective(

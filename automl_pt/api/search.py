@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from automl_pt.api.next_study import next_study
 from automl_pt.config import AUTO, SearchConfig, make
 from automl_pt.core.files import make_folder
 from automl_pt.plugins.manager import PluginFiles, Plugins, given_plugins, load_plugins
@@ -47,14 +48,16 @@ def search(
     """Search learning rate and batch size on `dataset`; return the result, with the finished model's folder.
 
     `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call resumes it. `plugins` are plugin files, as for `--plugin`, or the result of
+    `studies/NAME`, and the same call resumes it; once it has ended and images were added, the call starts
+    `studies/NAME-2` from it. `plugins` are plugin files, as for `--plugin`, or the result of
     `load_plugins`; plugins registered by hand exist in this process only, so trials then run in it. Raises
     the errors of `automl_pt.core.errors`; StudyError if every trial has failed. If no trial kept weights, because the
     time was over or all diverged, the result's `model` and `best` are None.
     """
     registered, files = given_plugins(plugins)
     config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
-    return run_search(config, Path("studies") / study_name(config), plugins=registered, on_event=on_event)
+    opened = next_study(config, study_name(config), registered)
+    return run_search(opened.config, opened.directory, plugins=registered, on_event=on_event, said=opened.notes)
 
 
 def run_search(
@@ -64,9 +67,10 @@ def run_search(
     plugins: Plugins | None = None,
     on_event: Callable[[Event], None] | None = None,
     stop: Callable[[], int | None] = lambda: None,
+    said: Sequence[str] = (),
 ) -> StudyResult:
     """Run `steps` to the end and return the result."""
-    for event in steps(config, directory, plugins=plugins, stop=stop):
+    for event in steps(config, directory, plugins=plugins, stop=stop, said=said):
         if on_event is not None:
             on_event(event)
         if isinstance(event, Finished):
@@ -100,11 +104,13 @@ def steps(
     objective: Objective | None = None,
     stop: Callable[[], int | None] = lambda: None,
     since: float | None = None,
+    said: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Run the study in `directory`, yielding events; the last is Finished, which holds the result.
 
     `stop` is called often; once it returns a signal's number all trials save and the search ends. Closing the iterator
-    does the same. Time counts from `since`, a value of `time.monotonic`, or from now. Raises StudyError if the
+    does the same. Time counts from `since`, a value of `time.monotonic`, or from now. `said` are notes of the caller,
+    which come first. Raises StudyError if the
     study exists with other data or settings.
     """
     since = time.monotonic() if since is None else since
@@ -114,7 +120,8 @@ def steps(
     plugins = plugins if plugins is not None else load_plugins(config.plugins)
     if AUTO in config.backbones:
         config, chosen = with_backbones(config, Path(directory), plugins)
-        yield Notice(chosen)
+        said = (*said, chosen)
+    yield from map(Notice, said)
     trackers = _trackers(config, plugins, notices)
     require_executor(config, plugins)
     directory = Path(directory).absolute()

@@ -5,11 +5,13 @@ A command's module is imported when the command is used, so that `--help` stays 
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
 import click
 
+from automl_pt.cli.columns import say
 from automl_pt.cli.streams import lasting_streams
 from automl_pt.core.errors import AutomlError
 
@@ -90,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _run(words, traceback="--traceback" in arguments)
         sys.stdout.flush()
         if output.lost is not None and output.on_loss is _say_nothing and not output.reader_left:
-            click.echo(f"error: {_unwritable(output.lost)}", err=True)
+            say(f"error: {_unwritable(output.lost)}", err=True)
             code = code or 1
     sys.exit(code)
 
@@ -117,16 +119,17 @@ def _run(words: list[str], *, traceback: bool) -> int:
         known = _known(error)
         if traceback or known is None:
             raise
-        click.echo(f"error: {known}", err=True)
+        say(f"error: {known}", err=True)
         return known.exit_code
     return code if isinstance(code, int) else 0
 
 
 def _say_continues(error: OSError) -> None:
     """Print once that there is no further output; the work continues."""
-    reason = error.strerror or str(error)
-    text = f"note: nothing more can be printed ({reason}); the work continues, and its results are written to disk"
-    click.echo(text, err=True)
+    gone = error.errno == errno.EPIPE
+    reason = "the reader of the output has gone" if gone else f"nothing more can be printed ({error.strerror or error})"
+    stops = "; Ctrl-C stops it and keeps what is finished" if gone else ""
+    say(f"note: {reason}; the work continues, and its results are written to disk{stops}", err=True)
 
 
 def _say_nothing(error: OSError) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from automl_pt.check import CheckReport, Finding
-from automl_pt.core.text import printable, shown_path
+from automl_pt.cli.console import Lines, text
+from automl_pt.core.text import shown_path
 
 #: cases shown of one finding; --json lists all
 MAX_ITEMS = 5
@@ -21,14 +22,14 @@ _WORDS = {"stop": "stops training", "falsify": "wrong figures", "note": "note"}
 
 def show(report: CheckReport, dataset: str, html: Path | None) -> None:
     """Print the summary, each finding with what training does about it, and the result."""
-    console = Console(highlight=False)
+    console = Lines(highlight=False)
     counts = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
     formats = ", ".join(f"{name} {count:,}" for name, count in report.formats.items())
-    console.print(Text(f"{shown_path(dataset)}: {report.images:,} images ({counts}) in {len(report.classes)} classes"))
+    console.print(text(f"{shown_path(dataset)}: {report.images:,} images ({counts}) in {len(report.classes)} classes"))
     cached = max(0, report.images - report.read)
-    console.print(Text(f"{formats or 'arrays'}; {report.images:,} files checked ({cached:,} from cache)"))
+    console.print(text(f"{formats or 'arrays'}; {report.images:,} files checked ({cached:,} from cache)"))
     for note in report.notes:
-        console.print(Text(printable(note)))
+        console.print(text(note))
     for found in report.findings:
         _print_finding(console, found)
     if html is not None:
@@ -40,8 +41,8 @@ def _print_finding(console: Console, found: Finding) -> None:
     """Print a finding; each case is on one unbroken line, so that a path can be copied."""
     head = Text("\n").append(_WORDS[found.level], _STYLES[found.level])
     console.print(head.append(f": {len(found.items):,} x {found.what}"), soft_wrap=True)
-    console.print(Text(f"  training {found.training}"), soft_wrap=True)
-    console.print(Text(f"  to do: {found.todo}"), soft_wrap=True)
+    console.print(text(f"  training {found.training}"))
+    console.print(text(f"  to do: {found.todo}"))
     for item in found.items[:MAX_ITEMS]:
         console.print(Text(f"    {item}"), soft_wrap=True)
     if len(found.items) > MAX_ITEMS:

@@ -1,8 +1,9 @@
-"""Plain columns of text: as wide as needed in a pipe, and at most as wide as a terminal."""
+"""Plain columns and lines of text: as wide as needed in a pipe, and at most as wide as a terminal."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import click
 GAP = 2
 #: characters that the last column keeps where a terminal is narrow
 SHORTEST = 16
+#: the label that opens a line, below whose text the line goes on
+_LABEL = re.compile(r" *[a-z][a-z -]{0,12}: +| +")
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[object]], *, drop: Sequence[str] = ()) -> None:
@@ -63,3 +66,30 @@ def _last(cells: Sequence[Sequence[str]], width: int) -> int:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def folded(line: str, width: int) -> str:
+    """Break a line between words where it is wider; the rest is indented as its text; a long word stays whole."""
+    from rich.cells import cell_len
+
+    if cell_len(line) <= width:
+        return line
+    label = _LABEL.match(line)
+    start = label[0] if label else ""
+    indent = " " * (len(start) or 2)
+    lines, first = [start], True
+    for word in line[len(start) :].split(" "):
+        if not first and cell_len(f"{lines[-1]} {word}") > width:
+            lines.append(indent)
+            first = True
+        lines[-1] += word if first else f" {word}"
+        first = False
+    return "\n".join(lines)
+
+
+def say(message: str, *, err: bool = False) -> None:
+    """Print lines; on a terminal those that are too long are folded. Nothing in them is markup."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        width = shutil.get_terminal_size().columns
+        message = "\n".join(folded(line, width) for line in message.split("\n"))
+    click.echo(message, err=err)

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.cli.console import Lines
 from automl_pt.core.files import to_json
 from automl_pt.core.text import counted, shown_path
 from automl_pt.model.directory import INFO, read_info
@@ -75,7 +76,7 @@ def train_display(
     elif as_json:
         yield JsonDisplay()
     elif sys.stdout.isatty():
-        with Progress(*bar_columns(), transient=True) as progress:
+        with Progress(*bar_columns(), console=Lines(highlight=False), transient=True) as progress:
             yield TerminalDisplay(progress, metrics)
     else:
         yield LineDisplay(metrics=metrics)

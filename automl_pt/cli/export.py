@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from automl_pt.cli.columns import say
+
 if TYPE_CHECKING:
     from automl_pt.model.parity import Parity
 
@@ -67,12 +69,12 @@ def command(
     named = ParityImages(listing.paths, "images named") if images else None
     checked = named or validation_images(loaded, model, registered)
     for note in listing.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
     if as_json:
         click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
     else:
-        click.echo(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
+        say(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
 
 
 def told(parity: Parity, *, resized: bool) -> str:

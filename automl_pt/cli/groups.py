@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "ensemble",
             "average",
         ),
+        *("folds", "warm_start", "warm_weights"),
         *("stop_when_flat", "report", "storage"),
     ),
     "Machine": (*("workers", "threads", "engine", "precision", "trial_timeout", "cache_dir", "compile", "cuda_graph"),),

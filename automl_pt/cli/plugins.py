@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from automl_pt.cli.columns import print_columns
+from automl_pt.cli.columns import print_columns, say
 from automl_pt.cli.lookup import json_option, plugin_option
 
 
@@ -34,7 +34,7 @@ def command(context: click.Context, plugins: tuple[str, ...], as_json: bool) -> 
         rows = [(plugin.name, plugin.version or "-", ", ".join(plugin.hooks), plugin.origin) for plugin in found]
         print_columns(("name", "version", "hooks", "from"), rows)
     for fault in faults:
-        click.echo(f"error: {fault}", err=True)
+        say(f"error: {fault}", err=True)
     return 1 if faults else 0
 
 
@@ -71,4 +71,4 @@ def new(name: str, backbone: bool, dataset: bool, tracker: bool, folder: Path) -
     kinds = frozenset(kind for kind, wanted in asked.items() if wanted)
     for path in new_plugin(name, folder, kinds or BOTH):
         click.echo(f"wrote {path}")
-    click.echo(f"next: pip install {folder / name}, then automl-pt plugins check {name}")
+    say(f"next: pip install {folder / name}, then automl-pt plugins check {name}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from automl_pt.cli.columns import say
 from automl_pt.cli.streams import OUTPUT
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def command(
                 return 0  # the reader closed the pipe; `main` reports it if that is an error
     if not quiet:
         for note in listing.notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         if loaded.micro_batch.note is not None:
-            click.echo(f"note: {loaded.micro_batch.note}", err=True)
+            say(f"note: {loaded.micro_batch.note}", err=True)
         at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
         click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
     return 1 if unreadable else 0

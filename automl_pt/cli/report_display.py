@@ -12,7 +12,7 @@ from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.console import stdout, text
 from automl_pt.cli.display import metric_texts
 from automl_pt.cli.search_lines import ENDED, clock, lead_lines, params_text
-from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, varying
+from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, percent, varying
 from automl_pt.core.text import counted, shown_path
 from automl_pt.plugins.metrics import Metric
 from automl_pt.reporting.accuracy import kept_metrics, read_accuracy
@@ -102,6 +102,25 @@ def print_studies(reports: Sequence[StudyReport], root: Path, console: Console |
         Column("state", [report.status for report in reports], text=True),
     ]
     _print(console, columns)
+
+
+def print_several(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print one line a study, with the figures that can be compared."""
+    console, rows = console or stdout(), content["studies"]["rows"]
+    columns = [
+        Column("study", [row["name"] for row in rows], text=True),
+        Column("data", [row["data"] for row in rows], text=True),
+        Column("images", [str(sum(row["images"].values())) for row in rows], optional=2),
+        Column("trials", [str(row["trials"]) for row in rows], optional=3),
+        Column("val loss", [loss(row["loss"]) for row in rows]),
+        Column("accuracy", [percent(row["accuracy"]) for row in rows]),
+        Column("test accuracy", [percent(row["test_accuracy"]) for row in rows], optional=1),
+        Column("time", [clock(row["seconds"]) for row in rows], optional=4),
+    ]
+    _print(console, columns)
+    for line in filter(None, [content["studies"]["note"], *content["answer"]["more"]]):
+        console.print(text(line))
+    console.print("next:  automl-pt report STUDY... --html FILE shows all their trials on one page")
 
 
 def _print(console: Console, columns: Sequence[Column], styles: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.columns import say
 from automl_pt.cli.lookup import plugin_option
 
 
@@ -30,13 +31,13 @@ def command(run: Path, output: Path | None, plugins: tuple[str, ...], download: 
     whole = Path(os.path.abspath(run))  # "." and ".." are not names
     output = output or whole.with_name(f"{whole.name}-again")
     for change in reproduction.changes():
-        click.echo(f"note: {change}", err=True)
+        say(f"note: {change}", err=True)
     with train_display(quiet=quiet, as_json=False) as display:
         for result in reproduction.run(output):
             display.epoch(result)
     found = reproduction.compare(output)
     for difference in found.differences:
-        click.echo(difference)
+        say(difference)
     said = {True: "equal bit for bit", False: "different", None: "not compared, for the original has none"}
     click.echo(f"weights: {said[found.same_weights]}")
     return 0 if found.same else 1

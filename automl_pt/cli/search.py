@@ -36,17 +36,25 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     settings = build_config(SearchConfig, config, options)
 
     from automl_pt.api.classifier_objective import in_time
+    from automl_pt.api.next_study import next_study
     from automl_pt.api.search import steps, study_name
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.study.events import Finished, StudyStarted
 
-    metrics = load_plugins(settings.plugins).metrics()
+    plugins = load_plugins(settings.plugins)
+    opened, metrics = next_study(settings, study_name(settings), plugins), plugins.metrics()
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json, metrics=metrics) as display:
         objective = in_time(settings, since, until_told(stop, display.preparing))
-        directory = Path("studies") / study_name(settings)
-        for event in steps(settings, directory, objective=objective, stop=lambda: stop.signal, since=since):
+        for event in steps(
+            opened.config,
+            opened.directory,
+            objective=objective,
+            stop=lambda: stop.signal,
+            since=since,
+            said=opened.notes,
+        ):
             if isinstance(event, StudyStarted):  # earlier events, the networks, come before the images are read
                 stop.says = STEPPING
             display.show(event)

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.cli.console import Lines
 from automl_pt.cli.live_table import LiveView
 from automl_pt.cli.search_lines import Opening, clock, describe
 from automl_pt.core.files import to_json
@@ -43,7 +44,7 @@ def search_display(*, quiet: bool, as_json: bool, metrics: Mapping[str, Metric] 
 
 @contextmanager
 def _live(metrics: Mapping[str, Metric]) -> Iterator[SearchDisplay]:
-    console, view, opening = Console(highlight=False), LiveView(metrics=metrics), Opening()
+    console, view, opening = Lines(highlight=False), LiveView(metrics=metrics), Opening()
     changing = Lock()  # another thread draws the table, so that the times of running trials advance
 
     def drawn() -> Group:
@@ -54,7 +55,7 @@ def _live(metrics: Mapping[str, Metric]) -> Iterator[SearchDisplay]:
 
         def show(event: events.Event) -> None:
             for line in opening.lines(event):
-                live.console.print(line, soft_wrap=True)
+                live.console.print(line)
             with changing:
                 view.take(event)
 
@@ -64,7 +65,7 @@ def _live(metrics: Mapping[str, Metric]) -> Iterator[SearchDisplay]:
 
         yield SearchDisplay(show, preparing)
     for line in view.summary:
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 class _Lines:

@@ -101,7 +101,7 @@ class Opening:
         yield f"study:   {shown_path(event.directory)}, {at_once}; {self._cost(event)}"
 
     def _cost(self, event: events.StudyStarted) -> str:
-        limit = "time: shown after the first epoch"
+        limit = "time: after epoch 1"
         if event.timeout is not None:
             limit = f"time: at most {clock(event.timeout)}"
         known = [count for count in self._parameters if count is not None]

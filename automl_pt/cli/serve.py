@@ -54,5 +54,5 @@ def command(
     ):
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"http://{printable(shown)}:{listener.getsockname()[1]}/")
-        run(loaded, listener, limits, hosts=known_as(host, names), should_stop=lambda: stop.signal is not None)
+        run(loaded, listener, limits, hosts=known_as(host, names), should_stop=lambda: stop.received is not None)
     return 0

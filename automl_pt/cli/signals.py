@@ -12,6 +12,8 @@ from types import FrameType
 
 import click
 
+from automl_pt.cli.streams import nobody_reads
+
 #: what the command is doing when the signal arrives, and what the signal then does
 READING = "stopping: still reading images, no step is under way that must be saved; once more to leave at once"
 STEPPING = "stopping: finishing the step and saving; once more to leave at once"
@@ -25,7 +27,14 @@ class Stop:
     """The signal that requested a stop, if any; `says` is the answer to the first one."""
 
     says: str
-    signal: int | None = None
+    received: int | None = None
+
+    @property
+    def signal(self) -> int | None:
+        """Return the signal; where nobody can be told that the work continues, that of a closed pipe."""
+        if self.received is None and nobody_reads():
+            return int(getattr(signal, "SIGPIPE", signal.SIGTERM))
+        return self.received
 
     @property
     def exit_code(self) -> int:
@@ -47,10 +56,10 @@ def stopping(says: str) -> Iterator[Stop]:
     stop = Stop(says)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None:
+        if stop.received is not None:
             # files are only ever replaced as a whole, so leaving now loses no more than the step under way
             os._exit(128 + number)
-        stop.signal = number
+        stop.received = number
         print(f"\n{stop.says}", file=sys.stderr, flush=True)
 
     hangup = getattr(signal, "SIGHUP", None)

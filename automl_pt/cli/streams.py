@@ -37,6 +37,12 @@ class Output:
 
 #: of this process; commands that only produce output end when its reader has closed the pipe
 OUTPUT = Output()
+ERRORS = Output()
+
+
+def nobody_reads() -> bool:
+    """Return whether the readers of both streams have gone, as with `2>&1 | head`: nothing can be said any more."""
+    return OUTPUT.reader_left and ERRORS.reader_left
 
 
 class Descriptor(io.RawIOBase):
@@ -90,10 +96,10 @@ class Descriptor(io.RawIOBase):
 def lasting_streams(output: Output = OUTPUT) -> Iterator[Output]:
     """Within the block, keep standard output and error from ending the command; a test's own streams are unchanged."""
     _open_closed()
-    output.lost = None
+    output.lost = ERRORS.lost = None
     before = sys.stdout, sys.stderr
     sys.stdout = _lasting(sys.stdout, sys.__stdout__, 1, output)
-    sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2, Output())
+    sys.stderr = _lasting(sys.stderr, sys.__stderr__, 2, ERRORS)
     try:
         yield output
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.columns import say
 from automl_pt.cli.lookup import plugin_option
 
 #: of commands that read studies: a storage that only a study.json names is not opened
@@ -39,7 +40,7 @@ def command(context: click.Context, root: Path, storage: str | None, as_json: bo
     else:
         print_studies(reports, root)
     for error in errors:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
     return 1 if errors else 0
 
 

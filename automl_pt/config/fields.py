@@ -14,6 +14,8 @@ from pydantic import (
 )
 
 Count = Annotated[int, Strict(), Field(gt=0)]
+#: more members than this make an ensemble that is too slow to use
+Folds = Annotated[int, Strict(), Field(ge=2, le=20)]
 Several = Annotated[int, Strict(), Field(ge=2, le=100)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0)]
 Seed = Annotated[int, Strict()]

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from automl_pt.config.fields import Count, CountOrZero, Flag, Rate, Several
+from automl_pt.config.fields import Count, CountOrZero, Flag, Folds, Rate, Several
 from automl_pt.config.settings import AUTO, Settings
 from automl_pt.config.train import TrainConfig
 from automl_pt.core.search_entries import SearchEntry, as_texts, corners, parse_entries
@@ -45,6 +45,16 @@ OWN_SETTINGS = {
     "lr": ("lr", "lr is searched on a log scale, LOW:HIGH such as 1e-4:1.0, and is given once, here or by --lr"),
     "batch_size": ("batch_sizes", "batch_size takes sizes such as 8,16,32, given once, here or by --batch-size"),
     "backbone": ("backbones", "backbone takes names separated by commas, given once, here or by --backbone"),
+}
+
+
+#: the extras in their order, the slowest last, and the setting that asks for each
+EXTRA_SETTINGS = {
+    "earlier": "warm_start",
+    "ensemble": "ensemble",
+    "average": "average",
+    "refit": "refit",
+    "folds": "folds",
 }
 
 
@@ -84,6 +94,15 @@ class SearchConfig(Settings):
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="the study's name; default: made from the dataset's",
+    )
+    warm_start: str | None = Field(
+        None,
+        description="an earlier study, by name or folder: a new study takes its split, its ranges and other settings "
+        "that are not given, tries its best settings early, and is compared with its model; default: the finished "
+        "study of the same name, once images were added",
+    )
+    warm_weights: Flag = Field(
+        False, description="with a warm start, train from the weights of the earlier study's model, too"
     )
     storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
     sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
@@ -136,6 +155,12 @@ class SearchConfig(Settings):
         None,
         description="at the end, average the weights of up to this many of the best trials, all started from the same "
         "pretrained weights, if the validation loss falls: model-average",
+    )
+    folds: Folds | None = Field(
+        None,
+        description="at the end, train the winner's settings once for each of this many folds of the training and "
+        "validation images, whole groups in one fold: the accuracy with an interval, and model-folds, which averages "
+        "the probabilities of the folds' models",
     )
     stop_when_flat: Flag = Field(
         False, description="start no more trials once the last ones improved by less than the validation set's noise"
@@ -229,6 +254,10 @@ class SearchConfig(Settings):
             rule = "average needs pretrained or weights: only trials that started from the same weights can be averaged"
             yield {"average", "pretrained", "weights"}, rule
 
+        if self.warm_weights and (self.weights is not None or self.pretrained is not None) and not self.warm_start:
+            rule = "give warm_weights, or pretrained or weights: each states where the weights come from"
+            yield {"warm_weights", "pretrained", "weights"}, rule
+
     def _of_ray(self) -> Iterator[tuple[set[str], str]]:
         given = [
             name for name in ("ray_address", "gpus_per_trial", "cpus_per_trial") if getattr(self, name) is not None
@@ -268,12 +297,13 @@ class SearchConfig(Settings):
     def images_to_learn(self, train: int, val: int) -> int:
         """Count the images to be trained on or evaluated after the trials; a refit runs to its end."""
         refit = self.epochs * (train + val) if self.refit else 0
+        refit += (self.folds or 0) * self.epochs * (train + val)
         return refit + (self.average or 0) * (train + val) + 3 * (self.ensemble or 0) * val
 
     @property
     def extras(self) -> tuple[str, ...]:
         """Return the requested extras in their order, the slowest last."""
-        return tuple(name for name in ("ensemble", "average", "refit") if getattr(self, name))
+        return tuple(name for name, setting in EXTRA_SETTINGS.items() if getattr(self, setting))
 
     @property
     def wants_probe(self) -> bool:

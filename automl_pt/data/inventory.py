@@ -96,6 +96,19 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
 
     A file with the size, times and inode of its hash is not read again.
     """
+    found = changes(manifest, inventory, splits)
+    given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in found.items() if names)
+    if given:
+        raise StudyError(
+            "images of this study have changed",
+            given=given,
+            remedy="restore the files, or start again with another --output or --name, so that figures stay "
+            "comparable; a new search with --warm-start and this study's name keeps its split and its ranges",
+        )
+
+
+def changes(manifest: Manifest, inventory: Inventory, splits: Sequence[Split]) -> dict[str, list[str]]:
+    """Return the names of the images of `splits` that vanished, changed, or moved to another class."""
     entries = [entry for entry in manifest.entries if entry.split in splits]
     inventory.spell_as(manifest)
     here = [entry for entry in entries if entry.name in inventory.index]
@@ -104,14 +117,7 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
     changed = [entry.name for entry in here if digests[entry.name] != entry.sha256]
     same = {name: normalize("NFC", name) for name in manifest.classes}
     moved = [entry.name for entry in here if inventory.title(entry.name) != same[manifest.classes[entry.label]]]
-    kinds = {"vanished": vanished, "changed": changed, "of another class now": moved}
-    given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds.items() if names)
-    if given:
-        raise StudyError(
-            "images of this study have changed",
-            given=given,
-            remedy="restore the files, or start again with another --output or --name, so that figures stay comparable",
-        )
+    return {"vanished": vanished, "changed": changed, "of another class now": moved}
 
 
 def added(manifest: Manifest, inventory: Inventory) -> list[str]:

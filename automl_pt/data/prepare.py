@@ -51,6 +51,10 @@ class Data:
     inventory: Inventory
     cache: Cache
     max_bad: float = 0.0
+    #: notes on how the split was drawn, where it was drawn now
+    drawn: tuple[str, ...] = ()
+    #: the penalty of a head fitted to features, where no image may choose it
+    probe_c: float | None = None
     _decoded: dict[tuple[bool, int], Decoded] = field(default_factory=dict, repr=False)
 
     @property
@@ -58,7 +62,7 @@ class Data:
         """Return notes for the user: how the data were interpreted, and why a cache could not be used."""
         new = added(self.manifest, self.inventory)
         said = [f"{len(new)} images were added since the split was frozen and are not used: {few(new)}"] if new else []
-        return (*self.inventory.images.notes, *self._lost(), *said, *self.cache.notes)
+        return (*self.inventory.images.notes, *self.drawn, *self._lost(), *said, *self.cache.notes)
 
     def _lost(self) -> list[str]:
         """Note which images are in no split: unreadable ones, and those of classes of the test split only."""
@@ -106,12 +110,18 @@ class Data:
 
 
 def prepare(
-    settings: Settings, plugins: Plugins, *, manifest: Path | None = None, progress: OnProgress | None = None
+    settings: Settings,
+    plugins: Plugins,
+    *,
+    manifest: Path | None = None,
+    progress: OnProgress | None = None,
+    earlier: Manifest | None = None,
 ) -> Data:
     """Find the data of `settings` and freeze their split in the file `manifest`, unless it exists.
 
     Freezing decodes the training and validation images, so that unreadable ones are known before the first epoch.
-    `progress(stage, done, total)` is called during hashing and decoding. Raises UnknownNameError or a DatasetError
+    `progress(stage, done, total)` is called during hashing and decoding. Images that the manifest `earlier` of another
+    study knows keep their split. Raises UnknownNameError or a DatasetError
     if the data cannot be trained on, and StudyError if images of an existing manifest vanished or changed.
     """
     found, hints = find(**settings.data_source, plugins=plugins)
@@ -124,8 +134,9 @@ def prepare(
         frozen = Manifest.load(manifest)
         require_unchanged(frozen, inventory, FIT)
         return Data(frozen, hints, inventory, cache, settings.max_bad)
-    split = replace(_split(settings, inventory), asked=split_settings(settings))
-    data = _freeze(settings, Data(split, hints, inventory, cache, settings.max_bad), plugins)
+    said = list[str]()
+    split = replace(_split(settings, inventory, earlier, said), asked=split_settings(settings))
+    data = _freeze(settings, Data(split, hints, inventory, cache, settings.max_bad, tuple(said)), plugins)
     if manifest is not None:
         data.manifest.save(manifest)
     return data
@@ -136,7 +147,7 @@ def split_settings(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in SPLIT_SETTINGS}
 
 
-def _split(settings: Settings, inventory: Inventory) -> Manifest:
+def _split(settings: Settings, inventory: Inventory, earlier: Manifest | None, said: list[str]) -> Manifest:
     """Assign a split to every image, and skip those whose files cannot be read."""
     _refuse_twins(inventory.images)
     digests = inventory.digests(inventory.names)
@@ -147,6 +158,8 @@ def _split(settings: Settings, inventory: Inventory) -> Manifest:
         test_fraction=settings.test_fraction,
         seed=settings.seed,
         source=settings.dataset,
+        earlier=earlier,
+        tell=said.append,
     )
     require_classes(manifest)
     return manifest

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.core.text import few, printable
+from automl_pt.data.carried_split import extended
 from automl_pt.data.manifest import Entry, LeftOut, Manifest, by_name
 from automl_pt.dataset import LabeledImages, Split
 
@@ -24,6 +25,14 @@ __all__ = ["Entry", "LeftOut", "Manifest", "assign", "freeze"]
 MAX_FOLDS = 20
 
 
+class Shares(TypedDict):
+    """The settings of a drawn split."""
+
+    val_fraction: float
+    test_fraction: float
+    seed: int
+
+
 def freeze(
     data: LabeledImages,
     digests: Sequence[str],
@@ -32,17 +41,26 @@ def freeze(
     test_fraction: float,
     seed: int,
     source: str,
+    earlier: Manifest | None = None,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> Manifest:
     """Assign every image to a split; `digests` are their sha256 in `data`'s order, "" for a file that cannot be read.
 
     The order of the images in `data` has no influence. Classes that occur in the test split only are removed with their
-    images, because a search must not depend on that split. Raises InvalidDatasetError if two images have the same name,
+    images, because a search must not depend on that split. Images that the manifest `earlier` knows keep its split;
+    `tell` receives notes where that is impossible. Raises InvalidDatasetError if two images have the same name,
     or if no split has every class on both sides.
     """
     names = names_of(data)
     order = sorted(range(len(names)), key=lambda index: by_name(names[index]))
     _require_unique(names)
-    splits = assign(data, names, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    shares: Shares = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
+    if earlier is None:
+        splits = assign(data, names, **shares)
+    else:
+        splits, notes = extended(data, names, digests, earlier, **shares)
+        for note in notes:
+            tell(note)
     titles = [data.classes[label] for label in data.labels]
     tested_only = set(titles) - {title for title, split in zip(titles, splits, strict=True) if split != "test"}
     classes = tuple(sorted(set(data.classes) - tested_only))

@@ -92,11 +92,12 @@ def fit_probe(splits: FrozenSplits, config: TrainConfig, data: Data) -> LinearHe
 
     Classes are weighted by the settings. The fit runs on the CPU, where the features are.
     """
-    known = (splits.key.file, data.manifest.fingerprint(), f"{config.class_weights} {len(splits.train[1])}")
+    setting = f"{config.class_weights} {len(splits.train[1])} {data.probe_c}"
+    known = (splits.key.file, data.manifest.fingerprint(), setting)
     if known not in _FITTED:
         classes = len(data.manifest.classes)
         weights = class_weights(config.class_weights, splits.train[1], data.manifest.classes)
-        _FITTED[known] = fit_head(splits.train, splits.val, classes, weights)
+        _FITTED[known] = fit_head(splits.train, splits.val, classes, weights, data.probe_c)
     return _FITTED[known]
 
 

@@ -43,11 +43,16 @@ class LinearHead:
 
 
 def fit_head(
-    train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], classes: int, class_weights: Tensor | None = None
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    classes: int,
+    class_weights: Tensor | None = None,
+    fixed: float | None = None,
 ) -> LinearHead:
     """Fit a head to (features float32[N, D], labels int64[N]); all tensors on one device.
 
-    Of two values of C with the same validation loss the stronger regularisation is chosen.
+    Of two values of C with the same validation loss the stronger regularisation is chosen. With a `fixed` C the
+    validation images choose nothing.
     """
     features, labels = train
     mean, scale = _standardisation(features)
@@ -60,17 +65,17 @@ def fit_head(
         tried.append((F.cross_entropy((parameters @ check.T).T, val[1]).item(), c, parameters))
 
     start = features.new_zeros(classes, features.shape[1] + 1)
-    for c in PATH:
+    for c in PATH if fixed is None else (fixed,):
         attempt(c, start)
         start = tried[-1][2]
         if min(map(_loss_and_c, tried)) < min(map(_loss_and_c, tried[-BEHIND:])):
             break
     _, c, start = min(tried, key=_loss_and_c)
-    for near in (c / BETWEEN, c * BETWEEN):
+    for near in (c / BETWEEN, c * BETWEEN) if fixed is None else ():
         attempt(near, start)
     _, c, start = min(tried, key=_loss_and_c)
     attempt(c, start, FINE)
-    _, chosen, best = min(tried, key=_loss_and_c)
+    _, chosen, best = min(tried, key=_loss_and_c) if fixed is None else tried[-1]
     weight = best[:, :-1] / scale
     bias = best[:, -1] - weight @ mean
     logits = F.linear(val[0], weight, bias)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean, variance
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ def wilson(hits: int, count: int) -> Interval:
     middle = share + weight / 2
     half = _Z * sqrt(share * (1 - share) / count + weight / (4 * count))
     return max(0.0, (middle - half) / (1 + weight)), min(1.0, (middle + half) / (1 + weight))
+
+
+def over_folds(shares: Sequence[float], test_share: float) -> tuple[float, Interval]:
+    """Return the mean of k >= 2 folds' shares, and Nadeau and Bengio's corrected 95 % t interval (2003).
+
+    The folds share training images, so the variance of their mean is more than a k-th of their variance: `test_share`,
+    the images held out per image trained on, is added to 1 / k.
+    """
+    from scipy.stats import t
+
+    count, mean = len(shares), fmean(shares)
+    half = float(t.ppf(0.975, count - 1)) * sqrt(variance(shares) * (1 / count + test_share))
+    return mean, (max(0.0, mean - half), min(1.0, mean + half))
 
 
 def f1_intervals(

@@ -72,12 +72,12 @@ def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> St
                 remedy="check the path of --weights",
             )
         return Start(
-            backbone.name, False, f"{about}, starts from {printable(settings.weights)}", parameters=backbone.parameters
+            backbone.name, False, f"{about}, from {printable(settings.weights)}", parameters=backbone.parameters
         )
     if starts_pretrained(settings, backbone, hints):
         _require_weights(backbone)
         return _pretrained(backbone, about)
-    text = f"{about}, starts from random weights: {_why(settings, backbone)}"
+    text = f"{about}, random weights: {_why(settings, backbone)}"
     return Start(backbone.name, False, text, parameters=backbone.parameters)
 
 
@@ -102,8 +102,8 @@ def _pretrained(backbone: Backbone, about: str) -> Start:
     where, download = "loaded by its plugin", None
     if backbone.published is not None:
         download = 0 if backbone.published.cached() is not None else backbone.published.size()
-        where = "on this machine" if download == 0 else f"a download of {megabytes(download)}"
-    text = f"{about}, starts from its pretrained weights (licence {backbone.weights_license}; {where})"
+        where = "on this machine" if download == 0 else f"downloads {megabytes(download)}"
+    text = f"{about}, pretrained ({backbone.weights_license}; {where})"
     return Start(backbone.name, True, text, backbone.weights_license, download, backbone.parameters)
 
 

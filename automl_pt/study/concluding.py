@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
+from automl_pt.core.errors import AutomlError
 from automl_pt.study.executor.base import Answer, Call, Caller, Engine
 from automl_pt.study.extras.extras import Ended, MakeExtra
 from automl_pt.study.records import ModelComparison, TrialRecord
@@ -55,14 +57,31 @@ class Steps:
         """Return the functions that make the requested extras."""
 
         def maker(name: str) -> MakeExtra:
-            def make(ended: Ended) -> Answer:
-                trials = [trial.to_dict() for trial in ended.trials]
-                what = f"the making of the {name}"
-                return self._call("make", what, ended.should_stop, GRACE, name=name, trials=trials)
-
-            return make
+            return self._in_parts if name == "folds" else partial(self._make, name)
 
         return {name: maker(name) for name in self.config.extras}
+
+    def _make(self, name: str, ended: Ended, part: int | None = None) -> Answer:
+        trials, best = [trial.to_dict() for trial in ended.trials], ended.winner.to_dict()
+        what = f"the making of the {name}" + ("" if part is None else f", part {part}")
+        return self._call("make", what, ended.should_stop, GRACE, name=name, trials=trials, best=best, part=part)
+
+    def _in_parts(self, ended: Ended) -> Answer:
+        """Make each fold by a call of its own, so that one whose process dies costs no other; then join them."""
+        from automl_pt.study.extras.folds import failed
+
+        for part in range(1, (self.config.folds or 0) + 1):
+            try:
+                found = yield from self._make("folds", ended, part)
+            except AutomlError as error:
+                failed(ended, part, error)
+                yield f"fold {part} of {self.config.folds} failed, the others do not: {error.in_a_line()}"
+                continue
+            if found is None:
+                return None
+            shown = f"{100 * found['accuracy']:.1f} % of {found['images']} held-out images"
+            yield f"fold {part} of {self.config.folds}: accuracy {shown}"
+        return (yield from self._make("folds", ended))
 
     def _call(
         self, step: str, what: str, unwanted: Callable[[], bool] | None = None, grace: float = 0.0, **arguments: Any
@@ -142,10 +161,13 @@ def _make(
     directory: str,
     name: str,
     trials: list[dict[str, Any]],
+    best: dict[str, Any],
+    part: int | None,
 ) -> Answer:
     assert objective.makers is not None
     records = tuple(TrialRecord.from_dict(trial) for trial in trials)
-    return objective.makers()[name](Ended(config, Path(directory), records, plugins, caller.should_stop))
+    winner = TrialRecord.from_dict(best)
+    return objective.makers()[name](Ended(config, Path(directory), records, plugins, caller.should_stop, winner, part))
 
 
 _STEPS: Mapping[str, Callable[..., Any]] = {"compare": _compare, "test": _test, "report": _report, "make": _make}

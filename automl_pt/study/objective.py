@@ -57,6 +57,8 @@ class SearchData:
     default_lr: float = DEFAULT_LR
     #: what the trials of each optimiser have, where optimisers are searched
     optimizers: Mapping[str, OptimizerSpace] = field(default_factory=dict)
+    #: returns the best trial's settings of the study that this one starts from; None if it starts from none
+    early: Callable[[], Mapping[str, Any] | None] = lambda: None
 
     def counts(self) -> dict[str, int]:
         """Return the number of images per split."""

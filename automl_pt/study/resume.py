@@ -27,7 +27,8 @@ FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
     + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial"]
-    + ["sampler", "pruner", "refit", "ensemble", "average", "rivals"]
+    + ["sampler", "pruner", "refit", "ensemble", "average", "rivals", "folds"]
+    + ["warm_start", "warm_weights"]
     + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
 )
 

@@ -15,7 +15,7 @@ from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.events import Event, Notice, StudyStarted
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.devices import devices_for
-from automl_pt.study.extras.extras import Ended, after_search
+from automl_pt.study.extras.extras import OF_BEST, Ended, after_search
 from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import SearchData
 from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
@@ -146,8 +146,9 @@ class OpenStudy:
         model_store, budget = self.coordinator.model_store, self.coordinator.budget
         if self.steps.objective.makers is None or result.best is None or not self.steps.config.extras:
             return result
-        if result.best.number < 0:
-            what = ", ".join(self.steps.config.extras)
+        of_trials = [name for name in self.steps.config.extras if name not in OF_BEST]
+        if result.best.number < 0 and of_trials:
+            what = ", ".join(of_trials)
             yield Notice(f"{what}: made of the trials, although the best model is the probe, which is not among them")
         limit = float("inf") if budget.timeout is None else budget.timeout - budget.end
         held = tuple(trial for trial in ranked(result.trials) if model_store.holds(trial.number))
@@ -155,7 +156,7 @@ class OpenStudy:
         def done() -> bool:
             return stop() is not None or budget.seconds() > limit
 
-        ended = Ended(self.steps.config, self.directory, held, self.steps.plugins, done)
+        ended = Ended(self.steps.config, self.directory, held, self.steps.plugins, done, result.best)
         made = yield from after_search(ended, self.steps.makers())
         result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
         write_json(self.directory / "result.json", result.to_dict())

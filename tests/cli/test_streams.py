@@ -50,6 +50,15 @@ def test_a_training_goes_on_where_nobody_reads(tiny_folder: Path, tmp_path: Path
     assert ("the work continues" in done.stderr) == ("&-" not in redirected)
 
 
+def test_a_training_whose_readers_have_all_gone_stops_and_resumes(tiny_folder: Path, tmp_path: Path) -> None:
+    words = command(tiny_folder, tmp_path / "run", write_plugin(tmp_path), epochs=2, patience=2)
+    done = shell(f"{' '.join(words)} 2>&1 | true; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "", "")
+    assert not (tmp_path / "run" / "model.json").exists()
+    assert shell(" ".join(words)).returncode == 0
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "кот.py").write_text(
         "from automl_pt import hookimpl\n\n@hookimpl\ndef register_backbones(): return []\n"

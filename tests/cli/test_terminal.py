@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,26 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from automl_pt.cli import COMMANDS, cli
-from automl_pt.cli.columns import print_columns
+from automl_pt.cli.columns import folded, print_columns
 from automl_pt.cli.groups import GROUPS
 from automl_pt.cli.live_table import LiveView
 from automl_pt.cli.options import from_file
 from automl_pt.cli.search import command as search_command
+from automl_pt.cli.search_lines import Opening
 from automl_pt.cli.tables import Column, fitted, varying
 from automl_pt.cli.train import command as train_command
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.files import not_found
 from automl_pt.core.text import shown_path
-from automl_pt.study.events import EpochDone, StudyStarted, TrialEnded, TrialPaused, TrialRanked, TrialStarted
+from automl_pt.study.events import (
+    EpochDone,
+    NetworkChosen,
+    StudyStarted,
+    TrialEnded,
+    TrialPaused,
+    TrialRanked,
+    TrialStarted,
+)
 from automl_pt.training.result import EpochResult
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=0, max_size=60)
@@ -171,3 +181,30 @@ def test_a_config_file_takes_the_options_of_its_command(tmp_path: Path) -> None:
     path.write_text("output = 3\nquiet = 1\n")
     with pytest.raises(ConfigError, match=r"(?s)output: must be a string.*quiet: must be true or false"):
         from_file(path, output=None, quiet=False)
+
+
+SHOWN = st.characters(codec="utf-8", exclude_categories=["C", "Z"])
+WORDS = st.lists(st.text(SHOWN, min_size=1, max_size=30), max_size=30)
+
+
+@given(
+    label=st.sampled_from(["", "note: ", "accuracy: ", "          ", "  given: "]),
+    words=WORDS,
+    width=st.integers(30, 90),
+)
+def test_a_long_line_goes_on_below_its_text_and_loses_no_word(label: str, words: list[str], width: int) -> None:
+    line = label + " ".join(words)
+    lines = folded(line, width).split("\n")
+    assert " ".join(lines).split() == line.split()
+    longest = max(map(cell_len, words), default=0)
+    assert all(cell_len(part) <= max(width, 16 + longest) for part in lines)
+    assert all(part.startswith("  ") for part in lines[1:])
+
+
+def test_the_first_lines_of_a_search_fit_80_columns() -> None:
+    opening = Opening()
+    text = "resnet18, 11.7 M parameters, pretrained (BSD-3-Clause; on this machine)"
+    lines = opening.lines(NetworkChosen("resnet18", True, "BSD-3-Clause", 0, text, 11_700_000))
+    started = StudyStarted("photos", "studies/photos", "study.db", 16, 0, 2, 5)
+    lines += opening.lines(replace(started, images={"train": 800, "val": 200}, classes=12, image_sizes=(224,)))
+    assert [line for line in lines if cell_len(line) > 80] == []

@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import write_plugin
 
 from automl_pt.reporting.html.page import render
-from automl_pt.reporting.sections.write import read_content
+from automl_pt.reporting.sections.write import read_content, read_several
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -61,7 +61,7 @@ def with_100_classes(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return pages as files: of a study, of its like with 100 classes, of a study whose images are gone, of a run."""
+    """Return pages as files: a study, its like with 100 classes, one whose images are gone, a run, three studies."""
     folder, study = tmp_path_factory.mktemp("pages"), searched / "studies" / "hostile"
     content = read_content(study)[1]
     gone = {**content.values, **{name: {"missing": "x" * 400} for name in ("classes", "confusion", "mistakes")}}
@@ -71,13 +71,14 @@ def pages(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "large": render(with_100_classes(content.values), content.pictures),
         "gone": render(gone, {}),
         "run": render(run.values, run.pictures),
+        "studies": render(read_several([study, study, study])[1].values, {}),
     }
     for name, html in drawn.items():
         (folder / f"{name}.html").write_text(html)
     return {name: folder / f"{name}.html" for name in drawn}
 
 
-@pytest.mark.parametrize("name", ["study", "large", "gone", "run"])
+@pytest.mark.parametrize("name", ["study", "large", "gone", "run", "studies"])
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (800, "dark"), (1300, "light"), (1300, "dark")])
 def test_the_page_fits_and_is_silent(
     browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: Any
@@ -98,7 +99,7 @@ def test_the_page_fits_and_is_silent(
     page.close()
 
 
-@pytest.mark.parametrize("name", ["study", "run"])
+@pytest.mark.parametrize("name", ["study", "run", "studies"])
 def test_nothing_is_cut_on_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
     page = browser.new_page(viewport={"width": 400, "height": 800})
     page.goto(pages[name].as_uri())

@@ -96,9 +96,9 @@ def test_pretrained_is_the_default_where_it_fits(settings, backbone, hints, expe
 @pytest.mark.parametrize(
     ("name", "dataset", "settings", "said"),
     [
-        ("resnet18", "digits", {}, "11.7 M parameters, starts from random weights: its images are small"),
-        ("resnet18", "photos", {"pretrained": False}, "starts from random weights: --from-scratch"),
-        ("resnet18", "photos", {"weights": __file__}, f"starts from {__file__}"),
+        ("resnet18", "digits", {}, "11.7 M parameters, random weights: its images are small"),
+        ("resnet18", "photos", {"pretrained": False}, "random weights: --from-scratch"),
+        ("resnet18", "photos", {"weights": __file__}, f"from {__file__}"),
     ],
 )
 def test_the_first_line_says_where_the_network_starts(name, dataset, settings, said):
@@ -123,9 +123,7 @@ def test_absent_weights_end_a_search_and_a_run_before_anything_is_made(shop, tin
     for words in (["search", *shared, "--workers", "0", "--trials", "1"], ["train", *shared, "-o", "run"]):
         done = CliRunner().invoke(cli, [words[0], str(tiny_folder), *words[1:]])
         assert isinstance(done.exception, WeightsError)
-        assert done.output.startswith(
-            "network: shop, starts from its pretrained weights (licence MIT; a download of about 5 MB)"
-        )
+        assert done.output.startswith("network: shop, pretrained (MIT; downloads about 5 MB)")
     assert sorted(path.name for path in (tmp_path / "shop").iterdir() if path.suffix != ".pyc") in (
         ["__pycache__", "shop_plugin.py"],
         ["shop_plugin.py"],
@@ -152,7 +150,7 @@ def test_a_search_says_what_it_works_with(shop, tiny_folder, tmp_path, monkeypat
     options = ["--backbone", "plain", "--plugin", str(shop), "--epochs", "1", "--workers", "0", "--trials", "1"]
     done = CliRunner().invoke(cli, ["search", str(tiny_folder), *options, "--no-report", "--lr", "0.01"])
     network, images, space, study = done.output.splitlines()[:4]
-    assert network == "network: plain, starts from random weights: it has no pretrained ones"
+    assert network == "network: plain, random weights: it has no pretrained ones"
     assert images.startswith("images:  24 train, 12 val, 12 test; 3 classes; 8 px; on cpu")
     assert space == "search:  learning rate 0.01 alone; batch size 8 alone; 1 trial of at most 1 epoch"
     assert study.startswith("study:   studies/tiny, one at a time")

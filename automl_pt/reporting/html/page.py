@@ -45,6 +45,8 @@ def _plots(content: Mapping[str, Any]) -> dict[str, Any]:
 
     drawn: dict[str, str] = {}
     sections = {name: part for name, part in content.items() if isinstance(part, Mapping) and "missing" not in part}
+    if "losses" in sections:
+        drawn["losses"] = plots.losses(sections["losses"])
     if "curves" in sections:
         drawn["curves"] = (plots.curves if content["kind"] == "study" else plots.run_curves)(sections["curves"])
     if "space" in sections:

@@ -128,6 +128,30 @@ def space(section: Mapping[str, Any]) -> str:
         return to_svg(figure, "space")
 
 
+def losses(section: Mapping[str, Any]) -> str:
+    """Draw the validation loss over the learning rate of trials of several studies, each as its study's number."""
+    with plot(5.4, 3.4) as (figure, axes):
+        axes.set_xscale("log")
+        points = section["points"]
+        _limit(axes, [point["loss"] for point in points])
+        top = axes.get_ylim()[1]
+        # a colour for each of the first studies; beyond those the number alone tells them apart
+        colours = (ACCENT, BAD, INK, FAINT)
+        for point in points:
+            colour = colours[(point["study"] - 1) % len(colours)]
+            place = (point["lr"], min(point["loss"], top))
+            if point["best"]:
+                axes.plot(*place, "o", markersize=14, markerfacecolor="none", color=colour, markeredgewidth=1.4)
+            axes.text(*place, str(point["study"]), color=colour, ha="center", va="center", fontsize=9)
+        rates = sorted(point["lr"] for point in points)
+        low, high = rates[0], rates[-1]
+        axes.set_xlim(low / 1.3, high * 1.3)
+        _plain_ticks(axes, "x", values=[low, math.sqrt(low * high), high])
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("validation loss")
+        return to_svg(figure, "losses")
+
+
 def _whole_numbers(axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 

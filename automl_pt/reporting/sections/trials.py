@@ -15,7 +15,7 @@ from automl_pt.study.model_store import ranked
 from automl_pt.study.records import ProbeRecord, TrialRecord
 from automl_pt.study.records import in_order as searched_in_order
 
-_REASONS = {
+REASONS = {
     "completed": "completed all epochs",
     "patience": "it stopped improving (patience)",
     "pruned": "pruned: others were better",
@@ -45,7 +45,7 @@ def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME)
     )
     compared = any(trial.ranks for trial in report.trials)
     return {
-        "params": _params(report.trials or every),
+        "params": varied_params(report.trials or every),
         "rows": rows,
         "metrics": metric_columns({name for trial in every for name in trial.metrics}, metrics),
         "ranked": compared,
@@ -63,7 +63,7 @@ def _probe(probe: ProbeRecord) -> dict[str, Any]:
 
 def _ended(report: StudyReport, trial: TrialRecord) -> str:
     reason, _, floor = report.ended(trial).partition("; ")
-    said = _REASONS.get(reason, reason)
+    said = REASONS.get(reason, reason)
     return f"{said}; {floor}" if floor else said
 
 
@@ -86,11 +86,11 @@ def _row(trial: TrialRecord, best: TrialRecord | None) -> dict[str, Any]:
         "ranked_at": trial.ranked_at,
         "epochs": float(trial.epochs_done),
         "seconds": trial.seconds,
-        "reason": _REASONS.get(trial.reason, trial.reason),
+        "reason": REASONS.get(trial.reason, trial.reason),
     }
 
 
-def _params(trials: Sequence[TrialRecord]) -> list[str]:
+def varied_params(trials: Sequence[TrialRecord]) -> list[str]:
     """Name what was searched over; one that never varied is not shown."""
     names = searched_in_order({name for trial in trials for name in trial.params})
     varied = [name for name in names if len({str(trial.params.get(name)) for trial in trials}) > 1]

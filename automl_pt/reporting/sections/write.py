@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from automl_pt.config import SearchConfig
@@ -12,7 +13,8 @@ from automl_pt.reporting.html.page import render
 from automl_pt.reporting.run import RunReport, is_run, read_head, read_run
 from automl_pt.reporting.sections import Content
 from automl_pt.reporting.sections.content import run_content, study_content
-from automl_pt.reporting.study import StudyReport, read_study
+from automl_pt.reporting.sections.studies import studies_content
+from automl_pt.reporting.study import StudyReport, find_study, is_elsewhere, read_study
 from automl_pt.study.executor.base import Caller
 
 #: the name a search gives its report, in the study's folder
@@ -35,6 +37,16 @@ def read_content(
         return run, run_content(run, device=device, plugins=plugins)
     report = read_study(place, storage=storage)
     return report, study_content(report, device=device, plugins=plugins)
+
+
+def read_several(places: Sequence[str | Path], *, storage: str | None = None) -> tuple[list[StudyReport], Content]:
+    """Return several studies, and the report that compares them; raises as `read_study`.
+
+    `storage` is opened for those outside of their own folder.
+    """
+    folders = [find_study(place) for place in places]
+    reports = [read_study(folder, storage=storage if is_elsewhere(folder) else None) for folder in folders]
+    return reports, studies_content(reports)
 
 
 def write_report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:

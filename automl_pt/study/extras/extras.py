@@ -1,4 +1,4 @@
-"""The optional results of a search after its trials: refit, ensemble and average."""
+"""The optional results of a search after its trials: refit, ensemble, average, folds, the comparison with before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from automl_pt.config import SearchConfig
+from automl_pt.config import EXTRA_SETTINGS, SearchConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.core.files import read_json, write_json
 from automl_pt.study.events import Event, Notice
@@ -22,7 +22,11 @@ EXTRAS = "made.json"
 
 @dataclass(frozen=True)
 class Ended:
-    """A study whose trials have ended: `trials` are those with weights, the best first."""
+    """A study whose trials have ended: `trials` are those with weights, the best first.
+
+    `best` is the trial or probe whose model is the study's; None: the first of them. `part` is the one to make of what
+    is made in parts.
+    """
 
     config: SearchConfig
     directory: Path
@@ -30,12 +34,21 @@ class Ended:
     plugins: Plugins | None
     #: returns whether to save and stop, because of a signal or the time limit
     should_stop: Callable[[], bool]
+    best: TrialRecord | None = None
+    part: int | None = None
+
+    @property
+    def winner(self) -> TrialRecord:
+        """Return the trial or probe whose model is the study's."""
+        return self.trials[0] if self.best is None else self.best
 
     def output(self, number: int) -> Path:
         """Return a trial's run directory."""
         return self.directory / "trials" / str(number)
 
 
+#: extras that are made of the best model, which may be a probe
+OF_BEST = ("earlier", "folds")
 #: makes one extra, yielding notes; returns its figures, or None if it was stopped or could not be made
 MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
@@ -49,7 +62,9 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
     path = ended.directory / EXTRAS
     made = _earlier_extras(path)
     for name in ended.config.extras:
-        of = [[trial.number, trial.epochs] for trial in ended.trials[: _count(ended.config, name)]]
+        of = _source(ended, name)
+        if not of:
+            continue
         if _is_made(made.get(name), of):
             continue
         made.pop(name, None)
@@ -86,12 +101,16 @@ def _earlier_extras(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_made(found: Any, of: list[list[int]]) -> bool:
-    """Return whether an extra was made of these trials, and still exists."""
-    if not isinstance(found, dict) or found.get("of") != of or "model" not in found:
+def _is_made(found: Any, of: list[list[Any]]) -> bool:
+    """Return whether an extra was made of these trials without a part that failed, and still exists."""
+    if not isinstance(found, dict) or found.get("of") != of or "model" not in found or found.get("failed"):
         return False
     return found["model"] is None or Path(found["model"], "model.json").exists()
 
 
-def _count(config: SearchConfig, name: str) -> int:
-    return 1 if name == "refit" else int(getattr(config, name))
+def _source(ended: Ended, name: str) -> list[list[Any]]:
+    """Return what an extra is made of: trials with their epochs, and what else would make it another one."""
+    if name in OF_BEST:
+        return [[ended.winner.number, ended.winner.epochs, getattr(ended.config, EXTRA_SETTINGS[name])]]
+    count = 1 if name == "refit" else int(getattr(ended.config, name))
+    return [[trial.number, trial.epochs] for trial in ended.trials[:count]]

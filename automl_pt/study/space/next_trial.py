@@ -47,6 +47,25 @@ def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
     return watched
 
 
+def with_early_trial(suggest: Suggest, early: Mapping[str, Any] | None) -> Suggest:
+    """Return a function that chooses as `suggest`, but for the first trial after the default the point nearest `early`.
+
+    `early` are the best settings of the study that this one starts from; the default is not repeated.
+    """
+    if early is None:
+        return suggest
+
+    def chosen(
+        space: Space, params: Mapping[int, Mapping[str, Any]], ranking: Sequence[int], *, seed: int, number: int
+    ) -> Mapping[str, Any]:
+        point = space.nearest(early) if number == 1 else None
+        if point is None or point == space.default():
+            return suggest(space, params, ranking, seed=seed, number=number)
+        return point
+
+    return chosen
+
+
 def add_trial(
     trial_store: TrialStore,
     space: Space,

@@ -99,6 +99,16 @@ class Space:
         backbone = self.backbones[int(unit[2] * len(self.backbones))]
         return self._params(lr, batch_size, backbone, options)
 
+    def nearest(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the point nearest to a trial's parameters of another study; None if its backbone is not searched."""
+        backbone = params.get("backbone", self.backbones[0])
+        if backbone not in self.backbones or not {"lr", "batch_size"} <= params.keys():
+            return None
+        options = [params[d.name] if d.name in params and d.holds(params[d.name]) else d.default for d in self.extra]
+        low, high = self.lr_range(self._named(options))
+        size = min(self.batch_sizes, key=lambda one: abs(math.log(one / params["batch_size"])))
+        return self._params(min(high, max(low, params["lr"])), size, backbone, options)
+
     def lr_range(self, params: Mapping[str, Any]) -> tuple[float, float]:
         """Return the learning rates of a trial with these parameters: where optimisers are searched, its own."""
         own = self._own_optimizer(params)
