@@ -29,6 +29,7 @@ from automl_pt.plugins.faults import plugins_fault
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.metrics import Metric
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageReader, use_readers
 from automl_pt.plugins.registry import HOOK_OF, Registry, V, collect
 from automl_pt.plugins.samplers import Sampler
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, declared_hooks, find_sources
@@ -111,6 +112,10 @@ class Plugins:
         """Return the pruner called `name`, or raise UnknownNameError with near names."""
         registry = self.pruners()
         return self._find("pruner", name, registry, f"--pruner takes one of {', '.join(registry)}")
+
+    def readers(self) -> Registry[ImageReader]:
+        """Return all registered image formats by name; raise PluginError as `backbones` does."""
+        return self._registry("register_readers", ImageReader, (ImageReader,))
 
     def of_kind(self, kind: type[V]) -> Registry[V]:
         """Return all registered values of a kind in `HOOK_OF`; raise PluginError as `backbones` does."""
@@ -241,6 +246,7 @@ def load_plugins(files: Sequence[str] = ()) -> Plugins:
         except PluginError as error:
             plugins._fault(source, error)
     plugins.files = tuple(source.origin for source in sources if source.required and source.origin != BUILTIN_ORIGIN)
+    use_readers(plugins.readers().values())
     return plugins
 
 

@@ -14,9 +14,10 @@ from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.metrics import Metric
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageReader
 from automl_pt.plugins.samplers import Sampler
 
-V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation)
+V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation, ImageReader)
 #: the hook that registers values of a kind, of those that are looked up by their kind
 HOOK_OF: Mapping[type, str] = {Optimizer: "register_optimizers", Augmentation: "register_augmentations"}
 

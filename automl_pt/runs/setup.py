@@ -179,6 +179,7 @@ def _build(
 ) -> _Ready:
     preprocessing, said = choose_preprocessing(config, data, backbone), list[str]()
     side, classes = preprocessing.image_size, len(data.manifest.classes)
+    channels = preprocessing.pixels.channels
     model = build_model(
         backbone,
         classes,
@@ -186,6 +187,7 @@ def _build(
         pretrained=bool(config.pretrained),
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
+        channels=channels,
         tell=said.append,
     )
     require_trainable(model, backbone.name)
@@ -194,10 +196,19 @@ def _build(
     scales = choose_parameters(model, backbone, config)
     model = arrange(model, device, precision)
     channels_last = has_channels_last(device, precision)
-    rehearse(model, backbone.name, classes, side, device=device, precision=precision, channels_last=channels_last)
+    rehearse(
+        model,
+        backbone.name,
+        classes,
+        side,
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        channels=channels,
+    )
     if group.size == 1 and not config.deterministic:
         name = " ".join((backbone.name, *config.backbone_options))
-        precision = faster_format(model, name, side, device, config.precision, precision)
+        precision = faster_format(model, name, side, device, config.precision, precision, channels)
     return _Ready(key, backbone, model, scales, precision, tuple(said))
 
 
@@ -207,8 +218,10 @@ def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:
-    """Return the image side, and the backbone's mean and standard deviation."""
-    return Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
+    """Return the image side, and mean and standard deviation: the backbone's for photographs, else the data's own."""
+    size, pixels = choose_image_size(config, data, backbone), data.manifest.pixels
+    mean, std = (backbone.mean, backbone.std) if pixels.is_rgb8 else data.statistics(size)
+    return Preprocessing(size, mean, std, pixels=pixels)
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:

@@ -115,11 +115,12 @@ class Training:
         `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
+        _, channels, side, _ = self.train_loader.images.shape
         if self.device.type == "cuda":
-            try_out(self.step, batch, self.train_loader.images.shape[-1])
+            try_out(self.step, batch, side, channels)
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
             return
-        limit = images_that_fit(self.model, self.train_loader.images.shape[-1], free)
+        limit = images_that_fit(self.model, side, free, channels)
         if limit < batch:
             self.step.micro_batch_size = limit
             self.step.notes.append(f"{batch} images need more memory than is free; continuing with {limit} at once")
