@@ -75,7 +75,7 @@ def build(name: str, num_classes: int, pretrained: bool, in_channels: int = 3) -
         from automl_pt.builtin.timm_weights import pretrained_model
 
         return pretrained_model(name, num_classes, in_channels)
-    extra = {} if in_channels == 3 else {"in_chans": in_channels}
+    extra: dict[str, Any] = {} if in_channels == 3 else {"in_chans": in_channels}
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **extra)
     return model
 

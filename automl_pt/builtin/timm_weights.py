@@ -35,7 +35,7 @@ def pretrained_model(name: str, num_classes: int, in_channels: int = 3) -> nn.Mo
 
     config, path = _config(name), weights_file(name)
     overlay = {"file": str(path), "custom_load": bool(config.custom_load)}
-    extra = {} if in_channels == 3 else {"in_chans": in_channels}
+    extra: dict[str, Any] = {} if in_channels == 3 else {"in_chans": in_channels}
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay, **extra

@@ -98,10 +98,10 @@ def shown(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return [H, W, C] as a picture for people, uint8[H, W, 3]: from its darkest to its brightest values.
 
     Three channels are stretched together. Of more the first three are shown as red, green and blue, each stretched by
-    itself, and of two the first one. uint8 with three channels is returned unchanged.
+    itself, and of two the first one. uint8 in one or three channels keeps its values.
     """
-    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return pixels
+    if pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3):
+        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
     chosen = pixels[..., : 3 if pixels.shape[2] >= 3 else 1].astype(np.float32)
     axes = None if pixels.shape[2] == 3 else (0, 1)
     low, high = (np.percentile(chosen, share, axis=axes) for share in (_DARKEST, _BRIGHTEST))

@@ -105,7 +105,8 @@ def new_training(
             scales = _head_scales(config, start.body.head)
             return head_training(start, config, data, device, scales, **judged)
         why_not = start
-    policy = make_policy(config, plugins, preprocessing.image_size, len(data.manifest.classes))
+    side, classes = preprocessing.image_size, len(data.manifest.classes)
+    policy = make_policy(config, plugins, side, classes, preprocessing.pixels)
     layout = has_channels_last(device, precision)
     loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
     ready = _shared(config, data, backbone, device, precision, group, is_proxy=is_proxy)

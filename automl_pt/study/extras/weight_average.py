@@ -121,7 +121,7 @@ class _Soup:
     def _batches(self) -> Any:
         """Return one epoch of training batches, augmented as in the last epochs of training, the same each time."""
         rule, config = self.best.info.preprocessing, self.evaluator.config
-        policy = make_policy(config, self.evaluator.plugins, rule.image_size, len(self.best.info.classes))
+        policy = make_policy(config, self.evaluator.plugins, rule.image_size, len(self.best.info.classes), rule.pixels)
         loader = Loader(
             self.evaluator.data.pixels("train", rule.image_size),
             batch_size=BATCH_SIZE,
