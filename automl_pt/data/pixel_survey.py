@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from automl_pt.config import Settings
     from automl_pt.dataset import LabeledImages
 
-#: images that are looked at first: files, of which a few bytes are read, and arrays, which may have to be made
-SAMPLE, SAMPLED_ARRAYS = 256, 16
+#: files that are looked at first, by a few bytes; of arrays, which may have to be made, the first one stands for all
+SAMPLE = 256
 DTYPES = {"8": "uint8", "16": "uint16", "float": "float32"}
 _START = 32
 _PHOTOGRAPHS = (b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
@@ -52,10 +52,11 @@ def survey_pixels(images: LabeledImages, settings: Settings) -> Survey:
     format is missing. Unreadable images are passed over, because decoding reports them.
     """
     names, count = names_of(images), len(images)
-    most = SAMPLE if count and isinstance(images.images[0], Path) else SAMPLED_ARRAYS
-    sample = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist()
-    found = _described(images, names, sample)
-    if any(not one.pixels.is_rgb8 for one in found.values()):
+    found = _described(images, names, range(min(count, 1)))
+    are_files = all(one.format != "array" for one in found.values())
+    if are_files:
+        found = _described(images, names, np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int)).tolist())
+    if are_files and any(not one.pixels.is_rgb8 for one in found.values()):
         found = _described(images, names, range(count))
     notes, fallback = [], _without_library(found, settings)
     if fallback:

@@ -233,7 +233,7 @@ def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableIm
     if isinstance(error, UnidentifiedImageError):
         kind = kind_of(content)
         damaged = ", or its header is damaged" if kind is None else f"; it is {kind}"
-        return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP or GIF file{damaged}")
+        return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file{damaged}")
     reason = printable(str(error) or type(error).__name__)[:200]
     return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")
 

@@ -24,6 +24,8 @@ _OF_PILLOW = (b"\xff\xd8\xff", _PNG, b"GIF8", b"RIFF")
 #: channels of a PNG file by its type of colour, and whether the last one is transparency
 _OF_COLOUR = {0: (1, False), 2: (3, False), 4: (1, True), 6: (3, True)}
 _SIXTEEN = 16
+#: how the libraries say that a file ends too early
+_TOO_SHORT = ("failed to read", "input stream too small")
 
 
 class MissingReader(UnreadableImage):
@@ -108,7 +110,10 @@ def deep_png(image: Image.Image, content: bytes, name: object) -> NDArray[np.uin
     """Return an opened PNG with 16 bits as uint16[H, W, C], transparency on white; raise UnreadableImage."""
     channels, has_alpha = _OF_COLOUR[content[25]]
     if channels == 1 and not has_alpha:
-        values = np.asarray(image).astype(np.uint16)
+        try:
+            values = np.asarray(image).astype(np.uint16)
+        except Exception as error:  # Pillow's decoders raise many types on damaged data
+            raise _failed(name, "", error) from error
         clear = image.info.get("transparency")
         if isinstance(clear, int):
             values[values == clear] = 65535
@@ -121,7 +126,7 @@ def deep_png(image: Image.Image, content: bytes, name: object) -> NDArray[np.uin
     try:
         pixels = np.asarray(imagecodecs.png_decode(content))
     except Exception as error:  # libpng's faults, of several types
-        raise UnreadableImage(name, printable(error)[:200]) from error
+        raise _failed(name, "", error) from error
     pixels = as_channels(checked(pixels, name))
     if pixels.shape[2] == channels:
         return pixels.astype(np.uint16, copy=False)
@@ -142,6 +147,12 @@ def _called(reader: ImageReader, function: Any, content: bytes, name: object) ->
     except ImportError as error:
         raise MissingReader(name, f"{reader.name} images need a library ({error})", reader.needs) from error
     except Exception as error:  # libraries raise many types for damaged files
-        reason = printable(str(error) or type(error).__name__)[:300]
-        kind: Fault = "truncated" if "truncated" in reason.lower() else "unreadable"
-        raise UnreadableImage(name, f"{reader.name}: {reason}", kind) from error
+        raise _failed(name, f"{reader.name}: ", error) from error
+
+
+def _failed(name: object, format_: str, error: Exception) -> UnreadableImage:
+    reason = printable(str(error) or type(error).__name__)[:300]
+    if any(words in reason for words in _TOO_SHORT):
+        return UnreadableImage(name, f"{format_}the file is truncated: {reason}", "truncated")
+    kind: Fault = "truncated" if "truncated" in reason.lower() else "unreadable"
+    return UnreadableImage(name, f"{format_}{reason}", kind)

@@ -21,6 +21,7 @@ from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
 from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.readers import check_reader
 from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
@@ -34,6 +35,7 @@ KINDS: tuple[tuple[str, Callable[[Plugins], Registry[Any]], Callable[..., object
     ("pruner", Plugins.pruners, check_pruner),
     ("executor", Plugins.executors, check_executor),
     ("metric", Plugins.registered_metrics, check_metric),
+    ("reader", Plugins.readers, check_reader),
 )
 
 

@@ -92,7 +92,6 @@ def test_the_number_of_files_left_out_is_told_wherever_data_are_opened(tmp_path:
         (b"\0\0\0\x18ftypmif1\0\0", "HEIF"),
         (b"\0\0\0\x18ftypavif\0\0", "AVIF"),
         (b"\0\0\0\x18ftypmp42\0\0", "video"),
-        (b"II*\0rest", "TIFF"),
         (b"\xff\x0a\xfa", "JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
         (b"8BPS\0\1", "Photoshop"),

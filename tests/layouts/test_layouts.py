@@ -80,7 +80,7 @@ def test_an_unlabelled_test_folder_is_left_out_and_said(tmp_path: Path) -> None:
 
 def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.png", "b/1.png", "a/._1.png", ".ipynb_checkpoints/1.png", "a/.x/1.png", "__MACOSX/a/1.png")
-    for name in ("a/Thumbs.db", "a/.DS_Store", "a/notes.txt", "b/scan.TIF"):
+    for name in ("a/Thumbs.db", "a/.DS_Store", "a/notes.txt", "b/scan.HEIC"):
         (tmp_path / name).write_bytes(b"x")
     data = open_path(tmp_path)
     assert len(data) == 2
@@ -92,7 +92,7 @@ def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None
         "a/.x": "hidden, or a system file",
         "a/Thumbs.db": "hidden, or a system file",
         "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
-        "b/scan.TIF": "TIFF is not read; convert it to PNG",
+        "b/scan.HEIC": "HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG",
     }
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_trained_on_is_refused(
 def test_a_class_with_files_of_another_kind_only_is_not_lost_in_silence(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c/1.tif").write_bytes(b"II*\0")
+    (tmp_path / "c/1.psd").write_bytes(b"8BPS")
     with pytest.raises(InvalidDatasetError, match="a class folder holds no images"):
         open_path(tmp_path)
 
@@ -293,12 +293,19 @@ def test_images_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "in/a.png", "in/deep/b.png", "out.png")
-    for name in ("x.TIF", "y.ppm", "w.HEIC", "v.heic", "z", "notes.txt", "Thumbs.db"):
+    for name in ("x.PSD", "y.ppm", "w.HEIC", "v.heic", "z", "notes.txt", "Thumbs.db"):
         (tmp_path / "in" / name).write_bytes(b"x")
     os.symlink(tmp_path / "out.png", tmp_path / "in/link.png")
     monkeypatch.chdir(tmp_path)
     (said,) = list_images(["in"]).notes
-    for kind in ("1 .TIF (TIFF is not read)", "1 .ppm (PNM", "1 .HEIC", "1 .heic", "1 without an ending", "1 .txt"):
+    for kind in (
+        "1 .PSD (Photoshop is not read)",
+        "1 .ppm (PNM",
+        "1 .HEIC",
+        "1 .heic",
+        "1 without an ending",
+        "1 .txt",
+    ):
         assert kind in said
     assert "link.png (a link out of the folder; name the file" in said
     assert "Thumbs" not in said
