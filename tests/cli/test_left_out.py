@@ -46,7 +46,7 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path, plac
     "ending",
     [
         *(".heic", ".HEIC", ".heif", ".avif", ".ppm", ".pgm", ".jp2", ".jxl", ".dcm", ".psd", ".cr2", ".NEF", ".dng"),
-        *(".tif", ".svg", ".npy", ".nii.gz", ".mp4", ".jpg_large", ".zip", ".xyz", ""),
+        *(".svs", ".svg", ".npy", ".nii.gz", ".mp4", ".jpg_large", ".zip", ".xyz", ""),
     ],
 )
 @pytest.mark.parametrize("inside", ["c", "train/c", "c/deep/er"])

@@ -164,7 +164,7 @@ def test_images_left_out_are_listed_and_the_rest_is_what_it_was(
     data = ready(tiny_folder, plugins, tmp_path / "manifest.json", **settings)
     (left_out,) = data.manifest.left_out
     assert left_out.name == "train/red/000.png"
-    assert left_out.reason.startswith("not a JPEG, PNG, WebP, BMP or GIF file")
+    assert left_out.reason.startswith("not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
     assert [e for e in whole.manifest.entries if e.name != left_out.name] == list(data.manifest.entries)
     assert len(data.pixels("train", 8).labels) == 23
     assert data.notes[-1].startswith("1 image skipped, and listed in manifest.json: train/red/000.png: not a JPEG, PNG")

@@ -91,7 +91,7 @@ def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None
         "a/.DS_Store": "hidden, or a system file",
         "a/.x": "hidden, or a system file",
         "a/Thumbs.db": "hidden, or a system file",
-        "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
+        "a/notes.txt": "not a JPEG, PNG, WebP, BMP, GIF or TIFF file by its ending",
         "b/scan.HEIC": "HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG",
     }
 
@@ -140,7 +140,7 @@ def test_links_are_followed_on_request_and_nothing_counts_twice(tmp_path: Path) 
     assert all(Path(image).read_bytes() for image in data.images)  # type: ignore[arg-type]
     assert dict(data.left_out) == {
         "a/deep/back": "a link to a folder; its files are counted where they are",
-        "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
+        "a/notes.txt": "not a JPEG, PNG, WebP, BMP, GIF or TIFF file by its ending",
         "again": "a link to a folder that is counted already",
         "b/4.png": "a link to a file that is counted already",
         "b/up/data": "a folder that is counted already, through a link",
