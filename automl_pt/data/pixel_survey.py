@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from automl_pt.images.read import UnreadableImage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from automl_pt.config import Settings
     from automl_pt.dataset import LabeledImages
@@ -72,6 +74,26 @@ def survey_pixels(images: LabeledImages, settings: Settings) -> Survey:
     if several:
         notes.append(f"{counted(len(several), 'file')} of several images: only the first is used ({few(several, 3)})")
     return Survey(pixels, (*_found(formats, pixels), *said, *notes))
+
+
+def conversion_note(sources: Sequence[Path | NDArray[Any]], pixels: PixelFormat) -> str | None:
+    """Say how many of the images that a model is used on have other pixels than it takes, by a sample of them."""
+    found: dict[str, int] = {}
+    chosen = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), SAMPLE)).astype(int)).tolist()
+    for source in (sources[index] for index in chosen):
+        try:
+            is_photograph = isinstance(source, Path) and _is_photograph(source)
+            own = RGB8 if is_photograph else described_source(source, source).pixels
+        except UnreadableImage:  # its prediction says so
+            continue
+        if own != pixels:
+            found[str(own)] = found.get(str(own), 0) + 1
+    if not found:
+        return None
+    kinds = ", ".join(f"{count} have {kind}" for kind, count in found.items())
+    return (
+        f"of {counted(len(chosen), 'image')} looked at, {kinds}; the model takes {pixels}, to which they are converted"
+    )
 
 
 def _described(images: LabeledImages, names: Sequence[str], indices: Iterable[int]) -> dict[str, Described]:

@@ -139,6 +139,6 @@ def _kind(name: str, why: str) -> str:
     ending = printable(os.path.splitext(name)[1])
     if why == NO_IMAGE:
         return f"{ending} (no image by its ending)" if ending else "without an ending"
-    if (kind := NOT_READ.get(ending.lower())) is not None and why == why_not(name):
-        return f"{ending} ({kind} is not read)"
+    if ending.lower() in NOT_READ and why == why_not(name):
+        return f"{ending} ({why})"
     return "hidden" if why == HIDDEN else f"({why})"

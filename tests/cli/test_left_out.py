@@ -78,11 +78,12 @@ def test_the_number_of_files_left_out_is_told_wherever_data_are_opened(tmp_path:
     os.symlink(tmp_path / "outside.png", tmp_path / "d/a/link.png")
     images, _ = find(make(TrainConfig, {"dataset": str(tmp_path / "d")}), load_plugins())
     assert images.notes == (
-        "ignored: 20 .HEIC (HEIC is not read), a/link.png (a link that leaves the dataset; --follow-links takes it), "
+        "ignored: 20 .HEIC (HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG), "
+        "a/link.png (a link that leaves the dataset; --follow-links takes it), "
         "1 .md (no image by its ending), 1 hidden, 1 without an ending; `automl-pt check` lists them",
     )
     shown = CliRunner().invoke(cli, ["check", str(tmp_path / "d")], env={"COLUMNS": "300"}).output
-    assert "ignored: 20 .HEIC (HEIC is not read)" in shown
+    assert "ignored: 20 .HEIC (HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG)" in shown
 
 
 @pytest.mark.parametrize(

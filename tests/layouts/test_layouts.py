@@ -299,7 +299,7 @@ def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     (said,) = list_images(["in"]).notes
     for kind in (
-        "1 .PSD (Photoshop is not read)",
+        "1 .PSD (Photoshop is not read; `magick",
         "1 .ppm (PNM",
         "1 .HEIC",
         "1 .heic",
@@ -314,7 +314,10 @@ def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, mo
     assert said == "ignored: in/deep (a folder that a pattern matches; name the folder to use its images)"
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/1.dng").write_bytes(b"x")
-    with pytest.raises(InvalidDatasetError, match=r"raw: no image; ignored: 1 .dng \(camera raw is not read\)"):
+    with pytest.raises(
+        InvalidDatasetError,
+        match=r"raw: no image; ignored: 1 .dng \(camera raw is not read; `darktable",
+    ):
         list_images(["raw"])
 
 

@@ -17,7 +17,7 @@ from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import ConfigError, InvalidDatasetError
 from automl_pt.data.by_content import pool_of
 from automl_pt.data.manifest import Manifest
-from automl_pt.data.pixel_survey import survey_pixels
+from automl_pt.data.pixel_survey import conversion_note, survey_pixels
 from automl_pt.data.policy import Policy, make_policy
 from automl_pt.data.prepare import measured, prepare
 from automl_pt.dataset import LabeledImages
@@ -98,6 +98,13 @@ def test_the_format_that_is_found_is_said_and_can_be_chosen(tmp_path: Path) -> N
     tifffile.imwrite(folder / "b" / "5.tif", several, photometric="minisblack", planarconfig="contig")
     with pytest.raises(InvalidDatasetError, match=r"b/5.tif: 5 channels"):
         survey(folder)
+
+
+def test_conversions_for_a_model_are_said(tiny_folder: Path, tmp_path: Path) -> None:
+    scans, photographs = sorted(plant(tmp_path, 1, "uint16", 2).glob("*/*.tif")), sorted(tiny_folder.rglob("*.png"))[:3]
+    note = "of 3 images looked at, 3 have RGB, 8 bits; the model takes 1 channel, 16 bits, to which they are converted"
+    assert conversion_note(photographs, DEEP) == note
+    assert conversion_note(scans, DEEP) is conversion_note(photographs, RGB8) is conversion_note([], DEEP) is None
 
 
 def test_photographs_are_what_they_were(tiny_folder: Path, tmp_path: Path) -> None:
