@@ -88,7 +88,7 @@ class Settings(BaseModel):
     channels: Channels = Field(
         None,
         description="channels of the images that a network is given: auto, 1, 3 or another number; auto: RGB for "
-        "photographs, else what the images have, which is said",
+        "photographs, else what the images have, with a note",
     )
     depth: Literal["auto", "8", "16", "float"] = Field(
         "auto", description="bits of a channel; auto: 8 for photographs, else what all the images have"
