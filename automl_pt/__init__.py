@@ -21,6 +21,7 @@ from automl_pt.plugins.hookspecs import hookimpl
 from automl_pt.plugins.metrics import Metric, Predictions
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageHeader, ImageReader
 from automl_pt.plugins.samplers import Sampler
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ __all__ = [
     "Dataset",
     "ExecutorFactory",
     "Hints",
+    "ImageHeader",
+    "ImageReader",
     "LabeledImages",
     "LazyImages",
     "Metric",

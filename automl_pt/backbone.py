@@ -53,8 +53,10 @@ class Backbone:
 
     `build(num_classes, pretrained)` returns a new `nn.Module` from float[B, 3, S, S] to logits float[B, num_classes].
     A model may also return an object with the attribute `logits`. With `pretrained` it loads weights or raises; it
-    never falls back to random ones. An argument of `build` called `image_size` receives the side of the images. Any
-    other has a default and is an option: set by `backbone_options`, and searched if `search_space` says so.
+    never falls back to random ones. An argument of `build` called `image_size` receives the side of the images, and
+    one called `in_channels` the number of their channels, if it is not 3; without it the first convolution is adapted
+    (see `automl_pt.backbones.first_convolution`). Any other has a default and is an option: set by `backbone_options`,
+    and searched if `search_space` says so.
     """
 
     name: str
@@ -80,8 +82,9 @@ class Backbone:
     #: linear layer in each, with one output per class, starts at zero
     head: str | tuple[str, ...] | None = None
     #: (num_classes, image_size) -> the lines with which plain torchvision or timm builds the same network as `model`,
-    #: for the model directory's README; None: only this package builds it
-    recipe: Callable[[int, int], str] | None = None
+    #: for the model directory's README; an argument `in_channels` receives the channels if they are not 3; None: only
+    #: this package builds it
+    recipe: Callable[..., str] | None = None
     #: (model, tensors) -> the tensors of a published weights file under this model's names
     convert_weights: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     #: (model) -> names of its modules or parameters, in groups from the input to the head, for `layer_decay` and

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,24 +30,25 @@ class Hints:
     pretrained: bool | None = None
 
 
-class LazyImages(Sequence["NDArray[np.uint8]"]):
+class LazyImages(Sequence["NDArray[Any]"]):
     """`count` images, each created by `get(index)` on access, for sets that do not fit into memory.
 
     `get` may be called from any thread, and repeatedly for the same index, and must return the same image each time: a
-    uint8 array [H, W, 3] or [H, W]. It may raise `images.decode.UnreadableImage`.
+    uint8 array [H, W, 3] or [H, W], or one of uint16 or float32 or other channels. It may raise
+    `images.decode.UnreadableImage`.
     """
 
-    def __init__(self, count: int, get: Callable[[int], NDArray[np.uint8]]) -> None:
+    def __init__(self, count: int, get: Callable[[int], NDArray[Any]]) -> None:
         self._count, self._get = count, get
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
     @overload
     def __getitem__(self, index: slice) -> LazyImages: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | LazyImages:
+    def __getitem__(self, index: int | slice) -> NDArray[Any] | LazyImages:
         chosen = range(self._count)[index]  # IndexError beyond the end
         if isinstance(chosen, range):
             return LazyImages(len(chosen), lambda position: self._get(chosen[position]))
@@ -58,7 +59,8 @@ class LazyImages(Sequence["NDArray[np.uint8]"]):
 class LabeledImages:
     """N images with their labels, as a dataset returns them, decoded only if necessary.
 
-    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]. A lazy sequence such as LazyImages is
+    `images` is a sequence of paths, or of uint8 arrays [H, W, 3] or [H, W]; arrays of uint16 or float32, or [H, W, C],
+    keep their depth and channels up to the network, and all are alike. A lazy sequence such as LazyImages is
     allowed: items are accessed when needed, from any thread, and not kept. `labels` are integers into
     `classes`. `splits` names each image's split, or None to split it automatically. `names` identify images permanently
     (default: the path relative to `root`, or the index). Images of one of `groups` are never in two splits.
@@ -67,7 +69,7 @@ class LabeledImages:
     changes whenever any image does: with it, arrays are hashed once, and not each time a study resumes.
     """
 
-    images: Sequence[Path] | Sequence[NDArray[np.uint8]]
+    images: Sequence[Path] | Sequence[NDArray[Any]]
     labels: Sequence[int] | NDArray[np.int64]
     classes: Sequence[str]
     splits: Sequence[Split | None] | None = None

@@ -24,6 +24,7 @@ USES = {
     "register_optimizers": "automl-pt train digits --plugin register_optimizers.py --optimizer acme-rmsprop",
     "register_datasets": "automl-pt train acme/sides --plugin register_datasets.py",
     "register_metrics": "automl-pt train digits --plugin register_metrics.py",
+    "register_readers": "automl-pt predict MODEL scan.acme --plugin register_readers.py",
     "register_samplers": "automl-pt search digits --plugin register_samplers.py --sampler acme/grid",
     "register_pruners": "automl-pt search digits --plugin register_pruners.py --pruner acme/twice",
 }

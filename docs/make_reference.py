@@ -24,6 +24,7 @@ from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.metrics import Metric, Predictions
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageHeader, ImageReader
 from automl_pt.plugins.samplers import Sampler, SearchSpace, Suggest
 from automl_pt.study.pruning.base import PruningRule
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrackedRun, TrialFinished
@@ -92,6 +93,8 @@ def values_page() -> str:
         ),
         class_text(Metric),
         class_text(Predictions),
+        class_text(ImageReader),
+        class_text(ImageHeader),
         "## Received by a tracker's hook\n",
         *(
             class_text(kind)

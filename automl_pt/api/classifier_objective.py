@@ -153,7 +153,9 @@ def _prove(
         trial = settled(trial, backbone, data.hints)
         size = choose_image_size(trial, data, backbone)
         try:
-            found = returned(engine.call(_proving(trial, plugins, classes, size), unwanted))
+            found = returned(
+                engine.call(_proving(trial, plugins, classes, size, data.manifest.pixels.channels), unwanted)
+            )
         except PluginError as error:
             faults.append(error)
             continue
@@ -169,11 +171,11 @@ def _prove(
     return Proof(() if config.micro_batch_size is not None else tuple(steps), tuple(notes))
 
 
-def _proving(trial: TrainConfig, plugins: Plugins, classes: int, size: int) -> Call:
+def _proving(trial: TrainConfig, plugins: Plugins, classes: int, size: int, channels: int) -> Call:
     def here(caller: Caller) -> dict[str, float]:
-        return prove_backbone(trial, plugins, classes, size)
+        return prove_backbone(trial, plugins, classes, size, channels)
 
-    arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size}
+    arguments = {"config": trial.model_dump(mode="json"), "classes": classes, "size": size, "channels": channels}
     return Call("automl_pt.study.executor.prove_backbone:prove", arguments, here, f"the network of {trial.backbone}")
 
 

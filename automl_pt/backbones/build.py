@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from automl_pt.backbone import Backbone
+from automl_pt.backbones.first_convolution import adapt_network
 from automl_pt.backbones.given_weights import load_given
 from automl_pt.backbones.network_contract import (
     fails,
@@ -20,7 +21,7 @@ from automl_pt.backbones.network_contract import (
     take_logits,
     without_wrappers,
 )
-from automl_pt.backbones.options import SIZE, takes_image_size
+from automl_pt.backbones.options import CHANNELS, SIZE, takes, takes_image_size
 from automl_pt.backbones.random_state import seed_all
 from automl_pt.backbones.weight_readings import GivenWeights
 from automl_pt.backbones.weights import in_modules
@@ -38,10 +39,13 @@ def build_model(
     pretrained: bool = False,
     weights: Path | GivenWeights | None = None,
     seed: int,
+    channels: int = 3,
     prove: bool = True,
     tell: Callable[[str], None] = lambda text: None,
 ) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, in train mode, initialised from `seed` (any integer).
+
+    The images have `channels`; see `first_convolution` for others than RGB.
 
     A new head on pretrained weights starts at zero (see `zero_head`). `tell` receives notes on how the file of
     `weights` was read. The global random states are not restored. Without `prove` no image is passed through, because
@@ -50,7 +54,7 @@ def build_model(
     """
     _check(backbone, image_size, pretrained)
     seed_all(derive_seed(seed, "model"))
-    model = _built(backbone, num_classes, image_size, pretrained)
+    model = _built(backbone, num_classes, image_size, pretrained, channels)
     require_new(model, backbone.name)
     if weights is None:
         model = _adapted(model, backbone, image_size)
@@ -59,15 +63,15 @@ def build_model(
     if pretrained:
         zero_head(model, backbone, num_classes)
     if prove:
-        _prove(model, backbone, num_classes, image_size)
+        _prove(model, backbone, num_classes, torch.zeros(1, channels, image_size, image_size))
     model.train()  # the plugin may return it in either mode
     return model
 
 
-def assemble(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module:
+def assemble(backbone: Backbone, num_classes: int, image_size: int, channels: int = 3) -> nn.Module:
     """Return `backbone` with a head for `num_classes`, from the current random state; raise as `build_model`."""
     _check(backbone, image_size, False)
-    return _adapted(_built(backbone, num_classes, image_size, False), backbone, image_size)
+    return _adapted(_built(backbone, num_classes, image_size, False, channels), backbone, image_size)
 
 
 def head_parameters(model: nn.Module, backbone: Backbone) -> set[str]:
@@ -156,15 +160,19 @@ def _load(
     return model
 
 
-def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool) -> nn.Module:
-    size = {SIZE: image_size} if takes_image_size(backbone) else {}
+def _built(backbone: Backbone, num_classes: int, image_size: int, pretrained: bool, channels: int = 3) -> nn.Module:
+    extra = {SIZE: image_size} if takes_image_size(backbone) else {}
+    builds_channels = channels != 3 and takes(backbone.build, CHANNELS)
+    if builds_channels:
+        extra[CHANNELS] = channels
     with plugins_fault(
         "a backbone's build(num_classes, pretrained) did not return a model",
         whose=backbone.name,
         remedy="correct the backbone, or choose another one",
     ):
-        model = backbone.build(num_classes, pretrained, **size)
-    return _a_network(model, backbone, "build(num_classes, pretrained)")
+        model = backbone.build(num_classes, pretrained, **extra)
+    model = _a_network(model, backbone, "build(num_classes, pretrained)")
+    return model if builds_channels else adapt_network(model, channels, backbone.name)
 
 
 def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
@@ -177,9 +185,8 @@ def _a_network(model: Any, backbone: Backbone, hook: str) -> nn.Module:
     return without_wrappers(model)
 
 
-def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image_size: int) -> None:
+def _prove(model: nn.Module, backbone: Backbone, num_classes: int, image: torch.Tensor) -> None:
     """Pass one black image through, in eval mode and without random numbers, so that a misfit fails before epoch 1."""
-    image = torch.zeros(1, 3, image_size, image_size)
     model.eval()  # the plugin may return it in either mode
     try:
         with torch.no_grad():
@@ -209,7 +216,7 @@ def _failed(model: nn.Module, backbone: Backbone, image: torch.Tensor, error: Ba
                 f"{backbone.image_size} and failed with {described(error)}"
             ]
         )
-    return fails(backbone.name, "eval mode", 1, image.shape[-1], error)
+    return fails(backbone.name, "eval mode", image.shape, error)
 
 
 def _takes_its_own_size(backbone: Backbone) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl_pt.backbones.first_convolution import adapt_tensors
 from automl_pt.backbones.weight_readings import GivenWeights, Reading, readings
 from automl_pt.backbones.weights import has_any, in_modules, load_tensors, misfit_error, misfits, read_content
 from automl_pt.core.errors import WeightsError
-from automl_pt.core.text import few, printable
+from automl_pt.core.text import counted, few, printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +64,7 @@ def _first_fit(
 
 
 def _converted(model: nn.Module, tensors: Mapping[str, Tensor], convert: Convert | None) -> Mapping[str, Tensor]:
-    return tensors if convert is None else convert(model, tensors)
+    return adapt_tensors(model, tensors if convert is None else convert(model, tensors))
 
 
 def _load(
@@ -73,8 +74,15 @@ def _load(
     has_head = load_tensors(model, tensors, heads)
     renamed = len(tensors.keys() - reading.tensors.keys())
     notes = [*reading.said(), *([f"{renamed} names are translated to this network's"] if renamed else [])]
+    notes += _of_the_channels(tensors, reading.tensors)
     notes += _of_the_head(model, tensors, heads, has_head=has_head)
     return has_head, [f"weights of {printable(given.source)}: {text}" for text in notes]
+
+
+def _of_the_channels(tensors: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in tensors.items():
+        if name in read and tensor.ndim == 4 and tensor.shape[1] != read[name].shape[1]:
+            yield f"the kernels of {name} for RGB are adapted to {counted(tensor.shape[1], 'channel')}"
 
 
 def _of_the_head(

@@ -6,6 +6,7 @@ the run's device and in its number format.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -93,12 +94,12 @@ def require_logits(output: Any, name: str, images: int, classes: int, mode: str)
     )
 
 
-def fails(name: str, mode: str, images: int, size: int, error: BaseException) -> PluginError:
-    """Return the error for a network whose forward or backward pass failed."""
-    many = f"{images} images" if images > 1 else "one image"
+def fails(name: str, mode: str, shape: Sequence[int], error: BaseException) -> PluginError:
+    """Return the error for a network whose forward or backward pass failed on images of this shape."""
+    many = f"{shape[0]} images" if shape[0] > 1 else "one image"
     return PluginError(
         f"the network of {name} failed in {mode}",
-        given=f"{many} of {size} px, as float[{images}, 3, {size}, {size}]: {described(error)}",
+        given=f"{many} of {shape[-1]} px, as float{list(shape)}: {described(error)}",
         remedy=f"correct the plugin: {_TAKES}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -16,6 +16,7 @@ from automl_pt.core.json_reader import parse_json
 from automl_pt.core.text import printable
 
 SIZE = "image_size"
+CHANNELS = "in_channels"
 
 
 def parse(text: str) -> tuple[str, Any]:
@@ -41,13 +42,22 @@ def defaults(backbone: Backbone) -> dict[str, Any]:
         return {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     empty = inspect.Parameter.empty
-    return {p.name: p.default for p in parameters if p.kind in kinds and p.default is not empty and p.name != SIZE}
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind in kinds and p.default is not empty and p.name not in (SIZE, CHANNELS)
+    }
 
 
 def takes_image_size(backbone: Backbone) -> bool:
     """Return whether `build` has an argument `image_size`, which then receives the side of the images."""
+    return takes(backbone.build, SIZE)
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function has an argument of this name."""
     try:
-        return SIZE in inspect.signature(backbone.build).parameters
+        return name in inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
 

@@ -58,13 +58,22 @@ NEEDED = {
 }
 
 
+#: transforms that move pixels, and so take those of any channels and depth
+_GEOMETRIC = (
+    *("resize", "center_crop", "pad", "random_crop", "random_resized_crop", "horizontal_flip", "vertical_flip"),
+    *("random_rotation", "random_affine", "random_erasing"),
+)
+
+
 @hookimpl
 def register_augmentations() -> list[Augmentation]:
     """Register the policies and the transforms."""
     policies = [
         Augmentation("none", shift=False, flip=False, description="images as they are"),
         Augmentation("shift-flip", description="random shifts by up to an eighth of the side, and mirror images"),
-        Augmentation("crop", crop, shift=False, description="random crops, resized, and mirror images"),
+        Augmentation(
+            "crop", crop, shift=False, any_pixels=True, description="random crops, resized, and mirror images"
+        ),
         Augmentation("trivial", trivial, description="shift-flip, then TrivialAugment (Müller and Hutter, 2021)"),
         Augmentation("rand", rand, description="shift-flip, then RandAugment (Cubuk et al., 2020)"),
         Augmentation("mixup", build_mix=partial(mixed, "MixUp", 0.2), description="shift-flip, batches by mixup"),
@@ -76,6 +85,7 @@ def register_augmentations() -> list[Augmentation]:
             partial(transform, name),
             arguments=arguments,
             needs=NEEDED.get(name, ()),
+            any_pixels=name in _GEOMETRIC,
             description=f"torchvision's {kind}",
         )
         for name, (kind, arguments, _) in TRANSFORMS.items()

@@ -67,15 +67,16 @@ def make(name: str) -> Backbone:
     )
 
 
-def build(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def build(name: str, num_classes: int, pretrained: bool, in_channels: int = 3) -> nn.Module:
     """Build the timm model `name` with a head for `num_classes`; with `pretrained`, from the weights timm names."""
     import timm
 
     if pretrained:
         from automl_pt.builtin.timm_weights import pretrained_model
 
-        return pretrained_model(name, num_classes)
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+        return pretrained_model(name, num_classes, in_channels)
+    extra: dict[str, Any] = {} if in_channels == 3 else {"in_chans": in_channels}
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **extra)
     return model
 
 
@@ -98,9 +99,10 @@ def param_groups(model: nn.Module) -> list[list[str]]:
     return [names for _, names in sorted(groups.items())]
 
 
-def recipe(name: str, native: int, num_classes: int, image_size: int) -> str:
+def recipe(name: str, native: int, num_classes: int, image_size: int, in_channels: int = 3) -> str:
     """Return the lines that build the same network as `model` with timm only."""
-    lines = ["import timm", f"model = timm.create_model({name!r}, num_classes={num_classes})"]
+    extra = "" if in_channels == 3 else f", in_chans={in_channels}"
+    lines = ["import timm", f"model = timm.create_model({name!r}, num_classes={num_classes}{extra})"]
     if image_size != native:
         size = f"({image_size}, {image_size})"
         lines.append(f"if hasattr(model, 'set_input_size'): model.set_input_size(img_size={size})")

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def pretrained_model(name: str, num_classes: int) -> nn.Module:
+def pretrained_model(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     """Return the timm model `name` with the weights timm names for it and a new head.
+
+    timm adapts the first kernels to other channels than RGB's three.
 
     Raises WeightsError, naming the required file, if neither cache nor network has them.
     """
@@ -33,9 +35,10 @@ def pretrained_model(name: str, num_classes: int) -> nn.Module:
 
     config, path = _config(name), weights_file(name)
     overlay = {"file": str(path), "custom_load": bool(config.custom_load)}
+    extra: dict[str, Any] = {} if in_channels == 3 else {"in_chans": in_channels}
     try:
         model: nn.Module = timm.create_model(
-            name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay
+            name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay, **extra
         )
     except Exception as error:  # readers of npz, safetensors and checkpoints raise different types
         raise WeightsError(

@@ -114,13 +114,16 @@ def modern_densenet_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> di
     return {_OLD_DENSENET_KEY.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
 
 
-def recipe(name: str, convolution: str, pool: str, num_classes: int, image_size: int) -> str:
+def recipe(name: str, convolution: str, pool: str, num_classes: int, image_size: int, in_channels: int = 3) -> str:
     """Return the lines that build the same network as `model` with torchvision only."""
     lines = ["import torch, torchvision", f"model = torchvision.models.{name}(num_classes={num_classes})"]
+    channels = 96 if name == "densenet161" else 64
     if image_size < SMALL:
-        channels = 96 if name == "densenet161" else 64
-        lines.append(f"{convolution} = torch.nn.Conv2d(3, {channels}, 3, padding=1, bias=False)")
+        lines.append(f"{convolution} = torch.nn.Conv2d({in_channels}, {channels}, 3, padding=1, bias=False)")
         lines.append(f"{pool} = torch.nn.Identity()")
+    elif in_channels != 3:
+        given = f"{in_channels}, {channels}, 7, stride=2, padding=3, bias=False"
+        lines.append(f"{convolution} = torch.nn.Conv2d({given})")
     return "\n".join(lines)
 
 
@@ -160,6 +163,7 @@ def _small_stem(convolution: nn.Conv2d) -> nn.Conv2d:
     with torch.no_grad():
         kernel = convolution.weight[:, :, middle, middle] * (size / 3)
     # on the meta device, so that no random numbers are drawn and the rest of the network is unchanged
-    small = nn.Conv2d(3, convolution.out_channels, kernel_size=3, padding=1, bias=False, device="meta")
+    inputs = convolution.in_channels
+    small = nn.Conv2d(inputs, convolution.out_channels, kernel_size=3, padding=1, bias=False, device="meta")
     small.weight = nn.Parameter(kernel)
     return small

@@ -12,7 +12,7 @@ from automl_pt.check.memory import open_memory
 from automl_pt.check.quick import quick_check
 from automl_pt.check.survey import Progress, SurveyedFile, survey
 from automl_pt.dataset import LabeledImages
-from automl_pt.images.read import SUFFIXES
+from automl_pt.images.read import format_of
 from automl_pt.layouts.left_out import suffix
 
 __all__ = ["Finding", "Item", "Level", "Report", "check", "quick_check", "refuse"]
@@ -100,7 +100,7 @@ def _forms(seen: Sequence[SurveyedFile]) -> list[Finding]:
         "wrong ending": [
             Item((one.name,), f"is {one.facts.format}")
             for one in whole
-            if SUFFIXES.get(suffix(one.name), one.facts.format) != one.facts.format
+            if (format_of(suffix(one.name)) or one.facts.format) != one.facts.format
         ],
         "animated": [Item((one.name,), one.facts.format) for one in whole if one.facts.animated],
         "CMYK": [Item((one.name,)) for one in whole if one.facts.mode == "CMYK"],

@@ -10,7 +10,7 @@ import PIL
 from automl_pt.images.read import RULE
 
 #: facts of other versions are computed again
-VERSION = f"4 {RULE} {PIL.__version__}"
+VERSION = f"5 {RULE} {PIL.__version__}"
 #: side in pixels of the picture that is stored for comparing similar images
 THUMB = 16
 

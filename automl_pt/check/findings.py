@@ -120,9 +120,9 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     ),
     "animated": (
         "note",
-        "animations",
-        "uses the first frame",
-        "nothing, unless the other frames matter: save these as images of their own",
+        "animations, and files of several images",
+        "uses the first one",
+        "nothing, unless the others matter: save these as images of their own",
     ),
     "CMYK": (
         "note",
@@ -133,8 +133,8 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     "16 bit": (
         "note",
         "images with 16 bits a channel",
-        "scales them to 8 bits",
-        "nothing, unless fine differences in brightness matter",
+        "keeps 16 bits if all images have them, and else scales them to 8",
+        "nothing, unless others have 8 bits and fine differences in brightness matter: --depth 16 keeps them",
     ),
     "palette": ("note", "images with a palette", "converts the colours", "nothing"),
     "alpha": (

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterator, Mapping
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,7 @@ from automl_pt.check.quick import name_of
 from automl_pt.core.errors import DatasetError
 from automl_pt.core.text import printable
 from automl_pt.dataset import LabeledImages
-from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.images.formats import picture
 from automl_pt.reporting.html.marked import MARK
 
 #: longest side of a picture in pixels
@@ -99,8 +98,7 @@ def _pictures(item: Item, data: LabeledImages, index: Mapping[str, int]) -> Iter
 def _picture(data: LabeledImages, position: int) -> str | None:
     """Return a small JPEG in base64, or None for an image that cannot be decoded."""
     try:
-        source = data.images[position]
-        pixels = decode_rgb(read(source), source, at_least=SIDE) if isinstance(source, Path) else as_rgb(source, "")
+        pixels = picture(data.images[position], at_least=SIDE)
     except DatasetError:
         return None
     image = Image.fromarray(np.ascontiguousarray(pixels))

@@ -86,17 +86,21 @@ def _facts(data: LabeledImages, index: int, memory: Memory) -> tuple[int, str, F
 
 def _of_arrays(data: LabeledImages) -> Iterator[SurveyedFile]:
     """Examine images given as pixels: only copies, near copies and sizes can be found."""
+    import numpy as np
+
     from automl_pt.check.examine import fingerprints
-    from automl_pt.images.decode import as_rgb
+    from automl_pt.images.formats import picture
 
     for index in range(len(data)):
         name = name_of(data, index)
         try:
-            rgb = as_rgb(data.images[index], name)  # type: ignore[arg-type]  # no path, as the first is none
+            rgb = picture(data.images[index], name=name)
         except UnreadableImage as error:
             yield SurveyedFile(index, name, "", Facts(fault=error.kind, reason=error.reason))
         else:
-            digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+            own = np.asarray(data.images[index])
+            told = rgb if own.dtype == np.uint8 else own  # what is shown of other types has lost their scale
+            digest = hashlib.sha256(repr(told.shape).encode() + told.tobytes()).hexdigest()
             look, thumb = fingerprints(rgb)
             yield SurveyedFile(
                 index, name, digest, Facts(width=rgb.shape[1], height=rgb.shape[0], look=look, thumb=thumb)

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Data": (
         *("root", "download", "val_fraction", "max_bad", "image_column", "label_column", "split_column"),
-        *("group_column", "group_by", "follow_links"),
+        *("group_column", "group_by", "follow_links", "channels", "depth"),
     ),
     "Training": (
         *("weights", "freeze", "head", "augment", "augmentation", "objective", "patience", "keep", "optimizer"),

@@ -84,6 +84,8 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
         return click.option(flag, name, metavar="NAMES|none", help=help_text)
     if name == "class_weights":
         return click.option(flag, name, metavar="NAME=WEIGHT,...", help=help_text)
+    if name == "channels":
+        return click.option(flag, name, metavar="auto|1|3|N", help=f"{help_text[:-1]}.  [auto]")
     if name == "max_params":
         return click.option(flag, name, metavar="N", help=help_text)
     if name == "batch_sizes":

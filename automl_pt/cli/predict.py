@@ -52,6 +52,7 @@ def command(
     '*.jpg', or - for names on standard input. The exit code is 1 if files could not be read; their rows state why.
     """
     from automl_pt.cli.predict_display import progress
+    from automl_pt.data.pixel_survey import conversion_note
     from automl_pt.layouts.listing import list_images, read_list
     from automl_pt.model.load import load_model
     from automl_pt.model.predict import predict_files
@@ -74,7 +75,8 @@ def command(
             if output is None and OUTPUT.lost is not None:
                 return 0  # the reader closed the pipe; `main` reports it if that is an error
     if not quiet:
-        for note in listing.notes:
+        converted = conversion_note(paths, loaded.info.preprocessing.pixels)
+        for note in (*listing.notes, *([] if converted is None else [converted])):
             say(f"note: {note}", err=True)
         if loaded.micro_batch.note is not None:
             say(f"note: {loaded.micro_batch.note}", err=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -29,6 +30,19 @@ Schedule = Literal["constant", "step", "polynomial", "cosine"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Augment = Literal["early", "always", "none"]
 BatchNorm = Literal["auto", "keep", "train"]
+#: None is written auto; a number may come as text, from the command line
+Channels = Annotated[
+    Annotated[int, Strict(), Field(gt=0, le=256)] | None,
+    BeforeValidator(
+        lambda given: (
+            None
+            if given == "auto"
+            else int(given)
+            if isinstance(given, str) and given.isascii() and given.isdigit()
+            else given
+        )
+    ),
+]
 
 
 def _class_weights(given: Any) -> str | tuple[tuple[str, float], ...]:

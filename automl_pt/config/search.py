@@ -30,7 +30,7 @@ SHARED = {
     **_shared("all trials of a study train and validate on the same images", "dataset root download val_fraction"),
     **_shared("all trials of a study train and validate on the same images", "test_fraction max_bad follow_links"),
     **_shared("all trials of a study train and validate on the same images", "image_column label_column split_column"),
-    **_shared("all trials of a study train and validate on the same images", "group_column group_by"),
+    **_shared("all trials of a study train and validate on the same images", "group_column group_by channels depth"),
     **_shared("trials of other lengths cannot be compared", "epochs patience stop_rule min_delta keep"),
     **_shared("all trials of a study are ranked by one objective", "objective"),
     **_shared("the probe and the range of learning rates suit one start", "pretrained weights freeze head features"),

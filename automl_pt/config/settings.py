@@ -18,6 +18,7 @@ from pydantic import (
 from automl_pt.config.fields import (
     Augment,
     BatchNorm,
+    Channels,
     ClassWeights,
     Count,
     CountOrZero,
@@ -97,6 +98,14 @@ class Settings(BaseModel):
     keep: Literal["best", "last"] = Field("best", description="which epoch's weights the model holds")
     seed: Seed = Field(1, description="any integer; fixes head, split, order, augmentation and dropout")
 
+    channels: Channels = Field(
+        None,
+        description="channels of the images that a network is given: auto, 1, 3 or another number; auto: RGB for "
+        "photographs, else what the images have, with a note",
+    )
+    depth: Literal["auto", "8", "16", "float"] = Field(
+        "auto", description="bits of a channel; auto: 8 for photographs, else what all the images have"
+    )
     image_size: Count | None = Field(
         None, description="side in pixels; default: the dataset's hint, else the backbone's"
     )

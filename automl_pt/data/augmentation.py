@@ -14,7 +14,7 @@ pixels (`benchmarks/augmentation.py`: a small network, 8 epochs, two seeds) the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -62,8 +62,8 @@ def gather(
     flips: NDArray[np.bool_],
     *,
     channels_last: bool = False,
-) -> NDArray[np.uint8]:
-    """Return the images at `indices` int64[B], shifted by int64[B, 2] and mirrored by bool[B], as uint8[B, 3, S, S].
+) -> NDArray[Any]:
+    """Return the images at `indices` int64[B], shifted by int64[B, 2] and mirrored by bool[B], as [B, C, S, S].
 
     `channels_last` is the layout of the result in memory.
     """
@@ -75,23 +75,23 @@ def gather(
         array, places = images[indices], np.arange(len(indices))
     if not channels_last and not shifts.any() and not flips.any():
         return array[places]
-    side = array.shape[-1]
-    batch = np.empty((len(places), 3, side, side), np.uint8)
+    channels, side = array.shape[1], array.shape[-1]
+    batch = np.empty((len(places), channels, side, side), array.dtype)
     if channels_last:
-        batch = np.empty((len(places), side, side, 3), np.uint8).transpose(0, 3, 1, 2)
-    moved = np.empty((3, side, side), np.uint8)
+        batch = np.empty((len(places), side, side, channels), array.dtype).transpose(0, 3, 1, 2)
+    moved = np.empty((channels, side, side), array.dtype)
     moves = zip(places.tolist(), shifts.tolist(), flips.tolist(), strict=True)
     for target, (place, (down, right), flip) in zip(batch, moves, strict=True):
         image = moved if channels_last else target
         shift_into(image[:, :, ::-1] if flip else image, array[place], down, right)
         if channels_last:  # one channel at a time, because numpy writes three interleaved ones at a third of the speed
-            for channel in range(3):
+            for channel in range(channels):
                 target[channel] = moved[channel]
     return batch
 
 
-def shift_into(target: NDArray[np.uint8], image: NDArray[np.uint8], down: int, right: int) -> None:
-    """Write `image` uint8[3, S, S] into `target`, moved by (down, right) pixels, each at most a third of S.
+def shift_into(target: NDArray[Any], image: NDArray[Any], down: int, right: int) -> None:
+    """Write `image` [C, S, S] into `target`, moved by (down, right) pixels, each at most a third of S.
 
     The uncovered part reflects the pixels beside it, without repeating the border pixel.
     """
@@ -121,18 +121,25 @@ def make_batch(
 ) -> Tensor:
     """Compute on any device, or within a captured graph, what `gather` and `normalise` compute on the CPU.
 
-    `images` uint8[N, S, S, 3], of which a batch has the `rows` int64[B]; `shifts` int64[B, 2] and `flips` bool[B] of
-    the batch; `scale` and `offset` float32[3, 1, 1]; all on one device. Returns float32[B, 3, S, S].
+    `images` [N, S, S, C], of which a batch has the `rows` int64[B]; `shifts` int64[B, 2] and `flips` bool[B] of
+    the batch; `scale` and `offset` float32[C, 1, 1]; all on one device. Returns float32[B, C, S, S].
     """
-    side = images.shape[1]
+    side, channels = images.shape[1], images.shape[3]
     grid = torch.arange(side, device=images.device)
     lines = _reflected(grid - shifts[:, :1], side)
     columns = _reflected(torch.where(flips[:, None], side - 1 - grid, grid) - shifts[:, 1:], side)
-    # one index for the three bytes of a pixel, which are beside each other
+    # one index for the channels of a pixel, which are beside each other
     pixels = (rows[:, None, None] * side + lines[:, :, None]) * side + columns[:, None, :]
-    picked = images.reshape(-1, 3).index_select(0, pixels.reshape(-1))
-    batch = picked.view(len(rows), side, side, 3).permute(0, 3, 1, 2)
+    picked = _picked(images.reshape(-1, channels), pixels.reshape(-1))
+    batch = picked.view(len(rows), side, side, channels).permute(0, 3, 1, 2)
     return normalise(batch if channels_last else batch.contiguous(), scale, offset)
+
+
+def _picked(table: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a table; 16 bits without a sign are moved as ones with a sign, because CUDA selects only these."""
+    if table.dtype != torch.uint16:
+        return table.index_select(0, rows)
+    return table.view(torch.int16).index_select(0, rows).view(torch.uint16)
 
 
 def _reflected(positions: Tensor, side: int) -> Tensor:

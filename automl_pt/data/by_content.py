@@ -21,6 +21,7 @@ from automl_pt.data.manifest import Manifest
 from automl_pt.data.pixels import Originals
 from automl_pt.data.prepare import Data
 from automl_pt.dataset import Hints, LabeledImages, LazyImages
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 from automl_pt.plugins.manager import Plugins
 
 
@@ -33,8 +34,8 @@ class ContentCache(Cache):
     ) -> Decoded:
         """Return the images behind `digests`; raise OutputError where their file is not here."""
         wanted = list(dict.fromkeys(digests))
-        path = self.folder / pool_name(wanted, image_size)
-        pool = opened(path, image_size, wanted)
+        path = self.folder / pool_name(wanted, image_size, originals.pixels)
+        pool = opened(path, image_size, wanted, originals.pixels)
         if pool is None:
             raise _absent(str(path))
         return _as_decoded(pool)
@@ -61,12 +62,12 @@ def pool_of(manifest: Manifest, image_size: int) -> str:
     """Return the name of the file with the decoded images of training and validation, as `Data.decode` asks for it."""
     digests = [entry.sha256 for entry in manifest.entries if entry.split != "test" and entry.sha256]
     digests += [item.sha256 for item in manifest.left_out if item.sha256]
-    return pool_name(list(dict.fromkeys(digests)), image_size)
+    return pool_name(list(dict.fromkeys(digests)), image_size, manifest.pixels)
 
 
-def pool_name(digests: Sequence[str], image_size: int) -> str:
-    """Return the name of the file that holds images at one size."""
-    return f"{cache_key(digests, image_size)}{SUFFIX}"
+def pool_name(digests: Sequence[str], image_size: int, pixels: PixelFormat = RGB8) -> str:
+    """Return the name of the file that holds images at one size, in one format."""
+    return f"{cache_key(digests, image_size, pixels)}{SUFFIX}"
 
 
 def has_pool(name: str, cache_dir: str | None) -> bool:

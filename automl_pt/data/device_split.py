@@ -48,7 +48,7 @@ class _OnDevice:
 
 
 class DeviceSplit(_OnDevice):
-    """Images uint8[M, S, S, 3] on a device, of which `rows` int64[N] are the split's."""
+    """Images [M, S, S, C] on a device, of which `rows` int64[N] are the split's."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class DeviceSplit(_OnDevice):
         self.images, self.rows = images, rows
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images at `indices` int64[B] as float32[B, 3, S, S], augmented and normalised, and int64[B]."""
+        """Return the images at `indices` int64[B] as float32[B, C, S, S], augmented and normalised, and int64[B]."""
         return self._made(self.images, self.rows[indices], indices)
 
 
@@ -88,6 +88,7 @@ class StreamedSplit(_OnDevice):
     ) -> None:
         super().__init__(labels, device, mean=mean, std=std, channels_last=channels_last)
         self.images, self.notes = images, list[str]()
+        self.dtype = torch.from_numpy(np.empty(0, images.dtype)).dtype
         # before the first step, because nothing may be allocated so while a graph is recorded
         self.buffers = [self._buffer((most, *images.shape[1:])) for _ in range(BUFFERS)]
         self.sent: list[torch.cuda.Event | None] = [None] * BUFFERS
@@ -95,11 +96,11 @@ class StreamedSplit(_OnDevice):
     def _buffer(self, shape: tuple[int, ...]) -> Tensor:
         if self.device.type == "cuda" and not self.notes:
             try:
-                return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+                return torch.empty(shape, dtype=self.dtype, pin_memory=True)
             except RuntimeError as error:
                 why = str(error).splitlines()[0]
                 self.notes.append(f"images are sent to the GPU from ordinary memory, because none is pinned: {why}")
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.empty(shape, dtype=self.dtype)
 
     def epoch(self, plan: Plan, chosen: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batch of each of the `chosen` indices int64[B]."""

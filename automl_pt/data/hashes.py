@@ -73,10 +73,11 @@ class HashIndex:
 
 
 def array_digest(pixels: Any) -> str:
-    """Return the sha256 of a uint8 array's shape and content."""
+    """Return the sha256 of an array's shape, type (unless it is uint8) and content."""
     import numpy as np
 
-    digest = hashlib.sha256(repr(pixels.shape).encode())
+    kind = "" if pixels.dtype == np.uint8 else str(pixels.dtype)
+    digest = hashlib.sha256(f"{pixels.shape!r}{kind}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 

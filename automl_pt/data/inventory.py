@@ -16,6 +16,7 @@ from automl_pt.data.manifest import Entry, Manifest
 from automl_pt.data.pixels import Originals
 from automl_pt.data.split import names_of
 from automl_pt.dataset import LabeledImages, Split
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 from automl_pt.images.read import UnreadableImage
 
 Progress = Callable[[str, int, int], None]
@@ -68,13 +69,13 @@ class Inventory:
             self.hashes.read_files += 1
         return digest
 
-    def originals(self, entries: Sequence[Entry]) -> Originals:
-        """Return the mapping from contents to pixels."""
+    def originals(self, entries: Sequence[Entry], pixels: PixelFormat = RGB8) -> Originals:
+        """Return the mapping from contents to pixels, which are decoded to this format."""
         names = self.names
         if self.images.root is not None:
             names = [str(image) for image in self.images.images]
         index = {entry.sha256: self.index[entry.name] for entry in entries}
-        return Originals(self.images.images, names, index)
+        return Originals(self.images.images, names, index, pixels)
 
     def title(self, name: str) -> str:
         """Return the class of the image called `name`, in Unicode's composed form."""

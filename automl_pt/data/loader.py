@@ -49,7 +49,7 @@ def batch_sizes(count: int, batch_size: int, processes: int = 1) -> list[int]:
 
 
 class Loader:
-    """Yields batches of `pixels` as float32[B, 3, S, S] and int64[B] on `device`; every image once an epoch,
+    """Yields batches of `pixels` as float32[B, C, S, S] and int64[B] on `device`; every image once an epoch,
     or with `balanced` every class equally often.
 
     `wait_seconds` adds up the time that the consumer waited for batches. `share` is (number, count) of the processes

@@ -13,6 +13,7 @@ from unicodedata import normalize
 from automl_pt.core.errors import StudyError
 from automl_pt.core.files import read_json, to_json, write_json
 from automl_pt.dataset import SPLITS, Split
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 
 FORMAT = 1
 
@@ -45,14 +46,20 @@ class Manifest:
     left_out: tuple[LeftOut, ...] = ()
     #: the settings of the split; empty in manifests of earlier versions
     asked: Mapping[str, Any] = field(default_factory=dict)
+    #: the channels and the depth of the pixels that are used; manifests of earlier versions are of photographs
+    pixels: PixelFormat = RGB8
 
     def fingerprint(self) -> str:
         """Return a sha256 of all that a search sees: classes, and the contents of train and val entries in order.
+
+        The format of the pixels is included unless they are those of photographs.
 
         Names are not included, so that the same data in another Unicode form count as the same; nor is the test split,
         because no search may depend on it.
         """
         digest = hashlib.sha256(to_json(self.classes).encode())
+        if not self.pixels.is_rgb8:
+            digest.update(to_json(self.pixels.to_dict()).encode())
         for entry in self.entries:
             if entry.split != "test":
                 digest.update(f"\n{entry.sha256} {entry.label} {entry.split}".encode())
@@ -74,6 +81,7 @@ class Manifest:
             "classes": self.classes,
             "entries": self.entries,
             "left_out": self.left_out,
+            **({} if self.pixels.is_rgb8 else {"pixels": self.pixels.to_dict()}),
         }
         write_json(path, {"format": FORMAT, "sha256": _checksum(content), **content, "asked": dict(self.asked)})
 
@@ -125,6 +133,8 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 def _from_json(values: Any) -> Manifest:
     content = {key: values[key] for key in ("source", "seed", "classes", "entries", "left_out")}
+    if "pixels" in values:
+        content["pixels"] = values["pixels"]
     if values["format"] != FORMAT:
         raise ValueError(f"format {values['format']!r}, this version reads {FORMAT}")
     if values["sha256"] != _checksum(content):
@@ -137,6 +147,7 @@ def _from_json(values: Any) -> Manifest:
         seed=int(content["seed"]),
         left_out=tuple(_left_out(row) for row in content["left_out"]),
         asked=dict(values.get("asked", {})),
+        pixels=PixelFormat.from_dict(values.get("pixels", {})),
     )
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from automl_pt.core.errors import ConfigError, PluginError, UnknownNameError
 from automl_pt.core.seeds import derive_seed
 from automl_pt.core.text import printable
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 from automl_pt.plugins.augmentations import Allowed, Augmentation
 from automl_pt.plugins.faults import plugins_fault
 
@@ -42,14 +43,22 @@ class Policy:
     classes: int = 0
 
     def changed(self, images: Tensor, indices: Sequence[int], seed: int, epoch: int) -> Tensor:
-        """Return uint8[B, 3, S, S], each image changed as its index in the split says."""
+        """Return uint8[B, 3, S, S], each image changed as its index in the split says.
+
+        Pixels of other types and channels are changed as float32, and returned in their type.
+        """
+        if images.dtype != torch.uint8 or images.shape[1] != 3:
+            return _in_type(self._changed(images.float(), indices, seed, epoch), images.dtype)
+        return self._changed(images, indices, seed, epoch)
+
+    def _changed(self, images: Tensor, indices: Sequence[int], seed: int, epoch: int) -> Tensor:
         found = []
         for image, index in zip(images, indices, strict=True):
             with _seeded(derive_seed(seed, "augmentation", epoch, int(index))):
                 for name, transform in self.transforms:
                     with plugins_fault("an augmentation failed", whose=name):
                         image = transform(image)
-                    _require_image(image, name)
+                    _require_image(image, images, name)
             found.append(_sized(image, images.shape[-1]))
         return torch.stack(found)
 
@@ -76,13 +85,22 @@ class Policy:
 SHIFT_FLIP = Policy()
 
 
-def make_policy(augmentation: str, transforms: Sequence[Listed], plugins: Plugins, side: int, classes: int) -> Policy:
+def make_policy(
+    augmentation: str,
+    transforms: Sequence[Listed],
+    plugins: Plugins,
+    side: int,
+    classes: int,
+    pixels: PixelFormat = RGB8,
+) -> Policy:
     """Make what the settings `augmentation` and `transforms` name, for images of `side` pixels.
 
-    Raises UnknownNameError for an unknown name, ConfigError for wrong arguments.
+    Raises UnknownNameError for an unknown name, ConfigError for wrong arguments, or for what changes the
+    colours of images that have other `pixels` than photographs.
     """
     policies = [_policy(plugins, name) for name in augmentation.split("+")]
     listed = [_of_list(plugins, place, dict(item)) for place, item in enumerate(transforms, 1)]
+    _require_pixels([*policies, *(part for part, _ in listed)], pixels)
     made = [_made(part, {}, side, "augmentation") for part in policies]
     made += [_made(*one, side, f"transforms, item {place}") for place, one in enumerate(listed, 1)]
     mixes = []
@@ -97,6 +115,19 @@ def make_policy(augmentation: str, transforms: Sequence[Listed], plugins: Plugin
         mixes=tuple(mixes),
         classes=classes,
     )
+
+
+def _require_pixels(parts: Sequence[Augmentation], pixels: PixelFormat) -> None:
+    if pixels.is_rgb8:
+        return
+    for part in parts:
+        if part.build is not None and not part.any_pixels:
+            raise ConfigError(
+                [
+                    f"augmentation: {part.name} is made for RGB in 8 bits, and these images have {pixels}; choose "
+                    "shift-flip, crop, mixup, cutmix or none, or give --channels 3 --depth 8"
+                ]
+            )
 
 
 def require_policy(augmentations: Sequence[str], transforms: Sequence[Listed], plugins: Plugins) -> None:
@@ -178,14 +209,23 @@ def _sized(image: Tensor, side: int) -> Tensor:
     if image.shape[-2:] == (side, side):
         return image
     resized = F.interpolate(image[None].float(), (side, side), mode="bilinear", antialias=True)
-    return resized[0].round().clamp(0, 255).to(torch.uint8)
+    return _in_type(resized[0], image.dtype)
 
 
-def _require_image(image: object, name: str) -> None:
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.dim() != 3 or len(image) != 3:
+def _in_type(image: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float numbers as those of a type: whole ones are rounded, and kept in the type's range."""
+    if dtype.is_floating_point:
+        return image.to(dtype)
+    return image.round().clamp(0, torch.iinfo(dtype).max).to(dtype)
+
+
+def _require_image(image: object, given: Tensor, name: str) -> None:
+    shape = image.shape if isinstance(image, Tensor) and image.dtype == given.dtype else ()
+    if len(shape) != 3 or shape[0] != given.shape[1]:
         came = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        kind = str(given.dtype).removeprefix("torch.")
         raise PluginError(
-            "an augmentation returns an image as it was given one, uint8[3, height, width]",
+            f"an augmentation returns an image as it was given one, {kind}[{given.shape[1]}, height, width]",
             given=f"{name}: {came}",
             remedy="return such a tensor from what build(side) returns",
         )

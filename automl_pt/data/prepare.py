@@ -22,7 +22,8 @@ from automl_pt.data.cache.cache import Cache, Decoded
 from automl_pt.data.find import find
 from automl_pt.data.inventory import Inventory, added, require_unchanged
 from automl_pt.data.manifest import LeftOut, Manifest, by_name
-from automl_pt.data.pixels import Pixels
+from automl_pt.data.pixel_survey import survey_pixels
+from automl_pt.data.pixels import Images, Pixels
 from automl_pt.data.split import freeze, require_classes
 from automl_pt.dataset import Hints, LabeledImages, Split
 
@@ -33,11 +34,17 @@ if TYPE_CHECKING:
 __all__ = ["Data", "Pixels", "find", "prepare"]
 
 OnProgress = Callable[[str, int, int], None]
+#: the mean and the standard deviation of each channel
+Measures = tuple[tuple[float, ...], tuple[float, ...]]
 
 #: the splits that a search sees share one cache, so that a split by another seed decodes nothing again
 FIT: tuple[Split, ...] = ("train", "val")
 #: settings that affect the split
 SPLIT_SETTINGS = ("val_fraction", "test_fraction", "seed", "split_column", "group_column", "group_by")
+#: settings that affect the pixels, and are frozen with the split
+PIXEL_SETTINGS = ("channels", "depth")
+#: images that the mean and the standard deviation are computed of, and how many of them at a time
+MEASURED, BLOCK = 4096, 64
 #: side of the first decoding if neither settings nor dataset nor backbone state one
 IMAGE_SIZE = 224
 
@@ -55,6 +62,10 @@ class Data:
     drawn: tuple[str, ...] = ()
     #: the penalty of a head fitted to features, where no image may choose it
     probe_c: float | None = None
+    #: notes on the pixels that were found when the split was frozen
+    found: tuple[str, ...] = ()
+    #: by image size: the manifest whose training images were measured, their mean and standard deviation
+    _measured: dict[int, tuple[Manifest, Measures]] = field(default_factory=dict, repr=False)
     _decoded: dict[tuple[bool, int], Decoded] = field(default_factory=dict, repr=False)
 
     @property
@@ -62,7 +73,9 @@ class Data:
         """Return notes for the user: how the data were interpreted, and why a cache could not be used."""
         new = added(self.manifest, self.inventory)
         said = [f"{len(new)} images were added since the split was frozen and are not used: {few(new)}"] if new else []
-        return (*self.inventory.images.notes, *self.drawn, *self._lost(), *said, *self.cache.notes)
+        pixels = [] if self.found or self.manifest.pixels.is_rgb8 else [f"images are used as {self.manifest.pixels}"]
+        own = (*self.drawn, *self.found, *pixels)
+        return (*self.inventory.images.notes, *own, *self._lost(), *said, *self.cache.notes)
 
     def _lost(self) -> list[str]:
         """Note which images are in no split: unreadable ones, and those of classes of the test split only."""
@@ -93,6 +106,17 @@ class Data:
         labels = np.array([entry.label for entry in entries], np.int64)
         return Pixels(images, labels, tuple(entry.name for entry in entries))
 
+    def statistics(self, image_size: int) -> Measures:
+        """Return mean and standard deviation per channel of the training images' pixels divided by 255.
+
+        Of more than `MEASURED` images evenly spaced ones count. A channel without any contrast has deviation 1.
+        """
+        known = self._measured.get(image_size)
+        if known is None or known[0] is not self.manifest:
+            known = self.manifest, measured(self.pixels("train", image_size).images)
+            self._measured[image_size] = known
+        return known[1]
+
     def digests(self, split: Split, names: Sequence[str]) -> list[str]:
         """Return the sha256 of the content of each of a split's images."""
         known = {entry.name: entry.sha256 for entry in self.manifest.entries if entry.split == split}
@@ -104,9 +128,23 @@ class Data:
             entries = [entry for entry in self.manifest.entries if (entry.split == "test") == test and entry.sha256]
             known = {} if test else {item.sha256: item.reason for item in self.manifest.left_out if item.sha256}
             digests = [*(entry.sha256 for entry in entries), *known]
-            originals = self.inventory.originals(entries)
+            originals = self.inventory.originals(entries, self.manifest.pixels)
             self._decoded[test, image_size] = self.cache.images(originals, digests, image_size, unreadable=known)
         return self._decoded[test, image_size]
+
+
+def measured(images: Images) -> Measures:
+    """Return mean and standard deviation per channel of images [N, C, S, S] divided by 255, in float64."""
+    count = images.shape[0]
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MEASURED)).astype(np.int64))
+    sums = np.zeros((2, images.shape[1]))
+    for start in range(0, len(chosen), BLOCK):
+        block = images[chosen[start : start + BLOCK]].astype(np.float64) / 255
+        sums += block.mean(axis=(2, 3)).sum(0), (block**2).mean(axis=(2, 3)).sum(0)
+    mean, square = sums / len(chosen)
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    has_contrast = spread > 1e-6 * np.maximum(np.abs(mean), 1e-30)
+    return tuple(mean.tolist()), tuple(np.where(has_contrast, spread, 1.0).tolist())
 
 
 def prepare(
@@ -134,17 +172,20 @@ def prepare(
         frozen = Manifest.load(manifest)
         require_unchanged(frozen, inventory, FIT)
         return Data(frozen, hints, inventory, cache, settings.max_bad)
-    said = list[str]()
-    split = replace(_split(settings, inventory, earlier, said), asked=split_settings(settings))
-    data = _freeze(settings, Data(split, hints, inventory, cache, settings.max_bad, tuple(said)), plugins)
+    said, survey = list[str](), survey_pixels(found, settings)
+    split = _split(settings, inventory, earlier, said)
+    split = replace(split, asked=split_settings(settings), pixels=survey.pixels)
+    fresh = Data(split, hints, inventory, cache, settings.max_bad, tuple(said), found=survey.notes)
+    data = _freeze(settings, fresh, plugins)
     if manifest is not None:
         data.manifest.save(manifest)
     return data
 
 
 def split_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that affect the split."""
-    return {name: getattr(settings, name) for name in SPLIT_SETTINGS}
+    """Return the settings that affect the split, and those of the pixels where they are given."""
+    given = [name for name in PIXEL_SETTINGS if getattr(settings, name) != type(settings).model_fields[name].default]
+    return {name: getattr(settings, name) for name in (*SPLIT_SETTINGS, *given)}
 
 
 def _split(settings: Settings, inventory: Inventory, earlier: Manifest | None, said: list[str]) -> Manifest:

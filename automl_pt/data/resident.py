@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ BLOCK = 64 << 20
 
 
 def upload(images: Images, device: torch.device) -> tuple[Tensor, Tensor] | str | None:
-    """Return uint8[M, S, S, 3] on `device` and int64[N], the row of each of `images` in it; or why it is not there.
+    """Return [M, S, S, C] on `device` and int64[N], the row of each of `images` in it; or why it is not there.
 
     Rows of one cache share one copy. Only CUDA devices keep images, and only decoded ones; None for others.
     """
@@ -45,10 +47,11 @@ def fits(size: int, device: torch.device) -> bool:
     return size <= SHARE * total and size <= FREE_SHARE * free
 
 
-def copied(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: torch.device) -> Tensor:
-    """Copy uint8[M, 3, S, S] to `device` as uint8[M, S, S, 3] block by block, because a memory map cannot be pinned."""
+def copied(array: np.ndarray[tuple[int, ...], np.dtype[Any]], device: torch.device) -> Tensor:
+    """Copy [M, C, S, S] to `device` as [M, S, S, C] block by block, because a memory map cannot be pinned."""
     count, channels, side, _ = array.shape
-    result = torch.empty(count, side, side, channels, dtype=torch.uint8, device=device)
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    result = torch.empty(count, side, side, channels, dtype=dtype, device=device)
     rows = max(1, BLOCK // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         # copied, because torch does not accept read-only arrays

@@ -79,15 +79,16 @@ def _start(
         pretrained=bool(config.pretrained),
         weights=given_weights(weights) if weights is not None else None,
         seed=config.seed,
+        channels=size.pixels.channels,
     )
     try:
-        body = frozen_body(network, backbone, size.image_size)
+        body = frozen_body(network, backbone, size.image_size, size.pixels.channels)
     except PluginError as error:
         return error.given
     own = {f"{body.head}.{name}" for name, _ in body.linear.named_parameters()}
     if head_parameters(network, backbone) != own:
         return f"{backbone.name}: its head is more than the linear layer {body.head}"
-    if not is_same_in_training(body, size.image_size):
+    if not is_same_in_training(body, size.image_size, size.pixels.channels):
         return f"{backbone.name}: the input of its head differs in training, for example because of dropout"
     head = {name: tensor.clone() for name, tensor in body.linear.state_dict().items()}
     return FrozenStart(body, finished(frozen_splits(config, data, body, size, mirrored=_mirrored(config, data))), head)

@@ -114,7 +114,7 @@ def start_from_probe(
 ) -> None:
     """Give a new network the head of the linear probe on its own features, which are stored on disk."""
     trains = network.training
-    body = frozen_body(network, backbone, size.image_size)
+    body = frozen_body(network, backbone, size.image_size, size.pixels.channels)
     splits = finished(frozen_splits(config, data, body, size))
     put_head(body, fit_probe(splits, config, data))
     network.train(trains)

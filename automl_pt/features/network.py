@@ -58,7 +58,7 @@ class FrozenBody:
         return self.linear.in_features
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features float32[B, D] of normalised images [B, 3, S, S]."""
+        """Return the features float32[B, D] of normalised images [B, C, S, S]."""
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -82,7 +82,7 @@ class FrozenBody:
         return digest.hexdigest()
 
 
-def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> FrozenBody:
+def frozen_body(network: nn.Module, backbone: Backbone, image_size: int, channels: int = 3) -> FrozenBody:
     """Return `network` in evaluation mode as a body with a linear head.
 
     Raises PluginError if the logits are not the output of one linear layer on one vector per image.
@@ -92,7 +92,7 @@ def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> Froz
     if not linear:
         raise _not_linear(backbone, f"{', '.join(heads) or 'no module'} holds no linear layer")
     body = FrozenBody(network.eval(), linear[-1])
-    images = torch.linspace(-1, 1, 2 * 3 * image_size * image_size).reshape(2, 3, image_size, image_size)
+    images = _gradient(2, channels, image_size)
     kept: list[Tensor] = []
     handle = body.linear.register_forward_pre_hook(lambda module, given: kept.append(given[0]))
     try:
@@ -108,7 +108,7 @@ def frozen_body(network: nn.Module, backbone: Backbone, image_size: int) -> Froz
     return body
 
 
-def is_same_in_training(body: FrozenBody, image_size: int) -> bool:
+def is_same_in_training(body: FrozenBody, image_size: int, channels: int = 3) -> bool:
     """Return whether a frozen body gives the same features in training mode, as it does without dropout."""
     from automl_pt.training.loop import train_mode
 
@@ -117,7 +117,7 @@ def is_same_in_training(body: FrozenBody, image_size: int) -> bool:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(in_modules(name, (body.head,)))
-    images = torch.linspace(-1, 1, 4 * 3 * image_size * image_size).reshape(4, 3, image_size, image_size)
+    images = _gradient(4, channels, image_size)
     with torch.random.fork_rng([]), torch.no_grad():
         expected = body(images)
         train_mode(network)
@@ -176,6 +176,10 @@ class Extractor:
     def _forward(self, images: Tensor, precision: NumberFormat) -> Tensor:
         with torch.inference_mode(), autocast(self.device, precision):
             return self.body(images)
+
+
+def _gradient(count: int, channels: int, side: int) -> Tensor:
+    return torch.linspace(-1, 1, count * channels * side * side).reshape(count, channels, side, side)
 
 
 def _within(name: str, heads: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ import io
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import (
@@ -25,14 +25,16 @@ from PIL import (
 )
 
 from automl_pt.core.text import printable
+from automl_pt.images.deep import as_channels, checked, deep_png, is_deep_png, read_by, reader_for, turned
 from automl_pt.images.foreign import kind_of
+from automl_pt.images.pixel_format import RGB8, PixelFormat, converted
 from automl_pt.images.png import mend_transparency, without_large_metadata
 from automl_pt.images.read import BOUND as BOUND
 from automl_pt.images.read import FORMATS, JPEGS, MAX_PIXELS
 from automl_pt.images.read import RULE as RULE
 from automl_pt.images.read import UnreadableImage as UnreadableImage
 from automl_pt.images.read import read as read
-from automl_pt.images.resize import fit
+from automl_pt.images.resize import fit, fit_any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,17 +60,26 @@ _quiet = threading.Lock()
 
 
 def decode(
-    source: Path | bytes | NDArray[np.uint8],
+    source: Path | bytes | NDArray[Any],
     image_size: int,
     *,
     name: object = None,
-    out: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:
-    """Return the image as uint8[3, S, S], S being `image_size` in pixels; raise UnreadableImage.
+    out: NDArray[Any] | None = None,
+    pixels: PixelFormat = RGB8,
+) -> NDArray[Any]:
+    """Return the image as [C, S, S] in the format `pixels`, S being `image_size` in pixels; raise UnreadableImage.
 
-    `source` is a path, a file's content, or pixels uint8[H, W, 3] or [H, W]; errors refer to it as `name`. With `out`,
-    uint8[3, S, S], the image is written there.
+    By default that is uint8[3, S, S]. `source` is a path, a file's content, or an array [H, W, C] or [H, W]; errors
+    refer to it as `name`. With `out`, [C, S, S], the image is written there.
     """
+    if not pixels.is_rgb8:
+        return fit_any(whole(source, pixels, name=name), image_size, out=out)
+    return _photograph(source, image_size, name=name, out=out)
+
+
+def _photograph(
+    source: Path | bytes | NDArray[Any], image_size: int, *, name: object, out: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         pixels = as_rgb(source, "an array" if name is None else name)
     elif isinstance(source, bytes):
@@ -76,6 +87,26 @@ def decode(
     else:
         pixels = decode_rgb(read(source), source if name is None else name, at_least=image_size)
     return fit(pixels, image_size, out=out)
+
+
+def whole(source: Path | bytes | NDArray[Any], pixels: PixelFormat, *, name: object = None) -> NDArray[Any]:
+    """Return an image at its own size, upright, as [H, W, C] in the format `pixels`; raise UnreadableImage."""
+    if isinstance(source, np.ndarray):
+        name = "an array" if name is None else name
+        return converted(as_channels(checked(source, name)), pixels, name)
+    name = ("an image" if isinstance(source, bytes) else source) if name is None else name
+    content = source if isinstance(source, bytes) else read(source)
+    return converted(own_pixels(content, name), pixels, name)
+
+
+def own_pixels(content: bytes, name: object) -> NDArray[Any]:
+    """Return a file's image upright, [H, W, C] at its own depth; 8 bits of the formats of photographs are RGB."""
+    if (reader := reader_for(content)) is not None:
+        return read_by(reader, content, name)
+    if not is_deep_png(content):
+        return decode_rgb(content, name)
+    image = open_header(content, name)
+    return turned(deep_png(image, content, name), orientation(image))
 
 
 def open_header(content: bytes, name: object) -> Image.Image:
@@ -123,6 +154,8 @@ def decode_rgb(
     plain = _plain_jpeg(content, at_least)
     if plain is not None:
         return plain
+    if (reader := reader_for(content)) is not None:
+        return converted(read_by(reader, content, name), RGB8, name)
     image = open_header(content, name)
     turn = _UPRIGHT.get(orientation(image))
     if image.format in JPEGS and image.mode in ("RGB", "L"):
@@ -181,8 +214,10 @@ def _decode_jpeg(content: bytes, size: tuple[int, int], at_least: int | None) ->
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def as_rgb(pixels: NDArray[np.uint8], name: object) -> NDArray[np.uint8]:
+def as_rgb(pixels: NDArray[Any], name: object) -> NDArray[np.uint8]:
     """Return pixels uint8[H, W, 3] or [H, W] as uint8[H, W, 3]; raise UnreadableImage for other arrays."""
+    if pixels.dtype == np.uint16 and pixels.ndim in (2, 3) and 0 not in pixels.shape:
+        return converted(as_channels(pixels), RGB8, name)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise UnreadableImage(name, f"an array {pixels.dtype}{list(pixels.shape)}; expected uint8[H, W, 3] or [H, W]")
     if pixels.ndim == 2:
@@ -198,7 +233,7 @@ def _undecodable(content: bytes, name: object, error: Exception) -> UnreadableIm
     if isinstance(error, UnidentifiedImageError):
         kind = kind_of(content)
         damaged = ", or its header is damaged" if kind is None else f"; it is {kind}"
-        return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP or GIF file{damaged}")
+        return UnreadableImage(name, f"not a JPEG, PNG, WebP, BMP, GIF or TIFF file{damaged}")
     reason = printable(str(error) or type(error).__name__)[:200]
     return UnreadableImage(name, reason, "truncated" if "truncated" in reason.lower() else "unreadable")
 

@@ -7,10 +7,13 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from automl_pt.builtin.tiff import TIFF
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.text import printable
+from automl_pt.plugins.readers import reader_suffixes, use_readers
 
-#: formats that Pillow may try; not TIFF, because its nested and multi-page directories cannot be limited cheaply
+#: formats that Pillow may try; not TIFF, because its nested and multi-page directories cannot be limited cheaply, and
+#: because Pillow lacks most of what laboratories write; `automl_pt.builtin.tiff` reads it
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 #: JPEG, and JPEG followed by a second picture
 JPEGS = ("JPEG", "MPO")
@@ -25,6 +28,7 @@ SUFFIXES = {
     ".bmp": "BMP",
     ".gif": "GIF",
 }
+use_readers([TIFF])  # so that images are read without a loading of plugins
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 * 1024 * 1024
 Fault = Literal["unreadable", "empty", "truncated", "huge"]
@@ -32,6 +36,11 @@ Fault = Literal["unreadable", "empty", "truncated", "huge"]
 RULE = "rgb-short-side-bilinear-centre-2"
 #: largest mean absolute difference of a photograph from the reference pipeline, in levels of 255
 BOUND = 1.5
+
+
+def format_of(ending: str) -> str | None:
+    """Return the format that a file's ending promises, in lower case with its dot; None if no image has it."""
+    return SUFFIXES.get(ending) or next((name for suffix, name in reader_suffixes() if suffix == ending), None)
 
 
 class UnreadableImage(InvalidDatasetError):

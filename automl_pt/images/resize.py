@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,23 @@ def fit(pixels: NDArray[np.uint8], image_size: int, *, out: NDArray[np.uint8] | 
         fitted = _fit(pixels, image_size)
     out = np.empty((3, image_size, image_size), np.uint8) if out is None else out
     out[...] = fitted
+    return out
+
+
+def fit_any(pixels: NDArray[Any], image_size: int, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Do the same with pixels [H, W, C] of any type, in float and channel by channel; return [C, S, S] of that type.
+
+    Whole numbers are rounded once. Only the part within the crop is computed, so that long images take no memory.
+    """
+    rows, columns, channels = pixels.shape
+    out = np.empty((channels, image_size, image_size), pixels.dtype) if out is None else out
+    box = _box(rows, columns, image_size)
+    for channel in range(channels):
+        plane = np.ascontiguousarray(pixels[:, :, channel], np.float32)
+        if rows != image_size or columns != image_size:
+            image = Image.fromarray(plane).resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+            plane = np.asarray(image)
+        out[channel] = plane if out.dtype.kind == "f" else np.rint(plane)
     return out
 
 
@@ -67,8 +84,12 @@ def _antialiased(image: Tensor, height: int, width: int) -> Tensor:
 
 def _fit_long(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     rows, columns = pixels.shape[:2]
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=_box(rows, columns, size))
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _box(rows: int, columns: int, size: int) -> tuple[float, float, float, float]:
+    """Return the part of an image that the crop shows: left, top, right, bottom."""
     height, width = resized(rows, columns, size)
     top, left = offset(height, size) * rows / height, offset(width, size) * columns / width
-    box = (left, top, min(left + size * columns / width, columns), min(top + size * rows / height, rows))
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image).transpose(2, 0, 1)
+    return left, top, min(left + size * columns / width, columns), min(top + size * rows / height, rows)

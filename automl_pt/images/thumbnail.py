@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from automl_pt.core.errors import DatasetError
-from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.images.formats import picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,10 +26,10 @@ COVER = 0.6
 _HOT = np.array([255, 60, 0], np.float32)
 
 
-def thumbnail(source: Path | NDArray[np.uint8], side: int = SIDE) -> str | None:
+def thumbnail(source: Path | NDArray[Any], side: int = SIDE) -> str | None:
     """Return a picture of at most `side` pixels; None for an image that cannot be decoded."""
     try:
-        pixels = decode_rgb(read(source), source, at_least=side) if isinstance(source, Path) else as_rgb(source, "")
+        pixels = picture(source, at_least=side)
     except DatasetError:
         return None
     image = Image.fromarray(np.ascontiguousarray(pixels))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automl_pt.core.errors import ConfigError, InvalidDatasetError, NotLabeledDatasetError
 from automl_pt.core.text import few, printable
-from automl_pt.images.read import SUFFIXES
+from automl_pt.images.read import format_of
 from automl_pt.layouts.left_out import suffix
 from automl_pt.layouts.rows import Row
 from automl_pt.layouts.split_column import SplitColumn, find_split_column, read_split_column
@@ -86,7 +86,7 @@ def _usual(kind: str, columns: Sequence[str]) -> str | None:
 def _with_endings(columns: Sequence[str], rows: Sequence[Row]) -> str | None:
     """Return the one column whose first cells all end like image files."""
     first = [cells for _, cells in rows[:100]]
-    found = [column for column in columns if first and all(suffix(cells[column]) in SUFFIXES for cells in first)]
+    found = [column for column in columns if first and all(format_of(suffix(cells[column])) for cells in first)]
     return found[0] if len(found) == 1 else None
 
 

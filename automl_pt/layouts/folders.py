@@ -143,7 +143,7 @@ def _classless(found: Scan, layout: Layout, covered: set[str], left_out: Sequenc
             "a class folder holds no images",
             given=f"{printable(found.root)}: no usable image in {few(empty)}"
             + "".join(f"; {text}" for text in there[:3]),
-            remedy="put images there (JPEG, PNG, WebP, BMP, GIF; no links out of the dataset), or remove the folder",
+            remedy="put images there (JPEG, PNG, WebP, BMP, GIF, TIFF; no links out of the data), or remove the folder",
         )
     return bare
 

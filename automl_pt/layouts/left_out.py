@@ -10,7 +10,7 @@ from automl_pt.core.text import few, printable
 
 HIDDEN = "hidden, or a system file"
 NO_CLASS = "in no class folder"
-NO_IMAGE = "not a JPEG, PNG, WebP, BMP or GIF file by its ending"
+NO_IMAGE = "not a JPEG, PNG, WebP, BMP, GIF or TIFF file by its ending"
 OUTSIDE = "a link that leaves the dataset; --follow-links takes it"
 #: lower-case names of files and folders that systems, network disks and tools create
 _OF_SYSTEMS = frozenset(
@@ -28,7 +28,7 @@ _OF_SYSTEMS = frozenset(
 NOT_READ = {
     ending: kind
     for kind, endings in {
-        "TIFF": ".tif .tiff .btf .svs .ndpi .scn",
+        "whole-slide TIFF": ".btf .svs .ndpi .scn",
         "HEIC": ".heic .heics",
         "HEIF": ".heif .heifs .hif",
         "AVIF": ".avif .avifs",
@@ -54,6 +54,16 @@ NOT_READ = {
         "NumPy": ".npy .npz",
     }.items()
     for ending in endings.split()
+}
+#: what converts a format, or makes it readable; for any other ImageMagick is named
+_CONVERT = {
+    "whole-slide TIFF": "`vips dzsave FILE tiles --suffix .png` cuts it into tiles",
+    "JPEG XL": "`djxl IN.jxl OUT.png` converts it",
+    "DICOM": "the plugin automl-pt-dicom reads it",
+    "NIfTI": "write each slice as a TIFF file",
+    "NumPy": "write each array as a TIFF file",
+    "FITS": "write each plane as a TIFF file",
+    "camera raw": "`darktable-cli FILE OUT.png` develops it",
 }
 _NO_IMAGES_TEXT = (
     ".txt .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg .conf .md .rst .html .htm .css .js .py .pyc "
@@ -84,8 +94,12 @@ def is_ignored(name: str) -> bool:
 def why_not(name: str) -> str:
     """Return why a file does not count as an image, by its ending."""
     if (kind := NOT_READ.get(suffix(name))) is not None:
-        return f"{kind} is not read; convert it to PNG"
+        return f"{kind} is not read; {_CONVERT.get(kind) or _by_magick(name)}"
     return NO_IMAGE
+
+
+def _by_magick(name: str) -> str:
+    return f"`magick mogrify -format png *{printable(os.path.splitext(name)[1])}` converts it to PNG"
 
 
 def may_be_image(name: str, why: str) -> bool:
@@ -125,6 +139,6 @@ def _kind(name: str, why: str) -> str:
     ending = printable(os.path.splitext(name)[1])
     if why == NO_IMAGE:
         return f"{ending} (no image by its ending)" if ending else "without an ending"
-    if (kind := NOT_READ.get(ending.lower())) is not None and why == why_not(name):
-        return f"{ending} ({kind} is not read)"
+    if ending.lower() in NOT_READ and why == why_not(name):
+        return f"{ending} ({why})"
     return "hidden" if why == HIDDEN else f"({why})"

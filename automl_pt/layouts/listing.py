@@ -100,6 +100,6 @@ def _in_folder(folder: Path, left_out: list[tuple[str, str]]) -> list[Path]:
         raise InvalidDatasetError(
             "the folder holds no images",
             given=f"{printable(folder)}: no image" + (f"; {text}" if text else ""),
-            remedy="give a folder with JPEG, PNG, WebP, BMP or GIF files",
+            remedy="give a folder with JPEG, PNG, WebP, BMP, GIF or TIFF files",
         )
     return [folder / name for name in found.names]

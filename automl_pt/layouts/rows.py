@@ -13,7 +13,7 @@ from typing import Any
 
 from automl_pt.core.errors import InstallationError, InvalidDatasetError
 from automl_pt.core.text import few, printable
-from automl_pt.images.read import SUFFIXES
+from automl_pt.images.read import format_of
 from automl_pt.layouts.left_out import NOT_READ, suffix
 
 #: the line in the file (rows of a parquet file count from 1) and the cells by column
@@ -34,7 +34,7 @@ def read_rows(path: Path) -> tuple[list[str], list[Row], list[str]]:
     is_parquet = path.suffix.lower() == ".parquet"
     header, rows = _read_parquet(path) if is_parquet else _read_csv(path)
     notes: list[str] = []
-    if images := [cell for cell in header if suffix(cell) in SUFFIXES or suffix(cell) in NOT_READ]:
+    if images := [cell for cell in header if format_of(suffix(cell)) or suffix(cell) in NOT_READ]:
         if is_parquet:
             raise _without_header(path, images)
         rows = [(1, header), *rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automl_pt.core.errors import InvalidDatasetError
 from automl_pt.core.text import printable
-from automl_pt.images.read import SUFFIXES
+from automl_pt.images.read import format_of
 from automl_pt.layouts.left_out import HIDDEN, OUTSIDE, is_ignored, suffix, why_not
 
 
@@ -96,7 +96,7 @@ def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
 def _take_file(found: Scan, name: str, entry: os.DirEntry[str], *, through_link: bool) -> None:
     if not entry.is_file(follow_symlinks=False):
         found.left_out.append((name, "a pipe, socket or device"))
-    elif suffix(name) not in SUFFIXES:
+    elif format_of(suffix(name)) is None:
         found.left_out.append((name, why_not(name)))
     else:
         identity = _identity(entry.stat(follow_symlinks=False))
@@ -122,7 +122,7 @@ def _take_link(found: Scan, name: str, follow: bool) -> list[str]:
     elif target.is_dir() and identity not in found.seen:
         found.folders.append(name)
         return _walk(found, f"{name}/")
-    elif not target.is_dir() and (not target.is_file() or suffix(name) not in SUFFIXES):
+    elif not target.is_dir() and (not target.is_file() or format_of(suffix(name)) is None):
         found.left_out.append((name, why_not(name)))
     elif identity in found.seen:
         found.left_out.append((name, f"a link to a {'folder' if target.is_dir() else 'file'} that is counted already"))

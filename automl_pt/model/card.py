@@ -53,12 +53,28 @@ def _loading(info: ModelInfo) -> str:
 
 def _preprocessing(info: ModelInfo) -> str:
     rule, size = info.preprocessing, info.preprocessing.image_size
+    if not rule.pixels.is_rgb8:
+        return _own_pixels(info)
     return (
         f"The model takes float32[B, 3, {size}, {size}]: the image upright as its EXIF data say, as RGB; short side "
         f"resized to {size} px (bilinear, antialiased), centre cropped; divided by 255, minus the mean "
         f"{list(rule.mean)}, divided by the standard deviation {list(rule.std)}. It returns logits "
         f"float32[B, {len(info.classes)}]. Their softmax is the probabilities; if there is a `{TEMPERATURE}`, "
         "divide the logits by its `temperature` first."
+    )
+
+
+def _own_pixels(info: ModelInfo) -> str:
+    """Describe the input of a model of laboratory images, whose numbers are those of the files."""
+    rule, size, channels = info.preprocessing, info.preprocessing.image_size, info.preprocessing.pixels.channels
+    mean, std = ([255 * value for value in values] for values in (rule.mean, rule.std))
+    return (
+        f"The images have {rule.pixels}. The model takes float32[B, {channels}, {size}, {size}]: the image upright, "
+        f"short side resized to {size} px (bilinear, antialiased), centre cropped; minus the mean {mean}, divided by "
+        f"the standard deviation {std} of its channels in the training images, in the numbers of the files. "
+        f"(`model.json` states both for numbers divided by 255.) It returns logits float32[B, {len(info.classes)}]. "
+        f"Their softmax is the probabilities; if there is a `{TEMPERATURE}`, divide the logits by its `temperature` "
+        "first."
     )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from automl_pt.core.errors import UsageError
 from automl_pt.core.text import printable
+from automl_pt.data.pixel_survey import conversion_note
+from automl_pt.images.read import UnreadableImage
 from automl_pt.model.labelled import Choice, Labelled, Scored, manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, find_model, load_model
 from automl_pt.model.paired import Paired, compare_models
@@ -79,9 +81,19 @@ def evaluate(
     scores = score(scored.logits, scored.labels, model.classes, temperature=temperature)
     notes = [*data.notes, *([] if temperature == 1 else [f"probabilities are those at temperature {temperature:.4g}"])]
     notes += unfit
+    if (converted := conversion_note(_sample(data), model.info.preprocessing.pixels)) is not None:
+        notes.append(converted)
     notes += [model.micro_batch.note] if model.micro_batch.note else []
     paired = _paired(model, temperature, data, scored, other, device, plugins, with_temperature) if other else None
     return Evaluation(data.split, tuple(notes), scores, scored.unreadable, paired, fitted)
+
+
+def _sample(data: Labelled) -> list[Any]:
+    """Return the files that are used; of arrays, which may have to be made, the first one."""
+    first = next(data.sources(), None)
+    if not isinstance(first, Path):
+        return [] if first is None or isinstance(first, UnreadableImage) else [first]
+    return [data.images[index] for index in data.taken]
 
 
 def _calibration_split(split: Choice | None) -> Choice:

@@ -18,7 +18,7 @@ from automl_pt.core.files import atomic_write, to_json
 from automl_pt.core.text import printable
 from automl_pt.model.load import Model
 from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Parity, ParityImages, Run, compare_exports
-from automl_pt.model.preprocessed import TAKES, Resizing, Stage, preprocessed
+from automl_pt.model.preprocessed import Preprocessed, Resizing, Stage, preprocessed, takes
 from automl_pt.training.cpu.small_maps import use_convolutions
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def export_model(
 ) -> Parity:
     """Write `model`, loaded on the CPU, as `kind` to `path`, after verifying the export on `images`.
 
-    The exported network takes any number of images, in the form of `TAKES` for `preprocessing`; it returns logits.
+    The exported network takes any number of images, in the form that `takes` states for `preprocessing`, and returns
+    logits.
     Raises ExportError if logits or pixels differ by more than rounding or the network cannot be exported,
     InstallationError for a missing package, UnreadableImage for an image that cannot be decoded, OutputError if the
     file cannot be written.
@@ -42,7 +43,8 @@ def export_model(
     # exporters trace the structure, so the network's own convolutions must be restored
     use_convolutions(model.network.cpu()).to(memory_format=torch.contiguous_format)
     model.network.eval()
-    network = preprocessed(model.network, model.info.preprocessing, preprocessing)
+    rule = model.info.preprocessing
+    network = preprocessed(model.network, rule, preprocessing)
     network.eval()
     try:
         with warnings.catch_warnings():
@@ -52,7 +54,7 @@ def export_model(
             content, run = _MAKERS[kind](network, *example, _metadata(model, preprocessing))
             resize = None
             if preprocessing == "resize":
-                _, resize = _MAKERS[kind](Resizing(model.info.preprocessing.image_size), *example, {})
+                _, resize = _MAKERS[kind](Resizing(rule.image_size, rule.pixels), *example, {})
             parity = compare_exports(model, network, run, images, preprocessing, resize)
     except AutomlError:
         raise
@@ -97,12 +99,14 @@ def _require_same(parity: Parity, what: str) -> None:
 def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:
     """Return an input to trace with, and its variable dimensions."""
     size, batch = model.info.preprocessing.image_size, torch.export.Dim("batch")
+    channels = model.info.preprocessing.pixels.channels
+    dtype = getattr(torch, model.info.preprocessing.pixels.dtype)
     if stage == "none":
-        return torch.zeros(2, 3, size, size), {0: batch}
+        return torch.zeros(2, channels, size, size), {0: batch}
     if stage == "normalise":
-        return torch.zeros(2, 3, size, size, dtype=torch.uint8), {0: batch}
+        return torch.zeros(2, channels, size, size, dtype=dtype), {0: batch}
     sides = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
-    return torch.zeros(2, 3, size + 9, size + 21, dtype=torch.uint8), {0: batch, **sides}
+    return torch.zeros(2, channels, size + 9, size + 21, dtype=dtype), {0: batch, **sides}
 
 
 def _metadata(model: Model, stage: Stage) -> dict[str, str]:
@@ -111,7 +115,7 @@ def _metadata(model: Model, stage: Stage) -> dict[str, str]:
         "backbone": info.backbone,
         "classes": to_json(info.classes),
         "preprocessing": to_json(info.preprocessing.to_dict()),
-        "takes": TAKES[stage],
+        "takes": takes(stage, info.preprocessing.pixels),
         "gives": "logits float32[B, C]",
         "temperature": repr(model.temperature),
     }
@@ -154,7 +158,7 @@ def _to_safetensors(
 ) -> tuple[bytes, Run]:
     from safetensors.torch import load, save
 
-    if example.dtype == torch.uint8:
+    if isinstance(network, Preprocessed):
         raise ExportError(
             "safetensors cannot include preprocessing, because they hold only weights",
             given="safetensors with preprocessing",

@@ -25,11 +25,11 @@ SPARE_NUMBERS = 32 << 20
 WRAPPERS = ("module", "_orig_mod")
 
 
-def outline(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module | None:
+def outline(backbone: Backbone, num_classes: int, image_size: int, channels: int = 3) -> nn.Module | None:
     """Return the network without its numbers, in eval mode; None if it cannot be built so."""
     try:
         with torch.device("meta"):
-            network = assemble(backbone, num_classes, image_size)
+            network = assemble(backbone, num_classes, image_size, channels)
             network.eval()  # the plugin may return it in either mode
             return network
     except Exception:
@@ -37,11 +37,11 @@ def outline(backbone: Backbone, num_classes: int, image_size: int) -> nn.Module 
         return None
 
 
-def takes_images(network: nn.Module, num_classes: int, image_size: int) -> bool:
+def takes_images(network: nn.Module, num_classes: int, image_size: int, channels: int = 3) -> bool:
     """Return whether an outline returns logits for an image of this size; False if that cannot be determined."""
     try:
         with torch.no_grad():
-            logits = network(torch.zeros(1, 3, image_size, image_size, device="meta"))
+            logits = network(torch.zeros(1, channels, image_size, image_size, device="meta"))
     except Exception:
         # torch has no shape rule for some operations; a pass with numbers decides then
         return False

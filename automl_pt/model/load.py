@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ MAX_HEADER_BYTES = 8 * 1024 * 1024
 BATCH_SIZE = 64
 #: endings of files of weights, to be suggested if a folder of them is given
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-Source = Path | str | NDArray[np.uint8]
+Source = Path | str | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,23 @@ class Model:
         return self.info.classes
 
     def predict(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
-        """Return probabilities float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
+        """Return probabilities float32[N, C] for N paths or arrays [H, W, C] or [H, W]; raise UnreadableImage."""
         return self.probabilities(self.logits(sources, batch_size=batch_size))
 
     def logits(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
-        """Return logits float32[N, C] for N paths or arrays uint8[H, W, 3] or [H, W]; raise UnreadableImage."""
+        """Return logits float32[N, C] for N paths or arrays [H, W, C] or [H, W]; raise UnreadableImage."""
         batches = (sources[start : start + batch_size] for start in range(0, len(sources), batch_size))
         parts = [self.forward(self.pixels(batch)) for batch in batches]
         return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
 
-    def pixels(self, sources: Iterable[Source]) -> NDArray[np.uint8]:
-        """Return images as the network's pixels, uint8[B, 3, S, S]; raise UnreadableImage."""
-        size = self.info.preprocessing.image_size
-        return np.stack([decode(Path(source) if isinstance(source, str) else source, size) for source in sources])
+    def pixels(self, sources: Iterable[Source]) -> NDArray[Any]:
+        """Return images as the network's pixels, uint8[B, 3, S, S] for photographs; raise UnreadableImage."""
+        size, pixels = self.info.preprocessing.image_size, self.info.preprocessing.pixels
+        paths = (Path(source) if isinstance(source, str) else source for source in sources)
+        return np.stack([decode(source, size, pixels=pixels) for source in paths])
 
-    def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits float32[B, C] for pixels uint8[B, 3, S, S] from `pixels` or the cache.
+    def forward(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Return logits float32[B, C] for pixels [B, channels, S, S] from `pixels` or the cache.
 
         If memory runs out the network takes half as many images at a time, from then on; see `micro_batch`.
         """
@@ -247,18 +249,18 @@ def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mappin
         refuse(directory, f"its backbone {info.backbone!r} is not registered", remedy=_plugin_needed(info, error))
     except ConfigError as error:
         refuse(directory, error.given.strip(), remedy="install the version of the plugin that it was trained with")
-    classes, size = len(info.classes), info.preprocessing.image_size
-    shape = outline(backbone, classes, size) if plugins.is_builtin(backbone.name) else None
+    classes, size, channels = len(info.classes), info.preprocessing.image_size, info.preprocessing.pixels.channels
+    shape = outline(backbone, classes, size, channels) if plugins.is_builtin(backbone.name) else None
     if shape is not None:
         _require_fit(directory, misfits(shape.state_dict(), tensors))
-    prove = shape is None or not takes_images(shape, classes, size)
+    prove = shape is None or not takes_images(shape, classes, size, channels)
     try:
         # the seed only fills weights that are replaced; the caller's random state is restored
         with (
             kept_random_state(torch.device("cuda", index) for index in range(torch.cuda.device_count())),
             no_larger_than(tensors),
         ):
-            network = build_model(backbone, classes, size, seed=0, prove=prove)
+            network = build_model(backbone, classes, size, seed=0, channels=channels, prove=prove)
     except PluginError:
         raise  # the directory is intact, but building its network failed
     except AutomlError as error:

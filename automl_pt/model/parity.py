@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.images.decode import as_rgb, decode_rgb, read, whole
+from automl_pt.images.pixel_format import PixelFormat
 from automl_pt.images.preprocessing import normalise, scale_and_offset
 from automl_pt.model.preprocessed import Preprocessed, Stage
 from automl_pt.model.preprocessed import resize as in_network
@@ -27,6 +28,8 @@ BOUND = 1e-4
 RELATIVE_BOUND = 1e-5
 #: limit of the share of pixels that two runtimes may round differently, each by one level, if the export resizes
 PIXEL_BOUND = 0.01
+#: what counts as a level of float numbers, as a share of the largest one
+FLOAT_LEVEL = 1e-5
 BATCH_SIZE = 32
 
 Run = Callable[[Tensor], "NDArray[np.float32]"]
@@ -64,6 +67,7 @@ class Parity:
     pixels: int = 0
     differing_pixels: int = 0
     largest_pixel_difference: float = 0.0
+    pixel_bound: float = PIXEL_BOUND
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
@@ -77,7 +81,7 @@ class Parity:
     @property
     def has_same_pixels(self) -> bool:
         """Return whether pixels differ only by rounding: few, and by one level."""
-        few = self.differing_pixels <= max(1, PIXEL_BOUND * self.pixels)
+        few = self.differing_pixels <= max(1, self.pixel_bound * self.pixels)
         return few and self.largest_pixel_difference <= 1
 
 
@@ -116,14 +120,20 @@ class _Side:
 
 @dataclass
 class _Pixels:
-    """Accumulates the differences of the pixels that an export resizes."""
+    """Accumulates the differences of the pixels that an export resizes, in levels.
 
+    A level of 16 bits is so small that any share of the pixels may be rounded by one; float numbers have no levels,
+    and `FLOAT_LEVEL` of the largest counts as one.
+    """
+
+    dtype: str = "uint8"
     count: int = 0
     differing: int = 0
     largest: float = 0.0
 
     def add(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> None:
-        difference = np.abs(found - wanted)
+        level = FLOAT_LEVEL * max(float(np.abs(wanted).max()), 1e-30) if self.dtype == "float32" else 1.0
+        difference = np.abs(found - wanted) / level
         self.count += difference.size
         self.differing += int((difference != 0).sum())
         self.largest = max(self.largest, float(difference.max()))
@@ -140,13 +150,13 @@ def compare_exports(
     """
     rule, step = model.info.preprocessing, 1 if stage == "resize" else BATCH_SIZE
     scale, offset = scale_and_offset(rule.mean, rule.std)
-    same_input, as_predicted, exported, resized = _Side(), _Side(), list[int](), _Pixels()
+    same_input, as_predicted, exported, resized = _Side(), _Side(), list[int](), _Pixels(rule.pixels.dtype)
     for start in range(0, len(images.sources), step):
         batch = images.sources[start : start + step]
         pixels = torch.from_numpy(model.pixels(batch))
         normalised = normalise(pixels, scale, offset)
         given = {"none": normalised, "normalise": pixels}.get(stage)
-        given = _whole(batch[0]) if given is None else given
+        given = _whole(batch[0], rule.pixels) if given is None else given
         with torch.inference_mode():
             # cloned, because a network may write into its input
             own = model.network(normalised.clone()).float().numpy()
@@ -173,6 +183,7 @@ def compare_exports(
         pixels=resized.count,
         differing_pixels=resized.differing,
         largest_pixel_difference=resized.largest,
+        pixel_bound=PIXEL_BOUND if resized.dtype == "uint8" else 1.0,
     )
 
 
@@ -181,14 +192,20 @@ def _behind(network: nn.Module, given: Tensor, resize: Run, pixels: _Pixels) -> 
     assert isinstance(network, Preprocessed)
     assert network.size is not None
     levels = resize(given)
-    pixels.add(in_network(given, network.size).numpy(), levels)
+    pixels.add(in_network(given, network.size, network.pixels).numpy(), levels)
     logits: NDArray[np.float32] = network.behind(torch.from_numpy(levels)).numpy()
     return logits
 
 
-def _whole(source: Path | str | NDArray[np.uint8]) -> Tensor:
-    """Return an image at its original size, upright, as uint8[1, 3, H, W]."""
-    pixels = as_rgb(source, "an array") if isinstance(source, np.ndarray) else decode_rgb(read(Path(source)), source)
+def _whole(source: Path | str | NDArray[Any], wanted: PixelFormat) -> Tensor:
+    """Return an image at its original size, upright, as [1, C, H, W] in the `wanted` format."""
+    pixels: NDArray[Any]
+    if not wanted.is_rgb8:
+        pixels = whole(Path(source) if isinstance(source, str) else source, wanted)
+    elif isinstance(source, np.ndarray):
+        pixels = as_rgb(source, "an array")
+    else:
+        pixels = decode_rgb(read(Path(source)), source)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
 
 

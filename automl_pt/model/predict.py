@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from automl_pt.images.decode import UnreadableImage, decode
+from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.load import Model
 from automl_pt.training.device import available_cores
 
@@ -24,10 +25,10 @@ from automl_pt.training.device import available_cores
 AHEAD = 3
 #: concurrent forward passes on a CPU, which share the threads, so that no core waits at the end of a layer
 PASSES = 2
-Pixels = NDArray[np.uint8] | UnreadableImage
+Pixels = NDArray[Any] | UnreadableImage
 Outcome = NDArray[np.float32] | UnreadableImage
-#: a path, an array uint8[H, W, 3] or [H, W], or the error of reading it
-S = TypeVar("S", bound=Path | NDArray[np.uint8] | UnreadableImage)
+#: a path, an array [H, W, C] or [H, W], or the error of reading it
+S = TypeVar("S", bound=Path | NDArray[Any] | UnreadableImage)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def outcomes(
     passes = PASSES if model.device.type == "cpu" and cores >= PASSES else 1
     with _pool("decode", threads or cores, 1) as decoders, _pool("network", passes, _share(passes)) as networks:
         while batch := tuple(islice(rest, batch_size)):
-            pixels = [decoders.submit(_decode, source, model.info.preprocessing.image_size) for source in batch]
+            pixels = [decoders.submit(_decode, source, model.info.preprocessing) for source in batch]
             waiting.append((batch, networks.submit(_outcomes, model, pixels)))
             if len(waiting) > AHEAD:
                 yield from _finished(waiting)
@@ -106,10 +107,10 @@ def _pool(name: str, workers: int, share: int | None) -> Iterator[ThreadPoolExec
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(source: Path | NDArray[np.uint8] | UnreadableImage, image_size: int) -> Pixels:
+def _decode(source: Path | NDArray[Any] | UnreadableImage, rule: Preprocessing) -> Pixels:
     if isinstance(source, UnreadableImage):
         return source
     try:
-        return decode(source, image_size)
+        return decode(source, rule.image_size, pixels=rule.pixels)
     except UnreadableImage as error:
         return error

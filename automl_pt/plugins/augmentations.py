@@ -32,6 +32,9 @@ class Augmentation:
     flip: bool = True
     #: what each argument of `build` may be; of a list of numbers each
     arguments: Mapping[str, Allowed] = field(default_factory=dict)
+    #: whether the function that `build` returns takes float32[C, S, S] of any number of channels and any range too, as
+    #: laboratory images have; what changes colours does not
+    any_pixels: bool = False
     #: arguments without which it cannot be built
     needs: tuple[str, ...] = ()
     #: one line, for listings

@@ -17,6 +17,7 @@ from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.metrics import Metric
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageReader
 from automl_pt.plugins.samplers import Sampler
 from automl_pt.tracker_events import EpochFinished, RunFinished, RunStarted, StudyFinished, TrialFinished
 
@@ -32,6 +33,7 @@ REGISTERING = (
     "register_pruners",
     "register_executors",
     "register_metrics",
+    "register_readers",
 )
 TRACKING = ("run_started", "epoch_finished", "run_finished", "trial_finished", "study_finished")
 
@@ -84,6 +86,12 @@ def register_metrics() -> Iterable[Metric]:
 @hookspec
 def register_pruners() -> Iterable[Pruner]:
     """Return the pruners this plugin offers: what says which trials go on, by `--pruner NAME`."""
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def register_readers() -> Iterable[ImageReader]:
+    """Return the image formats this plugin reads, beside JPEG, PNG, WebP, BMP, GIF and TIFF."""
     raise AssertionError("a specification is not called")
 
 

@@ -26,6 +26,7 @@ from automl_pt.plugins.faults import plugins_fault
 from automl_pt.plugins.implementations import Plugin, check_hooks, implemented, imported, values_of
 from automl_pt.plugins.isolation import guarded
 from automl_pt.plugins.metrics import Metric
+from automl_pt.plugins.readers import ImageReader, use_readers
 from automl_pt.plugins.registry import KINDS, Registry, V, collect
 from automl_pt.plugins.sources import BUILTIN_ORIGIN, OFF_VARIABLE, Source, by_hand, find_sources
 
@@ -189,6 +190,7 @@ def load_plugins(files: Sequence[str] = ()) -> Plugins:
         except PluginError as error:
             plugins._fault(source, error)
     plugins.files = tuple(source.origin for source in sources if source.required and source.origin != BUILTIN_ORIGIN)
+    use_readers(plugins.of_kind(ImageReader).values())
     return plugins
 
 

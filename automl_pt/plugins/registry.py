@@ -14,9 +14,10 @@ from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.metrics import Metric
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.pruners import Pruner
+from automl_pt.plugins.readers import ImageReader
 from automl_pt.plugins.samplers import Sampler
 
-V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation)
+V = TypeVar("V", Backbone, Dataset, Sampler, Pruner, ExecutorFactory, Metric, Optimizer, Augmentation, ImageReader)
 
 
 class Kind(NamedTuple):
@@ -37,6 +38,7 @@ KINDS: Mapping[type, Kind] = {
     Pruner: Kind("register_pruners", "pruner", "--pruner takes one of {names}"),
     ExecutorFactory: Kind("register_executors", "executor", "--engine takes one of {names}"),
     Metric: Kind("register_metrics", "metric", "there are {names}"),
+    ImageReader: Kind("register_readers", "reader", "there are {names}"),
 }
 
 #: the kinds by the word that a setting uses, see `Registered`

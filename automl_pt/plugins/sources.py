@@ -24,6 +24,7 @@ BUILTIN = (
     "automl_pt.builtin.torchvision_datasets",
     "automl_pt.builtin.optimizers",
     "automl_pt.builtin.augmentations",
+    "automl_pt.builtin.tiff",
     "automl_pt.study.executor.builtin",
     "automl_pt.builtin.validation_metrics",
     "automl_pt.study.space.builtin",

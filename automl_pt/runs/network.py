@@ -12,6 +12,7 @@ import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +165,7 @@ def _build(
         weights=given_weights(config.weights) if config.weights else None,
         seed=config.seed,
         prove=prove,
+        channels=preprocessing.pixels.channels,
         tell=said.append,
     )
     require_trainable(model, backbone.name)
@@ -179,10 +181,12 @@ def _arranged(found: RunNetwork, preprocessing: Preprocessing, data: Data, where
     side, classes, name = preprocessing.image_size, len(data.manifest.classes), found.backbone.name
     found.network = model = arrange(found.network, device, precision)
     channels_last = has_channels_last(device, precision)
-    rehearse(model, name, classes, side, device=device, precision=precision, channels_last=channels_last)
+    channels = preprocessing.pixels.channels
+    run: dict[str, Any] = {"device": device, "precision": precision, "channels": channels}
+    rehearse(model, name, classes, side, channels_last=channels_last, **run)
     if where.group.size == 1 and not config.deterministic:
         label = " ".join((name, *config.backbone_options))
-        precision = faster_format(model, label, side, device, config.precision, precision)
+        precision = faster_format(model, label, side, device, config.precision, precision, channels)
     found.precision = precision
     found.stands()
     return found

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from automl_pt.backbone import Backbone
+from automl_pt.backbones.options import CHANNELS, takes
 from automl_pt.config import TrainConfig, make
 from automl_pt.core.files import atomic_write, make_folder, to_json, write_json
 from automl_pt.core.locks import locked
@@ -275,11 +276,19 @@ def _start(config: TrainConfig, output: Path, data: Data, plugins: Plugins, grou
     return Run(config, output, info, training, checkpoints)
 
 
+def _recipe(backbone: Backbone, classes: int, rule: Preprocessing) -> str | None:
+    """Return the lines that build the network without this package; None where the backbone has none for it."""
+    make: Callable[..., str] | None = backbone.recipe
+    if make is None or rule.pixels.channels == 3:
+        return None if make is None else make(classes, rule.image_size)
+    return make(classes, rule.image_size, in_channels=rule.pixels.channels) if takes(make, CHANNELS) else None
+
+
 def model_info(
     record: dict[str, Any], data: Data, preprocessing: Preprocessing, backbone: Backbone, device: torch.device
 ) -> ModelInfo:
     """Return the content of a run's model directory, except figures and history."""
-    classes, size = len(data.manifest.classes), preprocessing.image_size
+    classes = len(data.manifest.classes)
     return ModelInfo(
         backbone=record["config"]["backbone"],
         classes=tuple(data.manifest.classes),
@@ -290,7 +299,7 @@ def model_info(
         versions=record["versions"],
         data=record["data"],
         plugins=record["plugins"],
-        recipe=backbone.recipe(classes, size) if backbone.recipe else None,
+        recipe=_recipe(backbone, classes, preprocessing),
         weights_license=backbone.weights_license if record["config"]["pretrained"] else None,
         weights_sha256=backbone.weights_sha256 if record["config"]["pretrained"] else None,
         precision=record["precision"],

@@ -111,7 +111,12 @@ def training_and_network(
             return head_training(start, config, data, device, scales, **judged), None
         why_not = start
     policy = make_policy(
-        config.augmentation, config.transforms, plugins, preprocessing.image_size, len(data.manifest.classes)
+        config.augmentation,
+        config.transforms,
+        plugins,
+        preprocessing.image_size,
+        len(data.manifest.classes),
+        preprocessing.pixels,
     )
     layout = has_channels_last(device, precision)
     loaders = _loaders(config, data, preprocessing, device, group, policy, channels_last=layout)
@@ -135,8 +140,10 @@ def _head_scales(config: TrainConfig, head: str) -> dict[str, float] | None:
 
 
 def choose_preprocessing(config: TrainConfig, data: Data, backbone: Backbone) -> Preprocessing:
-    """Return the image side, and the backbone's mean and standard deviation."""
-    return Preprocessing(choose_image_size(config, data, backbone), backbone.mean, backbone.std)
+    """Return the image side, and mean and standard deviation: the backbone's for photographs, else the data's own."""
+    size, pixels = choose_image_size(config, data, backbone), data.manifest.pixels
+    mean, std = (backbone.mean, backbone.std) if pixels.is_rgb8 else data.statistics(size)
+    return Preprocessing(size, mean, std, pixels=pixels)
 
 
 def choose_image_size(config: TrainConfig, data: Data, backbone: Backbone) -> int:

@@ -52,9 +52,9 @@ class Batcher:
 
     async def logits(self, content: bytes, name: str) -> NDArray[np.float32]:
         """Return logits float32[C] of one image file's content; raise UnreadableImage, or HTTPException 503."""
-        loop, size = asyncio.get_running_loop(), self.model.info.preprocessing.image_size
+        loop, rule = asyncio.get_running_loop(), self.model.info.preprocessing
         count = await loop.run_in_executor(self.headers, size_of, content, name, self.limits)
-        pixels = await self.decoders.run(count, partial(pixels_of, content, name, size))
+        pixels = await self.decoders.run(count, partial(pixels_of, content, name, rule))
         self.decoded += 1
         waiting: Waiting = pixels, loop.create_future()
         self.waiting.append(waiting)

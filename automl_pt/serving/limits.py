@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from automl_pt.images.decode import UnreadableImage, decode, open_header
+from automl_pt.images.decode import UnreadableImage, decode
+from automl_pt.images.formats import described
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+    from automl_pt.images.preprocessing import Preprocessing
 
 #: pixels of a large image, whose decoding takes longer than the sender of a small image should wait
 LARGE = 4_000_000
@@ -48,7 +50,8 @@ def is_large(pixels: int) -> bool:
 
 def size_of(content: bytes, name: str, limits: Limits) -> int:
     """Return the number of pixels in an uploaded file's header; raise UnreadableImage, also above a limit."""
-    width, height = open_header(content, name).size
+    found = described(content, name)
+    width, height = found.width, found.height
     if width * height > limits.pixels:
         raise UnreadableImage(name, f"{width} x {height} pixels, more than the limit of {limits.pixels:,}", "huge")
     if content.startswith(b"\xff\xd8") and (scans := content.count(_START_OF_SCAN)) > SCANS:
@@ -56,6 +59,6 @@ def size_of(content: bytes, name: str, limits: Limits) -> int:
     return width * height
 
 
-def pixels_of(content: bytes, name: str, image_size: int) -> NDArray[np.uint8]:
-    """Decode an uploaded file, after `size_of`, to uint8[3, S, S] as in prediction."""
-    return decode(content, image_size, name=name)
+def pixels_of(content: bytes, name: str, rule: Preprocessing) -> NDArray[Any]:
+    """Decode an uploaded file, after `size_of`, to [C, S, S] as in prediction."""
+    return decode(content, rule.image_size, name=name, pixels=rule.pixels)

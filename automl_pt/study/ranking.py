@@ -22,7 +22,7 @@ from automl_pt.config import TrainConfig
 from automl_pt.data.loader import Loader
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
-from automl_pt.runs.setup import choose_image_size
+from automl_pt.runs.setup import choose_image_size, choose_preprocessing
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.device import NumberFormat, choose_device, choose_precision
 from automl_pt.training.evaluation import autocast
@@ -45,7 +45,8 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
         return None
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     size = choose_image_size(config, data, backbone)
-    model = _network(plugins, config.backbone, tuple(config.backbone_options), len(data.manifest.classes), size)
+    shape = len(data.manifest.classes), size, data.manifest.pixels.channels
+    model = _network(plugins, config.backbone, tuple(config.backbone_options), *shape)
     model.load_state_dict(weights)
     if not use_batch_statistics(model):
         return None
@@ -69,11 +70,12 @@ def shuffled_loss(
         changed = use_batch_statistics(model)
     backbone, device = plugins.backbone(config.backbone, config.backbone_options), choose_device(config.device)
     precision = precision or choose_precision(config.precision, device)
+    rule = choose_preprocessing(config, data, backbone)
     loader = Loader(
-        data.pixels("val", choose_image_size(config, data, backbone)),
+        data.pixels("val", rule.image_size),
         batch_size=BATCH,
-        mean=backbone.mean,
-        std=backbone.std,
+        mean=rule.mean,
+        std=rule.std,
         seed=0,
         device=device,
         hints=data.hints,
@@ -92,9 +94,11 @@ def shuffled_loss(
 
 
 @lru_cache(maxsize=1)
-def _network(plugins: Plugins, name: str, options: tuple[str, ...], classes: int, size: int) -> nn.Module:
+def _network(
+    plugins: Plugins, name: str, options: tuple[str, ...], classes: int, size: int, channels: int
+) -> nn.Module:
     """Build the network once for all trials of a study; its initial weights do not matter."""
-    return build_model(plugins.backbone(name, options), classes, size, seed=0)
+    return build_model(plugins.backbone(name, options), classes, size, seed=0, channels=channels)
 
 
 def use_batch_statistics(model: nn.Module) -> Mapping[nn.modules.batchnorm._BatchNorm, float | None]:

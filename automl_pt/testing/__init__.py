@@ -18,6 +18,7 @@ from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
 from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.readers import check_reader
 from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_metric",
     "check_optimizer",
     "check_pruner",
+    "check_reader",
     "check_sampler",
     "check_tracker",
 ]

@@ -19,6 +19,7 @@ from automl_pt.testing.executors import check_executor
 from automl_pt.testing.metrics import check_metric
 from automl_pt.testing.optimizers import check_optimizer
 from automl_pt.testing.pruners import check_pruner
+from automl_pt.testing.readers import check_reader
 from automl_pt.testing.samplers import check_sampler
 from automl_pt.testing.trackers import check_tracker
 
@@ -32,6 +33,7 @@ CHECKS: dict[str, Callable[..., object]] = {
     "pruner": check_pruner,
     "executor": check_executor,
     "metric": check_metric,
+    "reader": check_reader,
 }
 
 

@@ -49,7 +49,7 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> float:
     return BACKWARD * sum(kept.values()) / len(images)
 
 
-def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, float]:
+def step_memory(model: nn.Module, image_size: int, *, half: bool, channels: int = 3) -> tuple[int, float]:
     """Return the bytes of a step, for any batch and per image, from passes of a few images on a CPU.
 
     The free memory that a step may not use is included. With `half` the pass runs in a 16-bit format.
@@ -57,7 +57,7 @@ def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, 
     blank = next(model.parameters())
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         few, more = (
-            count * bytes_per_image(model, blank.new_zeros(count, 3, image_size, image_size))
+            count * bytes_per_image(model, blank.new_zeros(count, channels, image_size, image_size))
             for count in (PROBE, 2 * PROBE)
         )
     per_image = (more - few) / PROBE
@@ -66,7 +66,7 @@ def step_memory(model: nn.Module, image_size: int, *, half: bool) -> tuple[int, 
     return int(fixed / SHARE), per_image / SHARE
 
 
-def try_out(step: Step, batch_size: int, image_size: int) -> int:
+def try_out(step: Step, batch_size: int, image_size: int, channels: int = 3) -> int:
     """Run a step with `batch_size` blank images and revert it; return the device's peak memory in bytes, 0 on a CPU.
 
     A step that runs out of memory halves its micro-batch and tries again, so a batch is split here, not in an epoch.
@@ -74,7 +74,7 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
     device = step.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    images = torch.zeros(batch_size, 3, image_size, image_size, device=device)
+    images = torch.zeros(batch_size, channels, image_size, image_size, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     training = step.model.training
     with step.restoring_state():
@@ -84,9 +84,9 @@ def try_out(step: Step, batch_size: int, image_size: int) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
-def probed(model: nn.Module, image_size: int) -> float:
+def probed(model: nn.Module, image_size: int, channels: int = 3) -> float:
     """Return the bytes of a training step per image, at least 1, from a pass of a few blank images."""
-    return max(1.0, bytes_per_image(model, next(model.parameters()).new_zeros(PROBE, 3, image_size, image_size)))
+    return max(1.0, bytes_per_image(model, next(model.parameters()).new_zeros(PROBE, channels, image_size, image_size)))
 
 
 def images_that_fit(per_image: float, free: int) -> int:

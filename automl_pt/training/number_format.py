@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ FORMATS: tuple[NumberFormat, ...] = ("fp32", "bf16", "fp16")
 
 
 def faster_format(
-    model: nn.Module, name: str, image_size: int, device: torch.device, asked: str, precision: NumberFormat
+    model: nn.Module,
+    name: str,
+    image_size: int,
+    device: torch.device,
+    asked: str,
+    precision: NumberFormat,
+    channels: int = 3,
 ) -> NumberFormat:
     """Return the number format in which `model`, on the CPU and trainable as the run trains it, takes steps faster.
 
@@ -47,7 +53,8 @@ def faster_format(
     place = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     key = f"{place}: {name}, {trained} parameters, {image_size} px, {precision}"
-    found = remembered(cache_folder() / "number-formats.json", key, lambda: _timed(model, image_size, precision))
+    shape = (IMAGES, channels, image_size, image_size)
+    found = remembered(cache_folder() / "number-formats.json", key, lambda: _timed(model, shape, precision))
     return found or precision
 
 
@@ -75,11 +82,11 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _timed(model: nn.Module, image_size: int, precision: NumberFormat) -> NumberFormat:
+def _timed(model: nn.Module, shape: Sequence[int], precision: NumberFormat) -> NumberFormat:
     seconds: dict[NumberFormat, float] = {}
     for one in ("fp32", precision):
         try:
-            seconds[one] = _step_seconds(copy.deepcopy(model), image_size, one)
+            seconds[one] = _step_seconds(copy.deepcopy(model), shape, one)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -87,11 +94,11 @@ def _timed(model: nn.Module, image_size: int, precision: NumberFormat) -> Number
     return "fp32" if seconds["fp32"] < CLEARLY * seconds[precision] else precision
 
 
-def _step_seconds(model: nn.Module, image_size: int, precision: NumberFormat) -> float:
+def _step_seconds(model: nn.Module, shape: Sequence[int], precision: NumberFormat) -> float:
     device, found = torch.device("cpu"), []
     with kept_random_state():
         model = arrange(model, device, precision).train()
-        images = torch.randn(IMAGES, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
+        images = torch.randn(*shape).contiguous(memory_format=torch.channels_last)
         labels = torch.zeros(IMAGES, dtype=torch.int64)
         for _ in range(STEPS):
             started = time.perf_counter()

@@ -28,6 +28,7 @@ def rehearse(
     device: torch.device,
     precision: NumberFormat,
     channels_last: bool,
+    channels: int = 3,
 ) -> None:
     """Pass a few random images through in eval and in training mode, and the gradients back, without side effects.
 
@@ -36,7 +37,7 @@ def rehearse(
     """
     require_trainable(model, name)
     _require_scalable(model, name, precision)
-    drawn = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    drawn = torch.randn(IMAGES, channels, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     images = drawn.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     was_training, before = model.training, [buffer.clone() for buffer in model.buffers()]
     try:
@@ -107,7 +108,7 @@ def _blamed(error: Exception | SystemExit, name: str, mode: str, images: Tensor)
             f"deterministic: {name} needs {operation}, which PyTorch cannot compute deterministically on this device"
         )
         return ConfigError([f"{given}; drop --deterministic, or choose another backbone or device"])
-    return fails(name, mode, len(images), images.shape[-1], error)
+    return fails(name, mode, images.shape, error)
 
 
 def _require_finite(logits: Tensor, name: str, mode: str) -> None:

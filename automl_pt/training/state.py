@@ -125,12 +125,13 @@ class Training:
         `free` is main memory (0: unknown), estimated because the system kills a process that runs out of it.
         """
         batch = -(-max(self.train_loader.batch_sizes) // self.group.size)
+        _, channels, side, _ = self.train_loader.images.shape
         if self.device.type != "cpu" and not self.step.tried:
-            try_out(self.step, batch, self.train_loader.images.shape[-1])
+            try_out(self.step, batch, side, channels)
             self.step.tried = True
         if not free or self.device.type != "cpu" or self.step.micro_batch_size is not None:
             return
-        self.step.bytes_per_image = self.step.bytes_per_image or probed(self.model, self.train_loader.images.shape[-1])
+        self.step.bytes_per_image = self.step.bytes_per_image or probed(self.model, side, channels)
         limit = images_that_fit(self.step.bytes_per_image, free)
         if limit < batch:
             self.step.micro_batch_size = limit

@@ -80,7 +80,7 @@ def test_an_unlabelled_test_folder_is_left_out_and_said(tmp_path: Path) -> None:
 
 def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.png", "b/1.png", "a/._1.png", ".ipynb_checkpoints/1.png", "a/.x/1.png", "__MACOSX/a/1.png")
-    for name in ("a/Thumbs.db", "a/.DS_Store", "a/notes.txt", "b/scan.TIF"):
+    for name in ("a/Thumbs.db", "a/.DS_Store", "a/notes.txt", "b/scan.HEIC"):
         (tmp_path / name).write_bytes(b"x")
     data = open_path(tmp_path)
     assert len(data) == 2
@@ -91,8 +91,8 @@ def test_hidden_and_foreign_files_are_ignored_and_listed(tmp_path: Path) -> None
         "a/.DS_Store": "hidden, or a system file",
         "a/.x": "hidden, or a system file",
         "a/Thumbs.db": "hidden, or a system file",
-        "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
-        "b/scan.TIF": "TIFF is not read; convert it to PNG",
+        "a/notes.txt": "not a JPEG, PNG, WebP, BMP, GIF or TIFF file by its ending",
+        "b/scan.HEIC": "HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG",
     }
 
 
@@ -140,7 +140,7 @@ def test_links_are_followed_on_request_and_nothing_counts_twice(tmp_path: Path) 
     assert all(Path(image).read_bytes() for image in data.images)  # type: ignore[arg-type]
     assert dict(data.left_out) == {
         "a/deep/back": "a link to a folder; its files are counted where they are",
-        "a/notes.txt": "not a JPEG, PNG, WebP, BMP or GIF file by its ending",
+        "a/notes.txt": "not a JPEG, PNG, WebP, BMP, GIF or TIFF file by its ending",
         "again": "a link to a folder that is counted already",
         "b/4.png": "a link to a file that is counted already",
         "b/up/data": "a folder that is counted already, through a link",
@@ -214,7 +214,7 @@ def test_what_cannot_be_trained_on_is_refused(
 def test_a_class_with_files_of_another_kind_only_is_not_lost_in_silence(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c/1.tif").write_bytes(b"II*\0")
+    (tmp_path / "c/1.psd").write_bytes(b"8BPS")
     with pytest.raises(InvalidDatasetError, match="a class folder holds no images"):
         open_path(tmp_path)
 
@@ -293,12 +293,19 @@ def test_images_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "in/a.png", "in/deep/b.png", "out.png")
-    for name in ("x.TIF", "y.ppm", "w.HEIC", "v.heic", "z", "notes.txt", "Thumbs.db"):
+    for name in ("x.PSD", "y.ppm", "w.HEIC", "v.heic", "z", "notes.txt", "Thumbs.db"):
         (tmp_path / "in" / name).write_bytes(b"x")
     os.symlink(tmp_path / "out.png", tmp_path / "in/link.png")
     monkeypatch.chdir(tmp_path)
     (said,) = list_images(["in"]).notes
-    for kind in ("1 .TIF (TIFF is not read)", "1 .ppm (PNM", "1 .HEIC", "1 .heic", "1 without an ending", "1 .txt"):
+    for kind in (
+        "1 .PSD (Photoshop is not read; `magick",
+        "1 .ppm (PNM",
+        "1 .HEIC",
+        "1 .heic",
+        "1 without an ending",
+        "1 .txt",
+    ):
         assert kind in said
     assert "link.png (a link out of the folder; name the file" in said
     assert "Thumbs" not in said
@@ -307,7 +314,10 @@ def test_what_a_folder_or_pattern_holds_beside_images_is_said(tmp_path: Path, mo
     assert said == "ignored: in/deep (a folder that a pattern matches; name the folder to use its images)"
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/1.dng").write_bytes(b"x")
-    with pytest.raises(InvalidDatasetError, match=r"raw: no image; ignored: 1 .dng \(camera raw is not read\)"):
+    with pytest.raises(
+        InvalidDatasetError,
+        match=r"raw: no image; ignored: 1 .dng \(camera raw is not read; `darktable",
+    ):
         list_images(["raw"])
 
 

@@ -378,8 +378,8 @@ def test_pixels_may_differ_by_rounding_alone(differing: int, largest: float, sam
 def test_an_export_that_resizes_otherwise_is_refused(
     tmp_path: Path, model: Model, halves: ParityImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def elsewhere(images: torch.Tensor, size: int) -> torch.Tensor:
-        levels = resize(images, size)
+    def elsewhere(images: torch.Tensor, *how: Any) -> torch.Tensor:
+        levels = resize(images, *how)
         return levels.flip(3) if torch.compiler.is_exporting() else levels
 
     monkeypatch.setattr("automl_pt.model.preprocessed.resize", elsewhere)

@@ -154,7 +154,8 @@ def test_the_first_result_of_a_training_tells_what_was_left_out(tmp_path: Path, 
     for index in range(3):
         (data / "red" / f"{index}.HEIC").write_bytes(b"x")
     (result,) = train(data, tmp_path / "run", plugins)
-    assert "ignored: 3 .HEIC (HEIC is not read); `automl-pt check` lists them" in result.notes
+    ignored = "ignored: 3 .HEIC (HEIC is not read; `magick mogrify -format png *.HEIC` converts it to PNG)"
+    assert f"{ignored}; `automl-pt check` lists them" in result.notes
 
 
 def test_test_images_that_cannot_be_read_are_counted(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:

@@ -133,7 +133,7 @@ def test_unreadable_files_become_rows_with_their_reason(
     text = call(runner, predict, plugins, *words, code=1)
     rows = {Path(row["path"]).name: row for row in csv.DictReader(io.StringIO(text))}
     assert len(rows) == 4
-    assert rows["bad.jpg"]["error"].startswith("not a JPEG, PNG, WebP, BMP or GIF file")
+    assert rows["bad.jpg"]["error"].startswith("not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
     assert rows["empty.png"]["error"] == "the file is empty (0 bytes)"
     assert rows["bad.jpg"]["class"] == rows["bad.jpg"]["probability"] == rows["bad.jpg"]["p:red"] == ""
     assert rows[good[0].name]["error"] == ""

@@ -128,7 +128,8 @@ def test_a_file_that_is_no_image_says_so_and_others_go_on(tmp_path: Path, browse
         errors = visit.page.locator(".result .error").all_inner_texts()
         assert errors == [
             "Not classified: larger than 200000 bytes",
-            "Not classified: not a JPEG, PNG, WebP, BMP or GIF file; it is an HTML page from a failed download",
+            "Not classified: not a JPEG, PNG, WebP, BMP, GIF or TIFF file; it is an HTML page from a failed download; "
+            "download the image again, as `curl --fail -LO ADDRESS` does",
         ]
         assert visit.page.locator(".result .bars").count() == 1
         # the browser itself reports the refused request

@@ -20,9 +20,10 @@ from automl_pt.data.cache.pool_file import FORMAT, DamagedPool, Pool, PoolWriter
 from automl_pt.data.memory import available_memory
 from automl_pt.data.pixels import Images, Originals, Rows, Undecoded
 from automl_pt.images.decode import RULE, UnreadableImage
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 
 Progress = Callable[[str, int, int], None]
-Row = tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | str"]
+Row = tuple[str, "np.ndarray[tuple[int, ...], np.dtype[Any]] | str"]
 
 #: share of the free memory for decoded images if the cache folder has no space
 MEMORY_SHARE = 0.25
@@ -69,28 +70,29 @@ class Cache:
             return self._without_disk(originals, wanted, image_size, unreadable, error)
 
     def _pool(self, originals: Originals, digests: list[str], image_size: int, unreadable: Mapping[str, str]) -> Pool:
-        path = self.folder / f"{cache_key(digests, image_size)}{SUFFIX}"
-        pool = opened(path, image_size, digests)
+        pixels = originals.pixels
+        path = self.folder / f"{cache_key(digests, image_size, pixels)}{SUFFIX}"
+        pool = opened(path, image_size, digests, pixels)
         if pool is not None:
             return pool
         make_folder(self.folder)
         with locked(path.with_suffix(".lock")):
             # another process may have built it during the wait for the lock
-            pool = opened(path, image_size, digests)
+            pool = opened(path, image_size, digests, pixels)
             if pool is None:
                 self._build(path, originals, digests, image_size, unreadable)
-                pool = open_pool(path, image_size=image_size)
+                pool = open_pool(path, image_size=image_size, pixels=pixels)
         return pool
 
     def _build(
         self, path: Path, originals: Originals, digests: list[str], image_size: int, unreadable: Mapping[str, str]
     ) -> None:
-        removed = make_room(self.folder, file_size(len(digests), image_size))
+        removed = make_room(self.folder, file_size(len(digests), image_size, originals.pixels))
         if removed:
             freed = gigabytes(sum(cache.size for cache in removed))
             self.notes.append(f"{len(removed)} caches unused for a day were removed to free space ({freed})")
         with atomic_file(path) as stream:
-            writer = PoolWriter(stream, image_size)
+            writer = PoolWriter(stream, image_size, originals.pixels)
             for digest, image in self._rows(originals, digests, image_size, unreadable):
                 if isinstance(image, str):
                     writer.unreadable[digest] = image
@@ -105,7 +107,7 @@ class Cache:
         """Yield each content's pixels, or the reason why it has none; content in another cache is not decoded again."""
         held: dict[str, tuple[Pool, int]] = {}
         known = dict(unreadable)
-        for donor in _donors(self.folder, image_size):
+        for donor in _donors(self.folder, image_size, originals.pixels):
             rows = donor.rows(digests)
             held.update((digests[place], (donor, int(rows[place]))) for place in np.flatnonzero(rows >= 0))
             known.update(donor.unreadable)
@@ -136,11 +138,12 @@ class Cache:
         error: OutputError,
     ) -> Decoded:
         """Keep the images in memory if they fit; else decode them now, to find unreadable ones, and for each batch."""
-        needed = file_size(len(digests), image_size)
+        pixels = originals.pixels
+        needed = file_size(len(digests), image_size, pixels)
         in_memory = needed <= MEMORY_SHARE * available_memory()
         how = "are kept in this process's memory" if in_memory else "are decoded again for each batch"
         self._note(f"no cache on disk ({error.given}): images {how}. {error.remedy[:1].upper()}{error.remedy[1:]}")
-        images = np.empty((len(digests) if in_memory else 0, 3, image_size, image_size), np.uint8)
+        images = np.empty((len(digests) if in_memory else 0, pixels.channels, image_size, image_size), pixels.dtype)
         kept: list[str] = []
         bad: dict[str, str] = {}
         for digest, image in self._rows(originals, digests, image_size, unreadable):
@@ -158,15 +161,19 @@ class Cache:
             self.notes.append(note)
 
 
-def cache_key(digests: Sequence[str], image_size: int) -> str:
-    """Return a cache's name: the same for the same contents in any order, different for another size or rule."""
-    digest = hashlib.sha256(f"{FORMAT} {RULE} {image_size}\n".encode())
+def cache_key(digests: Sequence[str], image_size: int, pixels: PixelFormat = RGB8) -> str:
+    """Return a cache's name: the same for the same contents in any order, different for another size, rule or format.
+
+    That of photographs is the name that earlier versions gave.
+    """
+    kind = "" if pixels.is_rgb8 else f" {pixels.channels} {pixels.dtype}"
+    digest = hashlib.sha256(f"{FORMAT} {RULE} {image_size}{kind}\n".encode())
     for one in sorted(digests):
         digest.update(one.encode())
     return digest.hexdigest()[:32]
 
 
-def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | None:
+def opened(path: Path, image_size: int, digests: Sequence[str] = (), pixels: PixelFormat = RGB8) -> Pool | None:
     """Open a cache that holds all of `digests`; None if it does not exist, or is damaged.
 
     Its checksum is verified unless the file is unchanged since the last verification.
@@ -174,7 +181,7 @@ def opened(path: Path, image_size: int, digests: Sequence[str] = ()) -> Pool | N
     try:
         identity = _identity(path)
         trusted = _mark(path) == identity
-        pool = open_pool(path, image_size=image_size, verify=not trusted)
+        pool = open_pool(path, image_size=image_size, pixels=pixels, verify=not trusted)
     except (FileNotFoundError, DamagedPool):
         return None
     except OSError:  # not readable for this user; treated as missing, and building it reports the reason
@@ -195,10 +202,10 @@ def _as_decoded(pool: Pool) -> Decoded:
     return Decoded(lambda digests: Rows(pool.images, pool.rows(list(digests)), copies), pool.unreadable)
 
 
-def _donors(folder: Path, image_size: int) -> Iterator[Pool]:
+def _donors(folder: Path, image_size: int, pixels: PixelFormat) -> Iterator[Pool]:
     for cache in list_caches(folder):
         if cache.kind == "pixels" and cache.image_size == image_size and _mark(cache.path) == _identity(cache.path):
-            pool = opened(cache.path, image_size)
+            pool = opened(cache.path, image_size, pixels=pixels)
             if pool is not None:
                 yield pool
 

@@ -1,6 +1,6 @@
 """The file of a cache: N images of one size, by content. Written once, sequentially; read through a memory map.
 
-rows      uint8[N, 3, S, S], from byte 0
+rows      [N, C, S, S], from byte 0; uint8 and three channels unless meta states another format
 digests   N times 64 hexadecimal digits: the sha256 of the row's file
 meta      JSON: format, rule, image size, count, sha256 of rows and digests, unreadable files with reasons
 tail      length of meta (8 bytes), sha256 of meta (32), magic (16)
@@ -19,6 +19,7 @@ import numpy as np
 
 from automl_pt.core.files import to_json
 from automl_pt.core.json_reader import JsonError, parse_json
+from automl_pt.images.pixel_format import RGB8, PixelFormat
 from automl_pt.images.read import RULE
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class DamagedPool(Exception):
 
 @dataclass(frozen=True)
 class Pool:
-    """Images uint8[N, 3, S, S] and the content of each row; `unreadable` maps a sha256 to a reason."""
+    """Images [N, C, S, S] and the content of each row; `unreadable` maps a sha256 to a reason."""
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     digests: NDArray[np.bytes_]
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,17 +61,17 @@ class Pool:
 class PoolWriter:
     """Appends images to an open file, buffering at most `_PIECE` bytes."""
 
-    def __init__(self, stream: BinaryIO, image_size: int) -> None:
-        self.stream, self.image_size = stream, image_size
+    def __init__(self, stream: BinaryIO, image_size: int, pixels: PixelFormat = RGB8) -> None:
+        self.stream, self.image_size, self.pixels = stream, image_size, pixels
         # one byte string, because a hundred thousand objects would take twice the memory
         self.digests = bytearray()
         self.unreadable: dict[str, str] = {}
         self.checksum = hashlib.sha256()
         self._pending: list[memoryview] = []
 
-    def add(self, digest: str, image: NDArray[np.uint8]) -> None:
-        """Append uint8[3, S, S]."""
-        self._pending.append(np.ascontiguousarray(image).data)
+    def add(self, digest: str, image: NDArray[Any]) -> None:
+        """Append [C, S, S]."""
+        self._pending.append(np.ascontiguousarray(image).data.cast("B"))
         self.digests += digest.encode()
         if len(self._pending) * image.nbytes >= _PIECE:
             self._flush()
@@ -83,6 +84,7 @@ class PoolWriter:
             {
                 "format": FORMAT,
                 "rule": RULE,
+                **self.pixels.to_dict(),
                 "image_size": self.image_size,
                 "count": len(self.digests) // _DIGEST,
                 "sha256": self.checksum.hexdigest(),
@@ -100,32 +102,42 @@ class PoolWriter:
         self.stream.write(content)
 
 
-def open_pool(path: Path, *, image_size: int | None = None, verify: bool = False) -> Pool:
+def open_pool(
+    path: Path, *, image_size: int | None = None, pixels: PixelFormat | None = None, verify: bool = False
+) -> Pool:
     """Map a cache file; with `verify` every byte is read and compared with the checksum.
 
-    Raises OSError if it does not exist, DamagedPool if it is truncated, foreign, of another rule or of another size.
+    Raises OSError if it does not exist, DamagedPool if it is truncated, foreign, of another rule, size or format.
     """
     with open(path, "rb") as stream:
         meta, start = _meta(stream)
-        size, count = meta["image_size"], meta["count"]
-        if meta["format"] != FORMAT or meta["rule"] != RULE or image_size not in (None, size):
+        size, count, found = meta["image_size"], meta["count"], _pixels(meta)
+        fits = image_size in (None, size) and pixels in (None, found)
+        if meta["format"] != FORMAT or meta["rule"] != RULE or not fits:
             raise DamagedPool(f"made by another version or rule, or for another size: {meta!r}"[:200])
-        pixels = count * 3 * size * size
-        if start != pixels + count * _DIGEST:
-            raise DamagedPool(f"{start} bytes before its metadata, not {pixels + count * _DIGEST}")
+        length = count * found.size * size * size
+        if start != length + count * _DIGEST:
+            raise DamagedPool(f"{start} bytes before its metadata, not {length + count * _DIGEST}")
         if verify:
             _require_content(stream, start, meta["sha256"])
-        stream.seek(pixels)
+        stream.seek(length)
         digests = np.frombuffer(stream.read(count * _DIGEST), dtype=f"S{_DIGEST}")
-    shape = (count, 3, size, size)
+    shape, dtype = (count, found.channels, size, size), np.dtype(found.dtype)
     # an array and not a memmap, because slicing the subclass is slower
-    images = np.asarray(np.memmap(path, np.uint8, "r", shape=shape)) if count else np.zeros(shape, np.uint8)
+    images = np.asarray(np.memmap(path, dtype, "r", shape=shape)) if count else np.zeros(shape, dtype)
     return Pool(images, digests, meta["unreadable"])
 
 
-def file_size(count: int, image_size: int) -> int:
+def file_size(count: int, image_size: int, pixels: PixelFormat = RGB8) -> int:
     """Return the approximate size in bytes of a cache of `count` images."""
-    return count * (3 * image_size * image_size + _DIGEST) + 4096
+    return count * (pixels.size * image_size * image_size + _DIGEST) + 4096
+
+
+def _pixels(meta: dict[str, Any]) -> PixelFormat:
+    try:
+        return PixelFormat.from_dict(meta)
+    except ValueError as error:
+        raise DamagedPool(str(error)) from error
 
 
 def _meta(stream: BinaryIO) -> tuple[dict[str, Any], int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from automl_pt.core.errors import DatasetError, StudyError
 from automl_pt.core.text import counted
-from automl_pt.images.decode import open_header
+from automl_pt.images.formats import described
 from automl_pt.images.read import read
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.sections.mistakes import WEAK
@@ -115,8 +115,8 @@ def _shorter_side(source: Path | np.ndarray[Any, np.dtype[np.uint8]]) -> int | N
     if not isinstance(source, Path):
         return int(min(source.shape[:2]))
     try:
-        with open_header(read(source), source) as image:
-            return min(image.size)
+        found = described(read(source), source)
+        return min(found.width, found.height)
     except DatasetError:
         return None
 

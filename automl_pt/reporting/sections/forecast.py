@@ -70,8 +70,10 @@ def _features(config: TrainConfig, data: Data, plugins: Plugins) -> FrozenSplits
         pretrained=bool(config.pretrained),
         weights=weights,
         seed=config.seed,
+        channels=preprocessing.pixels.channels,
     )
-    work = frozen_splits(config, data, frozen_body(network, backbone, preprocessing.image_size), preprocessing)
+    body = frozen_body(network, backbone, preprocessing.image_size, preprocessing.pixels.channels)
+    work = frozen_splits(config, data, body, preprocessing)
     try:
         next(work)
     except StopIteration as end:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from automl_pt.core.errors import DatasetError
 from automl_pt.core.text import counted
-from automl_pt.images.decode import as_rgb, decode_rgb, read
+from automl_pt.images.formats import picture
+from automl_pt.images.pixel_format import shown as as_seen
 from automl_pt.images.thumbnail import VIEW, thumbnail, view
 from automl_pt.model.saliency import grad_cam
 from automl_pt.model.scoring import label_errors
@@ -95,11 +95,11 @@ def _picture(judged: ValidationResults, index: int) -> str | None:
         return None
 
 
-def _original(judged: ValidationResults, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _original(judged: ValidationResults, index: int, given: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the square of the original picture that the network was given, uint8[3, s, s]; else its pixels."""
+    pixels = as_seen(given.transpose(1, 2, 0)).transpose(2, 0, 1)
     try:
-        source = judged.source(index)
-        full = decode_rgb(read(source), source, at_least=VIEW) if isinstance(source, Path) else as_rgb(source, "")
+        full = picture(judged.source(index), at_least=VIEW)
     except (DatasetError, OSError):
         return pixels
     side = min(full.shape[:2])

@@ -39,7 +39,7 @@ class ValidationResults:
     probabilities: NDArray[np.float32]
     scores: Scores
 
-    def source(self, index: int) -> Path | NDArray[np.uint8]:
+    def source(self, index: int) -> Path | NDArray[Any]:
         """Return the file or array that image `index` was made from."""
         images = self.data.inventory
         return images.images.images[images.index[self.pixels.names[index]]]

@@ -25,6 +25,7 @@ from automl_pt.data.prepare import Data
 from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits, put_head
 from automl_pt.features.logistic import LinearHead
 from automl_pt.features.network import frozen_body
+from automl_pt.images.preprocessing import Preprocessing
 from automl_pt.model.directory import save_model
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
@@ -73,8 +74,8 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
         backbone = plugins.backbone(config.backbone, config.backbone_options)
         device, _ = set_up(config)
         preprocessing = choose_preprocessing(config, data, backbone)
-        network = _network(config, backbone, len(data.manifest.classes), preprocessing.image_size)
-        body = frozen_body(network, backbone, preprocessing.image_size)
+        network = _network(config, backbone, len(data.manifest.classes), preprocessing)
+        body = frozen_body(network, backbone, preprocessing.image_size, preprocessing.pixels.channels)
         work = frozen_splits(config, data, body, preprocessing, mirrored=config.features == "mirrored")
         while True:
             try:
@@ -100,7 +101,7 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
             "cost": _cost(head, metrics, plugins.objective(config.objective)),
             "backbone": config.backbone,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "milliseconds": _latency(network, preprocessing.image_size, device, splits),
+            "milliseconds": _latency(network, preprocessing, device, splits),
         }
         write_json(spec.output / FILE, found)
         atomic_write(spec.output / "history.jsonl", to_json(result.to_dict()) + "\n")
@@ -109,10 +110,16 @@ def linear_probe(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, p
     yield result
 
 
-def _network(config: TrainConfig, backbone: Backbone, classes: int, size: int) -> nn.Module:
-    weights = given_weights(config.weights) if config.weights else None
-    pretrained = bool(config.pretrained)
-    return build_model(backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed)
+def _network(config: TrainConfig, backbone: Backbone, classes: int, rule: Preprocessing) -> nn.Module:
+    return build_model(
+        backbone,
+        classes,
+        rule.image_size,
+        pretrained=bool(config.pretrained),
+        weights=given_weights(config.weights) if config.weights else None,
+        seed=config.seed,
+        channels=rule.pixels.channels,
+    )
 
 
 def _further(head: LinearHead, splits: FrozenSplits, plugins: Plugins) -> dict[str, float]:
@@ -183,9 +190,9 @@ def _found(head: LinearHead, splits: FrozenSplits, spent: Cost) -> dict[str, Any
     }
 
 
-def _latency(network: nn.Module, image_size: int, device: torch.device, splits: FrozenSplits) -> float:
+def _latency(network: nn.Module, rule: Preprocessing, device: torch.device, splits: FrozenSplits) -> float:
     """Return the network's milliseconds for a single image."""
-    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    image = torch.zeros(1, rule.pixels.channels, rule.image_size, rule.image_size, device=device)
     seconds = []
     with torch.inference_mode(), autocast(device, splits.precision):
         for _ in range(TIMED):

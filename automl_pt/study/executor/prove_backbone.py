@@ -21,14 +21,16 @@ from automl_pt.training.memory import step_memory
 from automl_pt.training.rehearsal import rehearse
 
 
-def prove(config: dict[str, Any], classes: int, size: int, device: str, threads: int, caller: Caller) -> dict[str, Any]:
+def prove(
+    config: dict[str, Any], classes: int, size: int, channels: int, device: str, threads: int, caller: Caller
+) -> dict[str, Any]:
     """Run `prove_backbone` in a worker process, from plain values; it is one step under the time limit."""
     settings = TrainConfig(**{**config, "device": device, "threads": threads})
     torch.set_num_threads(threads)
-    return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size)
+    return prove_backbone(settings, loaded_plugins(settings.plugins), classes, size, channels)
 
 
-def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int) -> dict[str, Any]:
+def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: int, channels: int = 3) -> dict[str, Any]:
     """Return the bytes of memory that a trial's step takes, `fixed` and `per_image`, and `notes`.
 
     Both are 0 where trials train a head on features, because a batch of these always fits.
@@ -43,16 +45,15 @@ def prove_backbone(config: TrainConfig, plugins: Plugins, classes: int, size: in
     notes: list[str] = []
     weights = given_weights(config.weights) if config.weights else None
     pretrained = bool(config.pretrained)
-    model = build_model(
-        backbone, classes, size, pretrained=pretrained, weights=weights, seed=config.seed, tell=notes.append
-    )
+    start: dict[str, Any] = {"seed": config.seed, "channels": channels}
+    model = build_model(backbone, classes, size, pretrained=pretrained, weights=weights, tell=notes.append, **start)
     require_trainable(model, backbone.name)
     choose_parameters(model, backbone, config)
     fixed, per_image = 0, 0.0
     if not config.trains_on_features():
-        fixed, per_image = step_memory(model, size, half=precision != "fp32")
+        fixed, per_image = step_memory(model, size, half=precision != "fp32", channels=channels)
     model = arrange(model, device, precision)
-    last = has_channels_last(device, precision)
-    rehearse(model, backbone.name, classes, size, device=device, precision=precision, channels_last=last)
-    build_model(backbone, classes, size, seed=config.seed)  # which must not be the same network as the first
+    run: dict[str, Any] = {"device": device, "precision": precision, "channels": channels}
+    rehearse(model, backbone.name, classes, size, channels_last=has_channels_last(device, precision), **run)
+    build_model(backbone, classes, size, **start)  # which must not be the same network as the first
     return {"fixed": fixed, "per_image": per_image, "notes": notes}

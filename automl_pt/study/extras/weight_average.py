@@ -121,9 +121,9 @@ class _Soup:
     def _batches(self) -> Any:
         """Return one epoch of training batches, augmented as in the last epochs of training, the same each time."""
         rule, config = self.best.info.preprocessing, self.evaluator.config
-        policy = make_policy(
-            config.augmentation, config.transforms, self.evaluator.plugins, rule.image_size, len(self.best.info.classes)
-        )
+        classes = len(self.best.info.classes)
+        named = (config.augmentation, config.transforms, self.evaluator.plugins)
+        policy = make_policy(*named, rule.image_size, classes, rule.pixels)
         loader = Loader(
             self.evaluator.data.pixels("train", rule.image_size),
             batch_size=BATCH_SIZE,
