@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.files import make_folder
@@ -32,6 +32,9 @@ from automl_pt.study.store.backends import default_url, shown
 from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
 
+if TYPE_CHECKING:
+    from automl_pt.data.prepare import OnProgress
+
 LONGEST_NAME = 100
 #: learning rates to search: from random weights, and from trained ones
 Ranges = tuple[tuple[float, float], tuple[float, float]]
@@ -42,19 +45,17 @@ def search(
     *,
     plugins: Plugins | PluginFiles | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_progress: OnProgress | None = None,
     **settings: Any,
 ) -> StudyResult:
-    """Search learning rate and batch size on `dataset`; return the result, with the finished model's folder.
+    """Search `dataset` with the fields of SearchConfig; `automl_pt.search` has them as keywords, and the documentation.
 
-    `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call resumes it. `plugins` are plugin files, as for `--plugin`, or the result of
-    `load_plugins`; plugins registered by hand exist in this process only, so trials then run in it. Raises
-    the errors of `automl_pt.core.errors`; StudyError if every trial has failed. If no trial kept weights, because the
-    time was over or all diverged, the result's `model` and `best` are None.
+    `on_progress` is called while images are read, with what is read, how many are and how many there are.
     """
     registered, files = given_plugins(plugins)
     config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
-    return run_search(config, Path("studies") / study_name(config), plugins=registered, on_event=on_event)
+    directory = Path("studies") / study_name(config)
+    return run_search(config, directory, plugins=registered, on_event=on_event, on_progress=on_progress)
 
 
 def run_search(
@@ -63,10 +64,12 @@ def run_search(
     *,
     plugins: Plugins | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_progress: OnProgress | None = None,
     stop: Callable[[], int | None] = lambda: None,
 ) -> StudyResult:
     """Run `steps` to the end and return the result."""
-    for event in steps(config, directory, plugins=plugins, stop=stop):
+    objective = None if on_progress is None else _images(config, time.monotonic(), on_progress)
+    for event in steps(config, directory, plugins=plugins, objective=objective, stop=stop):
         if on_event is not None:
             on_event(event)
         if isinstance(event, Finished):
@@ -183,7 +186,7 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 
 
-def _images(config: SearchConfig, since: float) -> Objective:
+def _images(config: SearchConfig, since: float, progress: OnProgress | None = None) -> Objective:
     from automl_pt.api.classifier_objective import in_time
 
-    return in_time(config, since)
+    return in_time(config, since, progress)
