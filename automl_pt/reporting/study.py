@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_pt.config import SearchConfig, make
-from automl_pt.core.config_files import read_settings
+from automl_pt.config.files import read_settings
 from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
@@ -274,7 +274,7 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
 
 def _not_started(directory: Path) -> StudyReport:
     path = directory / "study.toml"
-    asked = make(SearchConfig, read_settings(path), source=str(path), toml=True)
+    asked = make(SearchConfig, read_settings(SearchConfig, path), source=str(path), toml=True)
     return StudyReport(
         name=asked.name or directory.name,
         directory=str(directory),
