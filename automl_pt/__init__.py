@@ -25,16 +25,19 @@ from automl_pt.plugins.readers import ImageHeader, ImageReader
 from automl_pt.plugins.samplers import Sampler
 
 if TYPE_CHECKING:
-    from automl_pt.api.search import search
-    from automl_pt.model.load import load_model
-    from automl_pt.runs.run import train
+    from automl_pt.interactive.signatures import search, train
+    from automl_pt.model.load import Model, load_model
+    from automl_pt.reporting.study import StudyReport, read_study
     from automl_pt.study.pruning.base import PruningRule
+    from automl_pt.study.records import StudyResult
+    from automl_pt.training.result import EpochResult
 
 
 __all__ = [
     "Augmentation",
     "Backbone",
     "Dataset",
+    "EpochResult",
     "ExecutorFactory",
     "Hints",
     "ImageHeader",
@@ -42,21 +45,29 @@ __all__ = [
     "LabeledImages",
     "LazyImages",
     "Metric",
+    "Model",
     "Predictions",
     "Pruner",
     "PruningRule",
     "Optimizer",
     "PublishedWeights",
     "Sampler",
+    "StudyReport",
+    "StudyResult",
     "hookimpl",
     "load_model",
+    "read_study",
     "search",
     "train",
 ]
 
 _LAZY = {
-    **{"load_model": "automl_pt.model.load", "search": "automl_pt.api.search", "train": "automl_pt.runs.run"},
+    **dict.fromkeys(("search", "train"), "automl_pt.interactive.signatures"),
+    **dict.fromkeys(("Model", "load_model"), "automl_pt.model.load"),
+    **dict.fromkeys(("StudyReport", "read_study"), "automl_pt.reporting.study"),
+    "EpochResult": "automl_pt.training.result",
     "PruningRule": "automl_pt.study.pruning.base",
+    "StudyResult": "automl_pt.study.records",
 }
 
 
@@ -67,5 +78,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # called for completion in a shell or notebook, so it must not import torch
-    return sorted({*globals(), *__all__})
+    # called for completion in a shell or notebook, so it must not import torch; without what this file imports
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

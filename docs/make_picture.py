@@ -20,7 +20,7 @@ from automl_pt.api.search import steps
 from automl_pt.cli.live_table import LiveView
 from automl_pt.cli.search_lines import Opening
 from automl_pt.config import SearchConfig, make
-from automl_pt.core.config_files import read_settings
+from automl_pt.config.files import read_settings
 from automl_pt.reporting.sections.write import read_content, write_page
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ HEIGHT = 1500
 
 def draw(folder: Path) -> None:
     """Search, then save the final screen as a picture."""
-    config = make(SearchConfig, read_settings(STUDY), source=str(STUDY))
+    config = make(SearchConfig, read_settings(SearchConfig, STUDY), source=str(STUDY))
     view, opening, first = LiveView(), Opening(), list[str]()
     for event in steps(config, folder / "digits"):
         first += opening.lines(event)

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automl_pt.api.next_study import next_study
 from automl_pt.config import AUTO, SearchConfig, make
@@ -33,6 +33,9 @@ from automl_pt.study.store.backends import default_url, shown
 from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study
 
+if TYPE_CHECKING:
+    from automl_pt.data.prepare import OnProgress
+
 LONGEST_NAME = 100
 #: learning rates to search: from random weights, and from trained ones
 Ranges = tuple[tuple[float, float], tuple[float, float]]
@@ -43,21 +46,19 @@ def search(
     *,
     plugins: Plugins | PluginFiles | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_progress: OnProgress | None = None,
     **settings: Any,
 ) -> StudyResult:
-    """Search learning rate and batch size on `dataset`; return the result, with the finished model's folder.
+    """Search `dataset` with the fields of SearchConfig; `automl_pt.search` has them as keywords, and the documentation.
 
-    `settings` are the fields of SearchConfig, which are the options of `automl-pt search`. The study is kept in
-    `studies/NAME`, and the same call resumes it; once it has ended and images were added, the call starts
-    `studies/NAME-2` from it. `plugins` are plugin files, as for `--plugin`, or the result of
-    `load_plugins`; plugins registered by hand exist in this process only, so trials then run in it. Raises
-    the errors of `automl_pt.core.errors`; StudyError if every trial has failed. If no trial kept weights, because the
-    time was over or all diverged, the result's `model` and `best` are None.
+    `on_progress` is called while images are read, with what is read, how many are and how many there are. Once a study
+    has ended and images were added, the call starts `studies/NAME-2` from it.
     """
     registered, files = given_plugins(plugins)
     config = make(SearchConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})
     opened = next_study(config, study_name(config), registered)
-    return run_search(opened.config, opened.directory, plugins=registered, on_event=on_event, said=opened.notes)
+    told: dict[str, Any] = {"on_event": on_event, "on_progress": on_progress, "said": opened.notes}
+    return run_search(opened.config, opened.directory, plugins=registered, **told)
 
 
 def run_search(
@@ -66,11 +67,13 @@ def run_search(
     *,
     plugins: Plugins | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_progress: OnProgress | None = None,
     stop: Callable[[], int | None] = lambda: None,
     said: Sequence[str] = (),
 ) -> StudyResult:
     """Run `steps` to the end and return the result."""
-    for event in steps(config, directory, plugins=plugins, stop=stop, said=said):
+    objective = None if on_progress is None else _images(config, time.monotonic(), on_progress)
+    for event in steps(config, directory, plugins=plugins, objective=objective, stop=stop, said=said):
         if on_event is not None:
             on_event(event)
         if isinstance(event, Finished):
@@ -190,7 +193,7 @@ def _with_plugin_files(config: SearchConfig, plugins: Plugins | None) -> SearchC
     return config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *files]))}) if files else config
 
 
-def _images(config: SearchConfig, since: float) -> Objective:
+def _images(config: SearchConfig, since: float, progress: OnProgress | None = None) -> Objective:
     from automl_pt.api.classifier_objective import in_time
 
-    return in_time(config, since)
+    return in_time(config, since, progress)

@@ -148,7 +148,7 @@ class LiveView:
         shown: list[Any] = [f"[bold]{escape(self.title)}[/bold]"]
         if self.rows:
             ordered = sorted(self.rows.items())
-            table, dropped = fitted(self._columns(ordered), width, styles=[self._style(*one) for one in ordered])
+            table, dropped = fitted(self.columns(ordered), width, styles=[self._style(*one) for one in ordered])
             shown.append(table)
             if any(row.score.startswith("~") for row in self.rows.values()):
                 shown.append("[dim]~ loss of a short trial run, measured differently from a validation loss[/dim]")
@@ -156,7 +156,7 @@ class LiveView:
                 shown.append(f"[dim]not shown: {escape(', '.join(dropped))}[/dim]")
         return Group(*shown, *(escape(f"note: {note}") for note in self.notes[-NOTES:]), *self._bar())
 
-    def _columns(self, rows: list[tuple[int, Row]]) -> list[Column]:
+    def columns(self, rows: list[tuple[int, Row]]) -> list[Column]:
         """Return the columns: the trial, each setting that varies, and its results."""
         now = self.clock()
         trials = [row for number, row in rows if number >= 0]

@@ -10,21 +10,18 @@ import click
 from pydantic.fields import FieldInfo
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig, make
-from automl_pt.core.config_files import read_command_options, read_settings
+from automl_pt.config.files import OPTION_NAMES, read_settings
+from automl_pt.core.config_files import read_command_options
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.search_entries import plain_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", TrainConfig, SearchConfig)
 
-#: settings whose option has another name, because it is given several times or as a list
-NAMES = {
-    **{"backbones": "backbone", "batch_sizes": "batch-size", "plugins": "plugin", "trackers": "tracker"},
-    "backbone_options": "backbone-option",
-}
-
 #: options of a command that are not settings: names in a TOML file -> parameters
 OPTIONS = {"output": "output", "quiet": "quiet", "json": "as_json"}
+#: what to say of one that a command with a config file does not have
+ABSENT = {"output": "output: a search has none, because its study is kept in studies/NAME; give name instead"}
 
 
 class Range(click.ParamType[Any]):
@@ -69,7 +66,7 @@ def settings_options(kind: type[Settings]) -> Callable[[F], F]:
 
 def option(name: str, field: FieldInfo) -> Callable[[F], F]:
     """Make the option of one setting; it has no default, because the settings have it."""
-    flag = f"--{NAMES.get(name, name).replace('_', '-')}"
+    flag = f"--{OPTION_NAMES.get(name, name).replace('_', '-')}"
     text = f"{(field.description or '')[0].upper()}{(field.description or '')[1:]}"
     default = _shown(field.default)
     help_text = f"{text}.  [{default}]" if default else f"{text}."
@@ -99,7 +96,7 @@ def option(name: str, field: FieldInfo) -> Callable[[F], F]:
 def build_config(kind: type[C], config: Path | None, options: Mapping[str, Any]) -> C:
     """Return the settings of a TOML file, overridden by the options; raise one ConfigError that lists every mistake."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    settings = read_settings(config) if config is not None else {}
+    settings = read_settings(kind, config) if config is not None else {}
     source = str(config) if config is not None else "settings"
     return make(kind, {**settings, **given}, source=source, toml=config is not None)
 
@@ -111,7 +108,8 @@ def from_file(config: Path | None, **options: Any) -> dict[str, Any]:
     type, and for an option that the command does not have.
     """
     found = read_command_options(config) if config is not None else {}
-    unknown = [f"{name}: the command has no such option" for name in found if OPTIONS[name] not in options]
+    unknown = [ABSENT.get(name, f"{name}: the command has no such option") for name in found]
+    unknown = [text for text, name in zip(unknown, found, strict=True) if OPTIONS[name] not in options]
     if unknown:
         raise ConfigError(unknown, source=str(config))
     for name, value in found.items():

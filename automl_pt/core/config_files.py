@@ -45,11 +45,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError([str(error)], source=str(path)) from error
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings of a config file; raises as `read_toml`."""
-    return {name: value for name, value in read_toml(path).items() if name not in COMMAND_OPTIONS}
-
-
 def read_command_options(path: Path) -> dict[str, Any]:
     """Read the options of the command itself, those of `COMMAND_OPTIONS`; raise ConfigError for a wrong kind."""
     found = {name: value for name, value in read_toml(path).items() if name in COMMAND_OPTIONS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: categories that move the cursor, hide, reverse or cannot be encoded: control, format, surrogate, private, unassigned
@@ -37,6 +37,26 @@ def few(items: Iterable[object], limit: int = 5) -> str:
     shown = [printable(item) for item in items]
     rest = len(shown) - limit
     return ", ".join(shown[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(kind: str, parts: Mapping[str, object]) -> str:
+    """Return `KIND(name=value, ...)`, long texts and lists cut and all escaped; None and what is empty is not shown."""
+    shown = (f"{printable(cut(name))}={_brief(value)}" for name, value in parts.items() if value not in (None, "", ()))
+    return f"{kind}({', '.join(shown)})"
+
+
+def cut(text: str, limit: int = 40) -> str:
+    """Return a text of at most `limit` characters; the end of a longer one is replaced by an ellipsis."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple | list):
+        first = ", ".join(map(_brief, value[:3]))
+        return f"({first})" if len(value) <= 3 else f"({first}, … {len(value)} in all)"
+    return repr(cut(value)) if isinstance(value, str) else printable(cut(str(value)))
 
 
 def counted(number: float, noun: str) -> str:

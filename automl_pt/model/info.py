@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from automl_pt.core.text import one_line
 from automl_pt.images.preprocessing import Preprocessing
 
 #: the file with the temperature of the model's calibration, if any
@@ -47,6 +48,19 @@ class ModelInfo:
     device: str = "cpu"
     #: of an ensemble, each network's `title`, `backbone`, `config` and `metrics`; the other fields are the first one's
     members: list[dict[str, Any]] = field(default_factory=list)
+
+    def brief(self) -> dict[str, object]:
+        """Return what one line shows of a model."""
+        figures = {f"val_{name}": self.metrics.get(f"val_{name}") for name in ("loss", "accuracy")}
+        return {
+            "backbone": self.backbone,
+            "classes": self.classes,
+            "image_size": self.preprocessing.image_size,
+            **{name: value for name, value in figures.items() if isinstance(value, float)},
+        }
+
+    def __repr__(self) -> str:
+        return one_line("ModelInfo", self.brief())
 
     def each(self) -> list[ModelInfo]:
         """Return the information of each network of an ensemble, or of the single network."""

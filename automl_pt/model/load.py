@@ -24,7 +24,7 @@ from automl_pt.core.errors import AutomlError, ConfigError, InvalidModelDirector
 from automl_pt.core.files import is_there
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.missing_model import why_no_model
-from automl_pt.core.text import few, printable
+from automl_pt.core.text import few, one_line, printable
 from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble, split_states
@@ -56,6 +56,7 @@ class Model:
     """A network in evaluation mode with its information."""
 
     info: ModelInfo
+    #: the torch module: from images float32[B, 3, S, S] of `info.preprocessing` to logits float32[B, C]
     network: nn.Module
     device: torch.device
     precision: NumberFormat
@@ -63,6 +64,9 @@ class Model:
     temperature: float = 1.0
     #: how many images the network takes at a time, reduced if memory ran out
     micro_batch: MicroBatch = field(default_factory=MicroBatch, compare=False)
+
+    def __repr__(self) -> str:
+        return one_line("Model", {**self.info.brief(), "device": str(self.device)})
 
     @property
     def classes(self) -> tuple[str, ...]:

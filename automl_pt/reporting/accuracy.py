@@ -11,7 +11,7 @@ from automl_pt.core.errors import StudyError
 from automl_pt.core.text import counted
 from automl_pt.reporting.run import read_history
 from automl_pt.study.records import ProbeRecord, TrialRecord
-from automl_pt.study.store.study_files import read_object
+from automl_pt.study.store.study_files import image_counts
 
 Interval = tuple[float, float]
 #: added to an accuracy without a test split
@@ -85,18 +85,6 @@ def kept_metrics(directory: Path, trial: TrialRecord) -> Mapping[str, float]:
         return {}
     best = next((epoch for epoch in reversed(history) if epoch.is_best), None)
     return {} if best is None else best.kept_values()
-
-
-def image_counts(directory: Path, number: int) -> dict[str, int]:
-    """Return the images of each split, from a trial's record; empty if it has none."""
-    try:
-        data = read_object(directory / "trials" / str(number) / "run.json").get("data")
-    except StudyError:
-        return {}
-    counts = data.get("counts") if isinstance(data, dict) else None
-    if not isinstance(counts, dict):
-        return {}
-    return {str(split): count for split, count in counts.items() if isinstance(count, int)}
 
 
 def wilson(share: float | None, images: int) -> Interval | None:

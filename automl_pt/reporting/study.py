@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_pt.config import SearchConfig, make
-from automl_pt.core.config_files import read_settings
+from automl_pt.config.files import read_settings
 from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.core.locks import is_locked
 from automl_pt.core.text import printable
@@ -18,21 +18,20 @@ from automl_pt.study.extras.extras import EXTRAS
 from automl_pt.study.floor import below_floor
 from automl_pt.study.records import Gain, ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
+from automl_pt.study.views import OWN_STORAGE, StudyViews, Trials
 
 STUDIES = Path("studies")
 #: a study's folder holds one of these: the settings, or the study
 MARKS = ("study.json", "study.toml")
-#: the database in a study's own folder, as study.json names it
-OWN_STORAGE = "study.db"
 Status = Literal["not started", "running", "interrupted", "finished"]
 
 
-@dataclass(frozen=True)
-class StudyReport:
-    """The state of a study. `storage` shows no password; `settings` are those it was made with.
+@dataclass(frozen=True, repr=False)
+class StudyReport(StudyViews):
+    """The state of a study; a notebook shows it as a table with curves.
 
-    `comparison` (the best model against the runner-up) and `test` (figures on the test split) exist once the search
-    has ended. `stopped` says what ended it.
+    `storage` shows no password; `settings` are those it was made with. `comparison` (the best model against the
+    runner-up) and `test` (figures on the test split) exist once the search has ended. `stopped` says what ended it.
     """
 
     name: str
@@ -42,7 +41,7 @@ class StudyReport:
     backbones: tuple[str, ...]
     storage: str | None
     settings: dict[str, Any]
-    trials: tuple[TrialRecord, ...]
+    trials: Trials
     best: TrialRecord | None
     model: str | None
     comparison: dict[str, Any] | None
@@ -124,7 +123,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         backbones=tuple(about.get("backbones", ())),
         storage=found["storage"],
         settings=about.get("settings", {}),
-        trials=trials,
+        trials=Trials(trials),
         best=best,
         model=str(directory / "model") if (directory / "model" / "model.json").exists() else None,
         comparison=judgement.get("comparison"),
@@ -275,7 +274,7 @@ def _url(directory: Path, found: Mapping[str, Any], given: str | None) -> str:
 
 def _not_started(directory: Path) -> StudyReport:
     path = directory / "study.toml"
-    asked = make(SearchConfig, read_settings(path), source=str(path), toml=True)
+    asked = make(SearchConfig, read_settings(SearchConfig, path), source=str(path), toml=True)
     return StudyReport(
         name=asked.name or directory.name,
         directory=str(directory),
@@ -284,7 +283,7 @@ def _not_started(directory: Path) -> StudyReport:
         backbones=asked.backbones,
         storage=None,
         settings={},
-        trials=(),
+        trials=Trials(),
         best=None,
         model=None,
         comparison=None,

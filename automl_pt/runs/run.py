@@ -63,15 +63,9 @@ SAVING_SHARE = 0.005
 def train(
     dataset: str, *, output: str | Path | None = None, plugins: Plugins | PluginFiles | None = None, **settings: Any
 ) -> Iterator[EpochResult]:
-    """Train one model with fixed parameters, and yield each epoch's result.
+    """Train with the fields of TrainConfig, and yield each epoch's result.
 
-    The first result's notes begin with those on the data: what was guessed, and which files are ignored.
-    `settings` are the fields of TrainConfig, which are the options of `automl-pt train`. The run directory `output`
-    (default: `runs/DATASET-BACKBONE`) is a model directory too; the same call again resumes the run.
-    `plugins` are plugin files, as for `--plugin`, or the result of `load_plugins`.
-    Raises ConfigError, DatasetError and the other errors of `automl_pt.core.errors` before the first epoch. A run that
-    diverges raises nothing: the `reason` of its last result is "diverged", and if that is the first epoch's, the run
-    directory holds no model, which `load_model` then reports.
+    `automl_pt.train` has the fields as keywords, and the documentation.
     """
     registered, files = given_plugins(plugins)
     config = make(TrainConfig, {"dataset": dataset, **settings, **({"plugins": files} if files else {})})

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from automl_pt.config import OWN_SETTINGS
-from automl_pt.core.text import printable
+from automl_pt.core.text import one_line, printable
+from automl_pt.study.views import StudyViews, Trials
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -25,6 +26,10 @@ def chosen_by(objective: str, metrics: Mapping[str, float]) -> str:
     """Return the value of an objective other than the loss as text, such as "macro_f1 0.8312"; else nothing."""
     value = metrics.get(objective)
     return "" if objective == "val_loss" or value is None else f"{objective} {value:.4f}"
+
+
+#: fields of a trial that its one line shows besides its settings
+_SHOWN = ("number", "state", "epochs", "seconds", "reason")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class TrialRecord:
     def __post_init__(self) -> None:
         if self.cost is None:
             object.__setattr__(self, "cost", self.value)
+
+    def __repr__(self) -> str:
+        settings = {name: value for name, value in self.params.items() if name not in _SHOWN}
+        own = {name: getattr(self, name) for name in _SHOWN}
+        found = {"val_loss": self.value, "val_accuracy": self.metrics.get("accuracy")}
+        return one_line("TrialRecord", {"number": own.pop("number"), **settings, **found, **own})
 
     @property
     def ranked_at(self) -> float | None:
@@ -160,6 +171,10 @@ class ProbeRecord:
         """Return the fields as plain values for JSON."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        shown = ("number", "backbone", "value", "accuracy", "c", "seconds", "failure")
+        return one_line("ProbeRecord", {name: getattr(self, name) for name in shown})
+
     def as_trial(self) -> TrialRecord:
         """Return the probe as a trial, to be ranked among them."""
         state = "FAIL" if self.failure is not None else "COMPLETE"
@@ -254,9 +269,9 @@ class Gain:
         return f"{gained}, with a standard error of {self.standard_error:.4f}: {noise}."
 
 
-@dataclass(frozen=True)
-class StudyResult:
-    """The result of a search.
+@dataclass(frozen=True, repr=False)
+class StudyResult(StudyViews):
+    """The result of a search. A notebook shows it as a table with curves.
 
     `model` is the finished model's directory, None while no trial has kept weights. `stopped` says why the search
     ended: `trials` (all were run), `timeout`, `flat` (a plateau) or `interrupted`, with the number of the `signal`.
@@ -272,7 +287,7 @@ class StudyResult:
     runner_up: TrialRecord | None
     comparison: ModelComparison | None
     test: dict[str, float] | None
-    trials: tuple[TrialRecord, ...]
+    trials: Trials
     stopped: str
     seconds: float
     estimate_error: float | None = None

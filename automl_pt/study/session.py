@@ -21,6 +21,7 @@ from automl_pt.study.objective import SearchData
 from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
 from automl_pt.study.rivals import best_unsearched, gain_over
 from automl_pt.study.tracking import StudyFollower
+from automl_pt.study.views import Trials
 from automl_pt.training.device import choose_device, choose_precision
 
 #: seconds for running trials to save when a search is interrupted
@@ -106,7 +107,7 @@ class OpenStudy:
             runner_up=runner_up,
             comparison=comparison,
             test=figures,
-            trials=tuple(records),
+            trials=Trials(records),
             probes=tuple(coordinator.trial_store.probes()),
             objective=self.steps.config.objective,
             stopped=coordinator.stopped,

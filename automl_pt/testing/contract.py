@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -24,16 +24,22 @@ def expect(held: bool, rule: str, *, came: str, look: str) -> None:
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """Make every connection fail at once, as on a machine without a network."""
+    """Make every connection fail at once, as on a machine without a network; a socket in a folder still works."""
 
     def refuse(*arguments: Any, **options: Any) -> NoReturn:
         raise OSError("the network is closed during this check")
 
-    names = ("connect", "connect_ex", "sendto")
-    before = {name: getattr(socket.socket, name) for name in names}
+    def closed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: socket.socket, *arguments: Any) -> Any:
+            is_local = self.family == getattr(socket, "AF_UNIX", None)
+            return function(self, *arguments) if is_local else refuse()
+
+        return call
+
+    before = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")}
     lookup = socket.getaddrinfo
-    for name in names:
-        setattr(socket.socket, name, refuse)
+    for name, function in before.items():
+        setattr(socket.socket, name, closed(function))
     socket.getaddrinfo = refuse
     try:
         yield

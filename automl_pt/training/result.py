@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from automl_pt.core.text import one_line
 from automl_pt.training.early_stopping import Reason
 
 #: null in JSON, which has no NaN
@@ -63,6 +64,10 @@ class EpochResult:
     metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     #: the same of the moving average; records hold each as `ema_val_NAME`
     ema_metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        shown = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "is_best", "reason")
+        return one_line("EpochResult", {name: getattr(self, name) for name in shown})
 
     def values(self, *, ema: bool = False) -> dict[str, float]:
         """Return every metric by name, `loss` and `accuracy` among them; of the moving average where `ema` is set."""

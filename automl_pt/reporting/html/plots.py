@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CEILING = 4.0
 
 
-def curves(section: Mapping[str, Any]) -> str:
+def curves(section: Mapping[str, Any], name: str = "curves") -> str:
     """Draw each trial's validation loss over the epochs; ranking losses are another measure and are not drawn."""
     with plot(5.4, 3.1) as (figure, axes):
         shown = [loss for curve in section["curves"] for _, loss in curve["points"]]
@@ -28,7 +28,7 @@ def curves(section: Mapping[str, Any]) -> str:
         axes.set_xlim(0, 1.03 * max(epochs, default=1))
         axes.set_ylabel("validation loss")
         _whole_numbers(axes.xaxis)
-        return to_svg(figure, "curves")
+        return to_svg(figure, name)
 
 
 def _curve(axes: Axes, curve: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def _curve(axes: Axes, curve: Mapping[str, Any]) -> None:
         axes.plot(*points[-1], marker=end, markersize=5 if best else 4, color=colour, zorder=order)
 
 
-def run_curves(section: Mapping[str, Any]) -> str:
+def run_curves(section: Mapping[str, Any], name: str = "curves") -> str:
     """Draw one run's training and validation loss over the epochs, and mark the epoch whose weights were kept."""
     with plot(5.4, 3.0) as (figure, axes):
         epochs = section["epochs"]
@@ -62,7 +62,7 @@ def run_curves(section: Mapping[str, Any]) -> str:
         axes.set_ylabel("loss")
         _whole_numbers(axes.xaxis)
         axes.legend(frameon=False)
-        return to_svg(figure, "curves")
+        return to_svg(figure, name)
 
 
 def ceiling(losses: Sequence[float]) -> float:

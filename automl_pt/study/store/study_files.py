@@ -32,6 +32,18 @@ def plugins_of(path: Path) -> list[dict[str, Any]]:
         raise damaged(path, str(error)) from error
 
 
+def image_counts(directory: Path, number: int) -> dict[str, int]:
+    """Return the images of each split, from a trial's record; empty if it has none."""
+    try:
+        data = read_object(directory / "trials" / str(number) / "run.json").get("data")
+    except StudyError:
+        return {}
+    counts = data.get("counts") if isinstance(data, dict) else None
+    if not isinstance(counts, dict):
+        return {}
+    return {str(split): count for split, count in counts.items() if isinstance(count, int)}
+
+
 def damaged(path: Path, reason: str) -> StudyError:
     """Return the error that explains why a file of a study cannot be used."""
     return StudyError(
