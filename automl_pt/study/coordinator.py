@@ -11,9 +11,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from automl_pt.config import SearchConfig
+from automl_pt.core.seeds import derive_seed
 from automl_pt.core.text import counted
 from automl_pt.plugins.samplers import Suggest
 from automl_pt.study.budget import Budget
@@ -216,7 +217,8 @@ class Coordinator:
         output, manifest = self.model_store.output(number), self.model_store.directory / "manifest.json"
         ranked_at = tuple(level for level in self.rule.rung_resources[:-1] if level >= next_rung)
         worth_saving = self.model_store.worth_saving(self.trial_store.records(), self.config.models_kept + 1)
-        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at, worth_saving=worth_saving))
+        more: dict[str, Any] = {"worth_saving": worth_saving, "proxy_seed": derive_seed(self.config.seed, "proxy run")}
+        self.engine.start(TrialSpec(number, config, output, next_rung, manifest, ranked_at, **more))
         return TrialStarted(number, params, done, next_rung, rival=None if own is None else str(own["optimizer"]))
 
     # -- receiving results --------------------------------------------------------------------------------------------

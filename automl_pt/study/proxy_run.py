@@ -24,6 +24,9 @@ from automl_pt.study.ranking import shuffled_loss
 def proxy_runs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plugins: Plugins) -> Iterator[ProxyRun]:
     """Run a proxy run for each point of `ranked_at` within the first epoch, and yield its ranking loss.
 
+    All proxy runs of a study have the same seed, so that they differ in their settings alone (common random numbers):
+    they start from the same weights, and see the images in the same order.
+
     Its weights are discarded: each proxy run starts from the trial's initial weights, and so does the trial. A proxy
     run that is stopped yields nothing.
     """
@@ -40,6 +43,8 @@ def _proxy_loss(
 ) -> float | None:
     backbone = plugins.backbone(spec.config.backbone, spec.config.backbone_options)
     config = spec.config
+    if spec.proxy_seed is not None:
+        config = config.model_copy(update={"seed": spec.proxy_seed})
     if config.augment == "early":  # no image is seen twice, and few steps learn more from unaugmented images
         config = config.model_copy(update={"augment": "none"})
     training, network = training_and_network(config, data, backbone, *set_up(config), plugins=plugins)

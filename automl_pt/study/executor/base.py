@@ -34,7 +34,8 @@ class TrialSpec:
     length of a proxy run before the first epoch, which the trial yields as a `ProxyRun`. None lies before `next_rung`.
     A `number` below 0 is no trial but a linear probe, which has one epoch. With `by_content` the image files are on
     another machine, and the decoded images are in this one's cache. A trial that trains a head on features and
-    ends with a cost above `worth_saving` leaves no weights, because the study would remove them.
+    ends with a cost above `worth_saving` leaves no weights, because the study would remove them. `proxy_seed` is the
+    seed of all proxy runs of the study, None for the trial's own.
     """
 
     number: int
@@ -45,6 +46,7 @@ class TrialSpec:
     ranked_at: tuple[float, ...] = ()
     by_content: bool = False
     worth_saving: float = math.inf
+    proxy_seed: int | None = None
 
     def as_plain(self) -> dict[str, Any]:
         """Return all fields as plain values, for another process."""
