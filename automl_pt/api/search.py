@@ -24,11 +24,12 @@ from automl_pt.runs.published import lr_ranges, require_names, with_published
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.auto_backbones import with_backbones
 from automl_pt.study.events import Event, Finished, NetworkChosen, Notice
+from automl_pt.study.executor.choose import require_executor
 from automl_pt.study.objective import Objective
 from automl_pt.study.records import StudyResult
 from automl_pt.study.resume import as_begun
 from automl_pt.study.session import OpenStudy
-from automl_pt.study.setup import open_study, plugins_before, require_executor, untouched
+from automl_pt.study.setup import open_study, plugins_before, untouched
 from automl_pt.study.store.backends import default_url, shown
 from automl_pt.study.store.errors import translated
 from automl_pt.study.tracking import follow_study

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from automl_pt.config.entries import OWN_SETTINGS, with_own_settings
 from automl_pt.config.fields import Count, CountOrZero, Flag, Folds, Rate, Several
 from automl_pt.config.settings import AUTO, Settings
 from automl_pt.config.train import TrainConfig
@@ -40,14 +41,6 @@ SHARED = {
     **_shared("it says how or where a run is computed, not what", "checkpoint_minutes cache_dir plugins trackers"),
     **_shared("it says how or where a run is computed, not what", "scale_lr"),
 }
-#: searched by a setting of its own; what an entry for it has to look like
-OWN_SETTINGS = {
-    "lr": ("lr", "lr is searched on a log scale, LOW:HIGH such as 1e-4:1.0, and is given once, here or by --lr"),
-    "batch_size": ("batch_sizes", "batch_size takes sizes such as 8,16,32, given once, here or by --batch-size"),
-    "backbone": ("backbones", "backbone takes names separated by commas, given once, here or by --backbone"),
-}
-
-
 #: the extras in their order, the slowest last, and the setting that asks for each
 EXTRA_SETTINGS = {
     "earlier": "warm_start",
@@ -339,37 +332,3 @@ class SearchConfig(Settings):
         own = {"backbone": backbone, "lr": lr, "batch_size": batch_size, "seed": seed, "trackers": ()}
         own |= {**({} if head is None else {"head": head}), **(searched or {})}
         return TrainConfig(**{**shared, **own, "backbone_options": self.backbone_options + backbone_options})
-
-
-def with_own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings whose `search` no longer has the entries of lr, batch_size and backbone: they set lr and so on.
-
-    One that is set already, or cannot be read, stays: the check of the entries says why.
-    """
-    texts = as_texts(settings["search"])
-    moved, rest = dict[str, Any](), list[Any]()
-    for text in texts if isinstance(texts, list | tuple) else ():
-        name, _, values = (part.strip() for part in str(text).partition("="))
-        target = OWN_SETTINGS[name][0] if name in OWN_SETTINGS else None
-        found = _own_values(name, values) if target is not None and target not in {*settings, *moved} else None
-        if target is None or found is None:
-            rest.append(text)
-        else:
-            moved[target] = found
-    return {**settings, **moved, "search": tuple(rest) if isinstance(texts, list | tuple) else texts}
-
-
-def _own_values(name: str, text: str) -> tuple[Any, ...] | None:
-    """Read the values of one of `OWN_SETTINGS`; None where they cannot be read. A range of batch sizes is doubled."""
-    try:
-        if name == "backbone":
-            return tuple(part.strip() for part in text.split(",") if part.strip()) or None
-        if name == "lr":
-            low, _, high = text.removesuffix(":log").partition(":")
-            return float(low), float(high or low)
-        if ":" not in text:
-            return tuple(int(part) for part in text.split(","))
-        first, last = (int(part) for part in text.removesuffix(":log").split(":"))
-        return tuple(first * 2**power for power in range(32) if first * 2**power <= last) if first > 0 else None
-    except ValueError:
-        return None

@@ -11,11 +11,10 @@ from typing import Any
 
 from automl_pt.config import SearchConfig
 from automl_pt.core import __version__
-from automl_pt.core.errors import AutomlError, ConfigError, StudyError
+from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
 from automl_pt.core.text import printable
-from automl_pt.plugins.executors import ExecutorFactory
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.optimizers import PUBLISHED
 from automl_pt.plugins.pruners import Pruner
@@ -26,8 +25,8 @@ from automl_pt.study.budget import Budget
 from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
 from automl_pt.study.executor.base import Engine, ExecutorJob
-from automl_pt.study.executor.builtin import DEFAULT, IN_PROCESS
 from automl_pt.study.executor.calls import returned
+from automl_pt.study.executor.choose import make_engine
 from automl_pt.study.linear_probes import LinearProbes
 from automl_pt.study.model_store import ModelStore
 from automl_pt.study.objective import Objective, Proof, SearchData
@@ -93,7 +92,8 @@ def open_study(
     search_data = replace(search_data, optimizers=optimizer_spaces(config, registered))
     budget = _budget(config, objective, search_data, since)
     must_stop = partial(_must_stop, stop, budget)
-    engine = _make_engine(config, directory, objective, search_data, plugins, must_stop)
+    job = ExecutorJob(config, objective.make, search_data.make, directory, must_stop)
+    engine = make_engine(job, plugins)
     stack.callback(engine.close)
     proof = search_data.prove(engine, must_stop) if search_data.prove is not None else Proof()
     trial_store = _open_trial_store(config, url, directory, stack)
@@ -344,37 +344,3 @@ def _require_free(trial_store: TrialStore, directory: Path) -> None:
     except StudyError:
         trial_store.withdraw()
         raise
-
-
-def executor_name(config: SearchConfig, plugins: Plugins | None) -> str:
-    """Return which executor a search uses: the one asked for, else this process where only that can run its trials."""
-    only_here = config.workers == 0 or (plugins is not None and _registered_by_hand(plugins))
-    return config.engine or (IN_PROCESS if only_here else DEFAULT)
-
-
-def require_executor(config: SearchConfig, plugins: Plugins | None) -> None:
-    """Raise UnknownNameError for an executor that no plugin registers, ConfigError for one that lacks the plugins."""
-    name = executor_name(config, plugins)
-    if name in (DEFAULT, IN_PROCESS) and config.engine is None:
-        return
-    (plugins or load_plugins(config.plugins)).named(ExecutorFactory, name)
-    if name != IN_PROCESS and plugins is not None and _registered_by_hand(plugins):
-        rule = "engine: plugins that the program registers by hand are known to its own process only"
-        raise ConfigError([f"{rule}, got {name!r}; give 'inline', or give the plugins as files"])
-
-
-def _make_engine(
-    config: SearchConfig,
-    directory: Path,
-    objective: Objective,
-    search_data: SearchData,
-    plugins: Plugins | None,
-    should_stop: Callable[[], bool],
-) -> Engine:
-    chosen = (plugins or load_plugins(config.plugins)).named(ExecutorFactory, executor_name(config, plugins))
-    engine: Engine = chosen.made(ExecutorJob(config, objective.make, search_data.make, directory, should_stop))
-    return engine
-
-
-def _registered_by_hand(plugins: Plugins) -> bool:
-    return {name for name, _ in plugins.manager.list_name_plugin()} > {plugin.name for plugin in plugins.loaded}

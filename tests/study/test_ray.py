@@ -64,8 +64,8 @@ def test_a_search_loses_a_machine_and_no_epoch(
     here = list(search.steps(SearchConfig(dataset="plain", workers=0, **shared), tmp_path / "here", objective=TOY))
     config = settings(machines, workers=1, **shared)
     made: list[Any] = []
-    make = opening._make_engine
-    monkeypatch.setattr(opening, "_make_engine", lambda *given: made.append(make(*given)) or made[0])
+    make = opening.make_engine
+    monkeypatch.setattr(opening, "make_engine", lambda *given: made.append(make(*given)) or made[0])
     monkeypatch.setenv("TOY_SECONDS", "0.1")
     events, lost = [], False
     for event in search.steps(config, tmp_path / "there", objective=TOY):

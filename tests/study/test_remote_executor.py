@@ -64,13 +64,13 @@ def run(
     config = SearchConfig(dataset="plain", epochs=9, trials=10, workers=0)
     made: list[ThreadCluster] = []
 
-    def engine(config: SearchConfig, directory: Path, *others: Any) -> ThreadCluster:
-        made.append(ThreadCluster(ExecutorJob(config, "toy_trial:make", make, directory), **cluster))
+    def engine(job: ExecutorJob, plugins: Any) -> ThreadCluster:
+        made.append(ThreadCluster(ExecutorJob(job.config, "toy_trial:make", make, job.directory), **cluster))
         return made[0]
 
     with monkeypatch.context() as patch:
         if cluster:
-            patch.setattr(opening, "_make_engine", engine)
+            patch.setattr(opening, "make_engine", engine)
         events = list(search.steps(config, directory, objective=TOY))
     return events, events[-1].result, made[0] if made else None
 
