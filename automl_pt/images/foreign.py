@@ -36,7 +36,7 @@ def kind_of(content: bytes) -> str | None:
     if content[4:8] == b"ftyp":
         return _BRANDS.get(content[8:12])
     if content[128:132] == b"DICM":
-        return "a DICOM image; the plugin automl-pt-dicom reads it"
+        return "a DICOM image; `pip install ./plugins/automl-pt-dicom` in the checkout adds it"
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(_HTML):
         return "an HTML page from a failed download; download the image again, as `curl --fail -LO ADDRESS` does"

@@ -59,7 +59,7 @@ NOT_READ = {
 _CONVERT = {
     "whole-slide TIFF": "`vips dzsave FILE tiles --suffix .png` cuts it into tiles",
     "JPEG XL": "`djxl IN.jxl OUT.png` converts it",
-    "DICOM": "the plugin automl-pt-dicom reads it",
+    "DICOM": "`pip install ./plugins/automl-pt-dicom` in the checkout adds it",
     "NIfTI": "write each slice as a TIFF file",
     "NumPy": "write each array as a TIFF file",
     "FITS": "write each plane as a TIFF file",
