@@ -29,8 +29,8 @@ from typing import Any
 import record
 
 #: stage -> seconds it may take
-CORRECT = {"machine": 20, "tests": 70, "equal": 45, "resume": 20, "memory": 20, "faults": 35}
-SPEED = {"steps": 70, "batches": 35, "compiled": 60, "together": 55, "search": 50}
+CORRECT = {"machine": 20, "tests": 65, "equal": 45, "resume": 30, "memory": 20, "faults": 35}
+SPEED = {"steps": 70, "batches": 35, "compiled": 60, "together": 55, "search": 45}
 PARTS = {"correct": CORRECT, "speed": SPEED, "all": CORRECT | SPEED}
 
 
