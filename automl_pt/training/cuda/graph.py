@@ -36,7 +36,7 @@ WARM_UP = 3
 #: run the same kernels, but some of these add in an order that differs from run to run
 LOSS_TOLERANCE, STEP_TOLERANCE = 0.01, 0.1
 #: the first version of PyTorch that can continue after a failed recording (pytorch/pytorch#180395): before it the
-#: allocators of the GPU and of pinned memory serve the failed recording for good, and no public call ends that
+#: allocators of the GPU and of pinned memory stay in the failed recording, and no public call ends that
 RECOVERS = (2, 12)
 
 
