@@ -5,9 +5,11 @@
     python benchmarks/gpu_day.py all --device cpu   # a dry run with tiny sizes, as a test does it
 
 Run it from the root of the repository; it needs no package besides the project's. Each stage is a process with a time
-limit, and a failing stage stops none after it. As soon as a stage ends, a line of JSON is appended to --output
-(default: benchmarks/results/gpu_day.jsonl): the stage, how it ended, what it found (also before a time limit), and the
-card, its driver, the versions, the commit, and whether MPS is present. The images are drawn.
+limit, the limits add up to 8 minutes, and a failing stage stops none after it. As soon as a stage ends, a line of JSON
+is appended to --output (default: benchmarks/results/gpu_day.jsonl): the stage, how it ended, what it found (also before
+a time limit), and the card, its driver, the versions, the commit, and whether MPS is present. The images are drawn. A
+finding of a correctness stage says what would be right, and the stage fails where that is not found. A summary ends the
+output.
 `benchmarks/gpu_stages.py` has the stages.
 """
 
@@ -27,8 +29,8 @@ from typing import Any
 import record
 
 #: stage -> seconds it may take
-CORRECT = {"machine": 20, "tests": 50, "equal": 40, "resume": 20, "memory": 25, "faults": 30}
-SPEED = {"steps": 80, "batches": 45, "compiled": 60, "together": 55, "search": 55}
+CORRECT = {"machine": 20, "tests": 65, "equal": 45, "resume": 30, "memory": 20, "faults": 35}
+SPEED = {"steps": 70, "batches": 35, "compiled": 60, "together": 55, "search": 45}
 PARTS = {"correct": CORRECT, "speed": SPEED, "all": CORRECT | SPEED}
 
 
@@ -80,7 +82,7 @@ def main() -> int:
     given = parser.parse_args()
     stages = PARTS.get(given.what) or {given.what: PARTS["all"][given.what]}
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    about, failed = card(given.device) | {"device": given.device}, 0
+    about, failed, ended = card(given.device) | {"device": given.device}, 0, list[str]()
     around = record.surroundings()
     about |= {key: around[key] for key in ("commit", "versions", "date")}
     with given.output.open("a") as stream:
@@ -93,6 +95,8 @@ def main() -> int:
             print(json.dumps({key: line[key] for key in ("stage", "status", "seconds", "found")}), flush=True)
             for text in line.get("errors", []):
                 print(f"  {text}", flush=True)
+            ended.append(f"{stage:10}{line['seconds']:>7.1f} s of {limit:>3}  {line['status']}")
+    print("\n".join(["", *ended, f"{failed} of {len(ended)} stages failed; all findings: {given.output}"]), flush=True)
     return 1 if failed else 0
 
 

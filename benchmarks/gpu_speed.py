@@ -29,7 +29,7 @@ def steps() -> None:
     found: dict[str, Any] = {}
     for name, side, batch, ceiling in CASES if ON_GPU else [(TINY, 16, 8, None)]:
         count, row = batch * (12 if ON_GPU else 2), {}
-        for way, settings in (("single", {"cuda_graph": False}), ("recorded", {"cuda_graph": True})):
+        for way, settings in (("single", {"cuda_graph": False}), ("recorded", {"cuda_graph": True}))[: 1 + ON_GPU]:
             ours = training(name, side, batch, count, **settings)
             row[way] = round(rate(ours, 1.5 if ON_GPU else 0.0))
             if ours.step.notes:
@@ -38,7 +38,7 @@ def steps() -> None:
             torch.backends.cudnn.benchmark = True
             row["cudnn_benchmark"] = round(rate(training(name, side, batch, count), 1.5))
             torch.backends.cudnn.benchmark = False
-        row["gain"] = round(row["recorded"] / row["single"], 2)
+        row |= {"gain": round(row["recorded"] / row["single"], 2)} if ON_GPU else {}
         row |= {"of_ceiling": round(row["recorded"] / ceiling, 2)} if ceiling else {}
         found[f"{name} {side} px b{batch}"] = row
         tell(images_per_second=found)
@@ -104,7 +104,7 @@ def together() -> None:
         kinds = {"plain": {}, **({"mps": environment} if environment else {})}
         if not environment:
             tell(mps="not present: trainings share the device by turns")
-        for count in (1, 2, 4, 8):
+        for count in (1, 4, 8):
             for kind, extra in kinds.items():
                 command = [sys.executable, str(Path(__file__).with_name("gpu_stages.py")), "one_of_many"]
                 children = [

@@ -40,8 +40,18 @@ from automl_pt.training.loop import Training, train  # noqa: E402
 DEVICE = torch.device(os.environ.get("GPU_DAY_DEVICE", "cuda:0"))
 ON_GPU = DEVICE.type == "cuda"
 #: the network of a dry run, and the plugin that has it
+TESTS = ("tests/training", "tests/data", "tests/runs")
 TINY, PLUGIN = "tiny", str(Path(__file__).with_name("tiny_backbone.py"))
-FAMILIES = ("resnet18", "densenet121", "timm/efficientnet_b0", "timm/convnext_tiny", "timm/regnety_008", "vgg11_bn")
+#: how steps are taken by default
+HOW = "recorded ones" if ON_GPU else "single ones, as nothing is recorded on a CPU"
+FAMILIES = (
+    "resnet18",
+    "densenet121",
+    "timm/efficientnet_b0",
+    "timm/convnext_tiny",
+    "timm/regnety_008",
+    "timm/vgg11_bn",
+)
 #: network, side, batch, and the eager ceiling that was estimated for one H200 in images per second
 CASES: list[tuple[str, int, int, int | None]] = [
     ("resnet18", 32, 32, None),
@@ -55,6 +65,18 @@ CASES: list[tuple[str, int, int, int | None]] = [
 
 def tell(**found: Any) -> None:
     print(json.dumps({"told": found}), flush=True)
+
+
+#: what a stage found to be wrong
+WRONG: list[str] = []
+
+
+def judge(name: str, found: float | list[str], right: float | list[str]) -> None:
+    """Tell a finding with what would be right: a number at most that, or just those words."""
+    is_right = found <= right if isinstance(found, float) and isinstance(right, float) else found == right
+    tell(**{name: {"found": found, "at_most" if isinstance(right, float) else "expected": right, "right": is_right}})
+    if not is_right:
+        WRONG.append(name)
 
 
 def drawn(count: int, side: int, seed: int = 0) -> Pixels:
@@ -156,7 +178,18 @@ def tests() -> None:
     if not ON_GPU:
         return tell(left_out="no GPU")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", "-p", "no:cacheprovider", "tests"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-m",
+            "gpu and not slow",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            *TESTS,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -171,8 +204,8 @@ def equal() -> None:
     name, side = ("resnet18", 32) if ON_GPU else (TINY, 16)
     cpu = steps(training(name, side, 16, 80, device=torch.device("cpu"), precision="fp32"), count)
     own = steps(training(name, side, 16, 80, precision="fp32", cuda_graph=False), count)
-    tell(cpu_against_device=max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(cpu, own, strict=True)))
-    apart: dict[str, Any] = {}
+    apart = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(cpu, own, strict=True))
+    judge(f"losses of {count} steps in fp32, CPU against {DEVICE}", apart, 0.05)
     ways: list[dict[str, Any]] = [
         *({"precision": precision, "dropout": dropout} for dropout in (0.0, 0.3) for precision in ("fp32", "auto")),
         {"optimizer": "adamw"},
@@ -182,21 +215,22 @@ def equal() -> None:
         sides = [training(name, side, 16, 80, cuda_graph=graph, **way) for graph in (False, True)]
         single, recorded = (steps(one, count) for one in sides)
         said = ", ".join(f"{key} {value}" for key, value in way.items())
-        apart[said] = max(abs(a - b) for a, b in zip(single, recorded, strict=True))
-        if ON_GPU and (notes := sides[1].step.notes):
-            apart[f"{said}: notes"] = notes
-    tell(single_against_recorded=apart)
+        apart = max(abs(a - b) for a, b in zip(single, recorded, strict=True))
+        judge(f"losses of single steps against {HOW}, {said}", apart, 0.05)
+        if ON_GPU:
+            judge(f"notes, {said}", sides[1].step.notes, [])
     recorded_families = {}
     for family in FAMILIES if ON_GPU else (TINY,):
         ours = training(family, 64 if ON_GPU else 16, 16, 48)
         steps(ours, 4)
-        recorded_families[family] = ours.step.notes or "recorded"
+        recorded_families[family] = ours.step.notes or HOW
         tell(families=recorded_families)
 
 
 def resume() -> None:
     """Stop in the middle of an epoch, continue in a new process, and compare the weights."""
     name, side = ("resnet18", 32) if ON_GPU else (TINY, 16)
+    torch.backends.cudnn.deterministic = True  # else some gradients differ in the last bits from run to run
     whole = training(name, side, 16, 80, dropout=0.3)
     list(train(whole))
     with tempfile.TemporaryDirectory() as folder:
@@ -208,13 +242,14 @@ def resume() -> None:
             resumed(folder)
         found = torch.load(Path(folder) / "weights", weights_only=True)
     expected = {key: value.cpu().double() for key, value in whole.model.state_dict().items()}
-    tell(bit_for_bit=all(bool((found[key].double() == value).all()) for key, value in expected.items()))
-    tell(largest_difference=max(float((found[key].double() - value).abs().max()) for key, value in expected.items()))
+    apart = max(float((found[key].double() - value).abs().max()) for key, value in expected.items())
+    judge("weights of a resumed run, largest difference", apart, 0.0)
 
 
 def resumed(folder: str | None = None) -> None:
     """Continue the run of `resume`, in a process of its own on a GPU, and keep its weights."""
     place = Path(folder or sys.argv[2])
+    torch.backends.cudnn.deterministic = True
     ours = training("resnet18" if ON_GPU else TINY, 32 if ON_GPU else 16, 16, 80, dropout=0.3)
     ours.restore(Checkpoints(place))
     list(train(ours))
@@ -249,7 +284,9 @@ def faults() -> None:
     name, side = ("resnet18", 64) if ON_GPU else (TINY, 16)
     sides = [training(name, side, 16, 80, streamed=streamed) for streamed in (False, True)]
     losses = [steps(one, 8) for one in sides]
-    tell(streamed_apart=max(abs(a - b) for a, b in zip(*losses, strict=True)), notes=sides[1].step.notes)
+    apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    judge("losses, images on the device against images sent batch by batch", apart, 0.05)
+    judge("notes, images sent batch by batch", sides[1].step.notes, [])
     told = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -265,7 +302,8 @@ def faults() -> None:
                 case _:
                     told.append("ended")
         engine.close()
-    tell(after_a_device_assert=told)
+    crash = "its GPU failed (CUDA error: device-side assert triggered)"
+    judge("a trial that breaks the device, and the next one", told, [crash, "ended"])
 
 
 def asserting(spec: Any, should_stop: Any) -> Iterator[Any]:
@@ -286,6 +324,8 @@ def main() -> None:
     if not ON_GPU:
         torch.set_num_threads(1)
     stage[sys.argv[1]]()
+    if WRONG:
+        sys.exit(f"wrong: {'; '.join(WRONG)}")
 
 
 if __name__ == "__main__":

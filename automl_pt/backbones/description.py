@@ -30,6 +30,14 @@ def description(model: nn.Module) -> object | None:
     return modules, [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in _named(model)]
 
 
+def are_alike(first: object, second: object) -> bool:
+    """Return whether two values, such as backbones, are one, or equal in all that they consist of."""
+    try:
+        return first is second or _plain(first) == _plain(second)
+    except _UnknownError:
+        return False
+
+
 def tensors_of(model: nn.Module) -> list[Tensor]:
     """Return the parameters and buffers of a network, in one order for all that are alike."""
     return [tensor for _, tensor in _named(model)]

@@ -53,7 +53,11 @@ def published(name: str, image_size: int) -> PublishedWeights:
     """Return how the weights of the timm model `name` are found, downloaded and measured: four bytes per parameter."""
     known = figures(name, image_size)
     size = None if known is None else 4 * known.parameters
-    return PublishedWeights(partial(_cached, name), partial(weights_file, name), lambda: size)
+    return PublishedWeights(partial(_cached, name), partial(weights_file, name), partial(_known, size))
+
+
+def _known(size: int | None) -> int | None:
+    return size  # no lambda, so that two descriptions of one backbone are equal
 
 
 def weights_file(name: str) -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from automl_pt.backbone import Backbone
 from automl_pt.backbones.build import build_model, head_parameters
-from automl_pt.backbones.description import description, tensors_of
+from automl_pt.backbones.description import are_alike, description, tensors_of
 from automl_pt.backbones.network_contract import require_trainable
 from automl_pt.backbones.parameter_groups import freeze, lr_scales
 from automl_pt.config import TrainConfig
@@ -104,7 +104,7 @@ def network_for(
     key = _key(config, data, where)
     left = _LEFT.pop(key, None)
     forget()  # so that no second network needs memory
-    if left is not None and left.backbone is backbone and left.may_begin_again():
+    if left is not None and are_alike(left.backbone, backbone) and left.may_begin_again():
         if left.config.seed == config.seed:
             left.begin_again()
             return left

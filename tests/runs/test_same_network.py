@@ -17,7 +17,7 @@ from tiny_runs import write_plugin
 from torch import Tensor, nn
 
 from automl_pt.backbones.build import build_model
-from automl_pt.backbones.description import description
+from automl_pt.backbones.description import are_alike, description
 from automl_pt.config import TrainConfig
 from automl_pt.core.out_of_memory import Recording
 from automl_pt.data import loader
@@ -246,7 +246,10 @@ def test_a_network_that_differs_in_more_than_its_tensors_is_not_used_again(
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/convnext_atto", "timm/test_vit"])
 def test_networks_of_one_builder_have_one_description(name: str) -> None:
-    backbone = load_plugins().backbone(name)
+    plugins = load_plugins()
+    backbone = plugins.backbone(name)
+    assert are_alike(backbone, plugins.backbone(name))
+    assert not are_alike(backbone, plugins.backbone("resnet34"))
     first, second = (build_model(backbone, 3, backbone.image_size, seed=seed, prove=False) for seed in (1, 2))
     assert description(first) == description(second) is not None
     assert description(build_model(backbone, 4, backbone.image_size, seed=1, prove=False)) != description(first)

@@ -83,6 +83,7 @@ def test_records_of_earlier_versions_still_open() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of what it could do
 def test_a_compiled_and_recorded_step_is_near_the_plain_one() -> None:
     from automl_pt.training.cuda.graph import GraphedStep

@@ -249,6 +249,27 @@ def test_a_smaller_batch_without_memory_is_cut_alone(hidden: bool) -> None:
     assert capture.replayed == 1 + 3 * 5
 
 
+def fails_at_the_second(work: Callable[[], None]) -> Callable[[], None]:
+    raise RuntimeError("CUDA error: operation not supported")
+
+
+@pytest.mark.parametrize("second", [fails_at_the_second, does_nothing])
+def test_a_smaller_batch_that_cannot_be_recorded_is_taken_alone(second: Callable[..., Any]) -> None:
+    replayed: list[int] = []
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        if replayed:
+            return second(work)  # type: ignore[no-any-return]  # a capture
+        return lambda: (replayed.append(1), work())[1]
+
+    ours, plain = take(capture, epochs=3), plainly(epochs=3)
+    assert len(ours.notes) == 1
+    assert ours.notes[0].startswith("batches of 3 images are not replayed from a CUDA graph, others are: ")
+    assert len(replayed) == 1 + 3 * 5
+    for name, value in plain.model.state_dict().items():
+        assert torch.allclose(ours.model.state_dict()[name], value, atol=1e-6), name
+
+
 def test_a_run_that_is_cut_releases_its_recordings() -> None:
     ours = take(run_again)
     assert set(ours.take_step.recorded) == {4, 3}

@@ -213,6 +213,7 @@ def test_after_a_failed_recording_the_process_goes_on_and_records_others() -> No
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of what it could do
 def test_the_compiler_works_once_though_the_last_batch_is_smaller() -> None:
     from torch._dynamo.utils import counters

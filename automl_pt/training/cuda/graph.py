@@ -36,7 +36,7 @@ WARM_UP = 3
 #: run the same kernels, but some of these add in an order that differs from run to run
 LOSS_TOLERANCE, STEP_TOLERANCE = 0.01, 0.1
 #: the first version of PyTorch that can continue after a failed recording (pytorch/pytorch#180395): before it the
-#: allocators of the GPU and of pinned memory serve the failed recording for good, and no public call ends that
+#: allocators of the GPU and of pinned memory stay in the failed recording, and no public call ends that
 RECOVERS = (2, 12)
 
 
@@ -148,9 +148,10 @@ def difference(expected: tuple[float, Changes], found: tuple[float, Changes]) ->
 class GraphedStep:
     """Takes batches as `step` does, by replaying what `capture` recorded for batches of that many images.
 
-    A batch of another size than `batch_size`, as the smaller last one, is recorded, too. Where memory does not last for
-    that it is taken in micro-batches, and only it. With `make`, which makes images and labels of indices on the device,
-    a batch is given by its indices int64[B] alone, and the gathering and augmenting of its images are recorded too.
+    A batch of another size than `batch_size`, as the smaller last one, is recorded, too. Where that fails batches of
+    this size alone are taken as single steps, in micro-batches if memory does not last for them. With `make`, which
+    makes images and labels of indices on the device, a batch is given by its indices int64[B] alone, and the gathering
+    and augmenting of its images are recorded too.
     """
 
     def __init__(self, step: Step, batch_size: int, capture: Capture | None = None, make: Make | None = None) -> None:
@@ -201,8 +202,11 @@ class GraphedStep:
         if wrong is None:
             self.recorded[size] = found
             return
-        self.gave_up = True
-        self.step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {wrong}")
+        if size == self.batch_size:
+            self.gave_up = True
+            self.step.notes.append(f"steps are not recorded as a CUDA graph but run one by one: {wrong}")
+        else:
+            self.step.notes.append(f"batches of {size} images are not replayed from a CUDA graph, others are: {wrong}")
 
 
 def first_cause(error: BaseException) -> BaseException:
