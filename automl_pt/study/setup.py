@@ -93,13 +93,11 @@ def open_study(
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
     config, repeats = settle(config, _space(config, search_data, None))
-    budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
     rivals, on_rivals = make_rivals(config, space, registered)
     early, on_early = early_settings(trial_store, search_data.early, space)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
-    suggest = with_early_trial(chosen_sampler(config.sampler, registered), early)
     probes = LinearProbes(config, trial_store, ModelStore(directory, objective.publish), engine)
     coordinator = Coordinator(
         config=config,
@@ -110,7 +108,7 @@ def open_study(
         space=space,
         budget=budget,
         stop=stop,
-        suggest=suggest,
+        suggest=with_early_trial(chosen_sampler(config.sampler, registered), early),
         linear_probes=probes if wants_probe(config) and objective.probes else None,
         rivals=rivals,
         plateau=_plateau(steps) if config.stop_when_flat else None,
@@ -118,8 +116,8 @@ def open_study(
     _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     said = _said(config, search_data, proof, offered, (repeats, on_early, *on_rivals, storage_note(url)))
-    others = resume.other_versions(before, search_data.plugins)
-    return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, others)
+    notes = resume.other_versions(before, search_data.plugins)
+    return OpenStudy(config, directory, shown(url), steps, coordinator, search_data, said, notes)
 
 
 def _said(
