@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from automl_pt.builtin.validation_metrics import BY_NAME
+from automl_pt.cli.columns import folded
 from automl_pt.cli.display import bar_columns
 from automl_pt.cli.search_lines import clock, result_lines
 from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, varying
@@ -154,7 +155,7 @@ class LiveView:
                 shown.append("[dim]~ loss of a short trial run, measured differently from a validation loss[/dim]")
             if dropped:
                 shown.append(f"[dim]not shown: {escape(', '.join(dropped))}[/dim]")
-        return Group(*shown, *(escape(f"note: {note}") for note in self.notes[-NOTES:]), *self._bar())
+        return Group(*shown, *(escape(folded(f"note: {note}", width)) for note in self.notes[-NOTES:]), *self._bar())
 
     def columns(self, rows: list[tuple[int, Row]]) -> list[Column]:
         """Return the columns: the trial, each setting that varies, and its results."""

@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from automl_pt.cli.streams import nobody_reads
+from automl_pt.cli.streams import readers_left
 
 #: what the command is doing when the signal arrives, and what the signal then does
 READING = "stopping: still reading images, no step is under way that must be saved; once more to leave at once"
@@ -31,8 +31,8 @@ class Stop:
 
     @property
     def signal(self) -> int | None:
-        """Return the signal; where nobody can be told that the work continues, that of a closed pipe."""
-        if self.received is None and nobody_reads():
+        """Return the signal; that of a closed pipe once the readers of both outputs have gone."""
+        if self.received is None and readers_left():
             return int(getattr(signal, "SIGPIPE", signal.SIGTERM))
         return self.received
 

@@ -40,8 +40,8 @@ OUTPUT = Output()
 ERRORS = Output()
 
 
-def nobody_reads() -> bool:
-    """Return whether the readers of both streams have gone, as with `2>&1 | head`: nothing can be said any more."""
+def readers_left() -> bool:
+    """Return whether the readers of both streams have closed them, as with `2>&1 | head`."""
     return OUTPUT.reader_left and ERRORS.reader_left
 
 

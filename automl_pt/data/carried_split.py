@@ -1,6 +1,6 @@
 """Splits images of which an earlier study knows some: those keep their split, and shares of the new ones are drawn.
 
-Images with the same content, or of one group, are one unit, which is never torn apart. A unit that holds an image of
+Images with the same content, or of one group, are one unit, which is in one split. A unit that holds an image of
 the earlier test split stays in the test split as a whole, so that no later study trains on such an image.
 """
 

@@ -14,7 +14,6 @@ from automl_pt.core import __version__
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.locks import locked
-from automl_pt.core.text import printable
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.plugins.optimizers import PUBLISHED
 from automl_pt.plugins.pruners import Pruner
@@ -38,7 +37,7 @@ from automl_pt.study.records import TrialRecord
 from automl_pt.study.rivals import make_rivals
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
-from automl_pt.study.space.next_trial import chosen_sampler, with_early_trial
+from automl_pt.study.space.next_trial import chosen_sampler, early_settings, with_early_trial
 from automl_pt.study.space.points import few_images, settle
 from automl_pt.study.space.space import Space, make_space, optimizer_spaces, require_batch_sizes
 from automl_pt.study.store.backends import (
@@ -58,9 +57,6 @@ from automl_pt.study.store.trials import OFFERED, Presence, TrialStore
 
 #: files that a search creates in its folder before it starts
 PRELIMINARY = ("manifest.json", ".lock", "logs")
-
-#: in the study's attributes: the best settings of the study that it starts from
-EARLY = "early"
 
 #: note on a search whose trials train only the head
 ON_FEATURES = (
@@ -88,8 +84,8 @@ def open_study(
         _require_single_coordinator(config, url, directory, stack)
     before = plugins_before(config, directory, plugins)
     registered = plugins or load_plugins(config.plugins)
-    search_data = objective.prepare(config, directory / "manifest.json", plugins)
-    search_data = replace(search_data, optimizers=optimizer_spaces(config, registered))
+    found = objective.prepare(config, directory / "manifest.json", plugins)
+    search_data = replace(found, optimizers=optimizer_spaces(config, registered))
     budget = _budget(config, objective, search_data, since)
     must_stop = partial(_must_stop, stop, budget)
     job = ExecutorJob(config, objective.make, search_data.make, directory, must_stop)
@@ -99,11 +95,10 @@ def open_study(
     trial_store = _open_trial_store(config, url, directory, stack)
     config, search_data, kept, has_grown = _agree(trial_store, config, directory, search_data)
     config, repeats = _settled(config, _space(config, search_data, None))
-    budget.slots = engine.slots
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
     rivals, on_rivals = make_rivals(config, space, registered) if config.rivals else ((), [])
-    early, on_early = _early(trial_store, search_data, space)
+    early, on_early = early_settings(trial_store, search_data.early, space)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     model_store = ModelStore(directory, objective.publish)
     coordinator = Coordinator(
@@ -175,29 +170,6 @@ def _rule(
         trial_store.progress_list(), rule.rung_resources, trials, where=str(directory), first_rung=first
     )
     return rule
-
-
-def _early(trial_store: TrialStore, search_data: SearchData, space: Space) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the settings of an earlier study's best trial, which are kept with this study, and a note on them."""
-    with trial_store.allocation_lock():
-        about = trial_store.about()
-        if EARLY not in about:
-            found = search_data.early()
-            trial_store.set_about({**about, EARLY: None if found is None else dict(found)})
-        early = trial_store.about()[EARLY]
-    point = None if early is None else space.nearest(early)
-    if early is None or trial_store.trials():
-        return early, None
-    if point is None or point == space.default():
-        return (
-            early,
-            "the earlier study's best settings are trial 0 itself, or not searched here: no trial repeats them",
-        )
-    shown = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
-    )
-    moved = "" if point.items() <= early.items() else ", the nearest that are searched here"
-    return early, f"the first trial after the default has the earlier study's best settings: {printable(shown)}{moved}"
 
 
 def _note_searched(trial_store: TrialStore, coordinator: Coordinator) -> None:

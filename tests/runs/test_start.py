@@ -135,7 +135,7 @@ def test_a_run_starts_from_fetched_weights_and_says_so(shop, tiny_folder, tmp_pa
     shared = ["--backbone", "shop", "--plugin", str(shop), "--epochs", "1", "--batch-size", "4", "--lr", "1e-12"]
     done = CliRunner().invoke(cli, ["train", str(tiny_folder), *shared, "-o", str(tmp_path / "run")])
     lines = done.output.splitlines()
-    assert lines[0].endswith("a download of about 5 MB)")
+    assert lines[0].endswith("downloads about 5 MB)")
     assert lines[1] == "images:  24 train, 12 val, 12 test; 3 classes; 8 px"
     assert lines[2].startswith("device:  cpu")
     assert lines[3] == "train:   learning rate 1e-12, batch size 4, at most 1 epoch"

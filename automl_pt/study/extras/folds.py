@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: the result of one fold, in its run directory
 RESULT = "fold.json"
-#: how the interval is computed, as it is said to the user
+#: how the interval is computed, for the user
 METHOD = "corrected t interval (Nadeau and Bengio), because the folds are not independent: they share training images"
 
 

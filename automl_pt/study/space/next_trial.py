@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from automl_pt.core.errors import PluginError
 from automl_pt.core.seeds import derive_seed
+from automl_pt.core.text import printable
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.samplers import Sampler, Suggest
 from automl_pt.study.executor import failures
@@ -18,6 +19,8 @@ from automl_pt.study.store.attributes import outcome
 from automl_pt.study.store.attributes import rival as rival_of
 from automl_pt.study.store.trials import TrialStore
 
+#: in the study's attributes: the best settings of the study that it starts from
+EARLY = "early"
 OUT_OF_MEMORY = f"failed: {failures.OUT_OF_MEMORY}"
 
 
@@ -45,6 +48,31 @@ def chosen_sampler(name: str, plugins: Plugins) -> Suggest:
         return found
 
     return watched
+
+
+def early_settings(
+    trial_store: TrialStore, find: Callable[[], Mapping[str, Any] | None], space: Space
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the settings of an earlier study's best trial, which are kept with this study, and a note on them."""
+    with trial_store.allocation_lock():
+        about = trial_store.about()
+        if EARLY not in about:
+            found = find()
+            trial_store.set_about({**about, EARLY: None if found is None else dict(found)})
+        early = trial_store.about()[EARLY]
+    point = None if early is None else space.nearest(early)
+    if early is None or trial_store.trials():
+        return early, None
+    if point is None or point == space.default():
+        return (
+            early,
+            "the earlier study's best settings are trial 0 itself, or not searched here: no trial repeats them",
+        )
+    shown = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
+    )
+    moved = "" if point.items() <= early.items() else ", the nearest that are searched here"
+    return early, f"the first trial after the default has the earlier study's best settings: {printable(shown)}{moved}"
 
 
 def with_early_trial(suggest: Suggest, early: Mapping[str, Any] | None) -> Suggest:
