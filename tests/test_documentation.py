@@ -28,7 +28,9 @@ PAGES = {
 LONG, MOST_WORDS = ("docs/reference/", "docs/evidence/"), 1500
 
 
-@pytest.mark.parametrize("script", ["make_reference.py", "make_hooks.py", "make_rungs.py", "make_floor_plan.py"])
+@pytest.mark.parametrize(
+    "script", ["make_reference.py", "make_hooks.py", "make_rungs.py", "make_floor_plan.py", "make_signatures.py"]
+)
 def test_what_is_generated_is_what_the_code_says(script: str) -> None:
     # mended by: python docs/SCRIPT
     run_in(ROOT, sys.executable, str(DOCS / script), "--check")

@@ -32,7 +32,7 @@ def test_format() -> None:
 
 
 def test_types() -> None:
-    run("mypy", "automl_pt")
+    run("mypy", "automl_pt", "tests/interactive/typed_calls.py")
 
 
 def test_layers() -> None:

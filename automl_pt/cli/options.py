@@ -58,7 +58,9 @@ def settings_options(kind: type[Settings]) -> Callable[[F], F]:
         for name, field in reversed(kind.model_fields.items()):
             if name not in ("dataset", "transforms"):  # an argument, and a list of tables in a file
                 function = option(name, field)(function)
-        config = click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options win.")
+        config = click.option(
+            "--config", type=click.Path(path_type=Path), help="TOML file of options; those given here win."
+        )
         return click.argument("dataset", required=False)(config(function))
 
     return decorate
