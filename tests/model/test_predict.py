@@ -182,9 +182,7 @@ def test_the_class_is_validations_where_probabilities_are_equal_once_rounded() -
 
 def test_two_forward_passes_at_a_time_give_the_bits_of_one(tmp_path: Path, model: Model) -> None:
     paths = write_images(tmp_path / "x", 40)
-    found = np.stack(
-        [outcome for _, outcome in outcomes(model, paths, batch_size=8) if not isinstance(outcome, Exception)]
-    )
+    found = np.stack([row.logits for _, row in outcomes(model, paths, batch_size=8) if not isinstance(row, Exception)])
     wanted = [model.forward(model.pixels(paths[start : start + 8])) for start in range(0, 40, 8)]
     assert np.array_equal(found, np.concatenate(wanted))
 
