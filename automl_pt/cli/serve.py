@@ -31,8 +31,8 @@ def command(
     """Classify images sent to MODEL over HTTP: a page to drop them on, and `POST /predict`.
 
     MODEL is a model directory, or a run or study that holds one. The server listens on this machine alone unless
-    --host is given, and has no password. Ctrl-C ends it after the current answers. It needs the extra
-    `automl-pt[serve]`.
+    --host is given, and has no password. Ctrl-C ends it after the current answers. It needs the
+    extra `serve`: `pip install '.[serve]'` in the checkout of automl-pt.
     """
     from automl_pt.cli.signals import stopping
     from automl_pt.core.text import printable

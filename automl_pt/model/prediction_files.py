@@ -23,6 +23,7 @@ import numpy as np
 
 from automl_pt.core.errors import InstallationError, UsageError
 from automl_pt.core.files import atomic_file, to_json
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
@@ -235,6 +236,6 @@ def _pyarrow() -> tuple[Any, Any]:
         raise InstallationError(
             "writing parquet requires pyarrow",
             given=str(error),
-            remedy="pip install 'automl-pt[parquet]', or write CSV",
+            remedy=f"{how_to_install('parquet')}, or write CSV",
         ) from error
     return pyarrow, parquet

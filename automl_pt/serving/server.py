@@ -13,6 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from automl_pt.core.errors import InstallationError, OutputError
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def require_packages() -> None:
         raise InstallationError(
             "serving requires starlette, uvicorn and python-multipart",
             given=str(error),
-            remedy="pip install 'automl-pt[serve]', or use `automl-pt predict`",
+            remedy=f"{how_to_install('serve')}, or use `automl-pt predict`",
         ) from error
 
 
