@@ -115,7 +115,7 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
     lines.append(f"class     the same as in float32 for {found.same_class} of {counted(found.images, 'image')}")
     lines.append(
         f"time      {middle:.1f} ms an image ({low:.1f} to {high:.1f}), in float32 {float_middle:.1f} ms: "
-        f"{float_middle / middle:.1f} times as fast, on one thread of {printable(found.machine)}"
+        f"{float_middle / middle:.1f} times the speed, on one thread of {printable(found.machine)}"
     )
     lines.append(f"size      {found.bytes / 1e6:.1f} MB, in float32 {found.float_bytes / 1e6:.1f} MB")
     if rule:

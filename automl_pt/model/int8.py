@@ -1,8 +1,8 @@
 """Exports a model to ONNX with 8-bit integers, for phones and small machines, and measures what that costs and gains.
 
-This is onnxruntime's static quantisation: signed 8-bit weights, for each channel, and activations, whose ranges are
-those of validation images. The format is QDQ, which other runtimes read, too. The accuracy is measured on other
-validation images than those of the ranges, and the time on one thread of this machine, image by image.
+This is onnxruntime's static quantisation: signed 8-bit weights, scaled for each channel, and unsigned activations,
+whose ranges are those of validation images. The format is QDQ, which other runtimes read, too. The accuracy is measured
+on other validation images than those of the ranges, and the time on one thread of this machine, image by image.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _require_packages() -> None:
 def _quantised(content: bytes, images: Iterator[NDArray[Any]], metadata: dict[str, str]) -> bytes:
     """Return the ONNX file quantised, with ranges from `images`."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
@@ -148,7 +148,9 @@ def _quantised(content: bytes, images: Iterator[NDArray[Any]], metadata: dict[st
         # symbolic shapes are not needed, and their inference fails on graphs that resize
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         before = _before_weights(onnx.load(prepared))
-        quantize_static(prepared, target, Reader(), per_channel=True, nodes_to_exclude=before)
+        # unsigned activations: as exact as signed ones, and faster on x86 (benchmarks/int8.py)
+        activations = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(prepared, target, Reader(), per_channel=True, nodes_to_exclude=before, **activations)
         proto = onnx.load(target)
     held = {entry.key for entry in proto.metadata_props}
     for key, value in metadata.items():

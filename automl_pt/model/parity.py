@@ -177,7 +177,7 @@ def compare_exports(
 
 
 def given_to(model: Model, sources: Sequence[Any], stage: Stage) -> Callable[[int], NDArray[Any]]:
-    """Return a function from the index of an image to what an export with the preprocessing of `stage` takes for it."""
+    """Return a function from the index of an image to the input of an export with the preprocessing of `stage`."""
 
     def given(index: int) -> NDArray[Any]:
         if stage == "resize":

@@ -33,9 +33,10 @@ from automl_pt.core.errors import InstallationError, OutputError
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import predict_files
 from automl_pt.plugins.manager import Plugins
+from automl_pt.serving import require_packages
 from automl_pt.serving.guard import known_as, refusal
 from automl_pt.serving.limits import Limits
-from automl_pt.serving.server import bound, require_packages, run
+from automl_pt.serving.server import bound, run
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
