@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from automl_pt.layouts.listing import list_images
 from automl_pt.model.labelled import Scored, manifest_of, open_labelled, run_model
 from automl_pt.model.load import Model, find_model, load_model
-from automl_pt.model.novelty import OUTLIERS, _distances, unit
+from automl_pt.model.novelty import _distances, unit
 from automl_pt.model.predict import outcomes
 from automl_pt.model.softmax import softmax
 from automl_pt.model.unsure import measure
@@ -114,7 +114,7 @@ def figures(val: NDArray[Any], test: NDArray[Any], other: NDArray[Any]) -> dict[
 
     ordered = np.sort(val)
     found = {"auroc": float(roc_auc_score([0] * len(test) + [1] * len(other), np.concatenate([test, other])))}
-    for share in (OUTLIERS, 0.05):
+    for share in (0.01, 0.05):
         limit = ordered[min(int(np.ceil((len(val) + 1) * (1 - share))), len(val)) - 1]
         found[f"test above {1 - share:g}"] = float((test > limit).mean())
         found[f"other above {1 - share:g}"] = float((other > limit).mean())

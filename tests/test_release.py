@@ -112,7 +112,7 @@ def test_the_wheel_works_in_an_empty_environment(distributions: Path, tmp_path: 
     assert (tmp_path / "run" / "model.json").is_file()
     done = subprocess.run([command, "serve", "run"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert 'pip install "starlette' in done.stderr
+    assert '"starlette>=' in done.stderr
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released() -> None:

@@ -63,19 +63,11 @@ def command(
     """
     from automl_pt.cli.evaluate_display import print_paired, print_rule, print_scores, print_temperature, print_unsure
     from automl_pt.cli.predict_display import progress
-    from automl_pt.core.errors import UsageError
     from automl_pt.core.files import to_json
     from automl_pt.core.text import shown_path
     from automl_pt.model.evaluate import evaluate
-    from automl_pt.model.unsure import MAX_ERROR
     from automl_pt.plugins.manager import load_plugins
 
-    if max_error is not None and not calibrate:
-        raise UsageError(
-            "--max-error belongs to --calibrate",
-            given=f"--max-error {max_error:g} without --calibrate",
-            remedy="add --calibrate to fit the rule again, or remove --max-error",
-        )
     given = {name: value for name, value in settings.items() if value is not None}
     found = evaluate(
         model,
@@ -84,7 +76,7 @@ def command(
         split=split,
         other=other,
         calibrate=calibrate,
-        max_error=MAX_ERROR if max_error is None else max_error,
+        max_error=max_error,
         with_temperature=not raw,
         device=device,
         progress=lambda total: progress(total, quiet=quiet or as_json),

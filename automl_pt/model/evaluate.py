@@ -63,7 +63,7 @@ def evaluate(
     split: Choice | None = None,
     other: Path | None = None,
     calibrate: bool = False,
-    max_error: float = MAX_ERROR,
+    max_error: float | None = None,
     with_temperature: bool = True,
     device: str = "auto",
     progress: Progress = lambda total: nullcontext(lambda: None),
@@ -72,13 +72,13 @@ def evaluate(
     """Evaluate the model at `path` on `dataset`, read according to `settings`, which are fields of TrainConfig.
 
     With `calibrate` the default split is val; a temperature and a rule for unsure answers, of which at most a share
-    `max_error` is sure and wrong, are fitted to it and stored beside the model, and the figures use the temperature.
+    `max_error` (default: 0.05) is sure and wrong, are fitted to it and stored beside the model, and the figures use the temperature.
     Raises UsageError for images that they must not be fitted to, and what loading the model and opening the data raise.
     """
+    error = _max_error(max_error, calibrate)
     model = load_model(path, device=device, plugins=plugins, calibrated=with_temperature and not calibrate)
     directory = find_model(path)
     if calibrate:
-        require_max_error(max_error)
         model, split = replace(model, rule=None), _calibration_split(split)
     data = open_labelled(dataset, model.classes, plugins, split=split, manifest=manifest_of(directory), **settings)
     if calibrate:
@@ -90,7 +90,7 @@ def evaluate(
     temperature = model.temperature if fitted is None else fitted.temperature
     rule = None
     if calibrate:
-        rule, more = _fit_rule(directory, scored, max_error, what)
+        rule, more = _fit_rule(directory, scored, error, what)
         unfit += more
         if rule is not None:
             rule = _tested(rule, directory, replace(model, rule=rule), dataset, plugins, data, progress, settings)
@@ -104,6 +104,19 @@ def evaluate(
         return found
     unsure = measure(scored.answers, scored.logits, scored.labels, data.split)
     return replace(found, unsure=unsure, max_error=model.rule.max_error)
+
+
+def _max_error(given: float | None, calibrate: bool) -> float:
+    if given is None:
+        return MAX_ERROR
+    require_max_error(given)
+    if not calibrate:
+        raise UsageError(
+            "--max-error belongs to --calibrate",
+            given=f"--max-error {given:g} without --calibrate",
+            remedy="add --calibrate to fit the rule again, or remove --max-error",
+        )
+    return given
 
 
 def _fit_rule(directory: Path, scored: Scored, max_error: float, data: str) -> tuple[UnsureRule | None, list[str]]:

@@ -137,7 +137,7 @@ def _quantised(content: bytes, images: Iterator[NDArray[Any]], metadata: dict[st
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             image = next(images, None)
             return None if image is None else {"images": image}
@@ -225,11 +225,12 @@ def _figures(
 ) -> Int8Figures:
     from onnxruntime import __version__ as runtime
 
-    accuracies, comparison = [None, None], None
+    accuracies: list[float | None] = [None, None]
+    comparison = None
     if images.labels is not None:
         labels = np.array([images.labels[index] for index in rest], np.int64)
         names = tuple(str(index) for index in rest)
-        accuracies = [float((one.argmax(1) == labels).mean()) for one in logits]  # type: ignore[misc]
+        accuracies = [float((one.argmax(1) == labels).mean()) for one in logits]
         comparison = compare_models(*(Scored(names, one, labels, ()) for one in logits))
     return Int8Figures(
         said=images.said,
