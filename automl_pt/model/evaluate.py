@@ -73,7 +73,8 @@ def evaluate(
 
     With `calibrate` the default split is val; a temperature and a rule for unsure answers, by which at most a share
     `max_error` (default: 0.05) is sure and wrong, are fitted to it and stored beside the model, and the figures use the
-    temperature. Raises UsageError for images that they must not be fitted to, and what loading the model and opening the data raise.
+    temperature. Raises UsageError for images that they must not be fitted to, and what loading the model and opening
+    the data raise.
     """
     error = _max_error(max_error, calibrate)
     model = load_model(path, device=device, plugins=plugins, calibrated=with_temperature and not calibrate)

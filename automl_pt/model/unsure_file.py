@@ -95,13 +95,17 @@ def read_rule(directory: Path, weights: str, dimensions: int) -> UnsureRule | No
         return None
     content = read_file(directory, UNSURE, MAX_BYTES)
     try:
-        rule = _checked(content, dimensions)
+        rule = _checked(content)
+        if rule.weights != weights:
+            return None
+        if rule.novelty is not None and rule.novelty.bank.shape[1] != dimensions:
+            raise ValueError(f"features of {rule.novelty.bank.shape[1]} numbers, but the network has {dimensions}")
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         refuse(directory, f"{UNSURE} is damaged: {error}", remedy=_REMEDY)
-    return rule if rule.weights == weights else None
+    return rule
 
 
-def _checked(content: bytes, dimensions: int) -> UnsureRule:
+def _checked(content: bytes) -> UnsureRule:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -118,8 +122,6 @@ def _checked(content: bytes, dimensions: int) -> UnsureRule:
     measured = values.pop("measured")
     rule = UnsureRule(**values, novelty=novelty, measured=None if measured is None else _measured(measured))
     _check_numbers(rule)
-    if novelty is not None and bank.shape[1] != dimensions and rule.weights:
-        raise ValueError(f"features of {bank.shape[1]} numbers, but the network has {dimensions}")
     return rule
 
 
