@@ -102,7 +102,7 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
     from automl_pt.core.text import counted, printable
     from automl_pt.model.int8 import LARGE_LOSS
 
-    (low, middle, high), (_, float_middle, _) = found.milliseconds, found.float_milliseconds
+    fastest, float_fastest = found.milliseconds[0], found.float_milliseconds[0]
     lines = [
         f"{printable(written[0])}: 8-bit integers; ranges from {counted(found.range_images, 'image')}, measured on "
         f"{found.images} others: {found.said}"
@@ -114,8 +114,8 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
         )
     lines.append(f"class     the same as in float32 for {found.same_class} of {counted(found.images, 'image')}")
     lines.append(
-        f"time      {middle:.1f} ms an image ({low:.1f} to {high:.1f}), in float32 {float_middle:.1f} ms: "
-        f"{float_middle / middle:.1f} times the speed, on one thread of {printable(found.machine)}"
+        f"time      {fastest:.2g} ms an image, in float32 {float_fastest:.2g} ms: {float_fastest / fastest:.1f} times "
+        f"the speed, on one thread of {printable(found.machine)}"
     )
     lines.append(f"size      {found.bytes / 1e6:.1f} MB, in float32 {found.float_bytes / 1e6:.1f} MB")
     if rule:

@@ -47,7 +47,8 @@ class Int8Figures:
     """An int8 file beside the float32 one, on `images` images, after ranges from `range_images` others.
 
     `same_class` counts images that both give the same class. `comparison` and the accuracies are None if the images'
-    classes are unknown. Milliseconds are those of one image on one thread: the median of `TIMED`, with the quartiles.
+    classes are unknown. Milliseconds are those of one image on one thread: the fastest of `TIMED` passes, which other
+    work on the machine delays least, and the median.
     """
 
     said: str
@@ -59,8 +60,8 @@ class Int8Figures:
     comparison: Paired | None
     bytes: int
     float_bytes: int
-    milliseconds: tuple[float, float, float]
-    float_milliseconds: tuple[float, float, float]
+    milliseconds: tuple[float, float]
+    float_milliseconds: tuple[float, float]
     machine: str
     versions: dict[str, str]
 
@@ -203,16 +204,15 @@ def _run(session: Any, image: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(session.run(["logits"], {"images": image})[0], np.float32)
 
 
-def _times(sessions: Sequence[Any], image: NDArray[Any]) -> list[tuple[float, float, float]]:
-    """Return the lower quartile, median and upper quartile of each session's milliseconds, measured alternately."""
+def _times(sessions: Sequence[Any], image: NDArray[Any]) -> list[tuple[float, float]]:
+    """Return the lowest and the median of each session's milliseconds, measured alternately."""
     seconds: list[list[float]] = [[] for _ in sessions]
     for _ in range(WARM + TIMED):
         for place, session in enumerate(sessions):
             started = time.perf_counter()
             _run(session, image)
             seconds[place].append(time.perf_counter() - started)
-    quartiles = [statistics.quantiles(one[WARM:], n=4) for one in seconds]
-    return [(1000 * low, 1000 * middle, 1000 * high) for low, middle, high in quartiles]
+    return [(1000 * min(one[WARM:]), 1000 * statistics.median(one[WARM:])) for one in seconds]
 
 
 def _figures(
@@ -221,7 +221,7 @@ def _figures(
     ranged: int,
     logits: Sequence[NDArray[np.float32]],
     sizes: tuple[int, int],
-    times: Sequence[tuple[float, float, float]],
+    times: Sequence[tuple[float, float]],
 ) -> Int8Figures:
     from onnxruntime import __version__ as runtime
 
