@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 #: what of the rule for unsure answers an export has
 _RULE_NOTE = (
-    "unsure    the export gives logits alone; its metadata have the probability of a sure answer, but not the "
-    "comparison with known images"
+    "unsure    its metadata have the probability of a sure answer, but an export has no\n"
+    "            comparison with known images"
 )
 
 
@@ -104,8 +104,8 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
 
     fastest, float_fastest = found.milliseconds[0], found.float_milliseconds[0]
     lines = [
-        f"{printable(written[0])}: 8-bit integers; ranges from {counted(found.range_images, 'image')}, measured on "
-        f"{found.images} others: {found.said}"
+        f"{printable(written[0])}: {found.said}; {counted(found.range_images, 'image')} for the ranges, "
+        f"{found.images} others measured"
     ]
     if found.comparison is not None and found.accuracy is not None and found.float_accuracy is not None:
         lines.append(
@@ -115,7 +115,7 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
     lines.append(f"class     the same as in float32 for {found.same_class} of {counted(found.images, 'image')}")
     lines.append(
         f"time      {fastest:.2g} ms an image, in float32 {float_fastest:.2g} ms: {float_fastest / fastest:.1f} times "
-        f"the speed, on one thread of {printable(found.machine)}"
+        f"the speed\n            (one thread of {printable(found.machine)})"
     )
     lines.append(f"size      {found.bytes / 1e6:.1f} MB, in float32 {found.float_bytes / 1e6:.1f} MB")
     if rule:
