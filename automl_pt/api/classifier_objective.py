@@ -223,9 +223,9 @@ def paired(best: int, runner_up: int, first: NDArray[np.float64], second: NDArra
 def test(
     config: SearchConfig, model: Path, manifest: Path, plugins: Plugins | None, caller: Caller
 ) -> dict[str, float] | None:
-    """Evaluate the finished model on the test split; None if there is none."""
+    """Evaluate the finished model on the test split, None if there is none; keep its rule for unsure answers."""
     evaluator = ModelEvaluator.of(config, manifest.parent, plugins, caller)
-    return evaluator.test(evaluator.load(model)) if evaluator.has_test else None
+    return evaluator.keep_rule(evaluator.load(model), model)
 
 
 def report(config: SearchConfig, directory: Path, plugins: Plugins | None, caller: Caller) -> Path:

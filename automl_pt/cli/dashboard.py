@@ -12,7 +12,8 @@ import click
 def command(study: str, storage: str | None, port: int) -> None:
     """Open STUDY in Optuna's dashboard, on this machine only; Ctrl-C ends it.
 
-    STUDY is a name in studies/ or a folder's path. The dashboard is the extra `automl-pt[dashboard]`.
+    STUDY is a name in studies/ or a folder's path. It needs the extra `dashboard`:
+    `pip install '.[dashboard]'` in the checkout of automl-pt.
     """
     from automl_pt.reporting.study import storage_url
     from automl_pt.study.dashboard import serve

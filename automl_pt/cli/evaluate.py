@@ -17,7 +17,12 @@ import click
     help="unseen: all images but those trained on.  [test, else val, else all; unseen where some are new to MODEL]",
 )
 @click.option("--compare", "other", type=click.Path(path_type=Path), help="Another model, for a paired test.")
-@click.option("--calibrate", is_flag=True, help="Fit a temperature on these images and save it with the model.")
+@click.option("--calibrate", is_flag=True, help="Fit when answers are unsure, and a temperature; save both.")
+@click.option(
+    "--max-error",
+    type=float,
+    help="With --calibrate: largest share of images with a sure answer that is wrong.  [0.05]",
+)
 @click.option("--no-temperature", "raw", is_flag=True, help="Do not use the temperature that is saved with a model.")
 @click.option("--full", is_flag=True, help="Show everything that was measured.")
 @click.option("--normalised", is_flag=True, help="With --full, show the confusion matrix as shares of the true class.")
@@ -36,6 +41,7 @@ def command(
     split: Any,
     other: Path | None,
     calibrate: bool,
+    max_error: float | None,
     raw: bool,
     full: bool,
     normalised: bool,
@@ -51,10 +57,11 @@ def command(
     MODEL is a model directory, or a run or study that holds one. DATASET is a folder, archive or table of labelled
     images, or a name from `automl-pt datasets`. The exit code is 1 if images could not be read and were skipped.
 
-    --calibrate fits one number, the temperature, on the validation split (or on all of data without splits, with
-    --split all), never on test images. Later probabilities use that temperature; predicted classes do not change.
+    --calibrate fits, on the validation split (or on all of data without splits, with --split all), never on test
+    images: one number, the temperature, which later probabilities use; and the rule by which later answers are unsure,
+    which is measured on the test split. Predicted classes do not change.
     """
-    from automl_pt.cli.evaluate_display import print_paired, print_scores, print_temperature
+    from automl_pt.cli.evaluate_display import print_paired, print_rule, print_scores, print_temperature, print_unsure
     from automl_pt.cli.predict_display import progress
     from automl_pt.core.files import to_json
     from automl_pt.core.text import shown_path
@@ -69,6 +76,7 @@ def command(
         split=split,
         other=other,
         calibrate=calibrate,
+        max_error=max_error,
         with_temperature=not raw,
         device=device,
         progress=lambda total: progress(total, quiet=quiet or as_json),
@@ -85,4 +93,8 @@ def command(
             print_paired(found.paired)
         if found.fitted is not None:
             print_temperature(found.fitted)
+        if found.unsure is not None and found.max_error is not None:
+            print_unsure(found.unsure, found.max_error)
+        if found.rule is not None:
+            print_rule(found.rule)
     return 1 if found.unreadable else 0

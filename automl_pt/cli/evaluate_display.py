@@ -11,6 +11,7 @@ from automl_pt.cli.console import stdout, text
 from automl_pt.cli.tables import Column, fitted, percent
 from automl_pt.core.text import counted
 from automl_pt.model.thresholds import PRECISION
+from automl_pt.model.unsure import conditions, told
 
 if TYPE_CHECKING:
     from automl_pt.model.calibration import Bin
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from automl_pt.model.scoring import Scores
     from automl_pt.model.temperature import Temperature
     from automl_pt.model.thresholds import Threshold
+    from automl_pt.model.unsure import Measured, UnsureRule
 
 #: a larger confusion matrix is replaced by its most frequent confusions; `--json` has it
 MAX_MATRIX = 15
@@ -85,6 +87,26 @@ def print_temperature(found: Temperature, console: Console | None = None) -> Non
         f"loss {found.loss[0]:.4f} before, {found.loss[1]:.4f} after; ECE {found.ece[0]:.4f} before, "
         f"{found.ece[1]:.4f} after. The predicted classes do not change"
     )
+
+
+def print_unsure(measured: Measured, max_error: float, console: Console | None = None) -> None:
+    """Print what the model's rule for unsure answers does on these images."""
+    console = console or stdout()
+    for line in told(measured, max_error):
+        console.print(line)
+
+
+def print_rule(rule: UnsureRule, console: Console | None = None) -> None:
+    """Print a fitted rule for unsure answers, and what it does on the test images, or on those it was fitted on."""
+    console = console or stdout()
+    console.print(
+        f"saved with the model: an answer is sure if {conditions(rule)}; at most {100 * rule.max_error:g} % of images "
+        "like these get a sure answer that is wrong"
+    )
+    if rule.measured is not None:
+        console.print(f"on the {rule.measured.split} split:")
+        for line in told(rule.measured, rule.max_error):
+            console.print(f"  {line}")
 
 
 def _print(console: Console, title: str, columns: Sequence[Column]) -> None:

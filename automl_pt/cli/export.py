@@ -10,13 +10,22 @@ import click
 from automl_pt.cli.columns import say
 
 if TYPE_CHECKING:
+    from automl_pt.model.int8 import Int8Figures
     from automl_pt.model.parity import Parity
+
+#: what of the rule for unsure answers an export has
+_RULE_NOTE = (
+    "unsure    its metadata have the probability of a sure answer, but an export has no\n"
+    "            comparison with known images"
+)
 
 
 @click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1)
-@click.option("--format", "kind", type=click.Choice(["onnx", "torch-export", "safetensors"]), required=True)
+@click.option(
+    "--format", "kind", type=click.Choice(["onnx", "onnx-int8", "torch-export", "safetensors"]), required=True
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [the model's name with an ending]"
 )
@@ -45,24 +54,30 @@ def command(
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders or patterns; without them
     256 validation images are used, if the data that MODEL was trained on still exist. The exported
     network's logits must equal PyTorch's within 1e-4, or within 1e-5 of an image's largest logit, whichever is larger.
+
+    onnx-int8 is for phones and small machines: 8-bit integers, whose loss of accuracy, size and time are measured
+    beside those of onnx, shown, and written to a .json file beside the model.
     """
     from automl_pt.core.errors import UsageError
     from automl_pt.core.files import to_json
     from automl_pt.core.text import printable
     from automl_pt.layouts.listing import list_images
     from automl_pt.model.export import ENDINGS, export_model
+    from automl_pt.model.int8 import export_int8, figures_beside
     from automl_pt.model.load import find_model, load_model
     from automl_pt.model.own_images import validation_images
     from automl_pt.model.parity import ParityImages
     from automl_pt.plugins.manager import load_plugins
 
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
-    if target.exists() and not force:
-        raise UsageError(
-            "the output file exists already",
-            given=f"{printable(target)} is there already",
-            remedy="choose another name with --output, or give --force",
-        )
+    written = [target, *([figures_beside(target)] if kind == "onnx-int8" else [])]
+    for path in written:
+        if path.exists() and not force:
+            raise UsageError(
+                "the output file exists already",
+                given=f"{printable(path)} is there already",
+                remedy="choose another name with --output, or give --force",
+            )
     registered = load_plugins(plugins)
     loaded = load_model(model, device="cpu", plugins=registered)
     listing = list_images(images)
@@ -70,11 +85,50 @@ def command(
     checked = named or validation_images(loaded, model, registered)
     for note in listing.notes:
         say(f"note: {note}", err=True)
+    if kind == "onnx-int8":
+        int8 = export_int8(loaded, target, checked, preprocessing=preprocessing)
+        values = {"output": str(target), "format": kind, "preprocessing": preprocessing, **int8.to_dict()}
+        click.echo(to_json(values) if as_json else _int8_lines(written, int8, rule=loaded.rule is not None))
+        return
     parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
     if as_json:
         click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
     else:
         say(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
+        if loaded.rule is not None and kind != "safetensors":
+            click.echo(f"  {_RULE_NOTE}")
+
+
+def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
+    """Return what an int8 export costs and gains, for a person."""
+    from automl_pt.core.text import counted, printable
+    from automl_pt.model.int8 import LARGE_LOSS
+
+    fastest, float_fastest = found.milliseconds[0], found.float_milliseconds[0]
+    lines = [
+        f"{printable(written[0])}: {found.said}; {counted(found.range_images, 'image')} for the ranges, "
+        f"{found.images} others measured"
+    ]
+    if found.comparison is not None and found.accuracy is not None and found.float_accuracy is not None:
+        lines.append(
+            f"accuracy  {100 * found.accuracy:.1f} %, in float32 {100 * found.float_accuracy:.1f} %: "
+            f"{100 * found.comparison.accuracy_difference:+.1f} points (p = {found.comparison.p_value:.2g})"
+        )
+    lines.append(f"class     the same as in float32 for {found.same_class} of {counted(found.images, 'image')}")
+    lines.append(
+        f"time      {fastest:.2g} ms an image, in float32 {float_fastest:.2g} ms: {float_fastest / fastest:.1f} times "
+        f"the speed\n            (one thread of {printable(found.machine)})"
+    )
+    lines.append(f"size      {found.bytes / 1e6:.1f} MB, in float32 {found.float_bytes / 1e6:.1f} MB")
+    if rule:
+        lines.append(_RULE_NOTE)
+    if found.points_lost is not None and found.points_lost > LARGE_LOSS:
+        lines.append(
+            f"note: this loses {found.points_lost:.1f} points; export onnx instead, or train a network whose "
+            "activations are made for 8 bits, such as lite0 or a ResNet"
+        )
+    lines.append(f"figures: {printable(written[1])}")
+    return "\n  ".join(lines)
 
 
 def told(parity: Parity, *, resized: bool) -> str:

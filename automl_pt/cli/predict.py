@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,10 @@ def command(
 
     MODEL is a model directory, or a run or study that holds one. IMAGES are files, folders, patterns such as
     '*.jpg', or - for names on standard input. The exit code is 1 if files could not be read; their rows state why.
+    If the model has a rule for unsure answers, the column `unsure` says which are, and why.
     """
     from automl_pt.cli.predict_display import progress
+    from automl_pt.core.text import counted
     from automl_pt.data.pixel_survey import conversion_note
     from automl_pt.layouts.listing import list_images, read_list
     from automl_pt.model.load import load_model
@@ -65,12 +68,15 @@ def command(
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
     listing = list_images(named)
     paths = listing.paths
-    columns = PredictionColumns(loaded.classes, None if top is None else min(top, len(loaded.classes)))
-    unreadable = 0
+    columns = PredictionColumns(
+        loaded.classes, None if top is None else min(top, len(loaded.classes)), loaded.rule is not None
+    )
+    unreadable, unsure = 0, Counter[str]()
     with _writer(output, columns) as writer, progress(len(paths), quiet=quiet) as advance:
         for prediction in predict_files(loaded, paths, batch_size=batch_size, threads=threads):
             writer.write(prediction)
             unreadable += prediction.error is not None
+            unsure.update([prediction.answer.unsure] if prediction.answer and prediction.answer.unsure else ())
             advance()
             if output is None and OUTPUT.lost is not None:
                 return 0  # the reader closed the pipe; `main` reports it if that is an error
@@ -82,6 +88,10 @@ def command(
             say(f"note: {loaded.micro_batch.note}", err=True)
         at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
         click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
+        if loaded.rule is not None:
+            reasons = "; ".join(f"{reason}: {count}" for reason, count in unsure.most_common())
+            shown = f" ({reasons})" if reasons else ""
+            click.echo(f"unsure: {unsure.total()} of {counted(len(paths) - unreadable, 'answer')}{shown}", err=True)
     return 1 if unreadable else 0
 
 

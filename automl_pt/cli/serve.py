@@ -31,18 +31,20 @@ def command(
     """Classify images sent to MODEL over HTTP: a page to drop them on, and `POST /predict`.
 
     MODEL is a model directory, or a run or study that holds one. The server listens on this machine alone unless
-    --host is given, and has no password. Ctrl-C ends it after the current answers. It needs the extra
-    `automl-pt[serve]`.
+    --host is given, and has no password. Ctrl-C ends it after the current answers. It needs the
+    extra `serve`: `pip install '.[serve]'` in the checkout of automl-pt.
     """
+    from automl_pt.serving import require_packages
+
+    require_packages()  # first, because the modules below import what it checks
     from automl_pt.cli.signals import stopping
     from automl_pt.core.text import printable
     from automl_pt.model.load import load_model
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.serving.guard import known_as
     from automl_pt.serving.limits import Limits
-    from automl_pt.serving.server import bound, require_packages, run
+    from automl_pt.serving.server import bound, run
 
-    require_packages()
     given = {"bytes": max_bytes, "pixels": max_pixels}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)

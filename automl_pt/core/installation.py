@@ -43,6 +43,25 @@ def installed_version(package: str) -> str:
         return "not installed"
 
 
+def how_to_install(extra: str) -> str:
+    """Return the command that installs the packages of an extra of automl-pt.
+
+    It names these packages, because automl-pt itself is on no package index: `pip install automl-pt[EXTRA]` fails.
+    """
+    packages = " ".join(f'"{name}"' for name in packages_of(extra))
+    return f"`pip install {packages}`" if packages else f"`pip install '.[{extra}]'` in the checkout of automl-pt"
+
+
+def packages_of(extra: str) -> list[str]:
+    """Return the requirements of an extra of automl-pt; empty if there is no such extra."""
+    try:
+        entries = [entry.partition(";") for entry in requires("automl-pt") or ()]
+    except PackageNotFoundError:  # a checkout on the path that is not installed
+        return []
+    named = re.compile(rf"""extra == ['"]{re.escape(extra)}['"]""")
+    return [name.strip() for name, _, rule in entries if named.search(rule)]
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     link: BaseException | None = error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.core.errors import InstallationError, InvalidDatasetError
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.text import few, printable
 from automl_pt.images.read import format_of
 from automl_pt.layouts.left_out import NOT_READ, suffix
@@ -113,7 +114,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         from pyarrow import parquet
     except ImportError as error:
         raise InstallationError(
-            "reading a parquet table requires pyarrow", given=printable(path), remedy="pip install 'automl-pt[parquet]'"
+            "reading a parquet table requires pyarrow", given=printable(path), remedy=how_to_install("parquet")
         ) from error
     try:
         table = parquet.read_table(path)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from automl_pt.core.text import printable
-from automl_pt.model.info import TEMPERATURE, ModelInfo
+from automl_pt.model.info import TEMPERATURE, UNSURE, ModelInfo
 from automl_pt.model.intervals import wilson
+from automl_pt.model.unsure import UnsureRule, conditions, told
 
 #: limit of classes that the card lists; model.json has all
 _LISTED = 200
@@ -17,12 +18,16 @@ _LOAD = (
 )
 
 
-def card(info: ModelInfo) -> str:
-    """Return the text of README.md; names from data are in fenced blocks, one per line, so that none acts as markup."""
+def card(info: ModelInfo, rule: UnsureRule | None = None) -> str:
+    """Return the text of README.md, with the rule for unsure answers if there is one.
+
+    Names from data are in fenced blocks, one per line, so that none acts as markup.
+    """
     sections = [
         f"# An image classifier of {len(info.classes)} classes\n\nTrained by automl-pt. `model.json` says all of this "
         "for programs; `weights-*.safetensors` holds nothing but tensors.",
         "## Figures\n\n" + _block(_figures(info)),
+        *(["## Unsure answers\n\n" + _unsure(rule)] if rule is not None else []),
         "## Load it\n\n" + _loading(info),
         "## Images\n\n" + _preprocessing(info),
         "## Classes\n\nIn the order of the logits:\n\n" + _block(_classes(info)),
@@ -75,6 +80,24 @@ def _own_pixels(info: ModelInfo) -> str:
         f"(`model.json` states both for numbers divided by 255.) It returns logits float32[B, {len(info.classes)}]. "
         f"Their softmax is the probabilities; if there is a `{TEMPERATURE}`, divide the logits by its `temperature` "
         "first."
+    )
+
+
+def _unsure(rule: UnsureRule) -> str:
+    distance = ""
+    if rule.novelty is not None:
+        distance = (
+            " An image is like known images if the features that enter the last linear layer, scaled to length 1, are "
+            f"at most {rule.novelty.limit:.4g} from number {rule.novelty.neighbour} of the nearest of "
+            f"{len(rule.novelty.bank)} validation images."
+        )
+    at = "" if rule.temperature == 1 else f" The probabilities are those at temperature {rule.temperature:.4g}."
+    figures = [] if rule.measured is None else told(rule.measured, rule.max_error)
+    where = [] if rule.measured is None else [f"measured on the {rule.measured.split} split:"]
+    return (
+        f"An answer is sure if {conditions(rule)}.{at} This was fitted on {rule.images} validation images, so that at "
+        f"most {100 * rule.max_error:g} % of new images like these get a sure answer that is wrong.{distance} "
+        f"`{UNSURE}` holds the rule.\n\n" + _block([*where, *figures])
     )
 
 

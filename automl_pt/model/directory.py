@@ -21,7 +21,7 @@ from automl_pt.core.errors import InvalidModelDirectoryError
 from automl_pt.core.files import atomic_write, not_found, output_error, remove_stale, to_json
 from automl_pt.core.json_reader import JsonError, parse_json
 from automl_pt.core.text import few, printable
-from automl_pt.model.info import TEMPERATURE, ModelInfo
+from automl_pt.model.info import TEMPERATURE, UNSURE, ModelInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,11 +137,12 @@ def _commit(directory: Path, content: bytes, info: ModelInfo, weights: WeightsFi
 
 
 def _remove_other_weights(directory: Path, kept: str) -> None:
-    """Remove the earlier model's weights, and the temperature that was fitted for them."""
+    """Remove the earlier model's weights, and the temperature and the rule that were fitted for them."""
     try:
         for path in sorted(directory.glob("weights-*.safetensors")):
             if path.name != kept and _WEIGHTS.fullmatch(path.name):
-                (directory / TEMPERATURE).unlink(missing_ok=True)
+                for fitted in (TEMPERATURE, UNSURE):
+                    (directory / fitted).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(error, directory) from error

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from automl_pt.core.errors import AutomlError, ExportError, InstallationError
 from automl_pt.core.files import atomic_write, to_json
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.text import printable
 from automl_pt.model.load import Model
 from automl_pt.model.parity import BOUND, PIXEL_BOUND, RELATIVE_BOUND, Parity, ParityImages, Run, compare_exports
 from automl_pt.model.preprocessed import Preprocessed, Resizing, Stage, preprocessed, takes
+from automl_pt.model.unsure import LEAST, UnsureRule
 from automl_pt.training.cpu.small_maps import use_convolutions
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+ENDINGS = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
 
 def export_model(
@@ -40,6 +42,15 @@ def export_model(
     InstallationError for a missing package, UnreadableImage for an image that cannot be decoded, OutputError if the
     file cannot be written.
     """
+    content, parity = verified(model, kind, images, preprocessing=preprocessing)
+    atomic_write(path, content)
+    return parity
+
+
+def verified(
+    model: Model, kind: Format, images: ParityImages, *, preprocessing: Stage = "none"
+) -> tuple[bytes, Parity]:
+    """Return the content of the file that `export_model` writes, and raise like it."""
     # exporters trace the structure, so the network's own convolutions must be restored
     use_convolutions(model.network.cpu()).to(memory_format=torch.contiguous_format)
     model.network.eval()
@@ -51,7 +62,7 @@ def export_model(
             # the exporters warn about their own libraries; the result is verified below
             warnings.simplefilter("ignore")
             example = _example(model, preprocessing)
-            content, run = _MAKERS[kind](network, *example, _metadata(model, preprocessing))
+            content, run = _MAKERS[kind](network, *example, export_metadata(model, preprocessing))
             resize = None
             if preprocessing == "resize":
                 _, resize = _MAKERS[kind](Resizing(rule.image_size, rule.pixels), *example, {})
@@ -60,14 +71,18 @@ def export_model(
         raise
     # exporters raise many types for networks they cannot trace, and their results may fail too
     except (Exception, SystemExit) as error:
-        raise ExportError(
-            f"this model cannot be exported as {kind}",
-            given=f"{model.info.backbone}: {_reason(error)}",
-            remedy="export another format, or use the model directory itself: its README.md says how to load it",
-        ) from error
+        raise export_fault(error, kind, model) from error
     _require_same(parity, f"{kind} of {model.info.backbone}")
-    atomic_write(path, content)
-    return parity
+    return content, parity
+
+
+def export_fault(error: BaseException, kind: str, model: Model) -> ExportError:
+    """Return the error about a network that cannot be exported as `kind`."""
+    return ExportError(
+        f"this model cannot be exported as {kind}",
+        given=f"{model.info.backbone}: {_reason(error)}",
+        remedy="export another format, or use the model directory itself: its README.md says how to load it",
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -109,9 +124,12 @@ def _example(model: Model, stage: Stage) -> tuple[Tensor, dict[int, Any]]:
     return torch.zeros(2, channels, size + 9, size + 21, dtype=dtype), {0: batch, **sides}
 
 
-def _metadata(model: Model, stage: Stage) -> dict[str, str]:
+def export_metadata(model: Model, stage: Stage) -> dict[str, str]:
+    """Return what an export states about itself."""
     info = model.info
+    rule = {} if model.rule is None else {"unsure": to_json(_exported_rule(model.rule))}
     return {
+        **rule,
         "backbone": info.backbone,
         "classes": to_json(info.classes),
         "preprocessing": to_json(info.preprocessing.to_dict()),
@@ -119,6 +137,11 @@ def _metadata(model: Model, stage: Stage) -> dict[str, str]:
         "gives": "logits float32[B, C]",
         "temperature": repr(model.temperature),
     }
+
+
+def _exported_rule(rule: UnsureRule) -> dict[str, Any]:
+    """Return the part of the rule for unsure answers that needs probabilities alone, which an export gives."""
+    return {"threshold": rule.threshold, "temperature": rule.temperature, "least": LEAST, "max_error": rule.max_error}
 
 
 def _to_onnx(network: nn.Module, example: Tensor, sizes: dict[int, Any], metadata: dict[str, str]) -> tuple[bytes, Run]:
@@ -129,7 +152,7 @@ def _to_onnx(network: nn.Module, example: Tensor, sizes: dict[int, Any], metadat
         raise InstallationError(
             "exporting ONNX requires onnx, onnxscript and onnxruntime",
             given=str(error),
-            remedy="pip install 'automl-pt[onnx]', or export torch-export or safetensors",
+            remedy=f"{how_to_install('onnx')}, or export torch-export or safetensors",
         ) from error
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     program = torch.onnx.export(network, (example,), dynamo=True, verbose=False, dynamic_shapes=(sizes,), **names)

@@ -12,6 +12,8 @@ from automl_pt.images.preprocessing import Preprocessing
 
 #: the file with the temperature of the model's calibration, if any
 TEMPERATURE = "temperature.json"
+#: the file with the rule for unsure answers, if any
+UNSURE = "unsure.safetensors"
 MAX_CLASSES = 100_000
 MAX_MEMBERS = 100
 

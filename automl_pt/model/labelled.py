@@ -21,7 +21,8 @@ from automl_pt.data.split import names_of
 from automl_pt.dataset import SPLITS, LabeledImages
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.layouts.class_names import matched
-from automl_pt.model.predict import outcomes
+from automl_pt.model.predict import answer_of, outcomes
+from automl_pt.model.unsure import Answer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +72,10 @@ class Scored:
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     unreadable: tuple[tuple[str, str], ...]
+    #: float32[N, D], if they were requested
+    features: NDArray[np.float32] | None = None
+    #: by the model's rule for unsure answers, if it has one
+    answers: tuple[Answer, ...] | None = None
 
     def at(self, temperature: float) -> Scored:
         """Return the same with logits divided by `temperature`."""
@@ -197,17 +202,23 @@ def choose_split(data: LabeledImages, split: Choice | None, dataset: str) -> Cho
     return split
 
 
-def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda: None) -> Scored:
+def run_model(
+    model: Model, data: Labelled, advance: Callable[[], None] = lambda: None, *, features: bool = False
+) -> Scored:
     """Run the model on every image, in validation's batches; raise InvalidDatasetError if none can be read."""
-    rows, labels, names, unreadable = [], [], [], []
-    found = outcomes(model, data.sources())
+    rows, labels, names, unreadable, kept, answers = [], [], [], [], [], []
+    found = outcomes(model, data.sources(), features=features)
     for (_, outcome), label, name in zip(found, data.labels, data.names, strict=True):
         if isinstance(outcome, UnreadableImage):
             unreadable.append((name, outcome.reason))
         else:
-            rows.append(outcome)
+            rows.append(outcome.logits)
             labels.append(label)
             names.append(name)
+            if (answer := answer_of(model, outcome)) is not None:
+                answers.append(answer)
+            if features and outcome.features is not None:
+                kept.append(outcome.features)
         advance()
     if not rows:
         raise InvalidDatasetError(
@@ -215,7 +226,14 @@ def run_model(model: Model, data: Labelled, advance: Callable[[], None] = lambda
             given=few(f"{name}: {reason}" for name, reason in unreadable),
             remedy="repair the files; `automl-pt check` lists what is wrong with each",
         )
-    return Scored(tuple(names), np.stack(rows), np.array(labels, np.int64), tuple(unreadable))
+    return Scored(
+        tuple(names),
+        np.stack(rows),
+        np.array(labels, np.int64),
+        tuple(unreadable),
+        np.stack(kept) if kept else None,
+        tuple(answers) if answers else None,
+    )
 
 
 def _check_classes(dataset: str, found: set[str], classes: Sequence[str], same: Mapping[str, str]) -> list[str]:

@@ -29,9 +29,12 @@ from automl_pt.images.decode import decode
 from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
 from automl_pt.model.ensemble import Ensemble, split_states
 from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images, unwrapped
+from automl_pt.model.head_inputs import HeadInputs, head_inputs
 from automl_pt.model.info import ModelInfo
 from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import read_temperature
+from automl_pt.model.unsure import Answer, UnsureRule, require_rule
+from automl_pt.model.unsure_file import read_rule
 from automl_pt.plugins.faults import networks_fault
 from automl_pt.plugins.manager import PluginFiles, Plugins, loaded_plugins
 from automl_pt.plugins.provenance import how_to_get, told
@@ -64,6 +67,10 @@ class Model:
     temperature: float = 1.0
     #: how many images the network takes at a time, reduced if memory ran out
     micro_batch: MicroBatch = field(default_factory=MicroBatch, compare=False)
+    #: when an answer is unsure; None if no rule is kept with the model
+    rule: UnsureRule | None = field(default=None, compare=False)
+    #: keeps the features of images while the network runs
+    head_inputs: HeadInputs = field(default_factory=lambda: HeadInputs(()), compare=False)
 
     def __repr__(self) -> str:
         return one_line("Model", {**self.info.brief(), "device": str(self.device)})
@@ -97,6 +104,30 @@ class Model:
         with torch.inference_mode(), autocast(self.device, self.precision):
             logits: NDArray[np.float32] = self.micro_batch(self._forward, torch.from_numpy(pixels)).numpy()
         return logits
+
+    def forward_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the logits of `forward`, and features float32[B, D]; D is 0 if the network has no linear head."""
+
+        def both(part: Tensor) -> Tensor:
+            with self.head_inputs.kept() as found:
+                logits = self._forward(part)
+            features = self.head_inputs.joined(found, len(part))
+            return logits if features is None else torch.cat([logits, features.cpu()], dim=1)
+
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            joined: NDArray[np.float32] = self.micro_batch(both, torch.from_numpy(pixels)).numpy()
+        return joined[:, : len(self.classes)], joined[:, len(self.classes) :]
+
+    def answers(self, sources: Sequence[Source], *, batch_size: int = BATCH_SIZE) -> list[Answer]:
+        """Return for each of N paths or arrays its likely classes, and whether that answer is unsure.
+
+        Raises UsageError if no rule is kept with the model, UnreadableImage.
+        """
+        rule, found = require_rule(self.rule, self.info), list[Answer]()
+        for start in range(0, len(sources), batch_size):
+            logits, features = self.forward_with_features(self.pixels(sources[start : start + batch_size]))
+            found += rule.answers(logits, features)
+        return found
 
     def _forward(self, pixels: Tensor) -> Tensor:
         images = self.info.preprocessing.normalise(pixels.to(self.device))
@@ -139,13 +170,17 @@ def load_model(
     tensors = _parse(directory, weights.file, content)
     del content
     _check_tensors(directory, info, tensors, allow_not_finite)
-    network = _build(directory, info, loaded_plugins(plugins), tensors)
+    loaded = loaded_plugins(plugins)
+    network = _build(directory, info, loaded, tensors)
     # read_info has checked the precision
     precision: NumberFormat = info.precision if info.device == chosen.type else "fp32"  # type: ignore[assignment]
     kept = read_temperature(directory, weights.sha256) if calibrated else None
     network.eval()
     network = arrange(network, chosen, precision)
-    return Model(info, network, chosen, precision, 1.0 if kept is None else kept.temperature)
+    inputs = _head_inputs(network, info, loaded)
+    rule = read_rule(directory, weights.sha256, inputs.dimensions)
+    temperature = 1.0 if kept is None else kept.temperature
+    return Model(info, network, chosen, precision, temperature, rule=rule, head_inputs=inputs)
 
 
 def given_weights(path: str | Path) -> GivenWeights:
@@ -244,6 +279,11 @@ def _build(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[
     _require_fit(directory, [f"{name} is not in the network" for name in others])
     # lazily, so that each is built only after the weights of the one before have fitted
     return Ensemble([_network(directory, *pair) for pair in zip(info.each(), repeat(plugins), parts, strict=False)])
+
+
+def _head_inputs(network: nn.Module, info: ModelInfo, plugins: Plugins) -> HeadInputs:
+    networks = list(network.members) if isinstance(network, Ensemble) else [network]
+    return head_inputs(networks, [plugins.backbone(one.backbone, _options(Path(), one)) for one in info.each()])
 
 
 def _network(directory: Path, info: ModelInfo, plugins: Plugins, tensors: Mapping[str, Tensor]) -> nn.Module:

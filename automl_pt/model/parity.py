@@ -187,6 +187,19 @@ def compare_exports(
     )
 
 
+def given_to(model: Model, sources: Sequence[Any], stage: Stage) -> Callable[[int], NDArray[Any]]:
+    """Return a function from the index of an image to the input of an export with the preprocessing of `stage`."""
+
+    def given(index: int) -> NDArray[Any]:
+        if stage == "resize":
+            return np.asarray(_whole(sources[index], model.info.preprocessing.pixels).numpy())
+        pixels = torch.from_numpy(model.pixels([sources[index]]))
+        images = pixels if stage == "normalise" else model.info.preprocessing.normalise(pixels)
+        return np.asarray(images.numpy())
+
+    return given
+
+
 def _behind(network: nn.Module, given: Tensor, resize: Run, pixels: _Pixels) -> NDArray[np.float32]:
     """Return PyTorch's logits for the pixels that the export resizes `given` to, and compare those pixels."""
     assert isinstance(network, Preprocessed)

@@ -1,7 +1,9 @@
 r"""Writes predictions as CSV, JSON Lines or parquet, chosen by the ending.
 
-Columns: `path`, `class`, `probability`, `error` (why a file could not be read; the others are then empty), then
-`p:NAME` for each class; with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a `'` stands before
+Columns: `path`, `class`, `probability`, `error` (why a file could not be read; the others are then empty), then,
+if the model has a rule for unsure answers, `unsure` (why the answer is unsure; empty if it is sure), `candidates` (the
+likely classes) and `novelty` (the distance from known images; above 1 is unlike them), then `p:NAME` for each class;
+with `top` instead `class_2`, `probability_2`, ... up to `top`. In CSV a `'` stands before
 a text that a spreadsheet would evaluate as a formula: at the start of a text cell, and after a semicolon, tab, bar or
 line break within it, which separate cells in other programs and locales. JSON Lines and parquet hold the text
 unchanged. Bytes of a file name that are not UTF-8 are written as \udcXX.
@@ -21,6 +23,7 @@ import numpy as np
 
 from automl_pt.core.errors import InstallationError, UsageError
 from automl_pt.core.files import atomic_file, to_json
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
@@ -32,6 +35,10 @@ ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
 FORMULA = re.compile(r"""(\A|[;\t|\r\n\0])(?=[\s"']*[=+\-@＝＋－＠])""")  # noqa: RUF001  # full-width on purpose
 #: characters that never start a cell
 UNSEEN = tuple("\t\r\n\0")
+#: of a model with a rule for unsure answers; JSON Lines have them too, with the candidates as a list
+UNSURE_COLUMNS = ("unsure", "candidates", "novelty")
+#: candidates that a cell names
+MAX_CANDIDATES = 10
 #: rows per group of a parquet file
 _GROUP = 4096
 
@@ -48,14 +55,18 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """The columns of a row, for `classes` in the order of the probabilities; `top` None means one column per class."""
+    """The columns of a row, for `classes` in the order of the probabilities; `top` None means one column per class.
+
+    With `unsure` there are the three columns on unsure answers.
+    """
 
     classes: Sequence[str]
     top: int | None = None
+    unsure: bool = False
 
     def names(self) -> list[str]:
         """Return the column names; names of classes occur only after `p:`."""
-        fixed = ["path", "class", "probability", "error"]
+        fixed = ["path", "class", "probability", "error", *(UNSURE_COLUMNS if self.unsure else ())]
         if self.top is None:
             return fixed + [f"p:{name}" for name in self.classes]
         places = range(2, self.top + 1)
@@ -75,7 +86,15 @@ class PredictionColumns:
             return [path, None, None, prediction.error, *([None] * (len(self.names()) - 4))]
         (name, probability), *others = self.best(prediction)
         rest = prediction.probabilities.tolist() if self.top is None else [value for pair in others for value in pair]
-        return [path, name, probability, None, *rest]
+        return [path, name, probability, None, *self._unsure_values(prediction), *rest]
+
+    def _unsure_values(self, prediction: Prediction) -> list[Any]:
+        if not self.unsure:
+            return []
+        assert prediction.answer is not None
+        names = [self.classes[index] for index in prediction.answer.candidates[:MAX_CANDIDATES]]
+        names += ["..."] if len(prediction.answer.candidates) > MAX_CANDIDATES else []
+        return [prediction.answer.unsure, "; ".join(names), prediction.answer.novelty]
 
     def as_object(self, prediction: Prediction) -> dict[str, Any]:
         """Return one row as JSON: the probability of each class, or with `top` the likeliest ones."""
@@ -83,6 +102,9 @@ class PredictionColumns:
         row: dict[str, Any] = {"path": path, "class": name, "probability": probability, "error": error}
         if prediction.probabilities is None:
             return row
+        if self.unsure and prediction.answer is not None:
+            names = [self.classes[index] for index in prediction.answer.candidates]
+            row |= {"unsure": prediction.answer.unsure, "candidates": names, "novelty": prediction.answer.novelty}
         if self.top is None:
             return {**row, "probabilities": dict(zip(self.classes, prediction.probabilities.tolist(), strict=True))}
         return {**row, "top": [{"class": name, "probability": value} for name, value in self.best(prediction)]}
@@ -138,7 +160,14 @@ class ParquetWriter:
     def __init__(self, stream: BinaryIO, columns: PredictionColumns) -> None:
         pyarrow, parquet = _pyarrow()
         self.columns, self.rows, self.pyarrow = columns, list[list[Any]](), pyarrow
-        text = ("path", "class", "error", *(f"class_{place}" for place in range(2, (columns.top or 1) + 1)))
+        text = (
+            "path",
+            "class",
+            "error",
+            "unsure",
+            "candidates",
+            *(f"class_{place}" for place in range(2, (columns.top or 1) + 1)),
+        )
         kinds = [pyarrow.string() if name in text else pyarrow.float32() for name in columns.names()]
         self.schema = pyarrow.schema(list(zip(map(_utf8, columns.names()), kinds, strict=True)))
         self.file = parquet.ParquetWriter(stream, self.schema)
@@ -207,6 +236,6 @@ def _pyarrow() -> tuple[Any, Any]:
         raise InstallationError(
             "writing parquet requires pyarrow",
             given=str(error),
-            remedy="pip install 'automl-pt[parquet]', or write CSV",
+            remedy=f"{how_to_install('parquet')}, or write CSV",
         ) from error
     return pyarrow, parquet

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automl_pt.core.errors import InstallationError
+from automl_pt.core.installation import how_to_install, packages_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class ExecutorFactory:
     make: Callable[[Any], Any] | str
     description: str = ""
 
+    def _how_to_install(self, error: ModuleNotFoundError) -> str:
+        if packages_of(self.name):
+            return how_to_install(self.name)
+        return f"install the package with the module {error.name!r}, which the documentation of its plugin names"
+
     def made(self, job: Any) -> Any:
         """Return the executor for a search."""
         try:
@@ -33,6 +39,6 @@ class ExecutorFactory:
             raise InstallationError(
                 f"the executor {self.name!r} needs a package that is not installed",
                 given=str(error),
-                remedy=f'`pip install "automl-pt[{self.name}]"`, or leave out --engine',
+                remedy=f"{self._how_to_install(error)}, or remove --engine",
             ) from None
         return getattr(found, function)(job)

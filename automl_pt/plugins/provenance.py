@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.registry import KIND_OF, Registry
 
 BUILT_IN = "built in"
+#: the distributions of the repository's own plugins
+_OWN = re.compile(r"automl-pt-(?:example|huggingface|lite|mlflow|synthetic|tensorboard|wandb|webdataset|dicom|hub)")
 
 
 def used_plugins(plugins: Plugins, named: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -67,14 +70,17 @@ def how_to_get(used: Iterable[Mapping[str, Any]]) -> str:
 
     Names may come from another person's model directory; they are quoted, so that each is one word when copied.
     """
-    distributions, files = [], []
+    distributions, files, own = [], [], []
     for plugin in used:
         origin, version = _where(plugin)
         if origin.endswith(".py"):
             files.append(f"--plugin {shlex.quote(printable(origin))}")
+        elif _OWN.fullmatch(origin):  # on no package index, but in the repository
+            own.append(f"./plugins/{origin}")
         elif origin != "registered by hand":
             distributions.append(shlex.quote(printable(f"{origin}=={version}" if version else origin)))
     steps = [f"`pip install {' '.join(distributions)}`"] if distributions else []
+    steps += [f"`pip install {' '.join(own)}` in the checkout of automl-pt"] if own else []
     steps += [f"name the file at its present path: `{' '.join(files)}`"] if files else []
     steps = steps or ["register the plugin by hand, as the original program did"]
     return "; ".join([*steps, "`automl-pt doctor` says which plugins were skipped, and why"])

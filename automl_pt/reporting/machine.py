@@ -42,7 +42,7 @@ def python() -> MachineCheck:
 
 def packages() -> list[MachineCheck]:
     """Return the versions of the packages that affect results, without importing them."""
-    missing = "`pip install automl-pt` brings it"
+    missing = "`pip install .` in the checkout of automl-pt installs it"
     versions = [(name, installed_version(name)) for name in PACKAGES]
     return [MachineCheck(name, found, missing if found == "not installed" else "") for name, found in versions]
 

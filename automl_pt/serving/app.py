@@ -18,7 +18,7 @@ from automl_pt.core.files import to_json
 from automl_pt.core.text import printable
 from automl_pt.images.decode import UnreadableImage
 from automl_pt.model.load import Model
-from automl_pt.model.predict import Prediction
+from automl_pt.model.predict import prediction_of
 from automl_pt.model.prediction_files import PredictionColumns
 from automl_pt.serving.batching import Batcher
 from automl_pt.serving.clients import Capacity, ClientLeft, while_here
@@ -96,6 +96,7 @@ def describe(model: Model, limits: Limits) -> dict[str, Any]:
         "versions": info.versions,
         "device": str(model.device),
         "temperature": model.temperature,
+        "unsure": None if model.rule is None else model.rule.to_dict(),
         "limits": {"bytes": limits.bytes, "pixels": limits.pixels},
     }
 
@@ -103,9 +104,8 @@ def describe(model: Model, limits: Limits) -> dict[str, Any]:
 async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response:
     """Answer with the fields of a `predict` row in JSON Lines."""
     model = batcher.model
-    logits = await batcher.logits(upload.content, upload.name)
-    prediction = Prediction(Path(upload.name), model.probabilities(logits), logits=logits)
-    return _json(PredictionColumns(model.classes, top).as_object(prediction))
+    prediction = prediction_of(model, Path(upload.name), await batcher.output(upload.content, upload.name))
+    return _json(PredictionColumns(model.classes, top, model.rule is not None).as_object(prediction))
 
 
 def _top(asked: str | None, classes: int) -> int | None:

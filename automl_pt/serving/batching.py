@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from automl_pt.core.cores import available_cores
+from automl_pt.model.predict import Output, needs_features, run_batch
 from automl_pt.serving.decoding import Decoders, busy, threads
 from automl_pt.serving.limits import Limits, pixels_of, size_of
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
     from automl_pt.model.load import Model
 
-#: an image with the future of its row of logits
-Waiting = tuple["NDArray[np.uint8]", "asyncio.Future[NDArray[np.float32]]"]
+#: an image with the future of what the network returns for it
+Waiting = tuple["NDArray[np.uint8]", "asyncio.Future[Output]"]
 
 
 class Batcher:
-    """Computes logits for images that arrive one by one, without waiting for a batch to fill.
+    """Runs the network on images that arrive one by one, without waiting for a batch to fill.
 
     Used as an asynchronous context manager. Threads decode; one more thread runs the network on all images that are
     ready, at most `limits.batch`. No work is started for a cancelled caller.
@@ -50,8 +51,8 @@ class Batcher:
         for pool in (self.headers, self.network):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    async def logits(self, content: bytes, name: str) -> NDArray[np.float32]:
-        """Return logits float32[C] of one image file's content; raise UnreadableImage, or HTTPException 503."""
+    async def output(self, content: bytes, name: str) -> Output:
+        """Return what the network returns for one image file's content; raise UnreadableImage, or HTTPException 503."""
         loop, rule = asyncio.get_running_loop(), self.model.info.preprocessing
         count = await loop.run_in_executor(self.headers, size_of, content, name, self.limits)
         pixels = await self.decoders.run(count, partial(pixels_of, content, name, rule))
@@ -90,7 +91,9 @@ class Batcher:
         """Run the network once; an error is raised in each request of the batch."""
         pixels = np.stack([pixels for pixels, _ in batch])
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self.network, self.model.forward, pixels)
+            rows = await asyncio.get_running_loop().run_in_executor(
+                self.network, run_batch, self.model, pixels, needs_features(self.model)
+            )
         except Exception as error:  # any error, because the requests raise it
             for _, row in batch:
                 if not row.done():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from automl_pt.core.errors import InstallationError, OutputError
+from automl_pt.core.errors import OutputError
 from automl_pt.core.text import printable
 
 if TYPE_CHECKING:
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
 #: seconds for unfinished answers after the request to stop
 _LAST = 10
-
-
-def require_packages() -> None:
-    """Raise InstallationError if packages of the extra `serve` are missing."""
-    try:
-        import python_multipart  # noqa: F401  # only whether it is there
-        import starlette  # noqa: F401  # only whether it is there
-        import uvicorn  # noqa: F401  # only whether it is there
-    except ImportError as error:
-        raise InstallationError(
-            "serving requires starlette, uvicorn and python-multipart",
-            given=str(error),
-            remedy="pip install 'automl-pt[serve]', or use `automl-pt predict`",
-        ) from error
 
 
 @contextlib.contextmanager

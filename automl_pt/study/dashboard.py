@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from wsgiref.simple_server import WSGIServer, make_server
 
 from automl_pt.core.errors import InstallationError, OutputError
+from automl_pt.core.installation import how_to_install
 from automl_pt.study.store.reading import reading
 
 
@@ -23,7 +24,7 @@ def serve(url: str, port: int) -> Iterator[WSGIServer]:
         raise InstallationError(
             "the dashboard is not installed",
             given=str(error),
-            remedy='`pip install "automl-pt[dashboard]"`',
+            remedy=how_to_install("dashboard"),
         ) from error
     with reading(url) as storage:
         try:

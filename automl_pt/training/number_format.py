@@ -50,7 +50,7 @@ def faster_format(
     """
     if asked != "auto" or precision == "fp32" or device.type != "cpu" or not _has_groups(model):
         return precision
-    place = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    place = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     key = f"{place}: {name}, {trained} parameters, {image_size} px, {precision}"
     shape = (IMAGES, channels, image_size, image_size)
@@ -114,7 +114,8 @@ def _has_groups(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -128,6 +128,10 @@ def test_only_what_is_used_is_recorded(site: Site):
     ("plugin", "line"),
     [
         ({"name": "a", "origin": "acme-nets", "version": "1.2"}, "`pip install acme-nets==1.2`"),
+        (
+            {"name": "a", "origin": "automl-pt-lite", "version": "0.1.0"},
+            "`pip install ./plugins/automl-pt-lite` in the checkout of automl-pt",
+        ),
         ({"name": "a", "origin": "acme-nets", "version": ""}, "`pip install acme-nets`"),
         (
             {"name": "a", "origin": "/home/me/a.py", "version": ""},

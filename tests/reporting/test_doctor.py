@@ -76,7 +76,10 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
 def test_a_missing_package_is_a_problem(monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
     [finding] = doctor.packages()
-    assert (finding.value, finding.problem) == ("not installed", "`pip install automl-pt` brings it")
+    assert (finding.value, finding.problem) == (
+        "not installed",
+        "`pip install .` in the checkout of automl-pt installs it",
+    )
 
 
 @pytest.mark.parametrize(

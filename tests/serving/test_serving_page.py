@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tiny import load_tiny, make_model
 
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import predict_files
+from automl_pt.model.unsure import Measured, UnsureRule
 from automl_pt.plugins.manager import Plugins
 from automl_pt.serving.limits import Limits
 
@@ -134,6 +136,33 @@ def test_a_file_that_is_no_image_says_so_and_others_go_on(tmp_path: Path, browse
         assert visit.page.locator(".result .bars").count() == 1
         # the browser itself reports the refused request
         visit.complaints = [text for text in visit.complaints if "422" not in text]
+        visit.end()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"threshold": 0.0}, "Unsure: "),
+        ({"threshold": 1.0}, "Unsure: no class is likely enough"),
+    ],
+)
+def test_an_unsure_answer_says_so_and_why(
+    tmp_path: Path, browser: Any, hostile: Model, rule: dict[str, float], said: str
+) -> None:
+    measured = Measured(40, 30, 29, 38, 1, "test")
+    kept = UnsureRule("w", 0.05, rule["threshold"], 1.0, 40, "data", None, measured)
+    with serving(replace(hostile, rule=kept), Limits()) as port:
+        visit = Visit(browser, port, viewport={"width": 400, "height": 700})
+        about = visit.page.locator("#about").inner_text()
+        assert "sure of 75.0 % of its test images, and right on 96.7 % of those" in about
+        visit.upload(noise_files(tmp_path / "x", 1))
+        shown = visit.page.locator(".result .unsure").inner_text()
+        assert shown.startswith(said)
+        if rule["threshold"] == 0:
+            assert f"or one of {len(hostile.classes) - 5} more" in shown
+            assert visit.page.locator(".unsure bdi").count() == 5
+        assert visit.page.locator("main script, main svg, img[src=x]").count() == 0
+        assert visit.overflow() == 0
         visit.end()
 
 

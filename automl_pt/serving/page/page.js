@@ -5,6 +5,10 @@
 const TOP = 5;
 const KEPT = 50;
 const LISTED = 1000;
+const WHY = {
+  "no class is likely": "no class is likely enough",
+  "unlike known images": "it is unlike the images that this model knows",
+};
 const find = (id) => document.getElementById(id);
 let limits = null;
 let queue = Promise.resolve();
@@ -30,7 +34,11 @@ async function about() {
   const accuracy = model.metrics.val_accuracy;
   const known = typeof accuracy === "number" ? `, right on ${percent(accuracy)} of its validation images` : "";
   const heat = model.temperature === 1 ? "" : `; probabilities at temperature ${model.temperature.toFixed(3)}`;
-  find("about").textContent = `${model.backbone} at ${model.image_size} px${known}${heat}`;
+  const rule = model.unsure?.measured;
+  const sure = rule && rule.accuracy_when_sure !== null
+    ? `; sure of ${percent(rule.sure_share)} of its ${rule.split === "test" ? "test" : "validation"} images, and right on ${percent(rule.accuracy_when_sure)} of those`
+    : "";
+  find("about").textContent = `${model.backbone} at ${model.image_size} px${known}${sure}${heat}`;
   find("limits").textContent = `up to ${Math.floor(limits.bytes / 1048576) || 1} MiB each; they go to this server only`;
   const list = find("classes");
   list.hidden = false;
@@ -89,10 +97,31 @@ async function ask(file) {
   return answer;
 }
 
+// What is said above the bars of an unsure answer: why, and which classes remain.
+function verdict({ unsure, candidates }) {
+  const line = element("p", undefined, "unsure");
+  line.append(element("b", "Unsure"), ": ");
+  if (unsure !== "several classes") {
+    line.append(WHY[unsure] ?? printable(unsure));
+    return line;
+  }
+  candidates.slice(0, TOP).forEach((name, place) => {
+    if (place) line.append(place === Math.min(candidates.length, TOP) - 1 ? " or " : ", ");
+    line.append(element("bdi", name));
+  });
+  if (candidates.length > TOP) line.append(`, or one of ${candidates.length - TOP} more`);
+  return line;
+}
+
 async function classify(file) {
   const side = card(file);
   try {
-    side.append(bars((await ask(file)).top));
+    const answer = await ask(file);
+    if (answer.unsure) {
+      side.append(verdict(answer));
+      side.parentNode.classList.add("doubtful");
+    }
+    side.append(bars(answer.top));
   } catch (error) {
     side.append(element("p", `Not classified: ${error.message}`, "error"));
   }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.paired import compare_models
 from automl_pt.model.scoring import losses_of
+from automl_pt.model.unsure import MAX_ERROR, measure
+from automl_pt.model.unsure_file import fit_rule, save_rule
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.study.executor.base import NO_CALLER, Caller
 
@@ -52,8 +54,8 @@ class ModelEvaluator:
         """Load a model directory on the device of the search, ignoring a stored temperature."""
         return load_model(folder, device=self.config.device, plugins=self.plugins, calibrated=False)
 
-    def score(self, model: Model, split: Split = "val") -> Scored:
-        """Run a model on a split's images."""
+    def score(self, model: Model, split: Split = "val", *, features: bool = False) -> Scored:
+        """Run a model on a split's images; with `features` keep these."""
         pixels = self.data.pixels(split, model.info.preprocessing.image_size)
         listed = self.data.manifest.counts()[split]
         if len(pixels.labels) < listed:
@@ -61,25 +63,50 @@ class ModelEvaluator:
                 f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not evaluated"
             )
         starts = range(0, len(pixels.labels), BATCH_SIZE)
-        parts = []
+        parts, kept = [], []
         for start in starts:
-            parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
+            batch = np.asarray(pixels.images[start : start + BATCH_SIZE])
+            logits, inputs = model.forward_with_features(batch) if features else (model.forward(batch), None)
+            parts.append(logits)
+            kept += [inputs] if inputs is not None else []
             self.caller.alive()
         if model.micro_batch.note is not None:
             self.caller.tell(model.micro_batch.note)
-        return Scored(tuple(pixels.names), np.concatenate(parts), pixels.labels, ())
+        return Scored(
+            tuple(pixels.names), np.concatenate(parts), pixels.labels, (), np.concatenate(kept) if kept else None
+        )
 
     @property
     def has_test(self) -> bool:
         """Return whether there is a test split."""
         return bool(self.data.manifest.counts().get("test"))
 
+    def keep_rule(self, model: Model, directory: Path) -> dict[str, float] | None:
+        """Fit the rule for unsure answers, unless the model has one; return the figures of `test`.
+
+        A study of too few validation images has no rule. An error on the way is a note, and costs only the rule.
+        """
+        if model.rule is not None:
+            return self.test(model)
+        test = self.score(model, "test", features=True) if self.has_test else None
+        try:
+            data = f"{self.config.dataset}, split val"
+            rule = fit_rule(
+                directory, self.score(model, features=True), max_error=MAX_ERROR, temperature=1.0, data=data
+            )
+            if rule is not None:
+                answers = () if test is None else rule.answers(test.logits, test.features)
+                measured = rule.measured if test is None else measure(answers, test.logits, test.labels, "test")
+                save_rule(directory, replace(rule, measured=measured))
+        except AutomlError as error:
+            self.caller.tell(f"no rule for unsure answers was kept: {error.in_a_line()}")
+        return None if test is None else _named(figures(test))
+
     def test(self, model: Model) -> dict[str, float] | None:
         """Return a model's loss and accuracy on the test split; None if there is none."""
         if not self.has_test:
             return None
-        loss, accuracy = figures(self.score(model, "test"))
-        return {"loss": loss, "accuracy": accuracy}
+        return _named(figures(self.score(model, "test")))
 
     def tested(self, model: Model, name: str) -> Generator[str, None, dict[str, float] | None]:
         """Return the result of `test`; an error is reported as a note about the model `name`, and None returned.
@@ -115,6 +142,10 @@ def figures(scored: Scored) -> tuple[float, float]:
     """Return the mean loss per image and the accuracy."""
     right = scored.logits.argmax(axis=1) == scored.labels
     return float(losses_of(scored.logits, scored.labels).mean()), float(right.mean())
+
+
+def _named(found: tuple[float, float]) -> dict[str, float]:
+    return {"loss": found[0], "accuracy": found[1]}
 
 
 def gain(new: Scored, best: Scored) -> dict[str, Any]:

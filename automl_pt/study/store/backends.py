@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from automl_pt.core.errors import StorageError
 from automl_pt.core.file_systems import network_note
 from automl_pt.core.files import sync_folder
+from automl_pt.core.installation import how_to_install
 from automl_pt.core.locks import locked, require_record_locks
 from automl_pt.core.text import printable
 from automl_pt.study.store.errors import translated
@@ -270,9 +271,7 @@ def _engine(url: URL) -> Engine:
 def driver_missing(url: URL, error: ImportError) -> StorageError:
     """Return the error that names the extra with a storage's driver."""
     extra = "mysql" if url.get_backend_name() in ("mysql", "mariadb") else "postgresql"
-    return StorageError(
-        "the storage's driver is not installed", given=str(error), remedy=f'`pip install "automl-pt[{extra}]"`'
-    )
+    return StorageError("the storage's driver is not installed", given=str(error), remedy=how_to_install(extra))
 
 
 class _schema_lock:  # noqa: N801  # used as a function
