@@ -18,6 +18,7 @@ from automl_pt.core.errors import ConfigError
 KINDS: dict[str, Any] = {"train": TrainConfig, "search": SearchConfig}
 #: values of texts that not every text may be: as a word of the command line
 WORDS = {
+    "channels": "3",
     **{"device": "cpu", "engine": "ray", "class_weights": "cat=2", "max_params": "10M", "search": "momentum=0.1:0.8"},
     **{"backbone_options": "width=2", "group_by": "a(b)"},
 }
