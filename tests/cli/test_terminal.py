@@ -176,7 +176,7 @@ def test_a_config_file_takes_the_options_of_its_command(tmp_path: Path) -> None:
         "quiet": True,
         "as_json": True,
     }
-    with pytest.raises(ConfigError, match="output: the command has no such option"):
+    with pytest.raises(ConfigError, match="output: a search has none"):
         from_file(path, quiet=False, as_json=False)
     path.write_text("output = 3\nquiet = 1\n")
     with pytest.raises(ConfigError, match=r"(?s)output: must be a string.*quiet: must be true or false"):
