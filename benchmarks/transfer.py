@@ -8,10 +8,11 @@ after a colon. `plain` is a loop as one writes it by hand: torchvision's images,
 head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and mirror images in all but the last
 three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-pt train` from an empty cache.
 `search` is `automl-pt search` with 16 trials, `search:pruner=none` the same trials all in full.
-`logistic` is scikit-learn's logistic regression on the frozen features, C by the validation loss. Each arm runs in a
-process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports, decoding and
-the finished model, but not the measuring on the test split. `--images N` takes N training images, each class by its
-share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
+`logistic` is scikit-learn's logistic regression on the frozen features, C by the validation loss. `first-model` is
+`automl-pt search` until its linear probe is finished, `pass` one pass of the frozen network over the images. Each arm
+runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports,
+decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
+class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import random
 import resource
@@ -216,26 +218,80 @@ def whole_search(case: Case) -> Outcome:
     return float("nan") if value is None else value, test
 
 
+def first_model(case: Case) -> Outcome:
+    """Run a search until its linear probe is a finished model, and stop it there."""
+    from automl_pt.api.search import run_search
+    from automl_pt.config import SearchConfig, make
+    from automl_pt.model.evaluate import evaluate
+    from automl_pt.plugins.manager import load_plugins
+    from automl_pt.study.events import Event, ProbeEnded
+
+    place, ended = Path(tempfile.mkdtemp(prefix="transfer-")), list[Event]()
+    fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
+    own = {"weights": str(case.weights.resolve()), "threads": 1, "device": "cpu", "report": False, "workers": 0}
+    config = make(SearchConfig, {"dataset": str(case.folder.resolve()), **fixed, **own, "cache_dir": f"{place}/cache"})
+
+    def heard(event: Event) -> None:
+        if isinstance(event, ProbeEnded):
+            ended.append(event)
+
+    result = run_search(config, place / "study", on_event=heard, stop=lambda: 2 if ended else None)
+    assert result.model is not None
+    assert result.best is not None
+    assert result.best.value is not None
+    model = Path(result.model)
+    data = str(case.folder)
+    return result.best.value, lambda: evaluate(model, data, load_plugins(), split="test", device="cpu").scores.accuracy
+
+
+def one_pass(case: Case) -> Outcome:
+    """Decode training and validation images, and run the frozen network on each once."""
+    import timm
+    import torch
+    from safetensors.torch import load_file
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    name = case.backbone.removeprefix("timm/")
+    way = transforms.Compose([transforms.Resize(case.size), transforms.CenterCrop(case.size), transforms.PILToTensor()])
+    config: Any = timm.get_pretrained_cfg(name)
+    network = timm.create_model(name)
+    network.load_state_dict(load_file(case.weights))
+    network.reset_classifier(0)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+    for split in ("train", "val"):
+        images = torch.stack([image for image, _ in datasets.ImageFolder(case.folder / split, way)])
+        _logits(network, lambda batch: (batch / 255 - mean) / std, images)
+    return float("nan"), lambda: float("nan")
+
+
 #: an arm's name, and what runs it in a process of its own
 ARMS: dict[str, Callable[[Case], Outcome]] = {
     "plain": plain,
     "train": train,
     "search": whole_search,
     "logistic": logistic,
+    "first-model": first_model,
+    "pass": one_pass,
 }
 
 
-def cell(arm: str, case: Case) -> dict[str, float]:
+def cell(arm: str, case: Case) -> dict[str, float | None]:
     """Run one arm in this process; count its CPU seconds, those of its children too."""
     loss, test = ARMS[arm](case)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu, memory = sum(one.ru_utime + one.ru_stime for one in usage), max(one.ru_maxrss for one in usage) / 1024
     return {
-        "val_loss": round(loss, 4),
-        "test_accuracy": round(test(), 4),
+        "val_loss": _rounded(loss),
+        "test_accuracy": _rounded(test()),
         "cpu_seconds": round(cpu, 1),
         "peak_mb": round(memory),
     }
+
+
+def _rounded(figure: float) -> float | None:
+    """Return a figure for JSON, which has no NaN: None where there is none."""
+    return None if math.isnan(figure) else round(figure, 4)
 
 
 def subset(folder: Path, images: int, place: Path) -> Path:

@@ -43,7 +43,7 @@ def test_the_dashboard_shows_the_study(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(HAS_DASHBOARD, reason="the extra `dashboard` is installed")
 def test_without_the_extra_it_is_named() -> None:
-    with pytest.raises(InstallationError, match=r"automl-pt\[dashboard\]"), serve("sqlite:///x.db", 0):
+    with pytest.raises(InstallationError, match="optuna-dashboard>=0.18"), serve("sqlite:///x.db", 0):
         pass
 
 
