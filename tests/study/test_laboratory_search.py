@@ -129,20 +129,17 @@ def test_mean_and_deviation_are_those_of_the_training_images() -> None:
 
 
 def test_what_changes_colours_is_refused_for_other_than_photographs() -> None:
-    config = TrainConfig(dataset="x", augmentation="crop+trivial")
     with pytest.raises(
         ConfigError, match="trivial is made for RGB in 8 bits, and these images have 1 channel, 16 bits"
     ):
-        make_policy(config, load_plugins(), 8, 2, DEEP)
+        make_policy("crop+trivial", (), load_plugins(), 8, 2, DEEP)
 
 
 def test_a_geometric_augmentation_keeps_the_type_and_the_range() -> None:
     import torch
 
     images = torch.from_numpy(np.full((2, 5, 8, 8), 60_000, np.uint16))
-    made: Policy = make_policy(
-        TrainConfig(dataset="x", augmentation="crop"), load_plugins(), 8, 2, PixelFormat(5, "uint16")
-    )
+    made: Policy = make_policy("crop", (), load_plugins(), 8, 2, PixelFormat(5, "uint16"))
     found = made.changed(images, [0, 1], 1, 1)
     assert found.dtype == torch.uint16
     assert found.numpy().tolist() == images.numpy().tolist()
