@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NEEDS = "pip install 'automl-pt[lab]'"
+NEEDS = "pip install tifffile imagecodecs"
 #: limit of the bytes of one tile, against files that claim huge tiles
 MAX_TILE = 1 << 28
 _WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5

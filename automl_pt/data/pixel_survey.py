@@ -65,7 +65,7 @@ def survey_pixels(images: LabeledImages, settings: Settings) -> Survey:
         found = {name: one for name, one in found.items() if name not in fallback}
         notes.append(
             f"{counted(len(fallback), 'PNG file')} in colour with 16 bits are reduced to 8, because imagecodecs is not "
-            "installed: pip install 'automl-pt[lab]'"
+            "installed: pip install tifffile imagecodecs"
         )
     formats = {name: one.pixels for name, one in found.items()}
     dtype, said = _dtype(formats, settings.depth)

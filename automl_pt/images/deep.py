@@ -122,7 +122,7 @@ def deep_png(image: Image.Image, content: bytes, name: object) -> NDArray[np.uin
         import imagecodecs
     except ImportError as error:
         what = "16-bit PNG in colour needs imagecodecs"
-        raise MissingReader(name, what, "pip install 'automl-pt[lab]'") from error
+        raise MissingReader(name, what, "pip install tifffile imagecodecs") from error
     try:
         pixels = np.asarray(imagecodecs.png_decode(content))
     except Exception as error:  # libpng's faults, of several types
