@@ -100,11 +100,10 @@ def open_study(
     rivals, on_rivals = make_rivals(config, space, registered) if config.rivals else ((), [])
     early, on_early = early_settings(trial_store, search_data.early, space)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
-    model_store = ModelStore(directory, objective.publish)
     coordinator = Coordinator(
         config=config,
         trial_store=trial_store,
-        model_store=model_store,
+        model_store=(model_store := ModelStore(directory, objective.publish)),
         engine=engine,
         rule=_rule(config, search_data, trial_store, registered, directory),
         space=space,
@@ -118,8 +117,8 @@ def open_study(
     _note_searched(trial_store, coordinator)
     write_json(directory / "study.json", kept)  # last, when nothing can be wrong any more: it says that a study is here
     said = _said(config, search_data, proof, offered, (repeats, on_early, *on_rivals, storage_note(url)))
-    notes = resume.other_versions(before, search_data.plugins)
-    return OpenStudy(directory, shown(url), steps, coordinator, search_data, said, notes)
+    others = resume.other_versions(before, search_data.plugins)
+    return OpenStudy(directory, shown(url), steps, coordinator, search_data, said, others)
 
 
 def _settled(config: SearchConfig, space: Space) -> tuple[SearchConfig, str | None]:

@@ -239,7 +239,9 @@ def test_the_format_is_in_a_models_preprocessing_and_photographs_have_none() -> 
 
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(MissingReader, match=r"TIFF images need a library .*; pip install 'automl-pt\[lab\]'") as caught:
+    with pytest.raises(
+        MissingReader, match=r"TIFF images need a library .*; pip install tifffile imagecodecs"
+    ) as caught:
         decode(PLAIN, 8)
     assert isinstance(caught.value.installation(), InstallationError)
 
