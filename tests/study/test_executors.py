@@ -18,7 +18,6 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.events import StudyStarted
 from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
-from automl_pt.study.executor.ray_cluster import differences, versions_here
 from automl_pt.testing import check_executor
 
 ROOT = Path(__file__).parents[2]
@@ -122,14 +121,6 @@ def test_adding_an_executor_touches_the_files_that_the_recipe_names() -> None:
 def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         SearchConfig(dataset="x", **settings)
-
-
-def test_other_versions_are_named_each_with_both(tmp_path: Path) -> None:
-    here = versions_here(["no-such-plugin"])
-    assert here["no-such-plugin"] == "not installed"
-    assert differences(here, here) == []
-    there = {**here, "torch": "1.0", "acme": "2"}
-    assert differences(here, there) == [f"torch 1.0, here {here['torch']}", "acme 2, here not installed"]
 
 
 def test_an_executor_whose_package_is_missing_names_its_extra(tmp_path: Path) -> None:
