@@ -61,4 +61,5 @@ def test_every_stage_runs_on_a_cpu(
     assert (found["bit_for_bit"], found["largest_difference"], found["streamed_apart"]) == (True, 0, 0)
     assert found["after_a_device_assert"] == ["its GPU failed (CUDA error: device-side assert triggered)", "ended"]
     assert found["states"] == ["COMPLETE", "COMPLETE"]
+    assert (found["mps"], found["together"]["in turns"]["chosen"]) == ("no GPU", 1)
     assert {"images_per_second", "kept_on_the_device", "compiled", "profile", "share None"} <= found.keys()
