@@ -130,7 +130,7 @@ class FakeCluster(MirroredEngine):
         return "nothing is missing"
 
 
-def measure(places: int, trials: int, epochs: int) -> dict[str, Any]:
+def measure(places: int, trials: int, epochs: int, folder: Path | None) -> dict[str, Any]:
     """Search with so many places; return what a report costs, at the start and at the end of the study."""
     config = SearchConfig(dataset="plain", epochs=epochs, trials=trials, engine="ray", report=False)
     made: list[FakeCluster] = []
@@ -141,8 +141,8 @@ def measure(places: int, trials: int, epochs: int) -> dict[str, Any]:
 
     setup._make_engine = engine  # type: ignore[assignment]
     stamps: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for event in search.steps(config, Path(folder) / "study", objective=toy_trial.TOY):
+    with tempfile.TemporaryDirectory(dir=folder) as study:
+        for event in search.steps(config, Path(study) / "study", objective=toy_trial.TOY):
             if isinstance(event, EpochDone | TrialRanked):
                 stamps.append((time.process_time(), time.monotonic()))
     quarter = len(stamps) // 4
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--places", type=int, action="append")
     parser.add_argument("--trials", type=int, help="default: twice as many as places")
     parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--folder", type=Path, help="where the study lies: /dev/shm leaves out the disk's waits")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     profile = cProfile.Profile()
@@ -174,7 +175,7 @@ def main() -> None:
     for places in given.places or (10, 100, 1000):
         if given.profile:
             profile.enable()
-        found.append(measure(places, given.trials or 2 * places, given.epochs))
+        found.append(measure(places, given.trials or 2 * places, given.epochs, given.folder))
         profile.disable()
         print(found[-1], flush=True)
     if given.profile:

@@ -103,10 +103,10 @@ def together() -> None:
     try:
         for kind, extra in {"in turns": {}, **({} if without else {"mps": mps.environment})}.items():
             speeds = {count: _at_once(count, extra) for count in counts}
-            gains = {count: gain({"": speeds[count // 2]}, count // 2, {"": speeds[count]}, count) for count in counts[1:]}
-            worth = itertools.takewhile(lambda count: (gains[count] or 0.0) >= GAIN, counts[1:])
+            more = [(two, gain({"": speeds[two // 2]}, two // 2, {"": speeds[two]}, two) or 0.0) for two in counts[1:]]
+            worth = [two for two, _ in itertools.takewhile(lambda found: found[1] >= GAIN, more)]
             found[kind] = {"images_per_second": {count: round(sum(one)) for count, one in speeds.items()}}
-            found[kind] |= {"gains": gains, "chosen": max(worth, default=1)}
+            found[kind] |= {"gains": dict(more), "chosen": max(worth, default=1)}
             tell(together=found)
     finally:
         mps.close()

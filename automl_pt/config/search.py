@@ -132,8 +132,8 @@ class SearchConfig(Settings):
     trials_per_gpu: str | None = Field(
         None,
         pattern=r"^(auto|[1-9][0-9]?)$",
-        description="trials that share each GPU: a number, or auto to measure while trials run whether 2, 4 or 8 do more "
-        "together, with NVIDIA's MPS; default: one",
+        description="trials that share each GPU: a number, or auto to measure while trials run whether 2, 4 or 8 do "
+        "more together, with NVIDIA's MPS; default: one",
     )
     trial_timeout: Rate | None = Field(
         None, description="seconds without an epoch, or without progress after the trials, that count as hung"

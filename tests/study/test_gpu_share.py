@@ -62,7 +62,9 @@ def test_the_gain_compares_speeds_of_the_same_settings(before: Any, after: Any, 
     assert gain(before, 1, after, 2) == pytest.approx(expected)
 
 
-def simulated(throughput: dict[int, float], *, free: int = 140 * GIB, need: int = GIB) -> tuple[TrialsPerGpu, list[str]]:
+def simulated(
+    throughput: dict[int, float], *, free: int = 140 * GIB, need: int = GIB
+) -> tuple[TrialsPerGpu, list[str]]:
     """Let trials report the speeds that a GPU with this throughput gives them."""
     share, said = TrialsPerGpu(free=free), list[str]()
     share.learn_memory(free, need)

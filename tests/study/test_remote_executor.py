@@ -112,9 +112,7 @@ def test_machines_that_fall_lose_and_double_nothing(
         ({"acme": "2", "timm": "not installed"}, ["timm not installed, here 1.0", "acme 2, here not installed"], []),
     ],
 )
-def test_other_versions_are_named_each_with_both(
-    there: dict[str, str], changing: list[str], noted: list[str]
-) -> None:
+def test_other_versions_are_named_each_with_both(there: dict[str, str], changing: list[str], noted: list[str]) -> None:
     here = {"torch": "2.11.0+cpu", "numpy": "2.3", "Python": "3.13", "timm": "1.0"}
     assert differences(here, {**here, **there}) == (changing, noted)
 

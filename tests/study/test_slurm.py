@@ -26,7 +26,7 @@ STUBS = {
     "srun": 'echo "$@" >> steps; while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": 'for one in "$@"; do [[ $one == --port=* ]] && port=${one#--port=}; done\n'
     'exec {python} -S -c "import socket, sys, time; port = sys.argv[1]; '
-    "s = socket.create_server(('127.0.0.1', int(port))) if port else None; time.sleep(600)\" \"${{port:-}}\"",
+    's = socket.create_server((\'127.0.0.1\', int(port))) if port else None; time.sleep(600)" "${{port:-}}"',
     "automl-pt": 'exec {python} {here}/slurm_search.py "$@"',
 }
 TRIALS = 6

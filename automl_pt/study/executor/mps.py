@@ -1,4 +1,4 @@
-"""NVIDIA's MPS, by which processes compute on one GPU at the same time and not in turns, for as long as a search runs."""
+"""NVIDIA's MPS, by which processes compute on a GPU at the same time and not in turns, for as long as a search runs."""
 
 from __future__ import annotations
 

@@ -63,7 +63,13 @@ class RayPlace(RemotePlace):
         found = places_for([self._device])[0]
         node = ray.get_runtime_context().get_node_id()
         memory = int(found.memory * self._share)
-        return {"device": found.device, "kind": found.kind, "memory": memory, "node": node, "host": socket.gethostname()}
+        return {
+            "device": found.device,
+            "kind": found.kind,
+            "memory": memory,
+            "node": node,
+            "host": socket.gethostname(),
+        }
 
 
 class RayEngine(MirroredEngine):

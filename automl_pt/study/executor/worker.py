@@ -156,10 +156,10 @@ def limit_memory(device: str, limit: int | None) -> None:
 
 def gpu_memory(device: str) -> dict[str, Any]:
     """Return the bytes of a GPU that this process could have, and those that it has had at most."""
+    if not device.startswith("cuda"):
+        return {}
     import torch
 
-    if not device.startswith("cuda") or not torch.cuda.is_initialized():
-        return {}
     free, _ = torch.cuda.mem_get_info(device)
     return {"gpu_memory": [free + torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)]}
 
