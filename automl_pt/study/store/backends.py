@@ -1,8 +1,8 @@
 """Opens a study's storage so that a kill, a power cut or a dropped connection loses nothing that was acknowledged.
 
 SQLite (the default) runs with `synchronous=FULL` on every connection, in WAL mode on a local disk. `journal:PATH` is
-Optuna's journal file, repaired and with our own lock. PostgreSQL and MySQL are given by URL. Storages that unpickle what
-they read are refused, because anyone who can write there could run code here. No message contains a password.
+Optuna's journal file, repaired and with our own lock. PostgreSQL and MySQL are given by URL. Storages that unpickle
+what they read are refused, because anyone who can write there could run code here. No message contains a password.
 """
 
 from __future__ import annotations
