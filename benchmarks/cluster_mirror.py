@@ -150,7 +150,11 @@ def measure(folder: Path, epochs: int, images: int, side: int) -> list[dict[str,
                     now = (engine.bytes_mirrored, copying, copying_wall, engine.there["cpu"])
                     sent, cost, waited, spent = (new - old for new, old in zip(now, before, strict=True))
                     before = now
-                    row = {"epoch": result.epoch, "megabytes": round(sent / 1e6, 1), "epoch_cpu_seconds": round(spent, 2)}
+                    row = {
+                        "epoch": result.epoch,
+                        "megabytes": round(sent / 1e6, 1),
+                        "epoch_cpu_seconds": round(spent, 2),
+                    }
                     row |= {"copying_cpu_seconds": round(cost, 3), "share": round(cost / spent, 4)}
                     rows.append(row | {"copying_seconds": round(waited, 2), "epoch_seconds": round(result.seconds, 2)})
                     print(rows[-1], flush=True)

@@ -18,6 +18,7 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.events import StudyStarted
 from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
+from automl_pt.study.executor.ray_cluster import trials_on
 from automl_pt.testing import check_executor
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,20 @@ def test_adding_an_executor_touches_the_files_that_the_recipe_names() -> None:
 def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         SearchConfig(dataset="x", **settings)
+
+
+@pytest.mark.parametrize(
+    ("there", "cpus", "gpus", "trials"),
+    [
+        *(({"CPU": 8.0}, 1, 0.0, 8), ({"CPU": 8.0}, 3, 0.0, 2), ({"CPU": 8.0}, 1, 1.0, 0), ({}, 1, 0.0, 0)),
+        *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.5, 4), ({"CPU": 3.0, "GPU": 2.0}, 1, 0.5, 3)),
+        *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.1, 8), ({"CPU": 64.0, "GPU": 1.0}, 1, 1 / 3, 3)),
+        # two thirds of a GPU leave a third of each unused
+        *(({"CPU": 8.0, "GPU": 3.0}, 1, 2 / 3, 3), ({"CPU": 8.0, "GPU": 4.0}, 1, 2.0, 2)),
+    ],
+)
+def test_a_machine_has_room_for_whole_trials(there: dict[str, float], cpus: int, gpus: float, trials: int) -> None:
+    assert trials_on(there, cpus, gpus) == trials
 
 
 def test_an_executor_whose_package_is_missing_names_its_extra(tmp_path: Path) -> None:

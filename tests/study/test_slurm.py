@@ -68,7 +68,10 @@ def figures(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**trial, "seconds": 0} for trial in trials]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGUSR1, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGKILL))],
+)
 def test_a_job_that_ends_early_continues_when_it_runs_again(
     number: signal.Signals, job: dict[str, str], tmp_path: Path
 ) -> None:

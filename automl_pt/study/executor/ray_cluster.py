@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -92,7 +92,7 @@ class RayEngine(MirroredEngine):
     @property
     def slots(self) -> int:
         """Return how many trials fit on the machines that are alive, at most `workers` and at least 1."""
-        room = sum(self._room(node["Resources"]) for node in self._alive())
+        room = sum(trials_on(node["Resources"], self._cpus, self._gpus) for node in self._alive())
         return max(1, min(room, self.job.config.workers or room))
 
     def places(self) -> Sequence[Place]:
@@ -198,9 +198,14 @@ class RayEngine(MirroredEngine):
             self._nodes = time.monotonic(), [node for node in ray.nodes() if node["Alive"]]
         return self._nodes[1]
 
-    def _room(self, resources: dict[str, float]) -> int:
-        room = int(resources.get("CPU", 0.0) // self._cpus)
-        return min(room, int(resources.get("GPU", 0.0) / self._gpus + 1e-9)) if self._gpus else room
+
+def trials_on(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Return how many trials a machine has room for; a share of a GPU is of one GPU, and more are whole GPUs."""
+    room = int(resources.get("CPU", 0.0) // cpus)
+    if not gpus:
+        return room
+    there = resources.get("GPU", 0.0)
+    return min(room, int(there) * int(1 / gpus + 1e-9) if gpus < 1 else int(there / gpus + 1e-9))
 
 
 def connect(address: str | None) -> bool:
