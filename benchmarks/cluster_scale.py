@@ -86,9 +86,9 @@ class FakePlace:
 class FakeCluster(MirroredEngine):
     """So many places; each answers when it is asked."""
 
-    def __init__(self, job: ExecutorJob, places: int) -> None:
+    def __init__(self, job: ExecutorJob, places: int, *, together: bool) -> None:
         super().__init__(job)
-        self.count, self.opened, self.asked = places, 0, 0
+        self.count, self.opened, self.asked, self.together = places, 0, 0, together
 
     @property
     def slots(self) -> int:
@@ -113,7 +113,7 @@ class FakeCluster(MirroredEngine):
         return (self.asked, method)
 
     def answered(self, pending: Sequence[Any], timeout: float) -> Sequence[Any]:
-        return [min(pending)]
+        return sorted(pending)[: None if self.together else 1]
 
     def answer(self, handle: FakePlace, pending: Any) -> Any:
         return versions_here(self._packages) if pending[1] == "versions" else handle.step()
@@ -130,13 +130,15 @@ class FakeCluster(MirroredEngine):
         return "nothing is missing"
 
 
-def measure(places: int, trials: int, epochs: int, folder: Path | None) -> dict[str, Any]:
+def measure(places: int, trials: int, epochs: int, folder: Path | None, *, together: bool) -> dict[str, Any]:
     """Search with so many places; return what a report costs, at the start and at the end of the study."""
     config = SearchConfig(dataset="plain", epochs=epochs, trials=trials, engine="ray", report=False)
     made: list[FakeCluster] = []
 
     def engine(config: SearchConfig, directory: Path, *others: Any) -> FakeCluster:
-        made.append(FakeCluster(ExecutorJob(config, "toy_trial:make", toy_trial.make, directory), places))
+        made.append(
+            FakeCluster(ExecutorJob(config, "toy_trial:make", toy_trial.make, directory), places, together=together)
+        )
         return made[0]
 
     setup._make_engine = engine  # type: ignore[assignment]
@@ -152,6 +154,7 @@ def measure(places: int, trials: int, epochs: int, folder: Path | None) -> dict[
     )
     return {
         "places": places,
+        "answers": "all that came" if together else "one at a time",
         "trials": trials,
         "reports": len(stamps),
         "ms_for_each_report": round(1000 * cost, 2),
@@ -168,6 +171,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="default: twice as many as places")
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--folder", type=Path, help="where the study lies: /dev/shm leaves out the disk's waits")
+    parser.add_argument("--single", action="store_true", help="take one answer at a time, as an idle coordinator does")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
     profile = cProfile.Profile()
@@ -175,7 +179,7 @@ def main() -> None:
     for places in given.places or (10, 100, 1000):
         if given.profile:
             profile.enable()
-        found.append(measure(places, given.trials or 2 * places, given.epochs, given.folder))
+        found.append(measure(places, given.trials or 2 * places, given.epochs, given.folder, together=not given.single))
         profile.disable()
         print(found[-1], flush=True)
     if given.profile:

@@ -11,7 +11,7 @@ from statistics import fmean, median
 GAIN = 1.15
 #: trials that share a GPU at most, where their number is measured
 MOST = 8
-#: reports at each number of trials, for each of these trials, before it is judged
+#: reports at each number of trials, for each of these trials, before it is compared
 REPORTS = 2
 #: part of the free memory that stays free, and bytes of a process's own context on a GPU, outside of torch's count
 RESERVED, CONTEXT = 0.1, 500 * 2**20

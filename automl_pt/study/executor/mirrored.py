@@ -59,7 +59,7 @@ class MirroredEngine(OpenPlaces, Engine):
         self._ask_start(where, spec)
 
     def _ask_start(self, where: OpenPlace, spec: TrialSpec) -> None:
-        """Ask a place to start a trial; a new one is asked for its versions first."""
+        """Ask a place to start a trial; a new one reports its versions first."""
         if not where.compared:
             where.pending = self.ask(where.handle, "versions", self._packages)
             return

@@ -32,7 +32,7 @@ class Mps:
             return None  # the user's own daemon serves
         self._folder = Path(tempfile.mkdtemp(prefix="automl-pt-mps-"))
         own = {"CUDA_MPS_PIPE_DIRECTORY": str(self._folder), "CUDA_MPS_LOG_DIRECTORY": str(self._folder)}
-        # the daemon inherits no pipe of this process, and a file cannot fill up while nobody reads it
+        # the daemon inherits no pipe of this process, and a file cannot fill up while no process reads it
         with open(self._folder / "output", "w+", encoding="utf-8", errors="replace") as output:
             self._process = subprocess.Popen(
                 ["sh", "-c", _LIFE],

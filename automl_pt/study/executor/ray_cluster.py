@@ -129,8 +129,10 @@ class RayEngine(MirroredEngine):
         return (remote.options(concurrency_group="control") if method == "stop" else remote).remote(*values)
 
     def answered(self, pending: Sequence[Any], timeout: float) -> Sequence[Any]:
-        """Return the calls that are answered, at least one where one comes within `timeout` seconds."""
+        """Return all calls that are answered, at least one where one comes within `timeout` seconds."""
         done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+        if done:  # a busy coordinator decides once for all that has come since
+            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
         return list(done)
 
     def answer(self, handle: Any, pending: Any) -> Any:

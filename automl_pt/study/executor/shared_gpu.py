@@ -1,4 +1,4 @@
-"""Worker processes of which several share each GPU: how many is asked for, or measured while trials run."""
+"""Worker processes of which several share each GPU: how many is set, or measured while trials run."""
 
 from __future__ import annotations
 
