@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from gpu_stages import CASES, DEVICE, ON_GPU, PLUGIN, TINY, drawn, rate, tell, t
 
 from automl_pt.data.loader import Loader
 from automl_pt.dataset import Hints
+from automl_pt.study.executor.gpu_share import GAIN, gain
+from automl_pt.study.executor.mps import Mps
 from automl_pt.training.device import synchronise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,47 +95,36 @@ def compiled() -> None:
 
 
 def together() -> None:
-    """K trainings at once on one device, plain and with MPS (G7)."""
+    """K trainings at once on one device, in turns and with MPS (G7); how many a search would choose from this."""
+    counts, mps, found = (1, 2, 4, 8) if ON_GPU else (1,), Mps(), dict[str, Any]()
+    without = mps.start() if ON_GPU else "no GPU"
+    if without is not None:
+        tell(mps=without)
+    try:
+        for kind, extra in {"in turns": {}, **({} if without else {"mps": mps.environment})}.items():
+            speeds = {count: _at_once(count, extra) for count in counts}
+            more = [(two, gain({"": speeds[two // 2]}, two // 2, {"": speeds[two]}, two) or 0.0) for two in counts[1:]]
+            worth = [two for two, _ in itertools.takewhile(lambda found: found[1] >= GAIN, more)]
+            found[kind] = {"images_per_second": {count: round(sum(one)) for count, one in speeds.items()}}
+            found[kind] |= {"gains": dict(more), "chosen": max(worth, default=1)}
+            tell(together=found)
+    finally:
+        mps.close()
+
+
+def _at_once(count: int, environment: dict[str, str]) -> list[float]:
+    """Return the images per second of each of `count` trainings that run at once."""
     if not ON_GPU:
-        tell(images_per_second=round(rate(training(TINY, 16, 8, 16), 0.0)))
-        return
-    found: dict[str, Any] = {}
-    with _mps() as environment:
-        kinds = {"plain": {}, **({"mps": environment} if environment else {})}
-        if not environment:
-            tell(mps="not present: trainings share the device by turns")
-        for count in (1, 4, 8):
-            for kind, extra in kinds.items():
-                command = [sys.executable, str(Path(__file__).with_name("gpu_stages.py")), "one_of_many"]
-                children = [
-                    subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **extra})
-                    for _ in range(count)
-                ]
-                speeds = [float(child.communicate()[0].split()[-1]) for child in children]
-                found[f"{kind}, {count} at once"] = round(sum(speeds))
-                tell(images_per_second=found)
+        return [rate(training(TINY, 16, 8, 16), 0.0)]
+    command = [sys.executable, str(Path(__file__).with_name("gpu_stages.py")), "one_of_many"]
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, **environment}}
+    children = [subprocess.Popen(command, **options) for _ in range(count)]
+    return [float(child.communicate()[0].split()[-1]) for child in children]
 
 
 def one_of_many() -> None:
     """Be one of the trainings of `together`: print its images per second."""
     print(rate(training("resnet18", 32, 32, 32 * 40), 3.0), flush=True)
-
-
-@contextmanager
-def _mps() -> Iterator[dict[str, str]]:
-    """Run a daemon of MPS of this process's own, and yield its environment; empty where there is none, or it fails."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None or not ON_GPU:
-        yield {}
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        started = subprocess.run([control, "-d"], env={**os.environ, **own}, check=False).returncode == 0
-        try:
-            yield own if started else {}
-        finally:
-            if started:
-                subprocess.run([control], input="quit\n", text=True, env={**os.environ, **own}, check=False)
 
 
 def search() -> None:

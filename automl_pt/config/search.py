@@ -122,6 +122,12 @@ class SearchConfig(Settings):
         description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
         "features; 0 runs them in this process",
     )
+    trials_per_gpu: str | None = Field(
+        None,
+        pattern=r"^(auto|[1-9][0-9]?)$",
+        description="trials that share each GPU: a number, or auto to measure while trials run whether 2, 4 or 8 do "
+        "more together, with NVIDIA's MPS; default: one",
+    )
     trial_timeout: Rate | None = Field(
         None, description="seconds without an epoch, or without progress after the trials, that count as hung"
     )
@@ -217,6 +223,11 @@ class SearchConfig(Settings):
         stripped = tuple(dict.fromkeys(name.strip() for name in names))
         return () if stripped == ("none",) else stripped
 
+    @field_validator("trials_per_gpu", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
+
     @field_validator("max_params", mode="before")
     @classmethod
     def _with_unit(cls, value: Any) -> Any:
@@ -237,6 +248,9 @@ class SearchConfig(Settings):
             rule = "engine 'inline' is the same as workers 0, and runs one trial at a time: give one of the two"
             yield {"engine", "workers"}, f"{rule}, got engine {self.engine!r} and workers {self.workers}"
         yield from self._of_ray()
+        if self.trials_per_gpu is not None and (self.workers is not None or self.engine not in (None, "processes")):
+            rule = "trials_per_gpu says how many worker processes there are: leave out workers and engine"
+            yield {"trials_per_gpu", "workers", "engine"}, f"{rule}, got workers {self.workers}, engine {self.engine!r}"
         if AUTO in self.backbones and (self.pretrained is False or self.weights is not None or not self.probe):
             rule = "backbone auto compares pretrained backbones by their probes: leave out weights and --from-scratch"
             yield {"backbones", "pretrained", "weights", "probe"}, f"{rule}, and leave the probe on"

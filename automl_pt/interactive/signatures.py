@@ -180,6 +180,7 @@ def search(  # type: ignore[empty-body]  # only declared here
     gpus_per_trial: float | None = None,
     cpus_per_trial: int | None = None,
     workers: int | None = None,
+    trials_per_gpu: str | None = None,
     trial_timeout: float | None = None,
     keep_models: int = 1,
     probe: bool = True,

@@ -114,7 +114,7 @@ def run(
 
     torch.set_num_threads(threads)
     # this process has its device already, whatever executor gave it
-    chosen = dict.fromkeys(("engine", "ray_address", "gpus_per_trial", "cpus_per_trial"))
+    chosen = dict.fromkeys(("engine", "ray_address", "gpus_per_trial", "cpus_per_trial", "trials_per_gpu"))
     settings = SearchConfig(**{**config, **chosen, "device": device, "threads": threads})
     return _STEPS[step](load(objective), settings, loaded_plugins(settings.plugins), caller, **arguments)
 

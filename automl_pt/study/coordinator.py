@@ -243,7 +243,7 @@ class Coordinator:
             case TrialCrashed(reason=crash):
                 yield from self._take_crash(trial, crash)
             case TrialLostPlace(reason=reason):
-                yield Notice(f"trial {trial.number}: {reason}; it resumes elsewhere from its last epoch")
+                yield Notice(f"trial {trial.number}: {reason}; it resumes from its last epoch")
                 del self._running[trial.number]
             case TrialFailed(reason=reason):
                 yield from self._end(trial.number, "FAIL", trial.outcome(f"failed: {reason}"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FREE = frozenset(
     ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
     + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
-    + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial"]
+    + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial", "trials_per_gpu"]
     + ["sampler", "pruner", "refit", "ensemble", "average", "rivals", "folds"]
     + ["warm_start", "warm_weights"]
     + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]

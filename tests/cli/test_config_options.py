@@ -20,7 +20,7 @@ KINDS: dict[str, Any] = {"train": TrainConfig, "search": SearchConfig}
 WORDS = {
     "channels": "3",
     **{"device": "cpu", "engine": "ray", "class_weights": "cat=2", "max_params": "10M", "search": "momentum=0.1:0.8"},
-    **{"backbone_options": "width=2", "group_by": "a(b)"},
+    **{"backbone_options": "width=2", "group_by": "a(b)", "trials_per_gpu": "auto"},
 }
 #: settings without which another one is refused
 BESIDE = {

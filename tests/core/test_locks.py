@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from automl_pt.check.memory import open_memory
 from automl_pt.core.errors import NoLocksError, OutputError
 from automl_pt.core.file_systems import network_type_in
 from automl_pt.core.locks import locked
-from automl_pt.study.store.backends import storage_note
+from automl_pt.study.store.backends import close_storage, open_storage, storage_note
 
 HOLD = """
 import sys, time
@@ -141,6 +143,22 @@ ann@host: /mnt/ssh fuse.sshfs rw 0 0
 )
 def test_a_network_file_system_is_known_by_the_table_of_mounts(path: str, kind: str | None) -> None:
     assert network_type_in(TABLE.lstrip(), path) == kind
+
+
+def test_sqlite_shares_no_memory_on_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mode() -> str:
+        storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+        close_storage(storage)
+        with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+    assert mode() == "wal"
+    table = tmp_path / "mounts"
+    table.write_text(f"server:/home {os.path.realpath(tmp_path)} lustre rw 0 0\n")
+    monkeypatch.setattr("automl_pt.core.file_systems._MOUNTS", table)
+    assert mode() == "delete"  # also of a study that was begun on a local disk
+    monkeypatch.undo()
+    assert mode() == "wal"
 
 
 def test_files_that_need_locks_are_warned_of_on_a_network_file_system(

@@ -18,7 +18,7 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.study.events import StudyStarted
 from automl_pt.study.executor.builtin import ray_address
 from automl_pt.study.executor.inline import InlineEngine
-from automl_pt.study.executor.ray_cluster import differences, versions_here
+from automl_pt.study.executor.ray_cluster import trials_on
 from automl_pt.testing import check_executor
 
 ROOT = Path(__file__).parents[2]
@@ -124,12 +124,18 @@ def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) 
         SearchConfig(dataset="x", **settings)
 
 
-def test_other_versions_are_named_each_with_both(tmp_path: Path) -> None:
-    here = versions_here(["no-such-plugin"])
-    assert here["no-such-plugin"] == "not installed"
-    assert differences(here, here) == []
-    there = {**here, "torch": "1.0", "acme": "2"}
-    assert differences(here, there) == [f"torch 1.0, here {here['torch']}", "acme 2, here not installed"]
+@pytest.mark.parametrize(
+    ("there", "cpus", "gpus", "trials"),
+    [
+        *(({"CPU": 8.0}, 1, 0.0, 8), ({"CPU": 8.0}, 3, 0.0, 2), ({"CPU": 8.0}, 1, 1.0, 0), ({}, 1, 0.0, 0)),
+        *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.5, 4), ({"CPU": 3.0, "GPU": 2.0}, 1, 0.5, 3)),
+        *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.1, 8), ({"CPU": 64.0, "GPU": 1.0}, 1, 1 / 3, 3)),
+        # two thirds of a GPU leave a third of each unused
+        *(({"CPU": 8.0, "GPU": 3.0}, 1, 2 / 3, 3), ({"CPU": 8.0, "GPU": 4.0}, 1, 2.0, 2)),
+    ],
+)
+def test_a_machine_has_room_for_whole_trials(there: dict[str, float], cpus: int, gpus: float, trials: int) -> None:
+    assert trials_on(there, cpus, gpus) == trials
 
 
 def test_an_executor_whose_package_is_missing_names_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from toy_trial import TOY
 
 from automl_pt.api import search
 from automl_pt.config import SearchConfig, TrainConfig
-from automl_pt.core.errors import AutomlError, ConfigError, DatasetError
+from automl_pt.core.errors import AutomlError, ConfigError, DatasetError, InstallationError
 from automl_pt.core.json_reader import parse_json
 from automl_pt.data.prepare import prepare
 from automl_pt.plugins.executors import ExecutorFactory
@@ -25,7 +25,7 @@ from automl_pt.plugins.manager import load_plugins
 from automl_pt.study import setup as opening
 from automl_pt.study.concluding import run as run_step
 from automl_pt.study.events import EpochDone, Notice
-from automl_pt.study.executor.base import NO_CALLER, ExecutorJob, TrialSpec
+from automl_pt.study.executor.base import NO_CALLER, Call, ExecutorJob, TrialSpec
 from automl_pt.study.executor.messages import (
     EpochEnded,
     IteratorEnded,
@@ -47,6 +47,7 @@ from automl_pt.study.executor.messages import (
 )
 from automl_pt.study.executor.run_files import FolderCopy, write_files
 from automl_pt.study.executor.sample_trial import make
+from automl_pt.study.executor.versions import differences, versions_here
 from automl_pt.testing import check_executor
 from automl_pt.training.result import EpochResult
 
@@ -99,6 +100,80 @@ def test_machines_that_fall_lose_and_double_nothing(
     if machines == 1:  # one trial at a time: the trials are those of a search without falls
         _, here, _ = run(tmp_path / "here", monkeypatch)
         assert figures(there) == figures(here)
+
+
+@pytest.mark.parametrize(
+    ("there", "changing", "noted"),
+    [
+        ({}, [], []),
+        ({"torch": "1.0"}, ["torch 1.0, here 2.11.0+cpu"], []),
+        ({"torch": "2.11.0+cu128"}, [], ["torch 2.11.0+cu128, here 2.11.0+cpu"]),
+        ({"numpy": "1.0", "Python": "3.9"}, [], ["numpy 1.0, here 2.3", "Python 3.9, here 3.13"]),
+        ({"acme": "2", "timm": "not installed"}, ["timm not installed, here 1.0", "acme 2, here not installed"], []),
+    ],
+)
+def test_other_versions_are_named_each_with_both(there: dict[str, str], changing: list[str], noted: list[str]) -> None:
+    here = {"torch": "2.11.0+cpu", "numpy": "2.3", "Python": "3.13", "timm": "1.0"}
+    assert differences(here, {**here, **there}) == (changing, noted)
+
+
+def test_versions_are_read_without_an_import() -> None:
+    assert {"Python", "automl-pt", "torch", "no-such-plugin"} <= set(found := versions_here(["no-such-plugin"]))
+    assert found["no-such-plugin"] == "not installed"
+
+
+def other_versions(monkeypatch: pytest.MonkeyPatch, is_other: Any, **versions: str) -> None:
+    """Give the machines that `is_other` names other versions than the coordinator has."""
+    opened = ThreadCluster.open_place
+
+    def open_place(self: ThreadCluster, avoid: frozenset[str]) -> Any:
+        handle = opened(self, avoid)
+        if is_other(self, handle.machine):
+            handle.remote.versions = lambda packages: {**versions_here(packages), **versions}  # type: ignore[method-assign]
+        return handle
+
+    monkeypatch.setattr(ThreadCluster, "open_place", open_place)
+
+
+def test_a_cluster_of_other_versions_ends_the_search_before_its_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_versions(monkeypatch, lambda cluster, machine: True, torch="1.0")
+    with pytest.raises(InstallationError, match="machine-.* has other versions than the coordinator") as caught:
+        run(tmp_path, monkeypatch, machines=2)
+    assert "torch 1.0, here 2." in str(caught.value)
+    assert not list(tmp_path.rglob("history.jsonl"))
+
+
+def test_one_machine_of_other_versions_is_refused_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: list[str] = []
+
+    def is_other(cluster: ThreadCluster, machine: Any) -> bool:
+        """Choose the first machine that joins while trials run."""
+        joined = [name for name in cluster.opened_on if name not in first] if cluster._has_begun else []
+        first.extend([] if cluster._has_begun else [machine.name])
+        return bool(joined) and machine.name == joined[0]
+
+    other_versions(monkeypatch, is_other, timm="0.1", numpy="0.2")
+    events, result, engine = run(tmp_path, monkeypatch, machines=3, rate=0.1, seed=3)
+    assert engine is not None
+    said = [event.text for event in events if isinstance(event, Notice)]
+    [text] = [text for text in said if "other versions" in text]
+    refused = text.split()[2]
+    assert refused in engine._lost
+    assert f"{refused} has other versions than the coordinator, which changes results: timm 0.1, here" in text
+    assert sum("numpy 0.2, here" in text and "last digits" in text for text in said) == 1
+    assert all(one.state != "FAIL" and refused not in str(one.machine) for one in result.trials)
+    # a called function is refused there just the same
+    call = Call("automl_pt.study.executor.sample_trial:double", {"number": 4}, lambda caller: None, "doubling")
+    config = SearchConfig(dataset="plain")
+    other = ThreadCluster(ExecutorJob(config, "toy_trial:make", make, tmp_path), 1)
+    other_versions(monkeypatch, lambda cluster, machine: True, torch="1.0")
+    with pytest.raises(InstallationError, match="other versions"):
+        list(other.call(call))
+    other.close()
 
 
 def test_files_are_written_in_an_order_that_resumes_when_cut_short(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_every_stage_runs_on_a_cpu(
     assert {value["found"] for value in judged.values() if "at_most" in value} == {0.0}
     assert gpu_stages.WRONG == []
     assert found["states"] == ["COMPLETE", "COMPLETE"]
+    assert (found["mps"], found["together"]["in turns"]["chosen"]) == ("no GPU", 1)
     assert {"images_per_second", "kept_on_the_device", "compiled", "profile", "share None"} <= found.keys()
 
 

@@ -19,7 +19,7 @@ from automl_pt.study.store.study_files import read_object
 
 #: settings of where something is computed and stored, not of what
 _PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers", "engine"}
-_PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial"}
+_PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial", "trials_per_gpu"}
 
 
 def study_repeat(report: StudyReport) -> Section:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from automl_pt.study.executor.messages import (
 from automl_pt.study.executor.open_places import GpuLost, OpenPlace, OpenPlaces, PlaceCrashed, PlaceLost
 from automl_pt.study.executor.remote_place import NOT_FOR_CALLS
 from automl_pt.study.executor.run_files import FolderCopy, write_files
+from automl_pt.study.executor.versions import plugin_packages, versions_here
 
 #: seconds between two looks at a call
 LOOK = 0.2
@@ -47,6 +48,8 @@ class MirroredEngine(OpenPlaces, Engine):
         self.job = job
         self.bytes_mirrored = 0
         self._pools: dict[str, Any] = {}
+        self._packages = plugin_packages(job)
+        self._versions = versions_here(self._packages)
 
     def start(self, spec: TrialSpec) -> None:
         """Begin or resume a trial from the files that this machine has of it."""
@@ -56,6 +59,10 @@ class MirroredEngine(OpenPlaces, Engine):
         self._ask_start(where, spec)
 
     def _ask_start(self, where: OpenPlace, spec: TrialSpec) -> None:
+        """Ask a place to start a trial; a new one reports its versions first."""
+        if not where.compared:
+            where.pending = self.ask(where.handle, "versions", self._packages)
+            return
         files = FolderCopy(spec.output).changes() if spec.output.exists() else {}
         where.pending = self.ask(where.handle, "start", spec.as_plain(), spec.manifest.read_bytes(), files)
 
@@ -87,11 +94,8 @@ class MirroredEngine(OpenPlaces, Engine):
         """Call a function at a free place, again where the place was lost; what it tells comes with its answer."""
         for attempt in range(CALLS):
             where = self._take_free()
-            files = FolderCopy(call.folder, NOT_FOR_CALLS).changes() if call.folder else {}
-            arguments = parse_json(json.dumps(dict(call.arguments)), not_finite=True)
-            pending = self.ask(where.handle, "call", call.function, arguments, str(call.folder or ""), files)
             try:
-                found = self._await_call(where, pending, call, unwanted)
+                found = self._ask_call(where, call, unwanted)
                 if found is not None and "crash" in found:
                     raise GpuLost(found["crash"])
             except (PlaceLost, PlaceCrashed, GpuLost) as ended:
@@ -143,11 +147,14 @@ class MirroredEngine(OpenPlaces, Engine):
         except PlaceCrashed as crash:
             self._forget(where)
             return [TrialCrashed(spec.number, str(crash))]
+        if not where.compared:
+            return self._compare(where, spec, answer)
         if answer.get("missing"):
             self._send_pools(where, answer["missing"])
             return []
         self.bytes_mirrored += write_files(spec.output, answer["files"])  # before anything is reported
         messages = [message_from_plain(plain) for plain in answer["told"]]
+        self._has_begun = self._has_begun or bool(messages)
         match messages[-1] if messages else None:
             case TrialWaits():
                 pass
@@ -162,6 +169,17 @@ class MirroredEngine(OpenPlaces, Engine):
                 where.pending = self.ask(where.handle, "step")
         return messages
 
+    def _compare(self, where: OpenPlace, spec: TrialSpec, versions: Mapping[str, str]) -> list[Message]:
+        """Start the trial where the versions allow it; a machine that joins with others is refused, and avoided."""
+        refusal = self._refusal(where, versions)
+        if refusal is None:
+            self._ask_start(where, spec)
+            return []
+        if not self._has_begun:
+            raise refusal
+        self._forget(where, lost=True)
+        return [TrialLostPlace(spec.number, refusal.in_a_line())]
+
     def _send_pools(self, where: OpenPlace, names: Sequence[str]) -> None:
         """Bring decoded images to a machine that has none, and start its trial again; each file is read here once."""
         assert where.spec is not None
@@ -170,6 +188,22 @@ class MirroredEngine(OpenPlaces, Engine):
                 self._pools[name] = self.share(read_pool(name, self.job.config.cache_dir))
             self.ask(where.handle, "keep_pool", name, self._pools[name])
         self._ask_start(where, where.spec)
+
+    def _ask_call(self, where: OpenPlace, call: Call, unwanted: Callable[[], bool]) -> Any:
+        """Call a function at a place, whose versions must be the coordinator's; None where it is unwanted."""
+        if not where.compared:
+            pending = self.ask(where.handle, "versions", self._packages)
+            versions = self._await_call(where, pending, call, unwanted)
+            if versions is None:
+                return None
+            if (refusal := self._refusal(where, versions)) is not None:
+                if not self._has_begun:
+                    raise refusal
+                raise PlaceLost(refusal.in_a_line())
+        files = FolderCopy(call.folder, NOT_FOR_CALLS).changes() if call.folder else {}
+        arguments = parse_json(json.dumps(dict(call.arguments)), not_finite=True)
+        pending = self.ask(where.handle, "call", call.function, arguments, str(call.folder or ""), files)
+        return self._await_call(where, pending, call, unwanted)
 
     def _await_call(self, where: OpenPlace, pending: Hashable, call: Call, unwanted: Callable[[], bool]) -> Any:
         """Return the answer of a called function; None where it is unwanted and has not come within the grace."""

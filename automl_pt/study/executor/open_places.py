@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from automl_pt.core.errors import InstallationError
 from automl_pt.study.executor.base import TrialSpec
 from automl_pt.study.executor.messages import Place
+from automl_pt.study.executor.versions import differences, other_versions
 
 #: seconds after which a trial that waits for a place is reported to the user
 PATIENCE = 3.0
@@ -46,6 +48,8 @@ class OpenPlace:
     #: whether the user was told that it waits
     waited: bool = False
     heard: float = 0.0
+    #: whether its versions have been compared
+    compared: bool = False
 
 
 class OpenPlaces(ABC):
@@ -56,6 +60,11 @@ class OpenPlaces(ABC):
         self._free: list[OpenPlace] = []
         self._lost: set[str] = set()
         self._said: list[str] = []
+        #: the coordinator's versions, with which those of each place are compared before it runs anything
+        self._versions: Mapping[str, str] = {}
+        self._noted: set[str] = set()
+        #: whether a trial has told anything: from then on a machine of other versions is refused, and ends no search
+        self._has_begun = False
 
     # -- what a subclass gives ---------------------------------------------------------------------------------------
 
@@ -122,6 +131,19 @@ class OpenPlaces(ABC):
             other.pending = None
             self.close_place(other.handle)
         self._busy = {number: other for number, other in self._busy.items() if other is not where}
+
+    def _refusal(self, where: OpenPlace, versions: Mapping[str, str]) -> InstallationError | None:
+        """Return why nothing may run at a place with these versions; a smaller difference is noted, once."""
+        place = self._locate(where)
+        machine = (place.name if place is not None else "") or "a machine"
+        changing, noted = differences(self._versions, versions)
+        for text in set(noted) - self._noted:
+            self._said.append(f"{machine} has {text}: results may differ in their last digits")
+        self._noted |= set(noted)
+        if changing:
+            return other_versions(machine, changing)
+        where.compared = True
+        return None
 
     def _locate(self, where: OpenPlace) -> Place | None:
         """Return where a place is; tell the user, once, that it has waited for long."""

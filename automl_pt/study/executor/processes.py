@@ -44,6 +44,7 @@ class LocalEngine(Engine):
     ) -> None:
         self.limit = limit
         self._make, self._devices, self._threads, self._logs = make, devices, threads, logs
+        self._environment: dict[str, str] = {}  # of the workers, beside this process's own
         self._halted = False
         self._unrecorded: str | None = None  # why a CUDA graph could not be recorded: no trial tries again
         self._workers: list[Worker] = []
@@ -66,7 +67,7 @@ class LocalEngine(Engine):
         worker.spec, worker.heard = spec, time.monotonic()
         plain = spec.as_plain()
         plain["config"] |= self._place(worker)
-        worker.send(do="start", spec=plain, unrecorded=self._unrecorded)
+        worker.send(do="start", spec=plain, unrecorded=self._unrecorded, **self._limits())
 
     def resume(self, number: int, next_rung: float) -> None:
         """Let a waiting trial continue to epoch `next_rung`."""
@@ -150,13 +151,17 @@ class LocalEngine(Engine):
         """Return a worker without a trial; start one if there is none."""
         return next((worker for worker in self._workers if worker.spec is None), None) or self._spawn()
 
+    def _limits(self) -> dict[str, Any]:
+        """Return limits of a trial's process, to be sent with the trial."""
+        return {}
+
     def _place(self, worker: Worker) -> dict[str, Any]:
         threads = self._threads * (self.slots if self._halted else 1)
         return {"device": self._devices[worker.index], "threads": threads}
 
     def _spawn(self) -> Worker:
         index = min(set(range(self.slots)) - {worker.index for worker in self._workers})
-        worker = start_worker(index, self._make, self._logs, self._threads)
+        worker = start_worker(index, self._make, self._logs, self._threads, self._environment)
         self._selector.register(worker.connection, selectors.EVENT_READ, worker)
         self._workers.append(worker)
         return worker
@@ -218,6 +223,10 @@ def make_executor(job: ExecutorJob) -> LocalEngine:
 
     config = job.config
     devices = devices_for(config.device, config.fixed_workers, config.trials)
+    if config.trials_per_gpu is not None:
+        from automl_pt.study.executor.shared_gpu import make_shared
+
+        return make_shared(job, devices, lambda workers: threads_for(config.threads, workers))
     threads, limit = threads_for(config.threads, len(devices)), config.trial_timeout
     return LocalEngine(job.trial, devices, threads=threads, logs=job.directory / "logs", limit=limit)
 

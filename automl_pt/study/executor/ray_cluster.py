@@ -7,7 +7,6 @@ coordinator's machine needs no GPU, and no folder is shared. This module is impo
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import signal
 import socket
@@ -17,15 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from automl_pt.core import __version__
-from automl_pt.core.installation import installed_version
-
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data are sent
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from automl_pt.core.errors import DeviceError, InstallationError
+from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import cache_folder, is_running
 from automl_pt.core.text import counted
 from automl_pt.study.executor.base import Answer, Call, ExecutorJob
@@ -45,14 +41,13 @@ ANSWERS, REACHED = 2.0, 10.0
 class RayPlace(RemotePlace):
     """A `RemotePlace` that also says on which machine of the cluster it is."""
 
-    def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int, packages: list[str]) -> None:
+    def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self._share = min(1.0, gpus) if gpus else 1.0
         if gpus and self._share < 1:  # a trial that takes more than its share fails alone, and not its neighbour
             torch.cuda.set_per_process_memory_fraction(self._share)
-        self._packages = packages
         machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
         for left in machine.glob("work-*"):  # of actors that were killed
             if not is_running(int(left.name.removeprefix("work-"))):
@@ -67,8 +62,14 @@ class RayPlace(RemotePlace):
 
         found = places_for([self._device])[0]
         node = ray.get_runtime_context().get_node_id()
-        plain = {"device": found.device, "kind": found.kind, "memory": int(found.memory * self._share), "node": node}
-        return {**plain, "host": socket.gethostname(), "versions": versions_here(self._packages)}
+        memory = int(found.memory * self._share)
+        return {
+            "device": found.device,
+            "kind": found.kind,
+            "memory": memory,
+            "node": node,
+            "host": socket.gethostname(),
+        }
 
 
 class RayEngine(MirroredEngine):
@@ -78,7 +79,7 @@ class RayEngine(MirroredEngine):
         super().__init__(job)
         config = job.config
         self._gpus, self._cpus = config.gpus_per_trial or 0.0, config.cpus_per_trial or 1
-        self._files, self._packages = plugin_files(job), [*map(str, _packages(job))]
+        self._files = plugin_files(job)
         self._described: dict[Any, Any] = {}
         self._places: dict[str, Place] = {}
         self._node_ids: dict[str, str] = {}
@@ -91,7 +92,7 @@ class RayEngine(MirroredEngine):
     @property
     def slots(self) -> int:
         """Return how many trials fit on the machines that are alive, at most `workers` and at least 1."""
-        room = sum(self._room(node["Resources"]) for node in self._alive())
+        room = sum(trials_on(node["Resources"], self._cpus, self._gpus) for node in self._alive())
         return max(1, min(room, self.job.config.workers or room))
 
     def places(self) -> Sequence[Place]:
@@ -103,12 +104,12 @@ class RayEngine(MirroredEngine):
         nodes = sorted(self._node_ids[name] for name in avoid)
         options: dict[str, Any] = {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
         threads = self.job.config.threads or max(1, int(self._cpus))
-        actor = self._actor.options(**options).remote(self.job.trial, self._files, self._gpus, threads, self._packages)
+        actor = self._actor.options(**options).remote(self.job.trial, self._files, self._gpus, threads)
         self._described[actor] = actor.where.remote()
         return actor
 
     def located(self, handle: Any) -> Place | None:
-        """Return where an actor is; raise InstallationError where the versions there are others."""
+        """Return where an actor is; None while it waits for a machine."""
         asked = self._described.get(handle)
         if asked is None or not ray.wait([asked], timeout=0)[0]:
             return None
@@ -118,13 +119,6 @@ class RayEngine(MirroredEngine):
             return None
         name = f"{found['host']}/{found['node'][:12]}"
         self._node_ids[name] = found["node"]
-        others = differences(versions_here(self._packages), found["versions"])
-        if others:
-            raise InstallationError(
-                "a machine of the cluster has other versions than this one, which changes results",
-                given=f"{found['host']}: {'; '.join(others)}",
-                remedy="install the same versions on all machines, such as by one container image",
-            )
         place = Place(found["device"], found["kind"], found["memory"], name)
         self._places[f"{place.kind} {found['host']}"] = place
         return place
@@ -135,8 +129,10 @@ class RayEngine(MirroredEngine):
         return (remote.options(concurrency_group="control") if method == "stop" else remote).remote(*values)
 
     def answered(self, pending: Sequence[Any], timeout: float) -> Sequence[Any]:
-        """Return the calls that are answered, at least one where one comes within `timeout` seconds."""
+        """Return all calls that are answered, at least one where one comes within `timeout` seconds."""
         done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+        if done:  # a busy coordinator decides once for all that has come since
+            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
         return list(done)
 
     def answer(self, handle: Any, pending: Any) -> Any:
@@ -204,9 +200,14 @@ class RayEngine(MirroredEngine):
             self._nodes = time.monotonic(), [node for node in ray.nodes() if node["Alive"]]
         return self._nodes[1]
 
-    def _room(self, resources: dict[str, float]) -> int:
-        room = int(resources.get("CPU", 0.0) // self._cpus)
-        return min(room, int(resources.get("GPU", 0.0) / self._gpus + 1e-9)) if self._gpus else room
+
+def trials_on(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Return how many trials a machine has room for; a share of a GPU is of one GPU, and more are whole GPUs."""
+    room = int(resources.get("CPU", 0.0) // cpus)
+    if not gpus:
+        return room
+    there = resources.get("GPU", 0.0)
+    return min(room, int(there) * int(1 / gpus + 1e-9) if gpus < 1 else int(there / gpus + 1e-9))
 
 
 def connect(address: str | None) -> bool:
@@ -263,36 +264,3 @@ def _threads_here() -> int:
     from automl_pt.training.device import available_cores
 
     return available_cores()
-
-
-def _packages(job: ExecutorJob) -> Sequence[str]:
-    """Return the distributions whose versions must be the same everywhere: those of the plugins in use, too."""
-    from automl_pt.plugins.manager import load_plugins
-    from automl_pt.plugins.sources import BUILTIN_ORIGIN
-
-    loaded = load_plugins(job.config.plugins).loaded
-    return sorted({plugin.origin for plugin in loaded if plugin.version and plugin.origin != BUILTIN_ORIGIN})
-
-
-#: packages that decide results, beside the plugins in use
-DECIDING = ("torch", "torchvision", "timm", "numpy")
-
-
-def versions_here(packages: Sequence[str] = ()) -> dict[str, str]:
-    """Return the versions on this machine, by the names of the packages; imports none of them."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {
-        "Python": python,
-        "automl-pt": __version__,
-        **{name: installed_version(name) for name in (*DECIDING, *packages)},
-    }
-
-
-def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """Say of each package whose version there is not the one here what both are."""
-    names = dict.fromkeys([*here, *there])
-    return [
-        f"{name} {there.get(name, 'not installed')}, here {here.get(name, 'not installed')}"
-        for name in names
-        if here.get(name, "not installed") != there.get(name, "not installed")
-    ]

@@ -22,6 +22,7 @@ from automl_pt.study.executor.failures import failure_of
 from automl_pt.study.executor.inline import InlineEngine
 from automl_pt.study.executor.messages import Message, StudyFailed, error_as_plain, message_as_plain
 from automl_pt.study.executor.run_files import FolderCopy, write_files
+from automl_pt.study.executor.versions import versions_here
 from automl_pt.study.executor.worker import load
 
 #: folders of a study that no called function needs
@@ -46,6 +47,10 @@ class RemotePlace:
         self._missing = getattr(importlib.import_module(trial.partition(":")[0]), "missing_files", None)
         self._inner = InlineEngine(load(trial), self._stopping.is_set)
         self._number, self._copy = 0, FolderCopy(self._work)
+
+    def versions(self, packages: list[str]) -> dict[str, str]:
+        """Return the versions of what decides results here, and of `packages`."""
+        return versions_here(packages)
 
     def start(self, spec: dict[str, Any], manifest: bytes, files: dict[str, bytes | None]) -> dict[str, Any]:
         """Begin or resume a trial from its files; return what its first step gave."""

@@ -89,6 +89,7 @@ def serve(link: CoordinatorLink, make: MakeTrial) -> None:
         command = link.next_command()
         if command["do"] == "start":
             spec = TrialSpec.from_plain(command["spec"])
+            limit_memory(spec.config.device, command.get("memory_limit"))
             Recording.forbidden, Recording.replaceable = command.get("unrecorded"), True
             try:
                 run_trial(link, make, spec)
@@ -131,7 +132,7 @@ def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
         for step in steps:
             messages = messages_of(spec.number, step, next_rung)
             for message in messages:
-                link.send(**message_as_plain(message))
+                link.send(**message_as_plain(message), **gpu_memory(spec.config.device))
             if isinstance(messages[-1], TrialWaits):
                 answer = link.next_command()
                 if answer["do"] != "resume":
@@ -142,6 +143,25 @@ def run_trial(link: CoordinatorLink, make: MakeTrial, spec: TrialSpec) -> None:
     finally:
         if isinstance(steps, Generator):
             steps.close()
+
+
+def limit_memory(device: str, limit: int | None) -> None:
+    """Let torch take at most `limit` bytes of a GPU that others share, and all of it for 0; None leaves it as it is."""
+    if limit is not None and device.startswith("cuda"):
+        import torch
+
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total) if limit else 1.0, device)
+
+
+def gpu_memory(device: str) -> dict[str, Any]:
+    """Return the bytes of a GPU that this process could have, and those that it has had at most."""
+    if not device.startswith("cuda"):
+        return {}
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return {"gpu_memory": [free + torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)]}
 
 
 def load(path: str) -> Callable[..., Any]:

@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from automl_pt.core.json_reader import parse_json
@@ -83,7 +85,9 @@ class Worker:
             self.process.wait()
 
 
-def start_worker(index: int, make: str, logs: Path, threads: int) -> Worker:
+def start_worker(
+    index: int, make: str, logs: Path, threads: int, environment: Mapping[str, str] = MappingProxyType({})
+) -> Worker:
     """Start worker `index`, which imports `make`, "package.module:function", and appends its output to a log."""
     ours, theirs = socket.socketpair()
     logs.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,7 @@ def start_worker(index: int, make: str, logs: Path, threads: int) -> Worker:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env={**python_environment(), "OMP_NUM_THREADS": str(threads)},
+            env={**python_environment(), **environment, "OMP_NUM_THREADS": str(threads)},
             process_group=0,  # so that Ctrl-C in the terminal reaches the coordinator only
         )
     return Worker(index, process, ours, log, log_began=began)

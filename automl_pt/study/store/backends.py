@@ -1,8 +1,8 @@
 """Opens a study's storage so that a kill, a power cut or a dropped connection loses nothing that was acknowledged.
 
-SQLite (the default) runs in WAL mode with `synchronous=FULL` on every connection. `journal:PATH` is Optuna's journal
-file, repaired and with our own lock. PostgreSQL and MySQL are given by URL. Storages that unpickle what they read are
-refused, because anyone who can write there could run code here. No message contains a password.
+SQLite (the default) runs with `synchronous=FULL` on every connection, in WAL mode on a local disk. `journal:PATH` is
+Optuna's journal file, repaired and with our own lock. PostgreSQL and MySQL are given by URL. Storages that unpickle
+what they read are refused, because anyone who can write there could run code here. No message contains a password.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy.engine import make_url
 
 from automl_pt.core.errors import StorageError
-from automl_pt.core.file_systems import network_note
+from automl_pt.core.file_systems import network_note, network_type
 from automl_pt.core.files import sync_folder
 from automl_pt.core.installation import how_to_install
 from automl_pt.core.locks import locked, require_record_locks
@@ -164,11 +164,19 @@ def parse_url(url: str) -> URL:
 class DurableConnection(sqlite3.Connection):
     """A SQLite connection whose acknowledged writes survive a power cut."""
 
+    journal = "WAL"
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.execute("PRAGMA busy_timeout=60000")
-        self.execute("PRAGMA journal_mode=WAL")
+        self.execute(f"PRAGMA journal_mode={self.journal}")
         self.execute("PRAGMA synchronous=FULL")
+
+
+class NetworkConnection(DurableConnection):
+    """The same for a file on NFS, Lustre and the like, where WAL does not work: it shares memory between processes."""
+
+    journal = "DELETE"
 
 
 class HastyConnection(sqlite3.Connection):
@@ -192,7 +200,8 @@ def _open_sqlite(url: URL) -> BaseStorage:
             require_ours(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), path)
         if not path.exists():
             _create_sqlite(path)
-        options = {"connect_args": {"factory": DurableConnection, "timeout": 60}}
+        kind = DurableConnection if network_type(path) is None else NetworkConnection
+        options = {"connect_args": {"factory": kind, "timeout": 60}}
         return RDBStorage(f"sqlite:///{path}", engine_kwargs=options)
 
 
