@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
         _print(console, _trial_columns(report, ordered, metrics), styles)
         if any(trial.value is None and trial.rank_loss is not None for trial in ordered):
             console.print("~ ranking loss of a trial without a validation loss")
+        for line in _remarks(report, ordered):
+            console.print(text(line))
     for line in _answer(report):
         console.print(line)
     for line in _mattered(report):
@@ -168,8 +170,24 @@ def _trial_columns(report: StudyReport, trials: Sequence[TrialRecord], metrics: 
         *metric_columns([kept_metrics(folder, trial) for trial in trials], metrics, report.objective),
         Column("epochs", [f"{trial.epochs_done:.2g}" for trial in trials]),
         Column("time", [clock(trial.seconds) for trial in trials]),
-        Column("ended", [report.ended(trial) for trial in trials], text=True),
+        Column("ended", [_ended(report, trial) for trial in trials], text=True),
     ]
+
+
+def _ended(report: StudyReport, trial: TrialRecord) -> str:
+    """Return why a trial ended, with a * where `_remarks` says more."""
+    reason, _, more = report.ended(trial).partition("; ")
+    return f"{reason} *" if more else reason
+
+
+def _remarks(report: StudyReport, trials: Sequence[TrialRecord]) -> Iterator[str]:
+    """Yield what is to be said of trials beside why they ended, each remark once."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        if more := report.ended(trial).partition("; ")[2]:
+            found.setdefault(more, []).append(str(trial.number))
+    for more, numbers in found.items():
+        yield f"* trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}: {more}"
 
 
 def _score(trial: TrialRecord) -> str:

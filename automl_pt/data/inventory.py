@@ -10,7 +10,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from automl_pt.core.errors import OutputError, StudyError
-from automl_pt.core.text import few
+from automl_pt.core.text import counted, few
 from automl_pt.data.hashes import HashIndex, array_digest
 from automl_pt.data.manifest import Entry, Manifest
 from automl_pt.data.pixels import Originals
@@ -98,6 +98,13 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
     A file with the size, times and inode of its hash is not read again.
     """
     found = changes(manifest, inventory, splits)
+    asked = [entry.name for entry in manifest.entries if entry.split in splits]
+    if len(found["vanished"]) == len(asked):
+        raise StudyError(
+            "this study or run is of other images",
+            given=f"none of its {counted(len(asked), 'image')}, such as {few(asked, 1)}, is in this data",
+            remedy="give the data that it was started with, or choose another --output or --name",
+        )
     given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in found.items() if names)
     if given:
         raise StudyError(

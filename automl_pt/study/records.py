@@ -253,7 +253,7 @@ class Gain:
         """Say it for a person."""
         which = f"{self.what}, {title(self.over)}"
         if self.gained_nothing:
-            return f"The search gained nothing: the best model is {self.what}, which needs no search."
+            return f"No trial is better than {self.what}, which needs no search: that is the best model."
         if self.difference is None:
             return f"What the search gained over {which}, is not known, because the two were never compared."
         if self.difference <= 0:

@@ -161,12 +161,12 @@ def trial(number: int, loss: float | None, rival: str | None = None, **more: Any
         (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.01, "error of 0.0100: statistically clear."),
         (2, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.3)], 0.08, "a statistical tie"),
         (2, [trial(0, 0.4), trial(2, 0.3)], None, "over the default, trial 0, .* by the losses alone"),
-        (1, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.6)], None, "nothing: the best model is the rival adamw"),
+        (1, [trial(0, 0.5), trial(1, 0.4, "adamw"), trial(2, 0.6)], None, "No trial is better than the rival adamw"),
         (
             0,
             [trial(0, 0.5), trial(2, 0.6)],
             None,
-            "gained nothing: the best model is the default, trial 0, which needs",
+            "No trial is better than the default, trial 0, which needs",
         ),
         (
             2,

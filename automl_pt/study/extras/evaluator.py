@@ -19,7 +19,7 @@ from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.paired import compare_models
 from automl_pt.model.scoring import losses_of
 from automl_pt.model.unsure import MAX_ERROR, measure
-from automl_pt.model.unsure_file import fit_rule, save_rule
+from automl_pt.model.unsure_file import fit_rule, save_rule, without
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.study.executor.base import NO_CALLER, Caller
 
@@ -84,16 +84,17 @@ class ModelEvaluator:
     def keep_rule(self, model: Model, directory: Path) -> dict[str, float] | None:
         """Fit the rule for unsure answers, unless the model has one; return the figures of `test`.
 
-        A study of too few validation images has no rule. An error on the way is a note, and costs only the rule.
+        A study of too few validation images has no rule, and a note says so. An error costs only the rule, with a note.
         """
         if model.rule is not None:
             return self.test(model)
         test = self.score(model, "test", features=True) if self.has_test else None
         try:
             data = f"{self.config.dataset}, split val"
-            rule = fit_rule(
-                directory, self.score(model, features=True), max_error=MAX_ERROR, temperature=1.0, data=data
-            )
+            known = self.score(model, features=True)
+            rule = fit_rule(directory, known, max_error=MAX_ERROR, temperature=1.0, data=data)
+            for note in without(rule, len(known.labels), MAX_ERROR):
+                self.caller.tell(note)
             if rule is not None:
                 answers = () if test is None else rule.answers(test.logits, test.features)
                 measured = rule.measured if test is None else measure(answers, test.logits, test.labels, "test")

@@ -16,6 +16,8 @@ from automl_pt.study.records import TrialRecord
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
 
+#: how messages call an extra whose name does not say what it is
+CALLED = {"earlier": "comparison with the earlier study"}
 #: file in the study's folder with the extras, their trials, and their figures
 EXTRAS = "made.json"
 
@@ -76,7 +78,7 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
             yield Notice(f"{name}: failed with {type(error).__name__}: {error}; the search's model is unaffected")
         else:
             if figures is None:
-                yield Notice(f"{name}: not finished; the same command resumes it")
+                yield Notice(f"{CALLED.get(name, name)}: not finished; the same command resumes it")
             else:
                 made[name] = {"of": of, **figures}
         write_json(path, made)  # also drops extras of other trials
