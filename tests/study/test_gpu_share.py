@@ -188,12 +188,12 @@ def test_a_trial_without_memory_beside_others_is_repeated_with_fewer(
 ) -> None:
     made: list[SharedGpuEngine] = []
 
-    def engine(config: SearchConfig, directory: Path, *others: Any) -> SharedGpuEngine:
-        options: dict[str, Any] = {"threads": lambda workers: 1, "logs": directory / "logs", "limit": None}
+    def engine(job: ExecutorJob, plugins: Any) -> SharedGpuEngine:
+        options: dict[str, Any] = {"threads": lambda workers: 1, "logs": job.directory / "logs", "limit": None}
         made.append(SharedGpuEngine("toy_trial:make", ["cpu"], TrialsPerGpu(2, free=GIB), **options))
         return made[0]
 
-    monkeypatch.setattr(opening, "_make_engine", engine)
+    monkeypatch.setattr(opening, "make_engine", engine)
     config = SearchConfig(dataset="memory-1", epochs=3, trials=3, pruner="none")
     events = list(search.steps(config, tmp_path / "study", objective=TOY))
     said = [event.text for event in events if isinstance(event, Notice)]
