@@ -110,9 +110,10 @@ def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:
         f"{found.images} others measured"
     ]
     if found.comparison is not None and found.accuracy is not None and found.float_accuracy is not None:
+        clear = "no clear difference, " if found.comparison.p_value > 0.05 else ""
         lines.append(
             f"accuracy  {100 * found.accuracy:.1f} %, in float32 {100 * found.float_accuracy:.1f} %: "
-            f"{100 * found.comparison.accuracy_difference:+.1f} points (p = {found.comparison.p_value:.2g})"
+            f"{100 * found.comparison.accuracy_difference:+.1f} points ({clear}p = {found.comparison.p_value:.2g})"
         )
     lines.append(f"class     the same as in float32 for {found.same_class} of {counted(found.images, 'image')}")
     lines.append(
