@@ -10,7 +10,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from automl_pt.core.errors import OutputError, StudyError
-from automl_pt.core.text import counted, few
+from automl_pt.core.text import counted, few, printable
 from automl_pt.data.hashes import HashIndex, array_digest
 from automl_pt.data.manifest import Entry, Manifest
 from automl_pt.data.pixels import Originals
@@ -98,11 +98,11 @@ def require_unchanged(manifest: Manifest, inventory: Inventory, splits: Sequence
     A file with the size, times and inode of its hash is not read again.
     """
     found = changes(manifest, inventory, splits)
-    asked = [entry.name for entry in manifest.entries if entry.split in splits]
-    if len(found["vanished"]) == len(asked):
+    if not any(entry.name in inventory.index for entry in manifest.entries):
+        known = f"{counted(len(manifest.entries), 'image')}, such as {printable(manifest.entries[0].name)},"
         raise StudyError(
             "this study or run is of other images",
-            given=f"none of its {counted(len(asked), 'image')}, such as {few(asked, 1)}, is in this data",
+            given=f"none of its {known} is in this data",
             remedy="give the data that it was started with, or choose another --output or --name",
         )
     given = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in found.items() if names)

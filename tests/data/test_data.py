@@ -331,3 +331,13 @@ class Registering:
     @hookimpl
     def register_datasets(self) -> list[Dataset]:
         return [self.dataset]
+
+
+def test_other_data_under_the_name_of_a_study_is_called_that(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    ready(tiny_folder, plugins, tmp_path / "manifest.json")
+    for path in sorted(tiny_folder.rglob("*.png")):
+        path.rename(path.with_name(f"other-{path.name}"))
+    with pytest.raises(StudyError, match=r"of other images\n  given: none of its \d+ images, such as"):
+        ready(tiny_folder, plugins, tmp_path / "manifest.json")

@@ -195,5 +195,5 @@ def test_the_gain_is_said_with_its_uncertainty(
 def test_a_gain_over_nothing_is_none() -> None:
     assert best_unsearched([trial(3, 0.3)]) is None
     probe = TrialRecord(-1, "COMPLETE", {}, 0.2, 1, 1.0, "probe", {})
-    assert "nothing: the best model is the probe" in gain_over(probe, trial(0, 0.5)).sentence()
+    assert "No trial is better than the probe" in gain_over(probe, trial(0, 0.5)).sentence()
     assert Gain.from_dict({"best": 1, "over": 0, "what": "the default", "new": 3}).difference is None
