@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from automl_pt.cli.columns import say
 from automl_pt.cli.lookup import json_option, plugin_option
 
 
@@ -26,7 +27,7 @@ def command(plugins: tuple[str, ...], as_json: bool) -> int:
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            click.echo(f"{finding.name.ljust(width)}  {finding.value}")
+            say(f"{finding.name.ljust(width)}  {finding.value}")
             if finding.problem:
-                click.echo("\n".join(f"{'problem:'.rjust(width)}  {line}" for line in finding.problem.splitlines()))
+                say("\n".join(f"{'problem:'.rjust(width)}  {line}" for line in finding.problem.splitlines()))
     return 1 if any(finding.problem for finding in findings) else 0
