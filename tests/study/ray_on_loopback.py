@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# all of it on 127.0.0.1; and nothing is told to anybody
+# all of it on 127.0.0.1
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
+from automl_pt.study.executor import ray_cluster  # noqa: F401  first: it sets what Ray reads when it is imported
+
+# isort: split
 import ray
 import ray._private.services as services
 from ray.cluster_utils import Cluster

@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data are sent
+# read when ray is imported: no usage data are sent; and below `uv run`, the working folder, which may hold the images,
+# is not copied to every machine, nor is each actor started in an environment that is built there from that copy
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
