@@ -14,12 +14,13 @@ DEFAULT_PRUNER = "rungs"
 class Pruner:
     """A named pruner.
 
-    `make(epochs, images)` returns the rule for runs of so many epochs on so many training images, or on at least
-    1,000 where trials start from weights. The rule is a value with the methods of `automl_pt.PruningRule`, which it may
-    inherit from, or one of Optuna's pruners.
+    `make(epochs, images)` returns the rule for runs of so many epochs on so many training images. The rule is a value
+    with the methods of `automl_pt.PruningRule`, which it may inherit from, or one of Optuna's pruners.
+    `make_from_weights` is used instead, where it is given, if trials start from weights.
     """
 
     name: str
     make: Callable[[int, int], Any]
     #: one line for listings
     description: str = ""
+    make_from_weights: Callable[[int, int], Any] | None = None

@@ -154,13 +154,15 @@ class Coordinator:
             yield Notice(f"another program has added {found} to this study: ignored, and not counted in --trials")
 
     def _prune_paused(self) -> Iterator[Event]:
-        """End the paused trials that no result can promote any more."""
-        progress_list = self.trial_store.progress_list()
-        for trial in self.trial_store.paused():
-            if self.rule.verdict(trial.number, progress_list, self._total) == "prune":
-                diverged = not all(map(math.isfinite, self.trial_store.trial_progress(trial.number).ranks.values()))
-                reason = "diverged" if diverged else "pruned"
-                yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
+        """End the paused trials that no result can promote any more; the end of one may decide about another."""
+        progress_list, paused = self.trial_store.progress_list(), self.trial_store.paused()
+        dropped = [one for one in paused if self.rule.verdict(one.number, progress_list, self._total) == "prune"]
+        for trial in dropped:
+            diverged = not all(map(math.isfinite, self.trial_store.trial_progress(trial.number).ranks.values()))
+            reason = "diverged" if diverged else "pruned"
+            yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
+        if dropped:
+            yield from self._prune_paused()
 
     def _next_start(self) -> Event | None:
         trials, progress_list = self.trial_store.trials(), self.trial_store.progress_list()

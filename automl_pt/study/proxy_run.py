@@ -27,6 +27,9 @@ def proxy_runs(spec: TrialSpec, should_stop: Callable[[], bool], data: Data, plu
     All proxy runs of a study have the same seed, so that they differ in their settings alone (common random numbers):
     they start from the same weights, and see the images in the same order.
 
+    It is validated on as many images as it trained on, where trials start from weights, because the network learns from
+    few images there: validation would cost as much as training where there are many validation images.
+
     Its weights are discarded: each proxy run starts from the trial's initial weights, and so does the trial. A proxy
     run that is stopped yields nothing.
     """
@@ -56,8 +59,12 @@ def _proxy_loss(
             return should_stop() or batches_done >= due
 
         training.train_epoch(after_step, save=lambda: None)
-        done = training.progress.batches_done == due
-        return shuffled_loss(training.evaluated(), spec.config, data, plugins, training.precision) if done else None
+        if training.progress.batches_done != due:
+            return None
+        model, most = training.evaluated(), None
+        if config.starts_from_weights:
+            most = round(level * len(training.train_loader.labels))
+        return shuffled_loss(model, spec.config, data, plugins, training.precision, most=most)
 
 
 def due_after(level: float, batches: int) -> int:

@@ -55,13 +55,20 @@ def rank_loss(config: TrainConfig, weights: Mapping[str, Tensor], data: Data, pl
 
 
 def shuffled_loss(
-    model: nn.Module, config: TrainConfig, data: Data, plugins: Plugins, precision: NumberFormat | None = None
+    model: nn.Module,
+    config: TrainConfig,
+    data: Data,
+    plugins: Plugins,
+    precision: NumberFormat | None = None,
+    *,
+    most: int | None = None,
 ) -> float:
     """Return that loss of `model`, ready on its device and for `precision`, by default the device's.
 
     It is the plain validation loss where `rank_loss` says so.
 
-    The images come in one fixed random order, so that every batch mixes the classes.
+    The images come in one fixed random order, so that every batch mixes the classes. With `most` it ends after the
+    batch that brings so many images; these are the same for all trials.
     """
     changed: Mapping[nn.modules.batchnorm._BatchNorm, float | None] = {}
     if config.keeps_batch_norm:
@@ -84,13 +91,16 @@ def shuffled_loss(
         channels_last=has_channels_last(device, precision),
     )
     # summed on the device, which is waited for once; MPS has no float64
-    total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    total, count = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device), 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in loader.epoch(0):
             total += F.cross_entropy(model(images).float(), labels, reduction="sum")
+            count += len(labels)
+            if most is not None and count >= most:
+                break
     for norm, momentum in changed.items():  # a proxy run leaves its network to the next one
         norm.momentum = momentum
-    return total.item() / sum(loader.batch_sizes)
+    return total.item() / count
 
 
 @lru_cache(maxsize=1)

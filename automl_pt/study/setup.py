@@ -32,7 +32,6 @@ from automl_pt.study.objective import Objective, Proof, SearchData
 from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule
-from automl_pt.study.pruning.rungs import images_for_rungs
 from automl_pt.study.records import TrialRecord
 from automl_pt.study.rivals import make_rivals
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
@@ -161,8 +160,8 @@ def _rule(
 ) -> Rule:
     """Make the pruner's rule; raise StudyError where trials were compared at other points than it compares them."""
     pruner = "none" if config.trains_on_features() else config.pruner
-    images = images_for_rungs(search_data.train_images, from_weights=config.starts_from_weights)
-    rule = make_rule(pruner, config.epochs, images, trial_store.study, plugins)
+    shape, from_weights = (config.epochs, search_data.train_images), config.starts_from_weights
+    rule = make_rule(pruner, *shape, trial_store.study, plugins, from_weights=from_weights)
     first = trial_store.about().get("first_rung")
     trials = config.trials + len(trial_store.rivals())
     resume.require_same_rungs(

@@ -19,7 +19,7 @@ LOOK = "the methods of automl_pt.PruningRule"
 
 
 def check_pruner(name: str, *, plugins: Plugins | None = None) -> dict[tuple[int, int], list[str]]:
-    """Run made-up studies under the rule of the pruner called `name`; return how their trials ended.
+    """Run made-up studies under the rules of the pruner called `name`; return how their trials ended, from scratch.
 
     It is looked up as `--pruner` does it. In each study one trial diverges, one has the same losses as another, and the
     others differ. Raises PluginError for a rule that gives another answer when it is asked again, an answer that no
@@ -28,14 +28,16 @@ def check_pruner(name: str, *, plugins: Plugins | None = None) -> dict[tuple[int
     """
     found = plugins or load_plugins()
     with no_network():
+        for shape in SHAPES:
+            _study(name, found, *shape, from_weights=True)
         return {shape: _study(name, found, *shape) for shape in SHAPES}
 
 
-def _study(name: str, plugins: Plugins, epochs: int, images: int) -> list[str]:
+def _study(name: str, plugins: Plugins, epochs: int, images: int, *, from_weights: bool = False) -> list[str]:
     study = _Study(epochs)
     with guarded() as changed:
-        rule = make_rule(name, epochs, images, lambda: study.optuna, plugins)
-        came = f"{name}: {epochs} epochs, {images} images"
+        rule = make_rule(name, epochs, images, lambda: study.optuna, plugins, from_weights=from_weights)
+        came = f"{name}: {epochs} epochs, {images} images" + (", from weights" if from_weights else "")
         for _ in range(TRIALS * (epochs + len(rule.rung_resources) + 2)):
             if not study.step(rule, name):
                 break

@@ -35,6 +35,45 @@ def test_few_images_are_run_in_miniature_once(epochs: int, images: int, rung_res
     assert Rungs.over(epochs, images).rung_resources == rung_resources
 
 
+@pytest.mark.parametrize(
+    ("epochs", "images", "rung_resources", "cohorts"),
+    [
+        (epochs, images, (H, middle, epochs), [16, 2, 1])
+        for epochs, middle in ((2, 1), (5, 3), (9, 5))
+        for images in (1, 1599)
+    ]
+    + [(5, 1600, (S, H, 3, 5), [16, 6, 2, 1]), (1, 600, (1,), [16])],
+)
+def test_trials_from_weights_have_a_proxy_run_of_half_an_epoch_and_are_compared_in_the_middle(
+    epochs: int, images: int, rung_resources: tuple[float, ...], cohorts: list[int]
+) -> None:
+    rule = Rungs.over(epochs, images, from_weights=True)
+    assert rule.rung_resources == rung_resources
+    assert [rule.cohort_size(rung, 16) for rung in range(len(rung_resources))] == cohorts
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.309, "promote"), (0.31, "prune"), (math.nan, "prune")])
+def test_a_finalist_goes_on_in_the_middle_while_it_is_close(loss: float, verdict: str) -> None:
+    rule = Rungs.over(5, 600, from_weights=True)
+    first, second = TrialProgress(3, {1: 0.6, 2: 0.4, 3: 0.3}), TrialProgress(5, {1: 0.8, 2: loss, 3: loss})
+    rest = [TrialProgress(number, {}, "pruned", ranks={H: 2.0}) for number in (0, 1, 2, 4)]
+    assert rule.verdict(5, [first, second, *rest], 6) == verdict
+    assert rule.verdict(3, [first, second, *rest], 6) == "promote"
+    assert rule.verdict(3, [first, replace(second, losses={1: 0.8}), *rest], 6) == "wait"
+
+
+def test_where_a_finalist_is_lost_the_other_waits_for_the_one_that_replaces_it() -> None:
+    rule = Rungs.over(5, 600, from_weights=True)
+    first, lost = TrialProgress(3, {1: 0.6, 2: 0.4, 3: 0.3}), TrialProgress(5, {1: 0.8}, "lost", ranks={H: 0.7})
+    spare = TrialProgress(4, {}, ranks={H: 0.9})
+    rest = [TrialProgress(number, {}, "pruned", ranks={H: 2.0}) for number in (0, 1, 2)]
+    assert rule.verdict(4, [first, lost, spare, *rest], 6) == "promote"
+    assert rule.verdict(3, [first, lost, spare, *rest], 6) == "wait"
+    ahead = replace(spare, losses={1: 0.5, 2: 0.3, 3: 0.2})
+    assert rule.verdict(3, [first, lost, ahead, *rest], 6) == "prune"
+    assert rule.verdict(3, [first, lost, replace(spare, end="lost"), *rest], 6) == "promote"
+
+
 def test_a_run_of_one_epoch_has_no_rungs() -> None:
     assert Rungs.over(1, 600) == Rungs.over(1, 5000) == Rungs((1,))
 
@@ -140,13 +179,17 @@ def climb(rule: Rungs, losses: dict[int, list[float]], lost: set[int], order: ra
             epoch = int(point)
             end = "lost" if number in lost and epoch == 2 else "finished" if epoch == rule.rung_resources[-1] else None
             progress_list[number] = replace(one, losses={**one.losses, epoch: losses[number][epoch]}, end=end)
-        for waiting, one in list(progress_list.items()):
-            if one.end is None and one.epoch == allowed[waiting]:
-                verdict = rule.verdict(waiting, list(progress_list.values()), len(losses))
-                if verdict == "promote":
-                    allowed[waiting] = rule.next_rung(one.epoch)
-                elif verdict == "prune":
-                    progress_list[waiting] = replace(one, end="pruned")
+        decided = True
+        while decided:  # the end of one may decide about another
+            decided = False
+            for waiting, one in list(progress_list.items()):
+                if one.end is None and one.epoch == allowed[waiting]:
+                    verdict = rule.verdict(waiting, list(progress_list.values()), len(losses))
+                    decided = decided or verdict != "wait"
+                    if verdict == "promote":
+                        allowed[waiting] = rule.next_rung(one.epoch)
+                    elif verdict == "prune":
+                        progress_list[waiting] = replace(one, end="pruned")
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,7 +202,7 @@ def test_the_outcome_does_not_depend_on_who_was_first(trials: int, epochs: int, 
         for number in range(trials)
     }
     lost = {number for number in losses if draw.random() < 0.2}
-    rule = Rungs.over(epochs, draw.choice([600, 1200, 5000]))
+    rule = Rungs.over(epochs, draw.choice([600, 1200, 5000]), from_weights=draw.random() < 0.5)
     outcomes = [climb(rule, losses, lost, random.Random(order)) for order in range(3)]
     assert outcomes[0] == outcomes[1] == outcomes[2]
 

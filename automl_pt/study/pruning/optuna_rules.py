@@ -21,14 +21,23 @@ T = TypeVar("T")
 METHODS = ("next_rung", "verdict", "ranking", "expected_epochs")
 
 
-def make_rule(name: str, epochs: int, images: int, study: Callable[[], optuna.Study], plugins: Plugins) -> Rule:
+def make_rule(
+    name: str,
+    epochs: int,
+    images: int,
+    study: Callable[[], optuna.Study],
+    plugins: Plugins,
+    *,
+    from_weights: bool = False,
+) -> Rule:
     """Return the rule of the pruner called `name` for runs of `epochs` on so many training `images`.
 
     Raises UnknownNameError with near names, PluginError for a pruner that makes no rule.
     """
     pruner = plugins.named(Pruner, name)
     with plugins.running(plugins.of_kind(Pruner), name):
-        made: Any = pruner.make(epochs, images)
+        make = pruner.make_from_weights if from_weights and pruner.make_from_weights else pruner.make
+        made: Any = make(epochs, images)
     if isinstance(made, BasePruner):
         made = OptunaRule(epochs, pruner=made, study=study)
     missing = [method for method in METHODS if not callable(getattr(made, method, None))]

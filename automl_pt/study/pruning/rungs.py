@@ -6,6 +6,9 @@ last epoch. With many images trials reach the second rung by a longer proxy run 
 proxy run, longer the fewer images there are; a long run has a further rung in its middle. This is successive halving
 (Jamieson and Talwalkar, 2016) with paused trials: trials are ranked after equal epochs, and no epoch runs twice.
 
+Trials from weights that reach the middle of the run are compared once more. The best of two goes on, and with it those
+that are within `margin` of it, because only these may still end ahead.
+
 Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
 extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and
 takes no other trial's place. So a search rarely ends worse than its default, at less cost than a full run.
@@ -36,7 +39,8 @@ class Schedule(NamedTuple):
     """Where the rungs lie for runs of at least `epochs` epochs on at least `images` training images.
 
     `proxy_runs` are the lengths of the proxy runs, in epochs. `has_middle` adds a rung in the middle of the run. From
-    the first rung 1 / `reductions[0]` of the trials go on, from each later one 1 / `reductions[1]`.
+    the first rung 1 / `reductions[0]` of the trials go on, from each later one 1 / `reductions[1]`. At least `at_end`
+    run to the end.
     """
 
     images: int
@@ -44,6 +48,7 @@ class Schedule(NamedTuple):
     proxy_runs: tuple[float, ...]
     has_middle: bool
     reductions: tuple[float, float]
+    at_end: int = 2
 
 
 #: The first row that applies counts. The fewer images an epoch has, the longer the proxy run, because a few steps tell
@@ -57,14 +62,12 @@ SCHEDULES = (
     Schedule(0, 2, (1 / 2,), False, (7.8, 1.0)),
 )
 
-#: A trained network learns from its first steps. So where trials start from weights, fewer images than this count as
-#: so many: half an epoch is enough of a proxy run. Measured by `benchmarks/transfer.py`.
-IMAGES_FROM_WEIGHTS = 1000
-
-
-def images_for_rungs(images: int, *, from_weights: bool) -> int:
-    """Return the number of training images by which the rungs are chosen, for trials from weights or from scratch."""
-    return max(images, IMAGES_FROM_WEIGHTS) if from_weights else images
+#: The same for trials from weights. A trained network learns from its first steps, so half an epoch is enough of a
+#: proxy run. Measured by `benchmarks/transfer.py`.
+FROM_WEIGHTS = (
+    Schedule(1600, 2, (1 / 8, 1 / 2), True, (2.6, 3.0), at_end=1),
+    Schedule(0, 2, (1 / 2,), True, (7.8, 2.0), at_end=1),
+)
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,21 @@ class Rungs:
     reductions: tuple[float, float] = (3.0, 3.0)
     keep: int = 2
     margin: float = 0.03
+    #: fewer than `keep`: then those within `margin` of the promoted run to the end as well
+    at_end: int = 2
 
     @staticmethod
-    def over(epochs: int, images: int) -> Rungs:
-        """Return the rungs for runs of `epochs` epochs on `images` training images.
+    def over(epochs: int, images: int, *, from_weights: bool = False) -> Rungs:
+        """Return the rungs for runs of `epochs` epochs on `images` training images, from scratch or from weights.
 
         A run of one epoch has none, because it is not worth stopping.
         """
-        row = next((row for row in SCHEDULES if images >= row.images and epochs >= row.epochs), None)
+        schedules = FROM_WEIGHTS if from_weights else SCHEDULES
+        row = next((row for row in schedules if images >= row.images and epochs >= row.epochs), None)
         if row is None:
             return Rungs((epochs,))
-        middle = (epochs // 2,) if row.has_middle else ()
-        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions)
+        middle = (math.ceil(epochs / 2) if from_weights else epochs // 2,) if row.has_middle else ()
+        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions, at_end=row.at_end)
 
     def next_rung(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
@@ -96,7 +102,8 @@ class Rungs:
     def cohort_size(self, rung: int, trials: int) -> int:
         """Return how many of `trials` reach a rung, counted from 0, by their rank."""
         for cut in range(rung):
-            trials = min(trials, max(self.keep, int(trials / self.reductions[min(cut, 1)])))
+            least = self.at_end if cut == len(self.rung_resources) - 2 else self.keep
+            trials = min(trials, max(least, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
@@ -109,21 +116,43 @@ class Rungs:
         scores = self._scores(rung, competitors)
         mine = (trial.rank(trial.epoch), number)
         better = [other for other, score in scores.items() if (score, other) < mine]
-        dropped = sum(_pruned_at(trial_progress, trial.epoch) for trial_progress in competitors)
-        unknown = max(0, self.cohort_size(rung, total) - len(scores) - dropped)
+        unknown = self._unknown(rung, competitors, self.cohort_size(rung, total), total - len(progress_list))
         quota = self.cohort_size(rung + 1, total)
-        if number == DEFAULT_TRIAL and (len(better) >= quota or number not in scores):
-            others = sorted(score for other, score in scores.items() if other != number)
-            return self._grace(mine[0], others[:quota], quota, unknown)
         spare = self.keep if self._decides_by_proxy_run(rung) else 0
-        if len(better) >= quota + spare or not math.isfinite(mine[0]):
+        is_dropped = len(better) >= quota + spare or not math.isfinite(mine[0])
+        has_grace = number == DEFAULT_TRIAL or self._is_close_finish(rung)
+        if has_grace and (len(better) >= quota or number not in scores):
+            others = sorted(score for other, score in scores.items() if other != number)
+            grace = self._grace(mine[0], others[:quota], quota, unknown)
+            if grace != "prune" or is_dropped or not spare or number not in scores:
+                return grace
+        if is_dropped:
             return "prune"
         ahead = [trial_progress for trial_progress in competitors if trial_progress.number in better]
         return self._place(ahead, self.rung_resources[rung + 1], quota, unknown, replaces=spare > 0)
 
+    def _unknown(self, rung: int, competitors: Sequence[TrialProgress], cohort: int, to_come: int) -> int:
+        """Return how many of a rung's `cohort` may still arrive; `to_come` trials have not been started."""
+        level = self.rung_resources[rung]
+        arrived = sum(
+            trial_progress.epoch >= level or trial_progress.end == "finished" for trial_progress in competitors
+        )
+        if rung and self._decides_by_proxy_run(rung - 1):  # others replace those lost, while there are others
+            below = sum(trial_progress.end is None and trial_progress.epoch < level for trial_progress in competitors)
+            return min(max(0, cohort - arrived), below + to_come)
+        below_it = self.rung_resources[rung - 1] if rung else 0
+        lost = sum(
+            trial_progress.end == "lost" and below_it <= trial_progress.epoch < level for trial_progress in competitors
+        )
+        return max(0, cohort - arrived - lost)
+
     def _decides_by_proxy_run(self, rung: int) -> bool:
-        """Return whether a proxy run to `rung` decides which trials are trained to the end."""
-        return rung == len(self.rung_resources) - 2 and self.rung_resources[rung] < 1
+        """Return whether `rung` is the last one that trials reach by a proxy run, which leaves no weights."""
+        return self.rung_resources[rung] < 1 <= self.rung_resources[rung + 1]
+
+    def _is_close_finish(self, rung: int) -> bool:
+        """Return whether those within `margin` of the promoted run to the end as well."""
+        return self.at_end < self.keep and rung == len(self.rung_resources) - 2
 
     @staticmethod
     def _place(ahead: Sequence[TrialProgress], level: float, quota: int, unknown: int, *, replaces: bool) -> Verdict:
@@ -139,7 +168,7 @@ class Rungs:
         return "prune" if (arrived if replaces else len(still)) >= quota else "wait"
 
     def _grace(self, score: float, promoted: Sequence[float], quota: int, unknown: int) -> Verdict:
-        """Decide about the default trial outside the quota by the `promoted` scores of at most `quota` others.
+        """Decide about a trial with a margin, outside the quota, by the `promoted` scores of at most `quota` others.
 
         Once the quota is full, further results can only lower these; before that their worst is still unknown.
         """
