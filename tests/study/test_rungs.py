@@ -62,6 +62,24 @@ def test_a_finalist_goes_on_in_the_middle_while_it_is_close(loss: float, verdict
     assert rule.verdict(3, [first, replace(second, losses={1: 0.8}), *rest], 6) == "wait"
 
 
+def test_no_proxy_run_decides_about_the_default_from_weights() -> None:
+    rule = Rungs.over(5, 600, from_weights=True)
+    ranked = [TrialProgress(number, {}, ranks={H: loss}) for number, loss in enumerate((1.5, 0.9, 0.8, 0.7, 1.0, 1.1))]
+    assert [rule.verdict(one.number, ranked, 6) for one in ranked] == [
+        "promote",
+        "wait",
+        "wait",
+        "promote",
+        "prune",
+        "prune",
+    ]
+    assert rule.verdict(0, ranked[:1], 6) == "promote"
+    assert rule.verdict(0, [TrialProgress(0, {}, ranks={H: math.nan}), *ranked[1:]], 6) == "prune"
+    behind = [replace(ranked[0], losses={1: 0.9, 2: 0.6, 3: 0.5}), replace(ranked[3], losses={1: 0.5, 2: 0.4, 3: 0.3})]
+    rest = [replace(ranked[number], end="pruned") for number in (1, 2, 4, 5)]
+    assert [rule.verdict(one.number, [*behind, *rest], 6) for one in behind] == ["prune", "promote"]
+
+
 def test_where_a_finalist_is_lost_the_other_waits_for_the_one_that_replaces_it() -> None:
     rule = Rungs.over(5, 600, from_weights=True)
     first, lost = TrialProgress(3, {1: 0.6, 2: 0.4, 3: 0.3}), TrialProgress(5, {1: 0.8}, "lost", ranks={H: 0.7})

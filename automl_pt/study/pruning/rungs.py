@@ -7,7 +7,8 @@ proxy run, longer the fewer images there are; a long run has a further rung in i
 (Jamieson and Talwalkar, 2016) with paused trials: trials are ranked after equal epochs, and no epoch runs twice.
 
 Trials from weights that reach the middle of the run are compared once more. The best of two goes on, and with it those
-that are within `margin` of it, because only these may still end ahead.
+that are within `margin` of it, because only these may still end ahead. One of the two is trial 0, whatever its proxy
+runs say: short runs favour high learning rates (short-horizon bias, Wu et al., 2018), and the documented default is low.
 
 Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
 extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and
@@ -81,6 +82,8 @@ class Rungs:
     margin: float = 0.03
     #: fewer than `keep`: then those within `margin` of the promoted run to the end as well
     at_end: int = 2
+    #: whether no proxy run decides about trial 0, which takes one of the places
+    trusts_default: bool = False
 
     @staticmethod
     def over(epochs: int, images: int, *, from_weights: bool = False) -> Rungs:
@@ -93,7 +96,7 @@ class Rungs:
         if row is None:
             return Rungs((epochs,))
         middle = (math.ceil(epochs / 2) if from_weights else epochs // 2,) if row.has_middle else ()
-        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions, at_end=row.at_end)
+        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions, at_end=row.at_end, trusts_default=from_weights)
 
     def next_rung(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
@@ -114,12 +117,12 @@ class Rungs:
         rung = self.rung_resources.index(trial.epoch)
         competitors = self._competitors(rung, progress_list, total)
         scores = self._scores(rung, competitors)
-        mine = (trial.rank(trial.epoch), number)
+        mine = (scores.get(number, trial.rank(trial.epoch)), number)
         better = [other for other, score in scores.items() if (score, other) < mine]
         unknown = self._unknown(rung, competitors, self.cohort_size(rung, total), total - len(progress_list))
         quota = self.cohort_size(rung + 1, total)
         spare = self.keep if self._decides_by_proxy_run(rung) else 0
-        is_dropped = len(better) >= quota + spare or not math.isfinite(mine[0])
+        is_dropped = len(better) >= quota + spare or mine[0] == math.inf
         has_grace = number == DEFAULT_TRIAL or self._is_close_finish(rung)
         if has_grace and (len(better) >= quota or number not in scores):
             others = sorted(score for other, score in scores.items() if other != number)
@@ -204,6 +207,8 @@ class Rungs:
                 scores[trial_progress.number] = trial_progress.rank(level)
             elif trial_progress.end == "lost" and trial_progress.epoch >= below:
                 scores[trial_progress.number] = math.inf
+        if self.trusts_default and level < 1 and math.isfinite(scores.get(DEFAULT_TRIAL, math.inf)):
+            scores[DEFAULT_TRIAL] = -math.inf
         return scores
 
     def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
