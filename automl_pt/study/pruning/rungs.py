@@ -8,7 +8,7 @@ proxy run, longer the fewer images there are; a long run has a further rung in i
 
 Trials from weights that reach the middle of the run are compared once more. The best of two goes on, and with it those
 that are within `margin` of it, because only these may still end ahead. One of the two is trial 0, whatever its proxy
-runs say: short runs favour high learning rates (short-horizon bias, Wu et al., 2018), and the documented default is low.
+runs say: short runs favour high learning rates (short-horizon bias, Wu et al., 2018), and the default's is low.
 
 Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
 extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and
@@ -117,6 +117,8 @@ class Rungs:
         rung = self.rung_resources.index(trial.epoch)
         competitors = self._competitors(rung, progress_list, total)
         scores = self._scores(rung, competitors)
+        if scores.get(number) == -math.inf:
+            return "promote"
         mine = (scores.get(number, trial.rank(trial.epoch)), number)
         better = [other for other, score in scores.items() if (score, other) < mine]
         unknown = self._unknown(rung, competitors, self.cohort_size(rung, total), total - len(progress_list))
