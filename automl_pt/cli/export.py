@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_pt.cli.columns import say
+from automl_pt.cli.names import load_for_model
 
 if TYPE_CHECKING:
     from automl_pt.model.int8 import Int8Figures
@@ -62,12 +63,15 @@ def command(
     from automl_pt.core.files import to_json
     from automl_pt.core.text import printable
     from automl_pt.layouts.listing import list_images
+
+    registered = load_for_model(plugins, model)
+    listing = list_images(images)
+
     from automl_pt.model.export import ENDINGS, export_model
     from automl_pt.model.int8 import export_int8, figures_beside
     from automl_pt.model.load import find_model, load_model
     from automl_pt.model.own_images import validation_images
     from automl_pt.model.parity import ParityImages
-    from automl_pt.plugins.manager import load_plugins
 
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
     written = [target, *([figures_beside(target)] if kind == "onnx-int8" else [])]
@@ -78,9 +82,7 @@ def command(
                 given=f"{printable(path)} is there already",
                 remedy="choose another name with --output, or give --force",
             )
-    registered = load_plugins(plugins)
     loaded = load_model(model, device="cpu", plugins=registered)
-    listing = list_images(images)
     named = ParityImages(listing.paths, "images named") if images else None
     checked = named or validation_images(loaded, model, registered)
     for note in listing.notes:

@@ -37,10 +37,13 @@ def command(
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.html.marked import require_own_page
     from automl_pt.reporting.run import is_run, read_run
-    from automl_pt.reporting.study import read_study
+    from automl_pt.reporting.study import find_study, read_study
 
     if html is not None:
         require_own_page(html, force=force)
+    for study in studies:
+        if not is_run(Path(study)):
+            find_study(study)
     study = studies[0]
     if len(studies) > 1:
         _several(studies, html, storage, as_json)
