@@ -76,7 +76,11 @@ def test_a_wrong_entry_of_names_is_told(entry: str, mistake: str) -> None:
             UnknownNameError,
             r"unknown optimizer 'adamv'\n.*'adamv'\n.*did you mean 'adamw'",
         ),
-        ({"search": ["augmentation=none,crop+mixap"]}, UnknownNameError, r"unknown augmentation 'mixap'\n.*'mixap'\n.*'mixup'"),
+        (
+            {"search": ["augmentation=none,crop+mixap"]},
+            UnknownNameError,
+            r"unknown augmentation 'mixap'\n.*'mixap'\n.*'mixup'",
+        ),
         ({"augmentation": "corp"}, UnknownNameError, r"unknown augmentation 'corp'\n.*'corp'\n.*'crop'"),
         (
             {"search": ["optimizer=sgd,schedule-free-adamw"], "momentum": 0.0},
