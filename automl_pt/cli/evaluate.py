@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from automl_pt.cli.names import load_for_model, require_dataset
+from automl_pt.cli.working import load
 
 
 @click.command("evaluate")
@@ -66,6 +67,7 @@ def command(
     registered = load_for_model(plugins, model, *(() if other is None else (other,)))
     require_dataset(dataset, registered)
 
+    load("automl_pt.model.evaluate", quiet=quiet or as_json)
     from automl_pt.cli.evaluate_display import print_paired, print_rule, print_scores, print_temperature, print_unsure
     from automl_pt.cli.predict_display import progress
     from automl_pt.core.files import to_json

@@ -14,6 +14,7 @@ import click
 from automl_pt.cli.columns import say
 from automl_pt.cli.names import load_for_model
 from automl_pt.cli.streams import OUTPUT
+from automl_pt.cli.working import load
 
 if TYPE_CHECKING:
     from automl_pt.model.load import Model
@@ -64,6 +65,7 @@ def command(
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
     listing = list_images(named)
 
+    load("automl_pt.model.predict", quiet=quiet)
     from automl_pt.cli.predict_display import progress
     from automl_pt.data.pixel_survey import conversion_note
     from automl_pt.model.load import load_model

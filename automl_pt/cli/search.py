@@ -11,6 +11,7 @@ import click
 from automl_pt.cli.groups import GroupedCommand
 from automl_pt.cli.names import load_known
 from automl_pt.cli.options import build_config, from_file, settings_options
+from automl_pt.cli.working import load
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError
 from automl_pt.core.missing_model import of_trials
@@ -37,6 +38,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     settings = build_config(SearchConfig, config, options)
     plugins = load_known(settings)
 
+    load("automl_pt.api.search", quiet=quiet or as_json)
     from automl_pt.api.classifier_objective import in_time
     from automl_pt.api.next_study import next_study
     from automl_pt.api.search import steps, study_name

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from automl_pt.cli.names import load_for_model
+from automl_pt.cli.working import load
 
 
 @click.command("serve")
@@ -41,6 +42,7 @@ def command(
     require_packages()  # first, because the modules below import what it checks
     registered = load_for_model(plugins, model)
 
+    load("automl_pt.serving.server")
     from automl_pt.cli.signals import stopping
     from automl_pt.core.text import printable
     from automl_pt.model.load import load_model

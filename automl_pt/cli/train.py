@@ -11,6 +11,7 @@ import click
 from automl_pt.cli.groups import GroupedCommand
 from automl_pt.cli.names import load_known
 from automl_pt.cli.options import build_config, from_file, settings_options
+from automl_pt.cli.working import load
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import DivergedError
 from automl_pt.core.missing_model import diverged
@@ -38,7 +39,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     output, quiet, as_json = from_file(config, output=output, quiet=quiet, as_json=as_json).values()
     settings = build_config(TrainConfig, config, options)
     plugins = load_known(settings, output)
-
+    load("automl_pt.runs.run", quiet=quiet or as_json)
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.core.files import read_json
