@@ -23,7 +23,7 @@ from automl_pt.core.errors import ConfigError
         ("patience", 0, "patience: should be greater than 0, got 0"),
         ("seed", 1.5, "seed: should be a valid integer, got 1.5"),
         ("stop_rule", "never", "stop_rule: should be 'consecutive' or 'best', got 'never'"),
-        ("device", "tpu", "device: String should match pattern"),
+        ("device", "tpu", "device: must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
         ("epoch", 3, "epoch: unknown setting; did you mean 'epochs'?"),
         ("wibble", 3, "wibble: unknown setting"),
         ("warmup_epochs", 5, "warmup_epochs must be below epochs, got 5 and 5"),
@@ -116,5 +116,5 @@ def test_broken_toml_names_file_and_line(tmp_path: Path) -> None:
 
 
 def test_missing_config_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="Folder or file not found: "):
         read_toml(tmp_path / "absent.toml")

@@ -173,11 +173,9 @@ def _events(study: OpenStudy, stop: Callable[[], int | None]) -> Iterator[Event]
         try:
             yield from study.coordinator.run()
             yield from study.coordinator.leave(study.grace(stop))
-            result = study.conclude(stop)
-            result = yield from study.make_extras(result, stop)
-            result = study.report(result, stop)
+            result = yield from study.end(stop)
         finally:
-            study.coordinator.engine.close()
+            study.close()
         yield Finished(result)
 
 

@@ -6,13 +6,13 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from automl_pt.backbone import Backbone
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.json_reader import parse_json
+from automl_pt.core.likeness import did_you_mean
 from automl_pt.core.text import printable
 
 SIZE = "image_size"
@@ -75,6 +75,5 @@ def with_options(backbone: Backbone, options: Sequence[str]) -> Backbone:
 
 
 def _unknown(backbone: Backbone, name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+    hint = did_you_mean(name, known) or f"it has {', '.join(sorted(known)) or 'none'}"
     return f"backbone_options: {backbone.name} has no option {printable(name)!r}; {hint}"

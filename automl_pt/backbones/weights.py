@@ -17,6 +17,7 @@ from pickle import UnpicklingError  # the exception class only; nothing is unpic
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.core.errors import WeightsError
+from automl_pt.core.files import not_found
 from automl_pt.core.missing_model import why_no_model
 from automl_pt.core.text import printable
 
@@ -69,7 +70,7 @@ def require_weights(path: Path) -> None:
     if path.is_dir():
         raise _folder(path)
     if not path.is_file():
-        raise WeightsError("file of weights not found", given=str(path), remedy="check the path given to --weights")
+        raise WeightsError(not_found(path), given=printable(path), remedy="check the path given to --weights")
 
 
 def _folder(path: Path) -> WeightsError:

@@ -14,6 +14,7 @@ import click
 from automl_pt.cli.columns import say
 from automl_pt.cli.streams import lasting_streams
 from automl_pt.core.errors import AutomlError
+from automl_pt.core.likeness import did_you_mean
 
 #: name of a command: the module that holds it, and its line in `--help`
 COMMANDS = {
@@ -62,9 +63,8 @@ class LazyGroup(click.Group):
         """Return the command; for an unknown name, suggest similar ones."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            from automl_pt.cli.groups import suggestion
-
-            ctx.fail(f"No such command '{name}'.{suggestion(name, list(COMMANDS))}")
+            hint = did_you_mean(name, COMMANDS, show=str)
+            ctx.fail(f"No such command '{name}'." + (f" D{hint[1:]}" if hint else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -16,8 +16,11 @@ def command(study: str, storage: str | None, port: int) -> None:
     `pip install '.[dashboard]'` in the checkout of automl-pt.
     """
     from automl_pt.reporting.study import storage_url
+
+    url = storage_url(study, storage=storage)
+
     from automl_pt.study.dashboard import serve
 
-    with serve(storage_url(study, storage=storage), port) as server:
+    with serve(url, port) as server:
         click.echo(f"http://127.0.0.1:{server.server_port}/dashboard/")
         server.serve_forever()

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from automl_pt.cli.names import load_for_model, require_dataset
+from automl_pt.cli.working import load
+
 
 @click.command("evaluate")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -61,18 +64,21 @@ def command(
     images: one number, the temperature, which later probabilities use; and the rule by which later answers are unsure,
     which is measured on the test split. Predicted classes do not change.
     """
+    registered = load_for_model(plugins, model, *(() if other is None else (other,)))
+    require_dataset(dataset, registered)
+
+    load("automl_pt.model.evaluate", quiet=quiet or as_json)
     from automl_pt.cli.evaluate_display import print_paired, print_rule, print_scores, print_temperature, print_unsure
     from automl_pt.cli.predict_display import progress
     from automl_pt.core.files import to_json
     from automl_pt.core.text import shown_path
     from automl_pt.model.evaluate import evaluate
-    from automl_pt.plugins.manager import load_plugins
 
     given = {name: value for name, value in settings.items() if value is not None}
     found = evaluate(
         model,
         dataset,
-        load_plugins(plugins),
+        registered,
         split=split,
         other=other,
         calibrate=calibrate,

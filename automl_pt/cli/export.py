@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_pt.cli.columns import say
+from automl_pt.cli.names import load_for_model
+from automl_pt.cli.working import load, working
 
 if TYPE_CHECKING:
     from automl_pt.model.int8 import Int8Figures
@@ -58,19 +60,48 @@ def command(
     onnx-int8 is for phones and small machines: 8-bit integers, whose loss of accuracy, size and time are measured
     beside those of onnx, shown, and written to a .json file beside the model.
     """
-    from automl_pt.core.errors import UsageError
     from automl_pt.core.files import to_json
     from automl_pt.core.text import printable
     from automl_pt.layouts.listing import list_images
+
+    registered = load_for_model(plugins, model)
+    listing = list_images(images)
+
+    load("automl_pt.model.int8", quiet=as_json)
     from automl_pt.model.export import ENDINGS, export_model
     from automl_pt.model.int8 import export_int8, figures_beside
     from automl_pt.model.load import find_model, load_model
     from automl_pt.model.own_images import validation_images
     from automl_pt.model.parity import ParityImages
-    from automl_pt.plugins.manager import load_plugins
 
     target = output or Path(find_model(model).resolve().name + ENDINGS[kind])
     written = [target, *([figures_beside(target)] if kind == "onnx-int8" else [])]
+    _require_free(written, force=force)
+    loaded = load_model(model, device="cpu", plugins=registered)
+    named = ParityImages(listing.paths, "images named") if images else None
+    checked = named or validation_images(loaded, model, registered)
+    for note in listing.notes:
+        say(f"note: {note}", err=True)
+    if kind == "onnx-int8":
+        with working("writing 8-bit integers, and measuring accuracy and time", quiet=as_json):
+            int8 = export_int8(loaded, target, checked, preprocessing=preprocessing)
+        values = {"output": str(target), "format": kind, "preprocessing": preprocessing, **int8.to_dict()}
+        click.echo(to_json(values) if as_json else _int8_lines(written, int8, rule=loaded.rule is not None))
+        return
+    with working("writing the model, and comparing its answers with PyTorch's", quiet=as_json):
+        parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
+    if as_json:
+        click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
+        return
+    say(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
+    if loaded.rule is not None and kind != "safetensors":
+        click.echo(f"  {_RULE_NOTE}")
+
+
+def _require_free(written: list[Path], *, force: bool) -> None:
+    from automl_pt.core.errors import UsageError
+    from automl_pt.core.text import printable
+
     for path in written:
         if path.exists() and not force:
             raise UsageError(
@@ -78,25 +109,6 @@ def command(
                 given=f"{printable(path)} is there already",
                 remedy="choose another name with --output, or give --force",
             )
-    registered = load_plugins(plugins)
-    loaded = load_model(model, device="cpu", plugins=registered)
-    listing = list_images(images)
-    named = ParityImages(listing.paths, "images named") if images else None
-    checked = named or validation_images(loaded, model, registered)
-    for note in listing.notes:
-        say(f"note: {note}", err=True)
-    if kind == "onnx-int8":
-        int8 = export_int8(loaded, target, checked, preprocessing=preprocessing)
-        values = {"output": str(target), "format": kind, "preprocessing": preprocessing, **int8.to_dict()}
-        click.echo(to_json(values) if as_json else _int8_lines(written, int8, rule=loaded.rule is not None))
-        return
-    parity = export_model(loaded, target, kind, checked, preprocessing=preprocessing)
-    if as_json:
-        click.echo(to_json({"output": str(target), "format": kind, "preprocessing": preprocessing, **parity.to_dict()}))
-    else:
-        say(f"{printable(target)}: " + told(parity, resized=preprocessing == "resize"))
-        if loaded.rule is not None and kind != "safetensors":
-            click.echo(f"  {_RULE_NOTE}")
 
 
 def _int8_lines(written: list[Path], found: Int8Figures, *, rule: bool) -> str:

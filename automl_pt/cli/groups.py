@@ -1,12 +1,10 @@
-"""`--help` in groups, and suggestions for misspelt names of commands and options.
+"""`--help` in groups.
 
 The table `GROUPS` names the settings of each group; a setting that no group names is an advanced one, so that a new
 setting needs no line here.
 """
 
 from __future__ import annotations
-
-from difflib import get_close_matches
 
 import click
 
@@ -77,9 +75,3 @@ class GroupedCommand(click.Command):
         if records:
             with formatter.section(REST):
                 formatter.write_dl(list(records.values()))
-
-
-def suggestion(name: str, known: list[str]) -> str:
-    """Return " Did you mean ...?" with the names near to one that is unknown; empty where none is near."""
-    near = get_close_matches(name, known, n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -74,6 +74,9 @@ class LiveView:
     notes: list[str] = field(default_factory=list)
     summary: list[str] = field(default_factory=list)
     progress: events.Progress | None = None
+    #: what is done after the trials, and since when
+    finishing: str | None = None
+    finishing_since: float = 0.0
     #: the bar of the images read; None once the study has started
     reading: Progress | None = None
     clock: Callable[[], float] = time.monotonic
@@ -97,6 +100,8 @@ class LiveView:
                 self.best = event.number
             case events.Progress():
                 self.progress = event
+            case events.Finishing():
+                self.finishing, self.finishing_since = event.text, self.clock()
             case events.Notice():
                 self.notes.append(event.text)
             case events.Finished():
@@ -155,7 +160,8 @@ class LiveView:
                 shown.append("[dim]~ loss of a short trial run, measured differently from a validation loss[/dim]")
             if dropped:
                 shown.append(f"[dim]not shown: {escape(', '.join(dropped))}[/dim]")
-        return Group(*shown, *(escape(folded(f"note: {note}", width)) for note in self.notes[-NOTES:]), *self._bar())
+        notes = (escape(folded(f"note: {note}", width)) for note in self.notes[-NOTES:])
+        return Group(*shown, *notes, *self._bar(width))
 
     def columns(self, rows: list[tuple[int, Row]]) -> list[Column]:
         """Return the columns: the trial, each setting that varies, and its results."""
@@ -192,8 +198,17 @@ class LiveView:
     def _style(self, number: int, row: Row) -> str:
         return "bold green" if number == self.best else "" if row.state in ("running", "paused") else "dim"
 
-    def _bar(self) -> list[Progress]:
-        if self.progress is None or self.summary:  # the summary says how long it took
+    @property
+    def doing(self) -> str | None:
+        """Return what is done after the trials, with the seconds that it has taken; None while they run."""
+        if self.finishing is None or self.summary:  # the summary says how long it took
+            return None
+        return f"finishing: {self.finishing}, {clock(self.clock() - self.finishing_since)}"
+
+    def _bar(self, width: int) -> list[Progress | str]:
+        if self.doing is not None:
+            return [escape(folded(self.doing, width))]
+        if self.progress is None or self.summary:
             return []
         bar = Progress(TextColumn("{task.description}"), BarColumn())
         left = "" if self.progress.seconds_left is None else f", about {clock(self.progress.seconds_left)} left"

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_pt.cli.columns import say
+from automl_pt.cli.names import load_for_model
 from automl_pt.cli.streams import OUTPUT
+from automl_pt.cli.working import load
 
 if TYPE_CHECKING:
+    from automl_pt.model.load import Model
     from automl_pt.model.prediction_files import PredictionColumns, Writer
 
 
@@ -53,20 +56,22 @@ def command(
     '*.jpg', or - for names on standard input. The exit code is 1 if files could not be read; their rows state why.
     If the model has a rule for unsure answers, the column `unsure` says which are, and why.
     """
-    from automl_pt.cli.predict_display import progress
-    from automl_pt.core.text import counted
-    from automl_pt.data.pixel_survey import conversion_note
     from automl_pt.layouts.listing import list_images, read_list
-    from automl_pt.model.load import load_model
-    from automl_pt.model.predict import predict_files
     from automl_pt.model.prediction_files import PredictionColumns, check_output
-    from automl_pt.plugins.manager import load_plugins
 
     if output is not None:
         check_output(output, force=force)
-    loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)
+    registered = load_for_model(plugins, model)
     named = [path for word in images for path in (read_list(sys.stdin.buffer, nul=nul) if word == "-" else [word])]
     listing = list_images(named)
+
+    load("automl_pt.model.predict", quiet=quiet)
+    from automl_pt.cli.predict_display import progress
+    from automl_pt.data.pixel_survey import conversion_note
+    from automl_pt.model.load import load_model
+    from automl_pt.model.predict import predict_files
+
+    loaded = load_model(model, device=device, plugins=registered, calibrated=not raw)
     paths = listing.paths
     columns = PredictionColumns(
         loaded.classes, None if top is None else min(top, len(loaded.classes)), loaded.rule is not None
@@ -86,13 +91,20 @@ def command(
             say(f"note: {note}", err=True)
         if loaded.micro_batch.note is not None:
             say(f"note: {loaded.micro_batch.note}", err=True)
-        at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
-        click.echo(f"{len(paths) - unreadable} images classified, {unreadable} not readable{at}", err=True)
-        if loaded.rule is not None:
-            reasons = "; ".join(f"{reason}: {count}" for reason, count in unsure.most_common())
-            shown = f" ({reasons})" if reasons else ""
-            click.echo(f"unsure: {unsure.total()} of {counted(len(paths) - unreadable, 'answer')}{shown}", err=True)
+        _say_counts(loaded, len(paths) - unreadable, unreadable, unsure)
     return 1 if unreadable else 0
+
+
+def _say_counts(loaded: Model, classified: int, unreadable: int, unsure: Counter[str]) -> None:
+    """Say how many images were classified, and how many answers are unsure for which reason."""
+    from automl_pt.core.text import counted
+
+    at = "" if loaded.temperature == 1 else f", probabilities at temperature {loaded.temperature:.4g}"
+    click.echo(f"{classified} images classified, {unreadable} not readable{at}", err=True)
+    if loaded.rule is not None:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in unsure.most_common())
+        shown = f" ({reasons})" if reasons else ""
+        click.echo(f"unsure: {unsure.total()} of {counted(classified, 'answer')}{shown}", err=True)
 
 
 @contextmanager

@@ -37,10 +37,13 @@ def command(
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.html.marked import require_own_page
     from automl_pt.reporting.run import is_run, read_run
-    from automl_pt.reporting.study import read_study
+    from automl_pt.reporting.study import find_study, read_study
 
     if html is not None:
         require_own_page(html, force=force)
+    for study in studies:
+        if not is_run(Path(study)):
+            find_study(study)
     study = studies[0]
     if len(studies) > 1:
         _several(studies, html, storage, as_json)
@@ -73,11 +76,13 @@ def _whole(
     study: str, html: Path | None, storage: str | None, device: str, plugins: tuple[str, ...], as_json: bool
 ) -> None:
     """Collect every section, write the page if requested, and print the values or the page's path."""
+    from automl_pt.cli.working import working
     from automl_pt.core.files import to_json
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.reporting.sections.write import read_content, write_page
 
-    report, content = read_content(study, storage=storage, device=device, plugins=load_plugins(plugins))
+    with working("running the model on the validation images", quiet=as_json):
+        report, content = read_content(study, storage=storage, device=device, plugins=load_plugins(plugins))
     if html is not None:
         write_page(content, html)
     if as_json:

@@ -11,7 +11,7 @@ from rich.console import Console
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.console import stdout, text
 from automl_pt.cli.display import metric_texts
-from automl_pt.cli.search_lines import ENDED, clock, lead_lines, params_text
+from automl_pt.cli.search_lines import clock, lead_lines, params_text
 from automl_pt.cli.tables import Column, fitted, heading, loss, metric_columns, parameter, percent, varying
 from automl_pt.core.text import counted, shown_path
 from automl_pt.plugins.metrics import Metric
@@ -101,7 +101,7 @@ def print_studies(reports: Sequence[StudyReport], root: Path, console: Console |
         Column("backbones", [", ".join(report.backbones) or "-" for report in reports], text=True, optional=1),
         Column("trials", [_states(report) or "-" for report in reports], text=True),
         Column("best loss", [loss(report.best.value if report.best else None) for report in reports]),
-        Column("state", [report.status for report in reports], text=True),
+        Column("state", ["finishing" if report.doing else report.status for report in reports], text=True),
     ]
     _print(console, columns)
 
@@ -140,8 +140,7 @@ def _states(report: StudyReport) -> str:
 
 def _head(report: StudyReport) -> Iterable[str]:
     what = f"{text(', '.join(report.backbones))} on {text(shown_path(report.dataset or '?'))}"
-    why = f" ({ENDED.get(report.stopped, report.stopped)})" if report.stopped not in (None, report.status) else ""
-    yield f"study {text(report.name)}: {what}, {report.status}{text(why)}"
+    yield f"study {text(report.name)}: {what}, {text(report.state)}"
     if report.searched is not None:
         yield f"searched: {text(report.searched)}"
     states = _states(report)

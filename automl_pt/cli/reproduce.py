@@ -9,6 +9,7 @@ import click
 
 from automl_pt.cli.columns import say
 from automl_pt.cli.lookup import plugin_option
+from automl_pt.cli.names import require_run
 
 
 @click.command("reproduce")
@@ -23,6 +24,8 @@ def command(run: Path, output: Path | None, plugins: tuple[str, ...], download: 
     Changes since then (versions, device, data) are printed first. The exit code is 1 if the results differ. A plugin
     file named by the run is loaded only if --plugin names it here, because a run directory may be untrusted.
     """
+    require_run(run)
+
     from automl_pt.cli.display import train_display
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.reproduce import Reproduction

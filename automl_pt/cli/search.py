@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.names import load_known
 from automl_pt.cli.options import build_config, from_file, settings_options
+from automl_pt.cli.working import load
 from automl_pt.config import SearchConfig
 from automl_pt.core.errors import StudyError
 from automl_pt.core.missing_model import of_trials
@@ -34,16 +36,16 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     since = time.monotonic()  # --timeout includes the seconds of loading PyTorch
     quiet, as_json = from_file(config, quiet=quiet, as_json=as_json).values()
     settings = build_config(SearchConfig, config, options)
+    plugins = load_known(settings)
 
+    load("automl_pt.api.search", quiet=quiet or as_json)
     from automl_pt.api.classifier_objective import in_time
     from automl_pt.api.next_study import next_study
     from automl_pt.api.search import steps, study_name
     from automl_pt.cli.search_display import search_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
-    from automl_pt.plugins.manager import load_plugins
     from automl_pt.study.events import Finished, StudyStarted
 
-    plugins = load_plugins(settings.plugins)
     opened, metrics = next_study(settings, study_name(settings), plugins), plugins.metrics()
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json, metrics=metrics) as display:
         objective = in_time(settings, since, until_told(stop, display.preparing))

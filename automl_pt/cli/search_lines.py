@@ -20,14 +20,8 @@ from automl_pt.reporting.accuracy import read_accuracy
 from automl_pt.study import events
 from automl_pt.study.extras.descriptions import extras_lines
 from automl_pt.study.records import ModelComparison, ProbeRecord, StudyResult, chosen_by, disagreement, in_order, title
+from automl_pt.study.views import ENDED
 
-#: why a search ended, in words
-ENDED = {
-    "trials": "all trials were run",
-    "timeout": "the time was up",
-    "flat": "the last trials brought no improvement",
-    "interrupted": "interrupted",
-}
 #: copies of a network's numbers, of 4 bytes each, that a running trial keeps on disk: weights, momentum, best weights
 COPIES = 3
 
@@ -65,6 +59,8 @@ def describe(event: events.Event, metrics: Mapping[str, Metric] = BY_NAME) -> li
         case events.NewBest():
             by = f", {event.chosen_by}" if event.chosen_by else ""
             return [escape(f"best so far: {title(event.number)}, val loss {event.value:.4f}{by}")]
+        case events.Finishing():
+            return [escape(f"finishing: {event.text}")]
         case events.Notice():
             return [escape(f"note: {event.text}")]
         case events.Finished():

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from automl_pt.cli.names import load_for_model
+from automl_pt.cli.working import load
+
 
 @click.command("serve")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -37,17 +40,19 @@ def command(
     from automl_pt.serving import require_packages
 
     require_packages()  # first, because the modules below import what it checks
+    registered = load_for_model(plugins, model)
+
+    load("automl_pt.serving.server")
     from automl_pt.cli.signals import stopping
     from automl_pt.core.text import printable
     from automl_pt.model.load import load_model
-    from automl_pt.plugins.manager import load_plugins
     from automl_pt.serving.guard import known_as
     from automl_pt.serving.limits import Limits
     from automl_pt.serving.server import bound, run
 
     given = {"bytes": max_bytes, "pixels": max_pixels}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    loaded = load_model(model, device=device, plugins=load_plugins(plugins), calibrated=not raw)
+    loaded = load_model(model, device=device, plugins=registered, calibrated=not raw)
     if loaded.temperature != 1:
         click.echo(f"probabilities are those at temperature {loaded.temperature:.4g}", err=True)
     with (

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_pt.cli.groups import GroupedCommand
+from automl_pt.cli.names import load_known
 from automl_pt.cli.options import build_config, from_file, settings_options
+from automl_pt.cli.working import load
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import DivergedError
 from automl_pt.core.missing_model import diverged
@@ -36,10 +38,11 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     """
     output, quiet, as_json = from_file(config, output=output, quiet=quiet, as_json=as_json).values()
     settings = build_config(TrainConfig, config, options)
+    plugins = load_known(settings, output)
+    load("automl_pt.runs.run", quiet=quiet or as_json)
     from automl_pt.cli.display import train_display
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.core.files import read_json
-    from automl_pt.plugins.manager import load_plugins
     from automl_pt.runs.directory import Cleanup, default_output, history, require_plugins
     from automl_pt.runs.published import with_published
     from automl_pt.runs.run import execute, open_data, start_of
@@ -47,7 +50,7 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
     from automl_pt.runs.tracking import Trackers, follow
     from automl_pt.training.distributed import joined
 
-    require_plugins(output := output or default_output(settings), plugins := load_plugins(settings.plugins))
+    require_plugins(output := output or default_output(settings), plugins)
     settings, said = with_published(settings, plugins)
     require_possible(settings, plugins)
     trackers = Trackers(plugins, settings.trackers)
@@ -64,11 +67,9 @@ def command(config: Path | None, output: Path | None, quiet: bool, as_json: bool
         stop.says = STEPPING
         _show_start(display, settings, data, plugins, output, said)
 
-        step = _after_step(display, stop)
+        step, told = _after_step(display, stop), trackers if group.leads else None
         results = execute(settings, output, data=data, plugins=plugins, after_step=step, group=group)
-        for result in follow(
-            results, trackers if group.leads else None, settings.model_dump(mode="json"), output, history(output)
-        ):
+        for result in follow(results, told, settings.model_dump(mode="json"), output, history(output)):
             display.epoch(result)
         if group.leads:
             display.ended(output, read_json(output / "run.json"), history(output))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import (
@@ -13,6 +12,14 @@ from pydantic import (
 from automl_pt.config.settings import Settings, as_named_now
 from automl_pt.core.config_files import toml_mistake
 from automl_pt.core.errors import ConfigError
+from automl_pt.core.likeness import did_you_mean
+
+#: what a text must be, for the settings with a pattern
+PATTERNS = {
+    "device": "must be auto, cpu, cuda, cuda:N or mps",
+    "name": "must be letters, digits, dots, dashes and underscores, at most 100, and start with a letter or digit",
+    "trials_per_gpu": "must be auto, or a number from 1 to 99",
+}
 
 C = TypeVar("C", bound="Settings")
 
@@ -52,10 +59,10 @@ def _mistakes(kind: type[Settings], settings: Mapping[str, Any], error: Validati
 def _mistake(kind: type[Settings], location: tuple[int | str, ...], message: str, given: object, type_: str) -> str:
     name = ".".join(str(part) for part in location)
     if type_ == "extra_forbidden":
-        near = get_close_matches(name, kind.model_fields, n=1)
-        return f"{name}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else "")
+        hint = did_you_mean(name, kind.model_fields)
+        return f"{name}: unknown setting" + (f"; {hint}" if hint else "")
     if type_ == "missing":
         return f"{name}: required"
-    rule = message.removeprefix("Value error, ")
+    rule = PATTERNS.get(name, message) if type_ == "string_pattern_mismatch" else message.removeprefix("Value error, ")
     rule = rule.removeprefix("Input ")
     return f"{name}: {rule}, got {given!r}" if name else rule

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.core.errors import ConfigError
+from automl_pt.core.files import not_found
 from automl_pt.core.text import printable
 
 #: byte order marks of encodings that TOML does not allow
@@ -41,6 +42,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(_text(Path(path).read_bytes()))
     except RecursionError as error:
         raise ConfigError(["arrays or tables are nested too deep"], source=str(path)) from error
+    except FileNotFoundError as error:
+        raise ConfigError([not_found(path)], source=str(path)) from error
     except (OSError, ValueError) as error:
         raise ConfigError([str(error)], source=str(path)) from error
 

@@ -29,7 +29,8 @@ Every message has three parts: what is wrong in this case, what was given, what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+
+from automl_pt.core.likeness import did_you_mean
 
 
 class AutomlError(Exception):
@@ -80,9 +81,9 @@ class UnknownNameError(UsageError):
     """No `kind` is registered as `name`; similar names among `known` are suggested."""
 
     def __init__(self, kind: str, name: str, known: Sequence[str], *, remedy: str, rule: str | None = None) -> None:
-        self.suggestions = get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(repr(near) for near in self.suggestions)}? " if self.suggestions else ""
-        super().__init__(rule or f"unknown {kind}", given=repr(name), remedy=hint + remedy)
+        hint = did_you_mean(name, known)
+        remedy = f"{hint} {remedy}" if hint else remedy
+        super().__init__(rule or f"unknown {kind} {name!r}", given=repr(name), remedy=remedy)
 
 
 class DatasetError(AutomlError):

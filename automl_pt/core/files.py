@@ -11,13 +11,13 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from automl_pt.core.errors import OutputError, UsageError
 from automl_pt.core.json_reader import read_json as read_json  # beside `write_json`
+from automl_pt.core.likeness import similar
 from automl_pt.core.text import printable
 
 #: names of a folder that are compared with one that was not found
@@ -170,17 +170,29 @@ def is_there(path: str | Path) -> bool:
 
 
 def not_found(path: str | Path, also: Iterable[str] = ()) -> str:
-    """Say that a path leads to nothing, and suggest names that are similar: neighbours in its folder, and `also`."""
-    place = Path(path)
-    try:
-        with os.scandir(place.parent) as entries:
-            names = [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if not entry.name.startswith(".")]
-    except (OSError, ValueError):  # a name with a NUL byte, or a folder that is absent as well
-        names = []
-    near = [str(place.parent / name) for name in get_close_matches(place.name, names, n=2, cutoff=0.6)]
-    near += get_close_matches(str(path), list(also), n=2, cutoff=0.6)
-    hint = f". Did you mean {' or '.join(map(printable, dict.fromkeys(near)))}?" if near else ""
+    """Return that a path leads to nothing, with similar names: of `also`, and beside the path's first absent part."""
+    near = [*similar(str(path), also), *_existing(Path(path))]
+    hint = f". Did you mean {' or '.join(map(printable, list(dict.fromkeys(near))[:3]))}?" if near else ""
     return f"Folder or file not found: {printable(path)}{hint}"
+
+
+def _existing(path: Path) -> list[str]:
+    """Return paths that exist with a name similar to the first part of `path` that does not, the most similar first.
+
+    Its further parts are looked for below each of them, and dropped where nothing there is similar.
+    """
+    parts = [path, *path.parents]
+    try:
+        absent = next(part for part, above in zip(parts, parts[1:], strict=False) if above.is_dir())
+        with os.scandir(absent.parent) as entries:
+            names = [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if not entry.name.startswith(".")]
+    except (StopIteration, OSError, ValueError):  # the root itself, no permission, or a name with a NUL byte
+        return []
+    found = []
+    for near in (absent.parent / name for name in similar(absent.name, sorted(names))):
+        whole = near / path.relative_to(absent)
+        found += [str(whole)] if whole.exists() else _existing(whole) or [str(near)]
+    return found
 
 
 def impossible_name(error: BaseException) -> UsageError | None:

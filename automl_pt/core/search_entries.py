@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from automl_pt.core.likeness import did_you_mean
 from automl_pt.core.text import printable
 
 #: a range whose ends are so far apart is searched on a log scale
@@ -138,8 +138,7 @@ def _field(name: str, model: type[BaseModel], shared: Mapping[str, str]) -> Fiel
     field = model.model_fields.get(name)
     if field is None:
         known = searchable(model, shared)
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"searched can be {', '.join(known)}"
+        hint = did_you_mean(name, known) or f"searched can be {', '.join(known)}"
         raise EntryError(f"{printable(name)!r} is not a setting of a run; {hint}")
     why = shared.get(name)
     if why is not None:
@@ -225,8 +224,8 @@ def _value(name: str, field: FieldInfo, text: str) -> Any:
         return found
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        near = get_close_matches(text, [str(one) for one in values_of(field.annotation) or ()], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = did_you_mean(text, map(str, values_of(field.annotation) or ()))
+        hint = f"; {near}" if near else ""
         raise EntryError(f"{name} {rule}, got {printable(text)}; it needs {_wanted(field)}{hint}") from None
 
 

@@ -61,8 +61,18 @@ def hints_of(dataset: str, plugins: Plugins) -> Hints:
     return Hints()
 
 
+def require_path(dataset: str) -> None:
+    """Raise InvalidDatasetError for a setting that can only be a path, and leads to nothing; needs no plugins."""
+    if _is_path(dataset) and not is_there(dataset):
+        raise _not_found(dataset, ())
+
+
+def _is_path(dataset: str) -> bool:
+    return "/" in dataset or dataset.startswith(".")
+
+
 def _not_found(dataset: str, known: Sequence[str]) -> UnknownNameError | InvalidDatasetError:
-    if "/" in dataset or dataset.startswith("."):
+    if _is_path(dataset):
         remedy = "check the path; a relative one starts at the working folder of the command"
         return InvalidDatasetError(not_found(dataset), given=printable(dataset), remedy=remedy)
     remedy = "`automl-pt datasets` lists all of them; anything else must be the path of a folder, archive or table"

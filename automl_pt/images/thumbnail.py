@@ -26,7 +26,7 @@ COVER = 0.6
 _HOT = np.array([255, 60, 0], np.float32)
 
 
-def thumbnail(source: Path | NDArray[Any], side: int = SIDE) -> str | None:
+def thumbnail(source: Path | bytes | NDArray[Any], side: int = SIDE) -> str | None:
     """Return a picture of at most `side` pixels; None for an image that cannot be decoded."""
     try:
         pixels = picture(source, at_least=side)

@@ -173,6 +173,8 @@ class SearchCell:
 
     def _bar(self) -> list[str]:
         progress = self.view.progress
+        if self.view.doing is not None:
+            return [fragment.line(self.view.doing)]
         if progress is None or self.view.summary:
             return []
         left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"

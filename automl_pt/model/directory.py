@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from automl_pt.core.errors import InvalidModelDirectoryError
-from automl_pt.core.files import atomic_write, not_found, output_error, remove_stale, to_json
+from automl_pt.core.files import atomic_write, is_there, not_found, output_error, remove_stale, to_json
 from automl_pt.core.json_reader import JsonError, parse_json
+from automl_pt.core.missing_model import why_no_model
 from automl_pt.core.text import few, printable
 from automl_pt.model.info import TEMPERATURE, UNSURE, ModelInfo
 
@@ -68,6 +69,30 @@ def publish(source: Path, target: Path) -> None:
     """
     info, weights, content = read_model(Path(source))
     _commit(Path(target), content, info, weights)
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model directory that `path` is or contains: a model or run directory, a study, or a study's name."""
+    path = Path(path)
+    named = Path("studies") / path
+    candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
+    return next((candidate for candidate in candidates if os.path.isfile(candidate / INFO)), path)
+
+
+def require_model(path: str | Path) -> Path:
+    """Return what `find_model` does.
+
+    Raises InvalidModelDirectoryError for the folder of a run or search that ended without a model, with the reason.
+    """
+    path, directory = Path(path), find_model(path)
+    if is_there(directory / INFO):
+        return directory
+    named = [path] if is_there(path) else [path, Path("studies") / path]
+    for candidate in named:
+        if (absence := why_no_model(candidate)) is not None:
+            given = printable(candidate)
+            raise InvalidModelDirectoryError(f"no model: {absence.what}", given=given, remedy=absence.remedy)
+    return directory
 
 
 def read_model(directory: Path) -> tuple[ModelInfo, WeightsFile, bytes]:
@@ -214,7 +239,8 @@ def _require_directory(directory: Path) -> None:
     if directory.exists():
         refuse(directory, "it is a file, not a directory", remedy=remedy)
     given = f"{printable(directory)}: there is no such directory"
-    raise InvalidModelDirectoryError(not_found(directory), given=given, remedy=remedy)
+    studies = [folder.parent.name for folder in Path("studies").glob("*/model")]
+    raise InvalidModelDirectoryError(not_found(directory, studies), given=given, remedy=remedy)
 
 
 def _refuse_missing(directory: Path, name: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -21,12 +20,20 @@ from automl_pt.backbones.random_state import kept_random_state
 from automl_pt.backbones.weight_readings import GivenWeights
 from automl_pt.backbones.weights import read_content, require_weights
 from automl_pt.core.errors import AutomlError, ConfigError, InvalidModelDirectoryError, PluginError, UnknownNameError
-from automl_pt.core.files import is_there
 from automl_pt.core.json_reader import parse_json
 from automl_pt.core.missing_model import why_no_model
 from automl_pt.core.text import few, one_line, printable
 from automl_pt.images.decode import decode
-from automl_pt.model.directory import INFO, publish, read_info, read_model, refuse, save_model
+from automl_pt.model.directory import (
+    INFO,
+    find_model,
+    publish,
+    read_info,
+    read_model,
+    refuse,
+    require_model,
+    save_model,
+)
 from automl_pt.model.ensemble import Ensemble, split_states
 from automl_pt.model.fit import misfits, no_larger_than, outline, takes_images, unwrapped
 from automl_pt.model.head_inputs import HeadInputs, head_inputs
@@ -164,8 +171,7 @@ def load_model(
     model directory, for a backbone that no plugin registers, for the folder of a run or search that ended
     without a model, and, unless `allow_not_finite`, for weights with NaN or infinities.
     """
-    directory, chosen = find_model(path), choose_device(device)
-    _require_model(Path(path), directory)
+    directory, chosen = require_model(path), choose_device(device)
     info, weights, content = read_model(directory)
     tensors = _parse(directory, weights.file, content)
     del content
@@ -221,25 +227,6 @@ def _refuse_folder(path: Path) -> None:
         if files
         else "give a model, run or study directory of automl-pt, or a file of weights",
     )
-
-
-def find_model(path: str | Path) -> Path:
-    """Return the model directory that `path` is or contains: a model or run directory, a study, or a study's name."""
-    path = Path(path)
-    named = Path("studies") / path
-    candidates = [path, path / "model", *([named / "model"] if not is_there(path) and path.name == str(path) else [])]
-    return next((candidate for candidate in candidates if os.path.isfile(candidate / INFO)), path)
-
-
-def _require_model(path: Path, directory: Path) -> None:
-    """Refuse the folder of a run or search that ended without a model, with the reason."""
-    if is_there(directory / INFO):
-        return
-    named = [path] if is_there(path) else [path, Path("studies") / path]
-    for candidate in named:
-        if (absence := why_no_model(candidate)) is not None:
-            given = printable(candidate)
-            raise InvalidModelDirectoryError(f"no model: {absence.what}", given=given, remedy=absence.remedy)
 
 
 def _parse(directory: Path, name: str, content: bytes) -> dict[str, Tensor]:

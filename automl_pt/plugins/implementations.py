@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import pluggy
@@ -12,6 +11,7 @@ import pluggy
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
 from automl_pt.core.installation import explain
+from automl_pt.core.likeness import did_you_mean
 from automl_pt.plugins import hookspecs
 from automl_pt.plugins.sources import Source, declared_hooks, find_sources
 
@@ -81,9 +81,8 @@ def check_hooks(source: Source, plugin: Any, hooks: tuple[str, ...]) -> None:
     if not hooks:
         raise PluginError(rule, given=f"{source}: none", remedy=f"put @hookimpl above one of {', '.join(HOOKS)}")
     for name in sorted(set(hooks) - set(HOOKS)):
-        near = get_close_matches(name, HOOKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise PluginError(rule, given=f"{source}: {name}", remedy=f"{hint}The hooks are {', '.join(HOOKS)}")
+        hint = did_you_mean(name, HOOKS)
+        raise PluginError(rule, given=f"{source}: {name}", remedy=f"{hint} The hooks are {', '.join(HOOKS)}".strip())
     trial = pluggy.PluginManager(hookspecs.GROUP)
     trial.add_hookspecs(hookspecs)
     try:

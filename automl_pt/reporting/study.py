@@ -13,12 +13,12 @@ from automl_pt.config import SearchConfig, make
 from automl_pt.config.files import read_settings
 from automl_pt.core.errors import ConfigError, OutputError, StorageError, StudyError, UnknownNameError
 from automl_pt.core.locks import is_locked
-from automl_pt.core.text import printable
+from automl_pt.core.text import cut, printable
 from automl_pt.study.extras.extras import EXTRAS
 from automl_pt.study.floor import below_floor
 from automl_pt.study.records import Gain, ProbeRecord, TrialRecord
 from automl_pt.study.store.study_files import damaged, read_object
-from automl_pt.study.views import OWN_STORAGE, StudyViews, Trials
+from automl_pt.study.views import ENDED, FINISHING, OWN_STORAGE, StudyViews, Trials
 
 STUDIES = Path("studies")
 #: a study's folder holds one of these: the settings, or the study
@@ -61,11 +61,21 @@ class StudyReport(StudyViews):
     lr_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     #: what the search gained over the default and the rivals, once it has ended
     gain: Gain | None = None
+    #: what a running search does after its trials
+    doing: str | None = None
 
     @property
     def objective(self) -> str:
         """Return what chose the best; in studies from before it was a setting, the loss."""
         return str(self.settings.get("objective", "val_loss"))
+
+    @property
+    def state(self) -> str:
+        """Return the status in words: what a search that has run its trials still does, or why it has ended."""
+        if self.doing is not None:
+            return f"finishing: {self.doing}"
+        is_said = self.status == "running" or self.stopped in (None, self.status)
+        return self.status if is_said else f"{self.status} ({ENDED.get(str(self.stopped), self.stopped)})"
 
     def states(self) -> dict[str, int]:
         """Count the trials by state."""
@@ -136,6 +146,7 @@ def read_study(study: str | Path, *, storage: str | None = None, ours: bool = Fa
         searched=str(about["searched"]) if "searched" in about else None,
         lr_ranges=_lr_ranges(about),
         gain=_gain(judgement),
+        doing=_doing(directory) if running else None,
     )
 
 
@@ -301,6 +312,11 @@ def _best(trials: tuple[TrialRecord, ...]) -> TrialRecord | None:
 
 def _cut_off(trial: TrialRecord) -> bool:
     return trial.state == "RUNNING" and trial.reason == "running"
+
+
+def _doing(directory: Path) -> str | None:
+    doing = read_object(directory / FINISHING).get("doing")
+    return None if doing is None else cut(printable(doing), 200)
 
 
 def _has_ended(result: Mapping[str, Any], is_current: bool) -> bool:

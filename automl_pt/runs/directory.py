@@ -24,6 +24,7 @@ from automl_pt.core.text import printable, without_password
 from automl_pt.data.prepare import Data
 from automl_pt.plugins.manager import Plugins
 from automl_pt.plugins.provenance import how_to_get, missing_plugins, recorded, told, used_plugins
+from automl_pt.training.checkpoint import RECORD as CHECKPOINT
 from automl_pt.training.checkpoint import require_same
 from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
@@ -135,10 +136,12 @@ def finish(output: Path, reason: Reason, *, error: str | None = None, notes: Seq
 def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1) -> dict[str, Any]:
     """Return the record of the run in `output`; empty if there is none.
 
-    Raises CheckpointError if that run has other settings, other images, or another number of processes.
+    Raises CheckpointError if that run has other settings, other images, or another number of processes, or if its
+    record was removed.
     """
     path = output / "run.json"
     if not path.exists():
+        require_no_rest(output)
         return {}
     found = _read_record(path)
     settings = config.model_dump(mode="json")
@@ -151,6 +154,22 @@ def earlier(output: Path, config: TrainConfig, data: Data, *, processes: int = 1
     before = {key: kept.get(key, _default(key)) for key in keys} | {"data": found["data"]["fingerprint"]}
     require_same({**before, "processes": found.get("processes", 1)}, wanted, output)
     return found
+
+
+def require_no_rest(output: Path) -> None:
+    """Raise CheckpointError if a folder without `run.json` has a run's checkpoint or history.
+
+    Nothing says with which settings and images they were made, so a run would continue or replace another one.
+    """
+    if (output / "run.json").exists():
+        return
+    left = [name for name in (f"checkpoints/{CHECKPOINT}", "history.jsonl") if (output / name).exists()]
+    if left:
+        raise CheckpointError(
+            "the run's record run.json is missing, so nothing says whether its checkpoint fits these settings",
+            given=f"{printable(output)} has {' and '.join(left)}, but no run.json",
+            remedy="restore run.json from a copy, choose another --output, or delete the folder to start again",
+        )
 
 
 def as_begun(config: TrainConfig, before: Mapping[str, Any], *, pretrained: bool) -> TrainConfig:

@@ -41,6 +41,7 @@ from automl_pt.runs.directory import (
     history,
     new_record,
     require_apart,
+    require_no_rest,
     require_plugins,
 )
 from automl_pt.runs.published import with_published
@@ -100,6 +101,7 @@ def start_of(config: TrainConfig, output: Path, plugins: Plugins, tell: Callable
     """
     if (output / "run.json").exists():
         return
+    require_no_rest(output)
     require_apart(config, output, plugins)
     start = choose_start(config, plugins.backbone(config.backbone, config.backbone_options), plugins)
     if tell is not None:

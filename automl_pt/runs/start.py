@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from automl_pt.config import Settings
 from automl_pt.core.errors import ConfigError, WeightsError
+from automl_pt.core.files import not_found
 from automl_pt.core.text import printable
 from automl_pt.data.find import hints_of
 from automl_pt.dataset import Hints
@@ -66,11 +67,8 @@ def choose_start(settings: Settings, backbone: Backbone, plugins: Plugins) -> St
     about, hints = f"{printable(backbone.name)}{size}", hints_of(settings.dataset, plugins)
     if settings.weights is not None:
         if not Path(settings.weights).exists():
-            raise WeightsError(
-                "file of weights not found",
-                given=printable(settings.weights),
-                remedy="check the path of --weights",
-            )
+            given = printable(settings.weights)
+            raise WeightsError(not_found(settings.weights), given=given, remedy="check the path given to --weights")
         return Start(
             backbone.name, False, f"{about}, from {printable(settings.weights)}", parameters=backbone.parameters
         )

@@ -62,9 +62,10 @@ def make_app(
             yield
 
     async def predict(request: Request) -> Response:
-        top = _top(request.query_params.get("top"), len(model.classes))
+        asked = request.query_params
+        top, preview = _top(asked.get("top"), len(model.classes)), asked.get("preview") == "1"
         with room.part() as part:
-            return await while_here(request, _answer(batcher, await read_upload(request, limits, part), top))
+            return await while_here(request, _answer(batcher, await read_upload(request, limits, part), top, preview))
 
     async def about(request: Request) -> Response:
         return _json(describe(model, limits))
@@ -101,11 +102,12 @@ def describe(model: Model, limits: Limits) -> dict[str, Any]:
     }
 
 
-async def _answer(batcher: Batcher, upload: Upload, top: int | None) -> Response:
-    """Answer with the fields of a `predict` row in JSON Lines."""
+async def _answer(batcher: Batcher, upload: Upload, top: int | None, preview: bool) -> Response:
+    """Answer with the fields of a `predict` row in JSON Lines, and on request with a small picture."""
     model = batcher.model
     prediction = prediction_of(model, Path(upload.name), await batcher.output(upload.content, upload.name))
-    return _json(PredictionColumns(model.classes, top, model.rule is not None).as_object(prediction))
+    answer = PredictionColumns(model.classes, top, model.rule is not None).as_object(prediction)
+    return _json(answer | ({"preview": await batcher.preview(upload.content, upload.name)} if preview else {}))
 
 
 def _top(asked: str | None, classes: int) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from automl_pt.core.cores import available_cores
+from automl_pt.images.thumbnail import thumbnail
 from automl_pt.model.predict import Output, needs_features, run_batch
 from automl_pt.serving.decoding import Decoders, busy, threads
 from automl_pt.serving.limits import Limits, pixels_of, size_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from automl_pt.model.load import Model
 
+#: longest side of a picture for the page, in pixels
+PREVIEW = 256
 #: an image with the future of what the network returns for it
 Waiting = tuple["NDArray[np.uint8]", "asyncio.Future[Output]"]
 
@@ -54,7 +57,7 @@ class Batcher:
     async def output(self, content: bytes, name: str) -> Output:
         """Return what the network returns for one image file's content; raise UnreadableImage, or HTTPException 503."""
         loop, rule = asyncio.get_running_loop(), self.model.info.preprocessing
-        count = await loop.run_in_executor(self.headers, size_of, content, name, self.limits)
+        count = await self._size(content, name)
         pixels = await self.decoders.run(count, partial(pixels_of, content, name, rule))
         self.decoded += 1
         waiting: Waiting = pixels, loop.create_future()
@@ -65,6 +68,14 @@ class Batcher:
             return await waiting[1]
         finally:
             patience.cancel()
+
+    async def preview(self, content: bytes, name: str) -> str | None:
+        """Return a small JPEG picture of an image file's content as a data URI; raise as `output`."""
+        return await self.decoders.run(await self._size(content, name), partial(thumbnail, content, PREVIEW))
+
+    async def _size(self, content: bytes, name: str) -> int:
+        """Return an image's number of pixels; raise UnreadableImage."""
+        return await asyncio.get_running_loop().run_in_executor(self.headers, size_of, content, name, self.limits)
 
     def _give_up(self, waiting: Waiting) -> None:
         """Answer an image that no forward pass has processed in time."""

@@ -172,6 +172,13 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
+class Finishing(Event):
+    """The trials have ended, and the search does what `text` says, such as "comparing trials 3 and 5"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The search has ended; always the last event."""
 

@@ -6,22 +6,23 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from automl_pt.core.errors import AutomlError, StudyError
+from automl_pt.core.errors import AutomlError, OutputError, StudyError
 from automl_pt.core.files import write_json
 from automl_pt.core.missing_model import of_trials
+from automl_pt.core.text import counted
 from automl_pt.runs.tracking import Trackers
 from automl_pt.study.concluding import Steps
 from automl_pt.study.coordinator import Coordinator
-from automl_pt.study.events import Event, Notice, StudyStarted
+from automl_pt.study.events import Event, Finishing, Notice, StudyStarted
 from automl_pt.study.executor.calls import returned
 from automl_pt.study.executor.devices import devices_for
 from automl_pt.study.extras.extras import OF_BEST, Ended, after_search
 from automl_pt.study.model_store import ranked
 from automl_pt.study.objective import SearchData
-from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord
+from automl_pt.study.records import Gain, ModelComparison, StudyResult, TrialRecord, title
 from automl_pt.study.rivals import best_unsearched, gain_over
 from automl_pt.study.tracking import StudyFollower
-from automl_pt.study.views import Trials
+from automl_pt.study.views import FINISHING, Trials
 from automl_pt.training.device import choose_device, choose_precision
 
 #: seconds for running trials to save when a search is interrupted
@@ -85,14 +86,37 @@ class OpenStudy:
         budget = self.coordinator.budget
         return GRACE if stop() is not None or budget.timeout is None else max(0.0, budget.left() + budget.reserve / 2)
 
-    def conclude(self, stop: Callable[[], int | None]) -> StudyResult:
+    def end(self, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
+        """Do all that follows the trials, and return the result; what is being done is readable in `FINISHING`."""
+        result = yield from self._conclude(stop)
+        result = yield from self._make_extras(result, stop)
+        return (yield from self._report(result, stop))
+
+    def close(self) -> None:
+        """End the executor."""
+        (self.directory / FINISHING).unlink(missing_ok=True)
+        self.coordinator.engine.close()
+
+    def _finishing(self, text: str) -> Finishing:
+        """Keep for other commands what is done now, which is no reason to end the search if it cannot be written."""
+        if (self.directory / "study.json").exists():
+            try:
+                write_json(self.directory / FINISHING, {"doing": text})
+            except OutputError as error:
+                self._tell(f"other commands do not see what the search does after its trials: {error.in_a_line()}")
+        return Finishing(text)
+
+    def _conclude(self, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Evaluate the best trial, remove files that are no longer needed, and return the result."""
         coordinator, model_store = self.coordinator, self.coordinator.model_store
         records = coordinator.trial_store.records()
         models = coordinator.trial_store.models()
         best, runner_up = [*ranked(models)[:2], None, None][:2]
-        comparison, figures = self._judge(best, runner_up) if stop() is None and best else (None, None)
-        gain = self._gain(best, records, comparison) if stop() is None and best else None
+        comparison, figures, gain = None, None, None
+        if stop() is None and best is not None:
+            comparison, figures = yield from self._judge(best, runner_up)
+        if stop() is None and best is not None:
+            gain = yield from self._gain(best, records, comparison)
         for note in coordinator.plateau.notes if coordinator.plateau is not None else ():
             self._tell(note)
         if not (self.directory / "study.json").exists():
@@ -123,7 +147,7 @@ class OpenStudy:
         _require_some_success(records, coordinator.trial_store.name)
         return result
 
-    def report(self, result: StudyResult, stop: Callable[[], int | None]) -> StudyResult:
+    def _report(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Write the page if there is time; a reason against it becomes a note in the result.
 
         No error of the page may end the search, because its model is complete.
@@ -133,6 +157,7 @@ class OpenStudy:
         budget = self.coordinator.budget
         if budget.timeout is not None and budget.timeout - budget.seconds() < REPORT_SECONDS:
             return _noted(result, f"no time remained for report.html; {_writes_it(result)}")
+        yield self._finishing("writing report.html")
         try:
             path = returned(self.steps.report())
         except AutomlError as error:
@@ -142,7 +167,7 @@ class OpenStudy:
             return _noted(result, f"report.html was not written: interrupted; {_writes_it(result)}")
         return replace(result, report=str(path))
 
-    def make_extras(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
+    def _make_extras(self, result: StudyResult, stop: Callable[[], int | None]) -> Generator[Event, None, StudyResult]:
         """Make the requested extras of the ended trials, in the remaining time."""
         model_store, budget = self.coordinator.model_store, self.coordinator.budget
         if self.steps.objective.makers is None or result.best is None or not self.steps.config.extras:
@@ -158,7 +183,7 @@ class OpenStudy:
             return stop() is not None or budget.seconds() > limit
 
         ended = Ended(self.steps.config, self.directory, held, self.steps.plugins, done, result.best)
-        made = yield from after_search(ended, self.steps.makers())
+        made = yield from after_search(ended, self.steps.makers(), self._finishing)
         result = replace(result, made=made, seconds=budget.seconds(), signal=stop() or result.signal)
         write_json(self.directory / "result.json", result.to_dict())
         return result
@@ -182,7 +207,7 @@ class OpenStudy:
 
     def _judge(
         self, best: TrialRecord, runner_up: TrialRecord | None
-    ) -> tuple[ModelComparison | None, dict[str, float] | None]:
+    ) -> Generator[Event, None, tuple[ModelComparison | None, dict[str, float] | None]]:
         """Compare and test the finished model once; a study opened again returns the stored results.
 
         Only a test that failed with an error is repeated.
@@ -195,7 +220,9 @@ class OpenStudy:
             if found.get("tested", True):
                 return comparison, found["test"]
         else:
-            comparison = self._compare(best, runner_up)
+            comparison = yield from self._compare(best, runner_up)
+        if self.search_data.test_images:
+            yield self._finishing(f"measuring the model on {counted(self.search_data.test_images, 'test image')}")
         figures, is_tested = self._test()
         if self.steps.unwanted():
             self._tell("interrupted before the model was compared and tested; the same command does both")
@@ -206,7 +233,7 @@ class OpenStudy:
 
     def _gain(
         self, best: TrialRecord, records: Sequence[TrialRecord], comparison: ModelComparison | None
-    ) -> Gain | None:
+    ) -> Generator[Event, None, Gain | None]:
         """Measure what the search gained over the best trial that needs none, and keep it with the study."""
         over = best_unsearched(records)
         if over is None or len(records) < 2:
@@ -218,18 +245,21 @@ class OpenStudy:
             return Gain.from_dict(found["gain"])
         if comparison is None or comparison.runner_up != over.number or comparison.best != best.number:
             searched = best.number > 0 and best.unsearched is None
-            comparison = self._compare(best, over) if searched else None
+            comparison = (yield from self._compare(best, over)) if searched else None
         gain = gain_over(best, over, None if comparison is None else comparison.standard_error)
         if not self.steps.unwanted() and found:
             trial_store.set_judgement({**found, "gain": asdict(gain), "gain_pair": pair})
         return gain
 
-    def _compare(self, best: TrialRecord, runner_up: TrialRecord | None) -> ModelComparison | None:
+    def _compare(
+        self, best: TrialRecord, runner_up: TrialRecord | None
+    ) -> Generator[Event, None, ModelComparison | None]:
         """Compare the two best trials if both are complete and the second one's weights still exist."""
         if runner_up is None or not runner_up.state == best.state == "COMPLETE":
             return None
         if not self.coordinator.model_store.holds(runner_up.number):
             return None
+        yield self._finishing(f"comparing {title(best.number)} with {title(runner_up.number)}")
         try:
             found: ModelComparison | None = returned(self.steps.compare(best, runner_up), self._tell)
             return found

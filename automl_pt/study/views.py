@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from automl_pt.plugins.manager import PluginFiles, Plugins
     from automl_pt.study.records import ProbeRecord, TrialRecord
 
+#: file in a study's folder that says what a search does after its trials; it exists only meanwhile
+FINISHING = "finishing.json"
+#: why a search ended, in words
+ENDED = {
+    "trials": "all trials were run",
+    "timeout": "the time was up",
+    "flat": "the last trials brought no improvement",
+    "interrupted": "interrupted",
+}
 #: columns of a trial in a table besides its settings and metrics
 BEFORE, AFTER = ("number", "state"), ("val_loss", "epochs", "seconds", "rank_loss", "ranked_at", "reason", "machine")
 #: columns of the table in a notebook after the settings

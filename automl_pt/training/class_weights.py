@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
 from automl_pt.core.errors import ConfigError
+from automl_pt.core.likeness import did_you_mean
 from automl_pt.core.text import printable
 
 #: classes that a message lists
@@ -49,8 +49,7 @@ def require_classes(asked: Asked, classes: Sequence[str]) -> None:
 
 
 def _no_class(name: str, classes: Sequence[str]) -> str:
-    near = get_close_matches(name, classes, n=1)
+    hint = did_you_mean(name, classes, show=lambda near: repr(printable(near)))
     more = ", ..." if len(classes) > LISTED else ""
     known = ", ".join(map(printable, classes[:LISTED])) + more
-    hint = f"did you mean {printable(near[0])!r}? " if near else ""
-    return f"no class is called {printable(name)!r}; {hint}The classes are {known}"
+    return f"no class is called {printable(name)!r}; {hint}{' ' if hint else ''}The classes are {known}"

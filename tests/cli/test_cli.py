@@ -43,7 +43,7 @@ def test_each_command_has_help_that_begins_as_listed(runner: CliRunner, name: st
         (["train", "x", "--epochs", "two"], 2, "'two' is not a valid int"),
         (["train", "digits", "--epochs", "0", "--lr", "0", "--patience", "0"], 2, "3 mistakes"),
         (["train", "digits", "--backbone", "resnet19"], 2, "did you mean 'resnet18'"),
-        (["train", "digits", "--config", "absent.toml"], 2, "No such file"),
+        (["train", "digits", "--config", "absent.toml"], 2, "Folder or file not found: absent.toml"),
         (["search", "digits", "--lr", "1:low"], 2, "is not LOW:HIGH"),
         (["search", "digits", "--batch-size", "8,x"], 2, "is not a list of whole numbers"),
         (["search", "digits", "--lr", "1:0.1"], 2, "lr must go from low to high"),

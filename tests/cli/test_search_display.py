@@ -8,8 +8,12 @@ from toy_trial import TOY
 
 from automl_pt.api.search import steps
 from automl_pt.cli.live_table import LiveView
+from automl_pt.cli.search_lines import describe
 from automl_pt.config import SearchConfig
-from automl_pt.study.events import EpochDone, Finished, TrialEnded
+from automl_pt.interactive.display import SearchCell
+from automl_pt.reporting.study import read_study
+from automl_pt.study.events import EpochDone, Finished, Finishing, TrialEnded
+from automl_pt.study.views import FINISHING
 from automl_pt.training.result import EpochResult
 
 
@@ -44,6 +48,24 @@ def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_o
     ended = [trial for trial in result.trials if trial.state == "COMPLETE"]
     assert any(trial.value != trial.losses[max(trial.losses)] for trial in ended)
     assert [view.rows[trial.number].values["loss"] for trial in ended] == [trial.value for trial in ended]
+
+
+def test_what_is_done_after_the_trials_is_shown_here_and_to_other_commands(tmp_path: Path) -> None:
+    view, told, states = LiveView(clock=lambda: 0.0), list[str](), list[str]()
+    config = SearchConfig(dataset="plain", epochs=2, trials=4, workers=0, pruner="none")
+    for event in steps(config, tmp_path / "toy", objective=TOY):
+        view.take(event)
+        if isinstance(event, Finishing):
+            told.append(event.text)
+            states.append(read_study(tmp_path / "toy").state)
+            assert describe(event) == [f"finishing: {event.text}"]
+            assert f"finishing: {event.text}, 0:00" in drawn(view)
+            assert event.text in SearchCell(view=view).html()
+    assert any(text.startswith("comparing trial ") for text in told)
+    assert states == [f"finishing: {text}" for text in told]
+    assert read_study(tmp_path / "toy").state == "finished (all trials were run)"
+    assert not (tmp_path / "toy" / FINISHING).exists()
+    assert "finishing" not in drawn(view)
 
 
 def test_where_the_moving_average_was_kept_its_figures_are_shown() -> None:

@@ -158,6 +158,15 @@ def test_a_neighbouring_folder_is_suggested(tmp_path: Path, monkeypatch: pytest.
     assert not_found("photo") == "Folder or file not found: photo. Did you mean photos?"
     assert not_found("no/such") == "Folder or file not found: no/such"
     assert not_found("digit", ["digits"]) == "Folder or file not found: digit. Did you mean digits?"
+    (tmp_path / "studies" / "photos" / "model").mkdir(parents=True)
+    for asked, near in {
+        "studies/phots/model": "studies/photos/model",
+        "stuides/photos/model": "studies/photos/model",
+        "studies/phots/modell": "studies/photos/model",
+        "studies/phots/else": "studies/photos",
+        str(tmp_path / "PHOTOS"): str(tmp_path / "photos"),
+    }.items():
+        assert not_found(asked) == f"Folder or file not found: {asked}. Did you mean {near}?"
     assert not_found("a\0b") == "Folder or file not found: a\\x00b"
 
 

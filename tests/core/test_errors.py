@@ -9,6 +9,7 @@ import pytest
 from automl_pt.core import errors
 from automl_pt.core.errors import AutomlError, ConfigError, InvalidDatasetError, UnknownNameError
 from automl_pt.core.installation import exhausted
+from automl_pt.core.likeness import similar
 
 
 def test_a_message_has_rule_given_and_remedy() -> None:
@@ -61,3 +62,20 @@ def test_a_limit_of_the_system_is_named_with_what_raises_it(error: Exception, re
 def test_other_errors_are_no_limits() -> None:
     assert exhausted(OSError(errno.ENOENT, "gone")) is None
     assert exhausted(RuntimeError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("resnt18", ["resnet101", "resnet152", "resnet18"], ["resnet18"]),
+        ("RESNET18", ["resnet101", "resnet18"], ["resnet18"]),
+        ("photo", ["Photos", "photos", "photos-old", "notes"], ["photos", "Photos"]),
+        ("lite", ["lite0", "lite1", "lite2", "lite3"], ["lite0", "lite1", "lite2"]),
+        ("weight-decay", ["weight_decay", "decay"], ["weight_decay"]),
+        ("zzz", ["resnet18"], []),
+        ("", ["resnet18"], []),
+    ],
+)
+def test_similar_names_are_ordered_by_likeness(name: str, known: list[str], near: list[str]) -> None:
+    assert similar(name, known) == near
+    assert similar(name, reversed(known)) == near

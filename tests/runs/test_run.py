@@ -188,6 +188,22 @@ def test_a_record_that_is_none_is_told(tiny_folder: Path, tmp_path: Path, plugin
         list(start(tiny_folder, tmp_path / "out", plugins))
 
 
+@pytest.mark.parametrize(("settings", "left"), [({"lr": 0.2}, "checkpoints"), ({}, "checkpoints"), ({}, "history")])
+def test_a_run_whose_record_was_removed_is_not_continued(
+    tiny_folder: Path, tmp_path: Path, plugins: Plugins, settings: dict[str, Any], left: str
+) -> None:
+    generator, output = start(tiny_folder, tmp_path / "out", plugins), tmp_path / "out"
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    (output / "run.json").unlink()
+    if left == "history":
+        (output / "checkpoints" / "last.json").unlink()
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=rf"(?s)run\.json is missing.*{left}.*another --output"):
+        list(start(tiny_folder, output, plugins, **settings))
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
 def test_two_processes_do_not_share_a_run(tiny_folder: Path, tmp_path: Path, plugins: Plugins) -> None:
     output = tmp_path / "out"
     code = "import sys, pathlib\nfrom automl_pt.core.locks import locked\n"

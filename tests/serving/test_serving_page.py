@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise_files
+from conftest import draw_image, noise_files
 from test_serving import HOSTILE, serving
 from tiny import load_tiny, make_model
 
@@ -135,6 +135,25 @@ def test_a_file_that_is_no_image_says_so_and_others_go_on(tmp_path: Path, browse
         ]
         assert visit.page.locator(".result .bars").count() == 1
         # the browser itself reports the refused request
+        visit.complaints = [text for text in visit.complaints if "422" not in text]
+        visit.end()
+
+
+def test_the_server_sends_a_picture_of_what_a_browser_does_not_show(
+    tmp_path: Path, browser: Any, hostile: Model
+) -> None:
+    good, broken = tmp_path / "cells.tif", tmp_path / "broken.tif"
+    draw_image(1, 1, 40).resize((80, 40)).save(good)
+    broken.write_bytes(good.read_bytes()[:200])
+    with serving(hostile, Limits()) as port:
+        visit = Visit(browser, port)
+        visit.upload([broken, good])
+        picture = visit.page.locator(".result:not(.bare) img")
+        picture.wait_for()
+        size = picture.evaluate("one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])")
+        assert size == [240, 120]  # a tiny picture is enlarged in whole pixels
+        assert visit.page.locator(".result.bare img").count() == 0
+        assert visit.page.locator(".result.bare .error").count() == 1
         visit.complaints = [text for text in visit.complaints if "422" not in text]
         visit.end()
 

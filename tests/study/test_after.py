@@ -141,7 +141,8 @@ def test_what_could_not_be_made_is_not_kept_as_made(before: str, tiny_folder: Pa
     config = config_of(tiny_folder, tmp_path / "study", refit=True)
     trial = TrialRecord(0, "COMPLETE", {}, 0.5, 2, 1.0, "completed", {})
     told = list(after_search(Ended(config, tmp_path, (trial,), None, lambda: False), {"refit": failing}))
-    assert told == [events.Notice("begun"), events.Notice("refit: a disk has room: none; make some")]
+    making = events.Finishing("making the refit")
+    assert told == [making, events.Notice("begun"), events.Notice("refit: a disk has room: none; make some")]
     assert json.loads((tmp_path / "made.json").read_text()) == {}
 
 
@@ -158,8 +159,14 @@ def test_a_fault_of_somebody_elses_code_costs_that_thing_alone(tiny_folder: Path
         )
     )
     text = "failed with MemoryError: 9 GB; the search's model is unaffected"
-    begun = events.Notice("begun")
-    assert told == [begun, events.Notice(f"ensemble: {text}"), begun, events.Notice(f"refit: {text}")]
+    for name in ("ensemble", "refit"):
+        assert told[:3] == [
+            events.Finishing(f"making the {name}"),
+            events.Notice("begun"),
+            events.Notice(f"{name}: {text}"),
+        ]
+        del told[:3]
+    assert told == []
 
 
 def test_an_ensemble_of_weights_that_are_gone_says_so(tiny_folder: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_rivals_are_names_or_none(given: dict[str, Any], rivals: tuple[str, ...]
 
 
 def test_a_rival_that_nobody_registers_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown optimizer\n.*'adamv'\n.*did you mean 'adamw'"):
+    with pytest.raises(UnknownNameError, match=r"unknown optimizer 'adamv'\n.*'adamv'\n.*did you mean 'adamw'"):
         list(steps(config(rivals="adamv", dataset="/no/such/folder"), tmp_path / "study"))
     with pytest.raises(ConfigError, match=r"rivals\.1: should be a valid string, got 3"):
         config(rivals=["adamw", 3])

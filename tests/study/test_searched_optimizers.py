@@ -74,10 +74,14 @@ def test_a_wrong_entry_of_names_is_told(entry: str, mistake: str) -> None:
         (
             {"search": ["optimizer=sgd,adamv"]},
             UnknownNameError,
-            r"unknown optimizer\n.*'adamv'\n.*did you mean 'adamw'",
+            r"unknown optimizer 'adamv'\n.*'adamv'\n.*did you mean 'adamw'",
         ),
-        ({"search": ["augmentation=none,crop+mixap"]}, UnknownNameError, r"unknown augmentation\n.*'mixap'\n.*'mixup'"),
-        ({"augmentation": "corp"}, UnknownNameError, r"unknown augmentation\n.*'corp'\n.*'crop'"),
+        (
+            {"search": ["augmentation=none,crop+mixap"]},
+            UnknownNameError,
+            r"unknown augmentation 'mixap'\n.*'mixap'\n.*'mixup'",
+        ),
+        ({"augmentation": "corp"}, UnknownNameError, r"unknown augmentation 'corp'\n.*'corp'\n.*'crop'"),
         (
             {"search": ["optimizer=sgd,schedule-free-adamw"], "momentum": 0.0},
             ConfigError,

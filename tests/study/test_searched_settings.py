@@ -62,7 +62,7 @@ def test_an_entry_names_a_field_and_what_it_tries(entry: str, text: str) -> None
 @pytest.mark.parametrize(
     ("entry", "mistake"),
     [
-        ("wieght_decay=0:1", "'wieght_decay' is not a setting of a run; did you mean 'weight_decay'?"),
+        ("wieght_decay=0:1", "'wieght_decay' is not a setting of a run; did you mean 'weight_decay'"),
         ("wibble=0:1", "'wibble' is not a setting of a run; searched can be augment"),
         ("trials=1:3", "trials is a setting of the search, not of a run"),
         ("epochs=1:5", "epochs cannot be searched, because trials of other lengths cannot be compared"),

@@ -149,15 +149,8 @@ def _head(kind: str, name: str, path: str, state: str) -> dict[str, Any]:
 
 
 def _state(report: StudyReport) -> str:
-    ended = {
-        "trials": "all trials were run",
-        "timeout": "its time was up",
-        "flat": "nothing got better any more",
-        "interrupted": "interrupted",
-    }
-    why_ended = f" ({ended.get(report.stopped, report.stopped)})" if report.stopped else ""
     states = ", ".join(f"{count} {state.lower()}" for state, count in report.states().items())
-    return f"{report.status}{why_ended}" + (f"; {len(report.trials)} trials: {states}" if states else "")
+    return report.state + (f"; {len(report.trials)} trials: {states}" if states else "")
 
 
 def _of_images(

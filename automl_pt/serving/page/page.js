@@ -9,6 +9,8 @@ const WHY = {
   "no class is likely": "no class is likely enough",
   "unlike known images": "it is unlike the images that this model knows",
 };
+// what browsers show; of other files the server sends a picture with its answer
+const SHOWN = /^image\/(apng|avif|bmp|gif|jpeg|png|svg\+xml|webp)$/;
 const find = (id) => document.getElementById(id);
 let limits = null;
 let queue = Promise.resolve();
@@ -65,18 +67,32 @@ function bars(top) {
   return list;
 }
 
+function show(image, content) {
+  const address = URL.createObjectURL(content);
+  image.onload = () => URL.revokeObjectURL(address);
+  image.onerror = () => {
+    URL.revokeObjectURL(address);
+    bare(image);
+  };
+  image.src = address;
+}
+
+function bare(image) {
+  image.parentNode.classList.add("bare");
+  image.remove();
+}
+
+// The page's policy allows pictures that it reads itself, and no data addresses.
+function fromDataURI(text) {
+  const bytes = Uint8Array.from(atob(text.split(",", 2)[1]), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes], { type: "image/jpeg" });
+}
+
 function card(file) {
   const item = element("li", undefined, "result");
   const image = element("img");
   image.alt = "";
-  const address = URL.createObjectURL(file);
-  image.onload = () => URL.revokeObjectURL(address);
-  image.onerror = () => {
-    URL.revokeObjectURL(address);
-    image.remove();
-    item.classList.add("bare");
-  };
-  image.src = address;
+  if (SHOWN.test(file.type)) show(image, file);
   const side = element("div");
   const title = element("h2");
   title.append(element("bdi", file.name));
@@ -91,7 +107,8 @@ async function ask(file) {
   if (limits && file.size > limits.bytes) throw new Error(`larger than ${limits.bytes} bytes`);
   const form = new FormData();
   form.append("image", file, file.name);
-  const response = await fetch(`/predict?top=${TOP}`, { method: "POST", body: form });
+  const preview = SHOWN.test(file.type) ? "" : "&preview=1";
+  const response = await fetch(`/predict?top=${TOP}${preview}`, { method: "POST", body: form });
   const answer = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
   if (!response.ok) throw new Error(answer.error);
   return answer;
@@ -115,14 +132,18 @@ function verdict({ unsure, candidates }) {
 
 async function classify(file) {
   const side = card(file);
+  const image = side.parentNode.querySelector("img");
   try {
     const answer = await ask(file);
+    if (answer.preview) show(image, fromDataURI(answer.preview));
+    else if (!SHOWN.test(file.type)) bare(image);
     if (answer.unsure) {
       side.append(verdict(answer));
       side.parentNode.classList.add("doubtful");
     }
     side.append(bars(answer.top));
   } catch (error) {
+    if (!SHOWN.test(file.type)) bare(image);
     side.append(element("p", `Not classified: ${error.message}`, "error"));
   }
 }

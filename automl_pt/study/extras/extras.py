@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from automl_pt.config import EXTRA_SETTINGS, SearchConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.core.files import read_json, write_json
-from automl_pt.study.events import Event, Notice
+from automl_pt.study.events import Event, Finishing, Notice
 from automl_pt.study.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ OF_BEST = ("earlier", "folds")
 MakeExtra = Callable[[Ended], Generator[str, None, dict[str, Any] | None]]
 
 
-def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Event, None, dict[str, dict[str, Any]]]:
+def after_search(
+    ended: Ended, makers: Mapping[str, MakeExtra], finishing: Callable[[str], Event] = Finishing
+) -> Generator[Event, None, dict[str, dict[str, Any]]]:
     """Make the requested extras that do not exist yet for these trials; return the figures of each by name.
 
     Any error (our own, exhausted memory, a plugin's network) is reported and costs only that extra, because the
@@ -70,6 +72,7 @@ def after_search(ended: Ended, makers: Mapping[str, MakeExtra]) -> Generator[Eve
         if _is_made(made.get(name), of):
             continue
         made.pop(name, None)
+        yield finishing(f"making the {CALLED.get(name, name)}")
         try:
             figures = None if ended.should_stop() else (yield from _noted(makers[name](ended)))
         except AutomlError as error:
