@@ -87,7 +87,9 @@ class MirroredEngine(OpenPlaces, Engine):
         done = self.answered(list(by_pending), min(timeout, LOOK) if self._anybody_waits() else timeout)
         messages = self._placed()
         for pending in done:
-            messages += self._take(by_pending[pending])
+            where = by_pending[pending]
+            if where.pending == pending:  # else its trial was given to a place that became free just now
+                messages += self._take(where)
         return messages + self._overdue()
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
@@ -168,6 +170,17 @@ class MirroredEngine(OpenPlaces, Engine):
             case _:
                 where.pending = self.ask(where.handle, "step")
         return messages
+
+    def _set_free(self, where: OpenPlace) -> None:
+        """Give a place that became free to a trial that waits for one, because a free place keeps what it was given."""
+        super()._set_free(where)
+        waiting = next((one for one in self._busy.values() if one.spec is not None and self._locate(one) is None), None)
+        if waiting is None or waiting.spec is None:
+            return
+        spec, told = waiting.spec, waiting.waited
+        self._forget(waiting)
+        self.start(spec)
+        self._busy[spec.number].waited = told
 
     def _compare(self, where: OpenPlace, spec: TrialSpec, versions: Mapping[str, str]) -> list[Message]:
         """Start the trial where the versions allow it; a machine that joins with others is refused, and avoided."""
