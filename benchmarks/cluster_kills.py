@@ -198,15 +198,17 @@ def machine_falls(machines: Machines, folder: Path) -> dict[str, Any]:
 
 
 def raylet_falls(machines: Machines, folder: Path) -> dict[str, Any]:
-    """SIGKILL of the raylet alone; its actor is stopped before, and goes on once its trial runs elsewhere."""
+    """SIGKILL of the raylet alone; its actor is stopped, and goes on once its trial runs elsewhere."""
     expected, ran = unbroken(PRUNED, folder), there(machines, PRUNED, folder / "raylet")
     actor, woken, lived = 0, 0.0, None
     for event in ran.run():
         if isinstance(event, EpochDone) and event.result.epoch == 2 and not actor:
             node = machines.of(ran.place(event.trial))
-            (actor,) = actors_below(node.all_processes["raylet"][0].process.pid)
-            os.kill(actor, signal.SIGSTOP)
+            raylet = node.all_processes["raylet"][0].process.pid
+            (actor,) = actors_below(raylet)
             machines.kill(node, workers=False)
+            until(lambda: Path(f"/proc/{raylet}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+            os.kill(actor, signal.SIGSTOP)  # not before: the kernel ends stopped processes whose parent dies
         elif isinstance(event, EpochDone) and actor and not woken and ran.said("was lost"):
             woken = time.monotonic()
             os.kill(actor, signal.SIGCONT)

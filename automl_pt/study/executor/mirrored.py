@@ -172,15 +172,20 @@ class MirroredEngine(OpenPlaces, Engine):
         return messages
 
     def _set_free(self, where: OpenPlace) -> None:
-        """Give a place that became free to a trial that waits for one, because a free place keeps what it was given."""
+        """Give a place that became free to a trial that waits for one; the place that it waits for stays asked for.
+
+        Because a free place keeps the cores that it was given, a trial might wait for these for ever.
+        """
         super()._set_free(where)
         waiting = next((one for one in self._busy.values() if one.spec is not None and self._locate(one) is None), None)
         if waiting is None or waiting.spec is None:
             return
-        spec, told = waiting.spec, waiting.waited
-        self._forget(waiting)
+        spec, waited = waiting.spec, waiting.waited
+        del self._busy[spec.number]
+        waiting.spec, waiting.pending, waiting.waited = None, None, False
         self.start(spec)
-        self._busy[spec.number].waited = told
+        self._busy[spec.number].waited = waited
+        self._free.append(waiting)
 
     def _compare(self, where: OpenPlace, spec: TrialSpec, versions: Mapping[str, str]) -> list[Message]:
         """Start the trial where the versions allow it; a machine that joins with others is refused, and avoided."""

@@ -47,6 +47,7 @@ class RayPlace(RemotePlace):
     def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int) -> None:
         import torch
 
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         torch.set_num_threads(threads)
         self._share = min(1.0, gpus) if gpus else 1.0
         if gpus and self._share < 1:  # a trial that takes more than its share fails alone, and not its neighbour
@@ -232,6 +233,13 @@ def connect(address: str | None) -> bool:
             remedy="start one, such as by `ray start --head --node-ip-address=127.0.0.1`, or name it by --ray-address",
         ) from None
     return True
+
+
+def _end_with(raylet: int) -> None:
+    """End this process when its machine's raylet has died, which Ray itself does not always do."""
+    while os.getppid() == raylet:
+        time.sleep(LOOK)
+    os._exit(1)
 
 
 @contextmanager
