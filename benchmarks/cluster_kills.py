@@ -49,6 +49,8 @@ PRUNED: dict[str, Any] = {**DIGITS, "trials": 16, "lr": (0.01, 1.0), "workers": 
 AT_ONCE: dict[str, Any] = {**DIGITS, "trials": 6, "pruner": "none", "sampler": "random"}
 TOYS: dict[str, Any] = {"dataset": "plain", "epochs": 9, "trials": 10, "pruner": "none", "sampler": "random"}
 MACHINES, LONGEST = 3, 300.0
+#: whether each event is printed
+SHOWN = "SHOW_EVENTS" in os.environ
 
 
 @dataclass
@@ -109,7 +111,8 @@ class Search:
         try:
             for event in search.steps(SearchConfig(**self.settings), self.folder, objective=objective):
                 self.events.append(event)
-                print(round(time.monotonic()), str(event)[:110], file=sys.stderr, flush=True)  # DEBUG
+                if SHOWN:
+                    print(round(time.monotonic(), 1), str(event)[:110], file=sys.stderr, flush=True)
                 yield event
         finally:
             setup.make_engine = make
@@ -207,7 +210,7 @@ def raylet_falls(machines: Machines, folder: Path) -> dict[str, Any]:
             raylet = node.all_processes["raylet"][0].process.pid
             (actor,) = actors_below(raylet)
             machines.kill(node, workers=False)
-            until(lambda: Path(f"/proc/{raylet}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+            until(lambda of=Path(f"/proc/{raylet}/stat"): of.read_text().rpartition(")")[2].split()[0] == "Z")
             os.kill(actor, signal.SIGSTOP)  # not before: the kernel ends stopped processes whose parent dies
         elif isinstance(event, EpochDone) and actor and not woken and ran.said("was lost"):
             woken = time.monotonic()
@@ -252,8 +255,8 @@ def joins(machines: Machines, folder: Path) -> dict[str, Any]:
         if isinstance(event, EpochDone) and "runs" in at and "gone" not in at:
             for node in list(machines.nodes):
                 machines.kill(node)
-            at["gone"] = time.monotonic()
-        if "gone" in at and "said" not in at and ran.said("waiting for a place"):
+            at["gone"], at["waits"] = time.monotonic(), len(ran.said("waiting for a place"))
+        if "gone" in at and "said" not in at and len(ran.said("waiting for a place")) > at["waits"]:
             at["said"] = time.monotonic()
             machines.add()
             at["joined again"] = time.monotonic()
@@ -265,7 +268,7 @@ def joins(machines: Machines, folder: Path) -> dict[str, Any]:
     took["runs_again_after_s"] = again - at["joined again"]
     machines.whole()
     rounded = {key: round(value, 2) for key, value in took.items()}
-    return {**ran.compared(expected), **rounded, "said": ran.said("waiting for a place")[0]}
+    return {**ran.compared(expected), **rounded, "said": ran.said("waiting for a place")[-1]}
 
 
 def worker_stops(machines: Machines, folder: Path) -> dict[str, Any]:

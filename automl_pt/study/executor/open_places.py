@@ -103,9 +103,9 @@ class OpenPlaces(ABC):
     # -- what is the same for all --------------------------------------------------------------------------------------
 
     def notices(self) -> Sequence[str]:
-        """Return what the user should know: who waits for a place."""
+        """Return what the user should know, such as that a trial waits for a place: once where it is so for several."""
         said, self._said = self._said, []
-        return said
+        return list(dict.fromkeys(said))
 
     def _take_free(self) -> OpenPlace:
         """Return a place that runs nothing; open one where there is none."""
