@@ -135,13 +135,11 @@ def measure(places: int, trials: int, epochs: int, folder: Path | None, *, toget
     config = SearchConfig(dataset="plain", epochs=epochs, trials=trials, engine="ray", report=False)
     made: list[FakeCluster] = []
 
-    def engine(config: SearchConfig, directory: Path, *others: Any) -> FakeCluster:
-        made.append(
-            FakeCluster(ExecutorJob(config, "toy_trial:make", toy_trial.make, directory), places, together=together)
-        )
+    def engine(job: ExecutorJob, *others: Any) -> FakeCluster:
+        made.append(FakeCluster(job, places, together=together))
         return made[0]
 
-    setup._make_engine = engine  # type: ignore[assignment]
+    setup.make_engine = engine  # type: ignore[assignment]
     stamps: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(dir=folder) as study:
         for event in search.steps(config, Path(study) / "study", objective=toy_trial.TOY):

@@ -272,6 +272,9 @@ class SearchConfig(Settings):
         if given and self.engine != "ray":
             rule = f"{', '.join(given)}: belongs to engine 'ray', got engine {self.engine!r}"
             yield {"engine", *given}, rule
+        if self.gpus_per_trial is not None and self.gpus_per_trial > 1:
+            rule = "gpus_per_trial is at most 1, because a trial trains on one GPU"
+            yield {"gpus_per_trial"}, f"{rule}, got {self.gpus_per_trial:g}"
         if self.engine == "ray" and self.device != "auto":
             rule = "with engine 'ray' a trial's device follows from gpus_per_trial: leave out device"
             yield {"engine", "device"}, f"{rule}, got {self.device!r}"

@@ -18,6 +18,8 @@ from typing import Any
 # all of it on 127.0.0.1
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+# Ray starts workers at nice 15, at which a busy machine gives them nothing
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from automl_pt.study.executor import ray_cluster  # noqa: F401  first: it sets what Ray reads when it is imported
 

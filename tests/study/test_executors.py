@@ -117,6 +117,7 @@ def test_adding_an_executor_touches_the_files_that_the_recipe_names() -> None:
         ({"gpus_per_trial": 0.5}, "belongs to engine 'ray'"),
         ({"ray_address": "127.0.0.1:6379", "engine": "processes"}, "belongs to engine 'ray'"),
         ({"engine": "ray", "device": "cpu"}, "follows from gpus_per_trial"),
+        ({"engine": "ray", "gpus_per_trial": 2}, "at most 1, because a trial trains on one GPU, got 2"),
     ],
 )
 def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) -> None:
@@ -131,7 +132,7 @@ def test_the_settings_of_ray_belong_to_ray(settings: dict[str, Any], rule: str) 
         *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.5, 4), ({"CPU": 3.0, "GPU": 2.0}, 1, 0.5, 3)),
         *(({"CPU": 8.0, "GPU": 2.0}, 1, 0.1, 8), ({"CPU": 64.0, "GPU": 1.0}, 1, 1 / 3, 3)),
         # two thirds of a GPU leave a third of each unused
-        *(({"CPU": 8.0, "GPU": 3.0}, 1, 2 / 3, 3), ({"CPU": 8.0, "GPU": 4.0}, 1, 2.0, 2)),
+        *(({"CPU": 8.0, "GPU": 3.0}, 1, 2 / 3, 3), ({"CPU": 8.0, "GPU": 4.0}, 4, 1.0, 2)),
     ],
 )
 def test_a_machine_has_room_for_whole_trials(there: dict[str, float], cpus: int, gpus: float, trials: int) -> None:

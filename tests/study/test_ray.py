@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import ray_on_loopback
 from toy_trial import TOY
 
@@ -109,6 +111,41 @@ def test_a_trial_that_finds_no_room_says_so_and_runs_when_a_machine_joins(
         messages += engine.wait(1.0)
     assert isinstance(messages[0], TrialPlaced)
     engine.close(5)
+    machines[0].remove_node(added)
+
+
+def test_shares_of_gpus_are_placed_as_they_are_counted(machines: tuple[Any, list[Any]], tmp_path: Path) -> None:
+    class Here:
+        def gpu(self) -> str:
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def engine(**more: Any) -> Any:
+        config = settings(machines, **more)
+        job = ExecutorJob(config, "automl_pt.study.executor.sample_trial:make", sample_trial.make, tmp_path)
+        return load_plugins().named(ExecutorFactory, "ray").made(job)
+
+    added = ray_on_loopback.add(machines[0], num_cpus=5, num_gpus=2)  # GPUs in name alone
+    halves = engine(gpus_per_trial=0.5)
+    assert halves.slots == 4
+    places = [ray.remote(**halves._asks)(Here).remote() for _ in range(5)]
+    asked = [place.gpu.remote() for place in places]
+    done, waiting = ray.wait(asked, num_returns=4, timeout=60)
+    assert Counter(ray.get(done)) == {"0": 2, "1": 2}
+    assert len(waiting) == 1
+    assert ray.wait(waiting, timeout=1)[0] == []
+    assert halves.shortage().startswith(
+        "a trial asks for 1 CPU and 0.5 GPU; the cluster has 5 machines with 8 CPU (4 free)"
+    )
+    assert halves.shortage().endswith("2 GPU (0 free); this search asks for 0 places")
+    halves.close()
+    for more, slots in (({"gpus_per_trial": 0.3}, 5), ({"gpus_per_trial": 1}, 2), ({"cpus_per_trial": 3}, 1)):
+        shared = engine(**more)
+        assert shared.slots == slots
+        shared.close()
+    large = engine(gpus_per_trial=1, cpus_per_trial=6)
+    assert large.slots == 1  # one waits
+    assert large.shortage().count(", and none of them has as much: add one, or ask for less") == 1
+    large.close()
     machines[0].remove_node(added)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from concurrent.futures import Future
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -266,6 +267,31 @@ def test_a_trial_that_waits_for_a_place_is_told_once_with_what_is_missing(
     engine.located = there  # type: ignore[method-assign]
     assert isinstance(engine._placed()[0], TrialPlaced)
     assert [text[:22] for text in engine.notices()] == ["a place was found on m"]
+    engine.close(5)
+
+
+def test_a_trial_that_waits_takes_the_place_that_becomes_free(tmp_path: Path) -> None:
+    config = SearchConfig(dataset="sample", epochs=2)
+    (tmp_path / "manifest.json").write_text('{"salt": "x"}')
+    engine = ThreadCluster(ExecutorJob(config, "automl_pt.study.executor.sample_trial:make", make, tmp_path), 1)
+    opened, there, ask = list[Any](), engine.located, engine.ask
+    open_place = engine.open_place
+
+    def first(handle: Any) -> bool:
+        """There is room for the place that was opened first, which keeps it."""
+        return handle is opened[0]
+
+    engine.open_place = lambda avoid: opened.append(open_place(avoid)) or opened[-1]  # type: ignore[method-assign]
+    engine.located = lambda handle: there(handle) if first(handle) else None  # type: ignore[method-assign]
+    engine.ask = lambda handle, *given: ask(handle, *given) if first(handle) else Future()  # type: ignore[method-assign]
+    trial = config.trial(backbone="resnet18", lr=0.1, batch_size=8, seed=1)
+    for number in (0, 1):
+        engine.start(TrialSpec(number, trial, tmp_path / str(number), 2, tmp_path / "manifest.json"))
+    found = list[Message]()
+    while sum(isinstance(message, IteratorEnded) for message in found) < 2:
+        found += engine.wait(10)
+    assert [message.number for message in found if isinstance(message, TrialPlaced)] == [0, 1]
+    assert len(opened) == 2
     engine.close(5)
 
 

@@ -87,7 +87,9 @@ class MirroredEngine(OpenPlaces, Engine):
         done = self.answered(list(by_pending), min(timeout, LOOK) if self._anybody_waits() else timeout)
         messages = self._placed()
         for pending in done:
-            messages += self._take(by_pending[pending])
+            where = by_pending[pending]
+            if where.pending == pending:  # else its trial was given to a place that became free just now
+                messages += self._take(where)
         return messages + self._overdue()
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
@@ -168,6 +170,22 @@ class MirroredEngine(OpenPlaces, Engine):
             case _:
                 where.pending = self.ask(where.handle, "step")
         return messages
+
+    def _set_free(self, where: OpenPlace) -> None:
+        """Give a place that became free to a trial that waits for one; the place that it waits for stays asked for.
+
+        Because a free place keeps the cores that it was given, a trial might wait for these for ever.
+        """
+        super()._set_free(where)
+        waiting = next((one for one in self._busy.values() if one.spec is not None and self._locate(one) is None), None)
+        if waiting is None or waiting.spec is None:
+            return
+        spec, waited = waiting.spec, waiting.waited
+        del self._busy[spec.number]
+        waiting.spec, waiting.pending, waiting.waited = None, None, False
+        self.start(spec)
+        self._busy[spec.number].waited = waited
+        self._free.append(waiting)
 
     def _compare(self, where: OpenPlace, spec: TrialSpec, versions: Mapping[str, str]) -> list[Message]:
         """Start the trial where the versions allow it; a machine that joins with others is refused, and avoided."""

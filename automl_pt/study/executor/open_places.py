@@ -103,17 +103,21 @@ class OpenPlaces(ABC):
     # -- what is the same for all --------------------------------------------------------------------------------------
 
     def notices(self) -> Sequence[str]:
-        """Return what the user should know: who waits for a place."""
+        """Return what the user should know, such as that a trial waits for a place: once where it is so for several."""
         said, self._said = self._said, []
-        return said
+        return list(dict.fromkeys(said))
 
     def _take_free(self) -> OpenPlace:
         """Return a place that runs nothing; open one where there is none."""
+        for where in self._free:
+            where.place = where.place or self.located(where.handle)
         free = [where for where in self._free if where.place is None or where.place.name not in self._lost]
-        if free:
-            self._free.remove(free[0])
-            return free[0]
         now = time.monotonic()
+        if free:
+            found = next((where for where in free if where.place is not None), free[0])
+            self._free.remove(found)
+            found.opened = now
+            return found
         return OpenPlace(self.open_place(frozenset(self._lost)), now, heard=now)
 
     def _set_free(self, where: OpenPlace) -> None:

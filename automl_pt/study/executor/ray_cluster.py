@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,7 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from automl_pt.core.errors import DeviceError
 from automl_pt.core.files import cache_folder, is_running
@@ -39,6 +40,8 @@ from automl_pt.study.executor.remote_place import RemotePlace
 LOOK = 1.0
 #: seconds in which a machine must answer to count as alive, and in which the cluster is reached
 ANSWERS, REACHED = 2.0, 10.0
+#: extras that train, on the coordinator's machine
+TRAINED_HERE = ("refit", "folds")
 
 
 class RayPlace(RemotePlace):
@@ -47,9 +50,13 @@ class RayPlace(RemotePlace):
     def __init__(self, trial: str, files: dict[str, bytes], gpus: float, threads: int) -> None:
         import torch
 
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         torch.set_num_threads(threads)
-        self._share = min(1.0, gpus) if gpus else 1.0
-        if gpus and self._share < 1:  # a trial that takes more than its share fails alone, and not its neighbour
+        self._share = gpus or 1.0
+        # without CUDA its trial says so itself
+        if (
+            self._share < 1 and torch.cuda.is_available()
+        ):  # a trial that takes more than its share fails alone, and not its neighbour
             torch.cuda.set_per_process_memory_fraction(self._share)
         machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
         for left in machine.glob("work-*"):  # of actors that were killed
@@ -61,9 +68,12 @@ class RayPlace(RemotePlace):
 
     def where(self) -> dict[str, Any]:
         """Describe this place, in plain values."""
+        import torch
+
         from automl_pt.study.executor.devices import places_for
 
-        found = places_for([self._device])[0]
+        has_device = self._device == "cpu" or torch.cuda.is_available()
+        found = places_for([self._device])[0] if has_device else Place(self._device, "a GPU that torch cannot use")
         node = ray.get_runtime_context().get_node_id()
         memory = int(found.memory * self._share)
         return {
@@ -88,9 +98,13 @@ class RayEngine(MirroredEngine):
         self._node_ids: dict[str, str] = {}
         self._nodes: tuple[float, list[dict[str, Any]]] = (0.0, [])
         self._here: LocalEngine | None = None
+        if trains := [name for name in TRAINED_HERE if name in config.extras]:
+            text = f"{' and '.join(trains)}: trained on this machine ({_device_here()}), because the images are here"
+            self._said.append(text)
         self._connected = connect(config.ray_address)
+        self._asks = {"num_cpus": self._cpus, "num_gpus": self._gpus}
         options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
-        self._actor = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, **options)(RayPlace)
+        self._actor = ray.remote(**self._asks, **options)(RayPlace)
 
     @property
     def slots(self) -> int:
@@ -145,7 +159,11 @@ class RayEngine(MirroredEngine):
         except RayTaskError as error:
             raise PlaceCrashed(f"its place failed: {str(error.cause)[:300]}") from None
         except RayActorError as error:
+            if error.actor_init_failed:
+                raise PlaceCrashed(f"its place could not begin: {str(error).strip().splitlines()[-1][:300]}") from None
             raise self._ended(handle) from error
+        except (OutOfMemoryError, RuntimeEnvSetupError) as error:  # no other machine need be better
+            raise PlaceCrashed(f"its place failed: {str(error).strip()[:300]}") from None
         except RayError as error:  # an answer that lay on a machine that is gone
             raise PlaceLost(f"its place was lost ({type(error).__name__})") from None
 
@@ -161,12 +179,17 @@ class RayEngine(MirroredEngine):
 
     def shortage(self) -> str:
         """Say what a trial asks for, and what the cluster has."""
-        alive = self._alive()
+        with ThreadPoolExecutor(32) as pool:  # Ray itself learns of some losses later
+            answers = pool.map(_reached, listed := self._alive())
+            alive = [node for node, is_there in zip(listed, answers, strict=True) if is_there]
         total = {key: sum(node["Resources"].get(key, 0.0) for node in alive) for key in ("CPU", "GPU")}
         free = ray.available_resources()
-        has = ", ".join(f"{total[key]:g} {key} ({free.get(key, 0.0):g} free)" for key in total)
+        has = ", ".join(f"{total[key]:g} {key} ({min(total[key], free.get(key, 0.0)):g} free)" for key in total)
         asks = f"{self._cpus:g} CPU" + (f" and {self._gpus:g} GPU" if self._gpus else "")
-        return f"a trial asks for {asks}; the cluster has {counted(len(alive), 'machine')} with {has}"
+        alone = any(trials_on(node["Resources"], self._cpus, self._gpus) for node in alive)
+        so = "" if alone else ", and none of them has as much: add one, or ask for less"
+        ours = f"this search asks for {counted(len(self._described), 'place')}"
+        return f"a trial asks for {asks}; the cluster has {counted(len(alive), 'machine')} with {has}{so}; {ours}"
 
     def call(self, call: Call, unwanted: Callable[[], bool] = lambda: False) -> Answer:
         """Call a function at a place; one that reads the study's folder or its images, in a process of this machine."""
@@ -205,12 +228,9 @@ class RayEngine(MirroredEngine):
 
 
 def trials_on(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """Return how many trials a machine has room for; a share of a GPU is of one GPU, and more are whole GPUs."""
+    """Return how many trials a machine has room for; a share of a GPU is of one GPU."""
     room = int(resources.get("CPU", 0.0) // cpus)
-    if not gpus:
-        return room
-    there = resources.get("GPU", 0.0)
-    return min(room, int(there) * int(1 / gpus + 1e-9) if gpus < 1 else int(there / gpus + 1e-9))
+    return min(room, int(resources.get("GPU", 0.0)) * int(1 / gpus + 1e-9)) if gpus else room
 
 
 def connect(address: str | None) -> bool:
@@ -234,6 +254,13 @@ def connect(address: str | None) -> bool:
     return True
 
 
+def _end_with(raylet: int) -> None:
+    """End this process when its machine's raylet has died, which Ray itself does not always do."""
+    while os.getppid() == raylet:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
@@ -248,10 +275,12 @@ def _own_signals() -> Iterator[None]:
 def _answers(node: str | None) -> bool:
     """Say whether a machine's raylet still takes connections."""
     found = next((one for one in ray.nodes() if one["NodeID"] == node), None)
-    if found is None or not found["Alive"]:
-        return False
+    return found is not None and found["Alive"] and _reached(found)
+
+
+def _reached(node: Mapping[str, Any]) -> bool:
     try:
-        with socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), ANSWERS):
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), ANSWERS):
             return True
     except OSError:
         return False

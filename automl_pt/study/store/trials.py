@@ -85,6 +85,11 @@ class TrialStore:
     foreign_trials: int = field(default=0, init=False)
     #: the trials as last read or written by this process, cached because reading them for every decision would be slow
     _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
+    #: what was derived from them, until they change: each report needs it of all trials
+    _progress: dict[int, TrialProgress] = field(default_factory=dict, init=False, repr=False)
+    _records: dict[tuple[int, str | None], TrialRecord] = field(default_factory=dict, init=False, repr=False)
+    #: what is kept with the study, as last read; read each time where others write too
+    _attributes: dict[str, Any] | None = field(default=None, init=False, repr=False)
     #: what the storage calls a trial, by number
     _ids: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
@@ -104,6 +109,8 @@ class TrialStore:
         found = retrying(lambda: self.storage.get_all_trials(self.study_id, deepcopy=True))
         self._trials = {trial.number: trial for trial in found if is_ours(trial)}
         self.foreign_trials = len(found) - len(self._trials)
+        self._progress.clear()
+        self._records.clear()
 
     @contextmanager
     def allocation_lock(self) -> Iterator[None]:
@@ -130,15 +137,29 @@ class TrialStore:
 
     def trial_progress(self, number: int) -> TrialProgress:
         """Return a trial's progress."""
-        return trial_progress(self._trials[number])
+        if number not in self._progress:
+            self._progress[number] = trial_progress(self._trials[number])
+        return self._progress[number]
 
     def progress_list(self) -> list[TrialProgress]:
         """Return the progress of every trial, for the pruning rule."""
-        return [trial_progress(trial) for trial in self.trials()]
+        return [self.trial_progress(number) for number in self._trials]
 
     def records(self) -> list[TrialRecord]:
         """Return all trials as plain values."""
-        return [record(trial, self.unnamed) for trial in self.trials()]
+        return [self._record(number) for number in self._trials]
+
+    def _record(self, number: int) -> TrialRecord:
+        key = number, self.unnamed
+        if key not in self._records:
+            self._records[key] = record(self._trials[number], self.unnamed)
+        return self._records[key]
+
+    def _changed(self, number: int) -> FrozenTrial:
+        """Return a trial to change; what was derived from it is forgotten."""
+        self._progress.pop(number, None)
+        self._records.pop((number, self.unnamed), None)
+        return self._trials[number]
 
     def params(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return a trial's parameters, including its backbone if the study has several."""
@@ -199,11 +220,9 @@ class TrialStore:
 
     def report(self, number: int, epoch: int, loss: float, rank_loss: float | None = None) -> None:
         """Store an epoch's validation loss, and its ranking loss; idempotent."""
-        trial = self._trials[number]
         if rank_loss is not None:
             self.rank(number, epoch, rank_loss)
-        retrying(lambda: self.storage.set_trial_intermediate_value(self._id(number), epoch, loss))
-        trial.intermediate_values[epoch] = loss
+        self._set_value(number, epoch, loss)
 
     def rank(self, number: int, epoch: float, rank_loss: float) -> None:
         """Store a trial's ranking loss at a point; idempotent.
@@ -211,11 +230,9 @@ class TrialStore:
         For Optuna's tools it is stored as an attribute, and, after a proxy run, as the intermediate value of step 0, so
         that a trial pruned there appears in their plots.
         """
-        trial = self._trials[number]
         self._set(number, RANK_LOSS, rank_loss)
         if epoch < 1:
-            retrying(lambda: self.storage.set_trial_intermediate_value(self._id(number), 0, rank_loss))
-            trial.intermediate_values[0] = rank_loss
+            self._set_value(number, 0, rank_loss)
         self._set(number, RANKS, {**self._trials[number].user_attrs.get(RANKS, {}), str(epoch): rank_loss})
 
     def report_proxy_run(self, number: int, epoch: float, rank_loss: float, seconds: Mapping[float, float]) -> None:
@@ -263,17 +280,20 @@ class TrialStore:
     def end(self, number: int, state: EndState, ended: Outcome) -> None:
         """End a trial finally."""
         self._set(number, OUTCOME, ended.to_json())
-        trial = self._trials[number]
         cost = ended.value if ended.cost is None else ended.cost
         values = None if state == "FAIL" or ended.value is None or cost is None else [cost]
         with suppress(UpdateFinishedTrialError):  # a first attempt was written, but its answer lost with the connection
             retrying(lambda: self.storage.set_trial_state_values(self._id(number), TrialState[state], values))
+        trial = self._changed(number)
         trial.state, trial.values = TrialState[state], values
 
     def _set(self, number: int, key: str, value: Any) -> None:
-        trial = self._trials[number]
         retrying(lambda: self.storage.set_trial_user_attr(self._id(number), key, value))
-        trial.user_attrs[key] = value
+        self._changed(number).user_attrs[key] = value
+
+    def _set_value(self, number: int, step: int, value: float) -> None:
+        retrying(lambda: self.storage.set_trial_intermediate_value(self._id(number), step, value))
+        self._changed(number).intermediate_values[step] = value
 
     def about(self) -> dict[str, Any]:
         """Return what the study was created with; empty for a new one."""
@@ -315,9 +335,12 @@ class TrialStore:
         return [*(probe.as_trial() for probe in self.probes()), *self.records()]
 
     def _attribute(self, key: str) -> Any:
-        return retrying(lambda: self.storage.get_study_user_attrs(self.study_id)).get(key)
+        if self._attributes is None or self.presence.has_company:
+            self._attributes = dict(retrying(lambda: self.storage.get_study_user_attrs(self.study_id)))
+        return copy.deepcopy(self._attributes.get(key))
 
     def _set_attribute(self, key: str, value: Any) -> None:
+        self._attributes = None
         retrying(lambda: self.storage.set_study_user_attr(self.study_id, key, value))
 
     def study(self) -> optuna.Study:
