@@ -1,7 +1,7 @@
 """Trainings that start from pretrained weights: ours against what people write by hand, on any folder of photographs.
 
     python benchmarks/transfer.py FOLDER --weights FILE [--arms plain plain:lr=0.003 train] [--backbone NAME]
-           [--size 96] [--seeds 1 2] [--images 600] [--epochs 5]
+           [--size 96] [--seeds 1 2] [--images 600] [--epochs 5] [--results transfer]
 
 FOLDER holds {train,val,test}/CLASS/*, FILE the backbone's weights. An arm is a name of `ARMS`, with settings for it
 after a colon. `plain` is a loop as one writes it by hand: torchvision's images, decoded once; timm's network with a
@@ -12,7 +12,8 @@ three epochs; float32; the epoch with the lowest validation loss. `train` is `au
 `automl-pt search` until its linear probe is finished, `pass` one pass of the frozen network over the images. Each arm
 runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports,
 decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
-class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
+class by its share. `--results NAME` keeps the cells in results/NAME.json. A cell that is there is not run again: a
+benchmark that was cut goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,6 @@ from typing import Any
 
 import record
 
-RESULTS = record.RESULTS / "transfer.json"
 BATCH, LR, CLEAN_EPOCHS = 16, 0.001, 3
 
 
@@ -49,7 +50,7 @@ class Case:
     size: int
     epochs: int
     seed: int
-    settings: dict[str, str]
+    settings: dict[str, Any]
 
 
 #: validation loss of the finished model, and what measures its accuracy on the test split
@@ -276,9 +277,40 @@ ARMS: dict[str, Callable[[Case], Outcome]] = {
 }
 
 
+class Watch(threading.Thread):
+    """Notes the highest memory of this process and all below it together, shared pages counted once (PSS), in MB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.ended = 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.2):
+            self.peak = max(self.peak, sum(map(self._own, tree(os.getpid()))))
+
+    def _own(self, process: int) -> float:
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            return 0.0  # it has ended
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def tree(process: int) -> list[int]:
+    """Return a process and all that it and its children have started."""
+    try:
+        below = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    except OSError:
+        below = []
+    return [process, *(one for children in below for child in children for one in tree(int(child)))]
+
+
 def cell(arm: str, case: Case) -> dict[str, float | None]:
-    """Run one arm in this process; count its CPU seconds, those of its children too."""
+    """Run one arm in this process; count its CPU seconds and memory, those of its children too."""
+    watch = Watch()
+    watch.start()
     loss, test = ARMS[arm](case)
+    watch.ended.set()
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu, memory = sum(one.ru_utime + one.ru_stime for one in usage), max(one.ru_maxrss for one in usage) / 1024
     return {
@@ -286,6 +318,7 @@ def cell(arm: str, case: Case) -> dict[str, float | None]:
         "test_accuracy": _rounded(test()),
         "cpu_seconds": round(cpu, 1),
         "peak_mb": round(memory),
+        "peak_pss_mb_of_all": round(watch.peak),
     }
 
 
@@ -318,11 +351,12 @@ def main() -> None:
     for name, default in (("size", 96), ("epochs", 5), ("images", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--results", default="transfer")
     parser.add_argument("--here", action="store_true", help="run one arm in this process, for the script's own use")
     given = parser.parse_args()
     if given.here:
         arm, _, settings = given.arms[0].partition(":")
-        wishes = dict(part.split("=", 1) for part in settings.split(",") if part)
+        wishes = {name: _value(text) for name, _, text in (part.partition("=") for part in settings.split(",") if part)}
         common = (given.folder, given.backbone, given.weights, given.size, given.epochs, given.seeds[0])
         print(json.dumps(cell(arm, Case(*common, wishes))))
         return
@@ -330,12 +364,20 @@ def main() -> None:
         run_all(given, subset(given.folder, given.images, Path(place)))
 
 
+def _value(text: str) -> Any:
+    """Return the number or truth value that a setting's text means, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def run_all(given: argparse.Namespace, data: Path) -> None:
     base = f"{given.folder.name}, {given.images or 'all'} images, {given.size} px, {given.epochs} epochs"
     for seed in given.seeds:
         for arm in given.arms:
             key = f"{base}, {given.backbone}, {arm}, seed {seed}"
-            if key in known():
+            if key in known(given.results):
                 continue
             options = [f"--{name}={getattr(given, name)}" for name in ("weights", "backbone", "size", "epochs")]
             words = [sys.executable, __file__, str(data), *options, "--here", f"--seeds={seed}", "--arms", arm]
@@ -348,13 +390,14 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
             found = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
             details = [line for line in done.stderr.splitlines() if line.startswith("{")]
             found |= {name: value for line in details for name, value in json.loads(line).items()}
-            record.write("transfer", cells={**known(), key: found})
+            record.write(given.results, cells={**known(given.results), key: found})
             print(key, found, flush=True)
 
 
-def known() -> dict[str, Any]:
+def known(name: str) -> dict[str, Any]:
     """Return the cells that were run; read anew each time, because another process may run others."""
-    cells: dict[str, Any] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    path = record.RESULTS / f"{name}.json"
+    cells: dict[str, Any] = json.loads(path.read_text())["cells"] if path.exists() else {}
     return cells
 
 

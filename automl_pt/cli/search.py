@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     from automl_pt.plugins.manager import load_plugins
     from automl_pt.study.events import Finished, StudyStarted
 
+    gc.freeze()  # what PyTorch and Optuna loaded is never garbage, and each full collection would look at all of it
     plugins = load_plugins(settings.plugins)
     opened, metrics = next_study(settings, study_name(settings), plugins), plugins.metrics()
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json, metrics=metrics) as display:

@@ -120,7 +120,7 @@ class SearchConfig(Settings):
     workers: CountOrZero | None = Field(
         None,
         description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
-        "features; 0 runs them in this process",
+        "features, in this process if the backbone is one; 0 runs them in this process",
     )
     trials_per_gpu: str | None = Field(
         None,

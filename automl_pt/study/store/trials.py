@@ -87,6 +87,8 @@ class TrialStore:
     _trials: dict[int, FrozenTrial] = field(init=False, repr=False)
     #: what the storage calls a trial, by number
     _ids: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+    #: the study's attributes as last read, until they are written
+    _attributes: dict[str, Any] | None = field(default=None, init=False, repr=False)
     _in_turn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -315,9 +317,12 @@ class TrialStore:
         return [*(probe.as_trial() for probe in self.probes()), *self.records()]
 
     def _attribute(self, key: str) -> Any:
-        return retrying(lambda: self.storage.get_study_user_attrs(self.study_id)).get(key)
+        if self._attributes is None or self.presence.has_company:
+            self._attributes = retrying(lambda: self.storage.get_study_user_attrs(self.study_id))
+        return self._attributes.get(key)
 
     def _set_attribute(self, key: str, value: Any) -> None:
+        self._attributes = None
         retrying(lambda: self.storage.set_study_user_attr(self.study_id, key, value))
 
     def study(self) -> optuna.Study:
