@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_folder
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from automl_pt import load_model
 from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
+from automl_pt.cli.report_display import print_study
 from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, StudyError
 from automl_pt.data.cache.disk import list_caches, prune
@@ -186,12 +189,18 @@ def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_ou
 ) -> None:
     path = str(weights(plugins, tmp_path))
     given: dict[str, Any] = {"dataset": str(photos), "plugins": plugins.files, "weights": path, "threads": 1}
-    config = SearchConfig(**given, backbones=("squared", "plain"), epochs=1, trials=2, workers=0, report=False)
+    config = SearchConfig(**given, backbones="squared,plain", epochs=1, trials=2, workers=0, report=False)
+    assert config.backbones == ("squared", "plain")
     told = list(steps(config, tmp_path / "study"))
     last = told[-1]
     assert isinstance(last, events.Finished)
     assert {trial.params["backbone"] for trial in last.result.trials} == {"plain"}
     assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
+    shown = io.StringIO()
+    print_study(read_study(tmp_path / "study"), Console(file=shown, width=200))
+    (probe,) = (one for one in last.result.probes if one.failure is None)
+    assert f"backbones by their probes: plain {probe.value:.4f} (0.0 M parameters, " in shown.getvalue()
+    assert "squared: the network's head is not one linear layer" in shown.getvalue()
     report = read_study(tmp_path / "study")
     assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
     assert report.to_dict()["probes"][0]["failure"].startswith("the network's head is not one linear layer")
