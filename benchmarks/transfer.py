@@ -1,18 +1,19 @@
 """Trainings that start from pretrained weights: ours against what people write by hand, on any folder of photographs.
 
     python benchmarks/transfer.py FOLDER --weights FILE [--arms plain plain:lr=0.003 train] [--backbone NAME]
-           [--size 96] [--seeds 1 2] [--images 600] [--epochs 5]
+           [--size 96] [--seeds 1 2] [--images 600] [--epochs 5] [--results transfer]
 
-FOLDER holds {train,val,test}/CLASS/*, FILE the backbone's weights. An arm is a name of `ARMS`, with settings for it
-after a colon. `plain` is a loop as one writes it by hand: torchvision's images, decoded once; timm's network with a
-head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and mirror images in all but the last
-three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-pt train` from an empty cache.
-`search` is `automl-pt search` with 16 trials, `search:pruner=none` the same trials all in full.
-`logistic` is scikit-learn's logistic regression on the frozen features, C by the validation loss. `first-model` is
-`automl-pt search` until its linear probe is finished, `pass` one pass of the frozen network over the images. Each arm
-runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count imports,
-decoding and the finished model, but not the measuring on the test split. `--images N` takes N training images, each
-class by its share. A cell that is in results/transfer.json is not run again: a benchmark that was cut goes on.
+FOLDER holds {train,val,test}/CLASS/*, FILE the backbone's weights, which it may have itself. An arm is a name of
+`ARMS`, with settings for it after a colon. `plain` is a loop as one writes it by hand: torchvision's images, decoded
+once; timm's network with a head of zeros, its batch-norm statistics kept; SGD, batches of 16, cosine; shifts and
+mirror images in all but the last three epochs; float32; the epoch with the lowest validation loss. `train` is `automl-
+pt train` from an empty cache. `search` is `automl-pt search` with 16 trials, `search:pruner=none` the same trials all
+in full. `logistic` is scikit-learn's logistic regression on the frozen features, C by the validation loss. `first-
+model` is `automl-pt search` until its linear probe is finished, `pass` one pass of the frozen network over the images.
+Each arm runs in a process of its own, with one thread a process, the arms in turns for each seed. CPU seconds count
+imports, decoding and the finished model, but not the measuring on the test split. `--images N` takes N training
+images, each class by its share. `--results NAME` keeps the cells in results/NAME.json. A cell that is there is not run
+again: a benchmark that was cut goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,6 @@ from typing import Any
 
 import record
 
-RESULTS = record.RESULTS / "transfer.json"
 BATCH, LR, CLEAN_EPOCHS = 16, 0.001, 3
 
 
@@ -45,11 +46,16 @@ class Case:
 
     folder: Path
     backbone: str
-    weights: Path
+    weights: Path | None
     size: int
     epochs: int
     seed: int
-    settings: dict[str, str]
+    settings: dict[str, Any]
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Return the file of weights as a setting of ours; none where the backbone has its own."""
+        return {} if self.weights is None else {"weights": str(self.weights.resolve())}
 
 
 #: validation loss of the finished model, and what measures its accuracy on the test split
@@ -66,7 +72,7 @@ def plain(case: Case) -> Outcome:
     network, wishes = case.backbone.removeprefix("timm/"), case.settings
     images, classes, channels = _decoded(case, network)
     torch.manual_seed(case.seed)
-    model = _network(network, load_file(case.weights), classes, zeros=wishes.get("head", "zeros") == "zeros")
+    model = _network(network, load_file(str(case.weights)), classes, zeros=wishes.get("head", "zeros") == "zeros")
     optimizer = torch.optim.SGD(
         model.parameters(), lr=float(wishes.get("lr", LR)), momentum=0.9, nesterov=True, weight_decay=1e-4
     )
@@ -151,7 +157,7 @@ def train(case: Case) -> Outcome:
 
     place = tempfile.mkdtemp(prefix="transfer-")
     os.environ["AUTOML_PT_CACHE"] = f"{place}/cache"
-    settings: dict[str, Any] = {"weights": str(case.weights), "threads": 1, "device": "cpu", **case.settings}
+    settings: dict[str, Any] = {**case.given, "threads": 1, "device": "cpu", **case.settings}
     fixed = {"backbone": case.backbone, "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     results = list(run.train(str(case.folder), output=f"{place}/model", **fixed, **settings))
     loss = min(result.val_loss for result in results)
@@ -175,7 +181,7 @@ def logistic(case: Case) -> Outcome:
     torch.set_num_threads(1)
     images, _, channels = _decoded(case, case.backbone.removeprefix("timm/"))
     network = timm.create_model(case.backbone.removeprefix("timm/"))
-    network.load_state_dict(load_file(case.weights))
+    network.load_state_dict(load_file(str(case.weights)))
     network.reset_classifier(0)
     features = {split: _logits(network, channels, pixels).numpy() for split, (pixels, _) in images.items()}
     mean, deviation = features["train"].mean(0), features["train"].std(0) + 1e-6
@@ -198,10 +204,10 @@ def whole_search(case: Case) -> Outcome:
     from automl_pt.model.evaluate import evaluate
     from automl_pt.plugins.manager import load_plugins
 
-    folder, weights = case.folder.resolve(), str(case.weights.resolve())
+    folder, weights = case.folder.resolve(), case.given
     os.environ["AUTOML_PT_CACHE"] = f"{tempfile.mkdtemp(prefix='transfer-')}/cache"
     os.chdir(tempfile.mkdtemp(prefix="transfer-"))  # the study's folder is made here
-    settings: dict[str, Any] = {"weights": weights, "threads": 1, "device": "cpu", "report": False}
+    settings: dict[str, Any] = {**weights, "threads": 1, "device": "cpu", "report": False}
     fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
     result = search(str(folder), **fixed, **settings, **case.settings)
     assert result.best is not None
@@ -228,7 +234,7 @@ def first_model(case: Case) -> Outcome:
 
     place, ended = Path(tempfile.mkdtemp(prefix="transfer-")), list[Event]()
     fixed = {"backbones": [case.backbone], "image_size": case.size, "epochs": case.epochs, "seed": case.seed}
-    own = {"weights": str(case.weights.resolve()), "threads": 1, "device": "cpu", "report": False, "workers": 0}
+    own = {**case.given, "threads": 1, "device": "cpu", "report": False, "workers": 0}
     config = make(SearchConfig, {"dataset": str(case.folder.resolve()), **fixed, **own, "cache_dir": f"{place}/cache"})
 
     def heard(event: Event) -> None:
@@ -256,7 +262,7 @@ def one_pass(case: Case) -> Outcome:
     way = transforms.Compose([transforms.Resize(case.size), transforms.CenterCrop(case.size), transforms.PILToTensor()])
     config: Any = timm.get_pretrained_cfg(name)
     network = timm.create_model(name)
-    network.load_state_dict(load_file(case.weights))
+    network.load_state_dict(load_file(str(case.weights)))
     network.reset_classifier(0)
     mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
     for split in ("train", "val"):
@@ -276,16 +282,55 @@ ARMS: dict[str, Callable[[Case], Outcome]] = {
 }
 
 
+class Watch(threading.Thread):
+    """Notes the highest memory in MB of this process and all below it together.
+
+    That is their own memory and the mapped files of one of them, because libraries and decoded images are shared.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.ended = 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            found = [memory(process) for process in tree(os.getpid())]
+            self.peak = max(self.peak, sum(own for own, _ in found) + max(mapped for _, mapped in found))
+
+
+def memory(process: int) -> tuple[float, float]:
+    """Return a process's own memory, and the files it has mapped, in MB; 0 once it has ended."""
+    try:
+        lines = (line.split() for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:])
+        sizes = {words[0]: int(words[1]) / 1024 for words in lines}
+    except OSError:
+        return 0.0, 0.0
+    return sizes["Anonymous:"], sizes["Rss:"] - sizes["Anonymous:"]
+
+
+def tree(process: int) -> list[int]:
+    """Return a process and all that it and its children have started."""
+    try:
+        below = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    except OSError:
+        below = []
+    return [process, *(one for children in below for child in children for one in tree(int(child)))]
+
+
 def cell(arm: str, case: Case) -> dict[str, float | None]:
-    """Run one arm in this process; count its CPU seconds, those of its children too."""
+    """Run one arm in this process; count its CPU seconds and memory, those of its children too."""
+    watch = Watch()
+    watch.start()
     loss, test = ARMS[arm](case)
+    watch.ended.set()
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu, memory = sum(one.ru_utime + one.ru_stime for one in usage), max(one.ru_maxrss for one in usage) / 1024
+    cpu, peak = sum(one.ru_utime + one.ru_stime for one in usage), max(one.ru_maxrss for one in usage) / 1024
     return {
         "val_loss": _rounded(loss),
         "test_accuracy": _rounded(test()),
         "cpu_seconds": round(cpu, 1),
-        "peak_mb": round(memory),
+        "peak_mb": round(peak),
+        "peak_mb_of_all": round(watch.peak),
     }
 
 
@@ -312,17 +357,18 @@ def subset(folder: Path, images: int, place: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="default: the backbone's own, which the arms by hand cannot use")
     parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0")
     parser.add_argument("--arms", nargs="+", default=["plain", "plain:lr=0.003", "train"])
     for name, default in (("size", 96), ("epochs", 5), ("images", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--results", default="transfer")
     parser.add_argument("--here", action="store_true", help="run one arm in this process, for the script's own use")
     given = parser.parse_args()
     if given.here:
         arm, _, settings = given.arms[0].partition(":")
-        wishes = dict(part.split("=", 1) for part in settings.split(",") if part)
+        wishes = {name: _value(text) for name, _, text in (part.partition("=") for part in settings.split(",") if part)}
         common = (given.folder, given.backbone, given.weights, given.size, given.epochs, given.seeds[0])
         print(json.dumps(cell(arm, Case(*common, wishes))))
         return
@@ -330,14 +376,23 @@ def main() -> None:
         run_all(given, subset(given.folder, given.images, Path(place)))
 
 
+def _value(text: str) -> Any:
+    """Return the number or truth value that a setting's text means, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def run_all(given: argparse.Namespace, data: Path) -> None:
     base = f"{given.folder.name}, {given.images or 'all'} images, {given.size} px, {given.epochs} epochs"
     for seed in given.seeds:
         for arm in given.arms:
             key = f"{base}, {given.backbone}, {arm}, seed {seed}"
-            if key in known():
+            if key in known(given.results):
                 continue
-            options = [f"--{name}={getattr(given, name)}" for name in ("weights", "backbone", "size", "epochs")]
+            options = [f"--{name}={getattr(given, name)}" for name in ("backbone", "size", "epochs")]
+            options += [] if given.weights is None else [f"--weights={given.weights}"]
             words = [sys.executable, __file__, str(data), *options, "--here", f"--seeds={seed}", "--arms", arm]
             began = time.monotonic()
             done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -348,13 +403,14 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
             found = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
             details = [line for line in done.stderr.splitlines() if line.startswith("{")]
             found |= {name: value for line in details for name, value in json.loads(line).items()}
-            record.write("transfer", cells={**known(), key: found})
+            record.write(given.results, cells={**known(given.results), key: found})
             print(key, found, flush=True)
 
 
-def known() -> dict[str, Any]:
+def known(name: str) -> dict[str, Any]:
     """Return the cells that were run; read anew each time, because another process may run others."""
-    cells: dict[str, Any] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else {}
+    path = record.RESULTS / f"{name}.json"
+    cells: dict[str, Any] = json.loads(path.read_text())["cells"] if path.exists() else {}
     return cells
 
 

@@ -44,6 +44,8 @@ def print_study(report: StudyReport, console: Console | None = None, metrics: Ma
         _print(console, _trial_columns(report, ordered, metrics), styles)
         if any(trial.value is None and trial.rank_loss is not None for trial in ordered):
             console.print("~ ranking loss of a trial without a validation loss")
+        for line in _ranking(report):
+            console.print(line)
         for line in _remarks(report, ordered):
             console.print(text(line))
     for line in _answer(report):
@@ -187,6 +189,19 @@ def _remarks(report: StudyReport, trials: Sequence[TrialRecord]) -> Iterator[str
             found.setdefault(more, []).append(str(trial.number))
     for more, numbers in found.items():
         yield f"* trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}: {more}"
+
+
+def _ranking(report: StudyReport) -> Iterator[str]:
+    """Yield the ranking of several backbones by their probes, with size and speed."""
+    if len(report.probes) < 2:
+        return
+    fitted = [probe for probe in report.probes if probe.failure is None and probe.value is not None]
+    for place, probe in enumerate(sorted(fitted, key=lambda probe: probe.value or 0.0)):
+        start = "backbones by their probes: " if place == 0 else " " * 27
+        yield text(f"{start}{probe.backbone} {loss(probe.value)}{probe.cost_of_use()}, {clock(probe.seconds)}")
+    for probe in report.probes:
+        if probe.failure is not None:
+            yield text(f"{' ' * 27}{probe.backbone}: {probe.failure}")
 
 
 def _score(trial: TrialRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def command(config: Path | None, quiet: bool, as_json: bool, **options: Any) -> 
     from automl_pt.cli.signals import READING, STEPPING, stopping, until_told
     from automl_pt.study.events import Finished, StudyStarted
 
+    gc.freeze()  # what PyTorch and Optuna loaded is never garbage, and each full collection would look at all of it
     opened, metrics = next_study(settings, study_name(settings), plugins), plugins.metrics()
     with stopping(READING) as stop, search_display(quiet=quiet, as_json=as_json, metrics=metrics) as display:
         objective = in_time(settings, since, until_told(stop, display.preparing))

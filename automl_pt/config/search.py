@@ -57,8 +57,8 @@ class SearchConfig(Settings):
     backbones: tuple[str, ...] = Field(
         ("resnet18",),
         min_length=1,
-        description="backbones to search among, of which the linear probes choose; 'auto': those whose pretrained "
-        "weights are on this machine",
+        description="backbones to search among, also separated by commas, of which the linear probes choose; 'auto': "
+        "those whose pretrained weights are on this machine",
     )
     lr: tuple[Rate, Rate] = Field(
         (1e-4, 1.0),
@@ -120,7 +120,7 @@ class SearchConfig(Settings):
     workers: CountOrZero | None = Field(
         None,
         description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
-        "features; 0 runs them in this process",
+        "features, in this process if the backbone is one; 0 runs them in this process",
     )
     trials_per_gpu: str | None = Field(
         None,
@@ -227,6 +227,15 @@ class SearchConfig(Settings):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if type(value) is int else value
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _separated(cls, value: Any) -> Any:
+        """Read names separated by commas, in a text or in each of several texts."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        return tuple(part.strip() for name in names for part in name.split(",") if part.strip() or not name)
 
     @field_validator("max_params", mode="before")
     @classmethod

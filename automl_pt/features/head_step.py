@@ -56,6 +56,12 @@ class HeadStep(Step):
             self.bias.grad = gradient.sum(0)
         return -torch.dot(targets.view(-1), logs.view(-1)) / whole
 
+    def _update(self) -> None:
+        """Update the weights; in float32 no scaler is needed."""
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_grad_norm)
+        self.optimizer.step()
+
 
 def _linear(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of the network's only linear layer."""

@@ -36,6 +36,9 @@ from automl_pt.training.device import NumberFormat
 from automl_pt.training.loop import AfterStep, Training
 
 EVALUATION_BATCH = 1024
+#: batches whose features are gathered at once, and steps between two questions whether to stop: each of these takes as
+#: long as a part of the step itself
+GATHERED, ASKED = 64, 32
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,13 @@ class FeatureLoader:
             plan = replace(plan, order=balanced_order(self.labels, seed=self.seed, epoch=epoch))
         order = torch.from_numpy(plan.order).to(self.device)
         rows = order + count * torch.from_numpy(plan.flips[plan.order].astype(np.int64)).to(self.device)
-        edges = np.cumsum([0, *self.batch_sizes]).tolist()
+        spans = list(pairwise(np.cumsum([0, *self.batch_sizes]).tolist()))[start:]
         self.wait_seconds += time.perf_counter() - began
-        for first, last in list(pairwise(edges))[start:]:
-            yield self.images[rows[first:last]], self._labels[order[first:last]]
+        for index in range(0, len(spans), GATHERED):
+            low, high = spans[index][0], spans[index : index + GATHERED][-1][1]
+            images, labels = self.images[rows[low:high]], self._labels[order[low:high]]
+            for first, last in spans[index : index + GATHERED]:
+                yield images[first - low : last - low], labels[first - low : last - low]
 
 
 class HeadTraining(Training):
@@ -181,7 +187,7 @@ class HeadTraining(Training):
         """Do nothing, because a batch of features always fits."""
 
     def train_epoch(self, after_step: AfterStep, save: Callable[[], None]) -> bool:
-        """Train one epoch from its beginning; return False when `after_step` ended it on the way."""
+        """Train one epoch from its beginning; return False when `after_step`, asked now and then, ended it."""
         self.loss_sum.zero_()
         sizes, progress = self.train_loader.batch_sizes, self.progress
         for features, labels in self.train_loader.epoch(progress.epochs_done + 1):
@@ -190,7 +196,8 @@ class HeadTraining(Training):
             if self.ema is not None:
                 self.ema.update(self.model)
             progress.batches_done += 1
-            if after_step(progress.batches_done, len(sizes)):
+            done = progress.batches_done
+            if (done % ASKED == 0 or done == len(sizes)) and after_step(done, len(sizes)):
                 return False
         return True
 

@@ -59,6 +59,11 @@ class FeatureStore:
         """Return the store in the folder of the settings, or in the user's cache folder."""
         return cls(pixels_folder(cache_dir), bool(cache_dir or os.environ.get("AUTOML_PT_CACHE")))
 
+    def stored(self, key: FeatureKey, digests: Sequence[str]) -> Features | None:
+        """Return the features of `digests`; None unless all are on disk."""
+        found = _opened(self.folder / key.file, digests)[0]
+        return found if found.holds(digests) else None
+
     def features(
         self, make: Callable[[], Extractor], key: FeatureKey, images: Images, digests: Sequence[str]
     ) -> Pass[Features]:

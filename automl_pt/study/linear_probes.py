@@ -159,7 +159,7 @@ def chosen(config: SearchConfig, probes: Sequence[ProbeRecord]) -> tuple[tuple[s
         (probe for probe in by_name.values() if probe.failure is None and probe.backbone in names),
         key=lambda probe: (probe.value if probe.value is not None else math.inf, names.index(probe.backbone)),
     )
-    losses = ", ".join(f"{probe.backbone} {probe.value:.4f}" for probe in ranking)
+    losses = ", ".join(f"{probe.backbone} {probe.value:.4f}{probe.cost_of_use()}" for probe in ranking)
     taken = [probe.backbone for probe in ranking[:2] if (probe.value or 0) <= CLOSE * (ranking[0].value or 0)]
     if ranking:
         return tuple(taken), f"backbones by their probes' loss: {losses}; fine-tuned: {', '.join(taken)}"

@@ -175,6 +175,12 @@ class ProbeRecord:
         shown = ("number", "backbone", "value", "accuracy", "c", "seconds", "failure")
         return one_line("ProbeRecord", {name: getattr(self, name) for name in shown})
 
+    def cost_of_use(self) -> str:
+        """Return the network's size and speed, such as " (4.7 M parameters, 12.3 ms an image)"; empty if unknown."""
+        size = [] if self.parameters is None else [f"{self.parameters / 1e6:.1f} M parameters"]
+        speed = [] if self.milliseconds is None else [f"{self.milliseconds:.1f} ms an image"]
+        return f" ({', '.join([*size, *speed])})" if size or speed else ""
+
     def as_trial(self) -> TrialRecord:
         """Return the probe as a trial, to be ranked among them."""
         state = "FAIL" if self.failure is not None else "COMPLETE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_folder
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from automl_pt import load_model
 from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
+from automl_pt.cli.report_display import print_study
 from automl_pt.config import SearchConfig, TrainConfig, make
 from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, StudyError
 from automl_pt.data.cache.disk import list_caches, prune
@@ -28,6 +31,8 @@ from automl_pt.reporting.study import read_study
 from automl_pt.runs.reproduce import Reproduction
 from automl_pt.runs.run import train
 from automl_pt.study import events
+from automl_pt.study.executor.choose import executor_name
+from automl_pt.study.extras.evaluator import ModelEvaluator
 from automl_pt.study.floor import below_floor
 from automl_pt.study.model_store import ModelStore, ranked
 from automl_pt.study.records import ProbeRecord, StudyResult, TrialRecord
@@ -184,12 +189,18 @@ def test_the_best_of_several_backbones_is_searched_and_limits_leave_backbones_ou
 ) -> None:
     path = str(weights(plugins, tmp_path))
     given: dict[str, Any] = {"dataset": str(photos), "plugins": plugins.files, "weights": path, "threads": 1}
-    config = SearchConfig(**given, backbones=("squared", "plain"), epochs=1, trials=2, workers=0, report=False)
+    config = SearchConfig(**given, backbones="squared,plain", epochs=1, trials=2, workers=0, report=False)
+    assert config.backbones == ("squared", "plain")
     told = list(steps(config, tmp_path / "study"))
     last = told[-1]
     assert isinstance(last, events.Finished)
     assert {trial.params["backbone"] for trial in last.result.trials} == {"plain"}
     assert any("fine-tuned: plain" in event.text for event in told if isinstance(event, events.Notice))
+    shown = io.StringIO()
+    print_study(read_study(tmp_path / "study"), Console(file=shown, width=200))
+    (probe,) = (one for one in last.result.probes if one.failure is None)
+    assert f"backbones by their probes: plain {probe.value:.4f} (0.0 M parameters, " in shown.getvalue()
+    assert "squared: the network's head is not one linear layer" in shown.getvalue()
     report = read_study(tmp_path / "study")
     assert [probe.backbone for probe in report.probes] == ["squared", "plain"]
     assert report.to_dict()["probes"][0]["failure"].startswith("the network's head is not one linear layer")
@@ -361,6 +372,69 @@ def test_a_search_of_heads_writes_only_weights_that_it_keeps(photos: Path, tmp_p
             saved += is_kept
     assert saved < len(losses) == 8
     assert load_model(tmp_path / "study" / "model", plugins=plugins).info.metrics["val_loss"] == min(losses)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_a_model_whose_head_alone_was_trained_is_judged_by_stored_features_with_the_networks_figures(
+    tmp_path: Path, plugins: Plugins, precision: str
+) -> None:
+    photos = write_folder(tmp_path / "photos", {"train": 12, "val": 6, "test": 5})
+    shared = {"freeze": "backbone", "precision": precision, "trials": 3, "report": True}
+    result, _ = search(photos, tmp_path / "study", plugins, probe=False, **shared)
+    (file,) = (tmp_path / "cache" / "pixels").glob("*.features")
+    assert count_rows(file) == 3 * (12 + 6 + 5)  # so the test's images went through the network as features
+    model = load_model(tmp_path / "study" / "model", plugins=plugins)
+    evaluator = ModelEvaluator.of(SearchConfig(dataset=str(photos), precision=precision), tmp_path / "study", plugins)
+    for split in ("val", "test"):
+        pixels = np.asarray(evaluator.data.pixels(split, 16).images[:])
+        logits, features = model.forward_with_features(pixels)
+        scored = evaluator.score(model, split, features=True)
+        assert scored.features is not None
+        tolerance = 1e-5 if model.precision == "fp32" else 2e-2
+        assert np.allclose(scored.logits, logits, rtol=tolerance, atol=tolerance)
+        assert np.allclose(scored.features, features, rtol=tolerance, atol=tolerance)
+        assert (scored.logits.argmax(1) == logits.argmax(1)).all()
+    assert result.test is not None
+    labels = evaluator.data.pixels("test", 16).labels
+    assert result.test["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).mean()))
+
+
+def test_a_model_of_other_weights_or_of_a_trained_body_runs_its_network(
+    photos: Path, tmp_path: Path, plugins: Plugins
+) -> None:
+    search(photos, tmp_path / "study", plugins, trials=1, freeze="backbone")
+    evaluator = ModelEvaluator.of(SearchConfig(dataset=str(photos)), tmp_path / "study", plugins)
+    (file,) = (tmp_path / "cache" / "pixels").glob("*.features")
+    begun = file.read_bytes()
+    model = load_model(tmp_path / "study" / "model", plugins=plugins)
+    by_features = evaluator.score(model).logits
+    with torch.no_grad():
+        next(model.network.parameters()).add_(0.1)
+    by_network = evaluator.score(model).logits
+    assert not np.allclose(by_features, by_network)
+    assert np.array_equal(by_network, model.forward(np.asarray(evaluator.data.pixels("val", 16).images[:])))
+    assert file.read_bytes() == begun
+    assert len(list((tmp_path / "cache" / "pixels").glob("*.features"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "inline"),
+        ({"freeze": "none"}, "processes"),
+        ({"features": "computed"}, "processes"),
+        ({"backbones": ("resnet18", "resnet34")}, "processes"),
+        ({"workers": 1}, "processes"),
+        ({"trial_timeout": 60.0}, "processes"),
+        ({"plugins": ("networks.py",)}, "processes"),
+        ({"engine": "processes"}, "processes"),
+    ],
+)
+def test_trials_of_milliseconds_run_in_this_process_where_it_risks_nothing(
+    given: dict[str, Any], expected: str
+) -> None:
+    frozen = {"dataset": "digits", "backbones": ("resnet18",), "freeze": "backbone", "pretrained": True}
+    assert executor_name(SearchConfig(**{**frozen, **given}), None) == expected
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,11 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def millions(count: int | None) -> str:
+    """Write a number of parameters in millions."""
+    return "-" if count is None else f"{count / 1e6:.1f} M"
+
+
 def duration(seconds: float | None) -> str:
     """Write a duration: 0.4 s, 12 s, 3 min 08 s, 2 h 05 min."""
     if seconds is None or not math.isfinite(seconds):
@@ -82,6 +87,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "spread": spread,
     "number": number,
+    "millions": millions,
     "duration": duration,
     "setting": setting,
     "code": code,

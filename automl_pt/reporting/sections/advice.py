@@ -154,7 +154,7 @@ def _trials(report: StudyReport) -> Iterator[Tip]:
     assert report.best is not None
     if report.best.number < 0 and report.trials:
         yield (
-            "Fine-tune more gently: more epochs, or `--layer-decay 0.7`",
+            "Fine-tune more gently: more epochs, or `--layer-decay 0.8`",
             f"none of {counted(len(report.trials), 'trial')} had a lower loss than the linear probe",
         )
     diverged = sum(trial.reason == "diverged" for trial in report.trials)

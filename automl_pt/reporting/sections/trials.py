@@ -44,8 +44,11 @@ def trials_section(report: StudyReport, metrics: Mapping[str, Metric] = BY_NAME)
         "epochs; it is measured with each batch's own statistics, so it cannot be compared with a validation loss."
     )
     compared = any(trial.ranks for trial in report.trials)
+    params = varied_params(report.trials or every)
+    if len(report.probes) > 1 and "backbone" not in params:
+        params.append("backbone")  # the trials may all have the one that the probes chose
     return {
-        "params": varied_params(report.trials or every),
+        "params": params,
         "rows": rows,
         "metrics": metric_columns({name for trial in every for name in trial.metrics}, metrics),
         "ranked": compared,

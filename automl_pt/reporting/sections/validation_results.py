@@ -13,7 +13,8 @@ from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError, StudyError
 from automl_pt.core.text import printable
 from automl_pt.data.prepare import Data, Pixels, prepare
-from automl_pt.model.load import BATCH_SIZE, Model, load_model
+from automl_pt.features.outputs import outputs
+from automl_pt.model.load import Model, load_model
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.reporting.sections import Section, missing, why
@@ -70,12 +71,7 @@ def judge(
     model = load_model(directory, device=device, plugins=plugins)
     data = prepare(settings, plugins, manifest=manifest, progress=caller.progress)
     pixels = data.pixels("val", model.info.preprocessing.image_size)
-    starts = range(0, len(pixels.labels), BATCH_SIZE)
-    parts = []
-    for start in starts:
-        parts.append(model.forward(np.asarray(pixels.images[start : start + BATCH_SIZE])))
-        caller.alive()
-    logits = np.concatenate(parts)
+    logits = outputs(model, data, "val", settings, caller.alive, features=False).logits
     scores = score(logits, pixels.labels, model.classes, temperature=model.temperature)
     return ValidationResults(model, data, pixels, model.probabilities(logits), scores)
 

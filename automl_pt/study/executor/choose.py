@@ -11,9 +11,19 @@ from automl_pt.study.executor.builtin import DEFAULT, IN_PROCESS
 
 
 def executor_name(config: SearchConfig, plugins: Plugins | None) -> str:
-    """Return which executor a search uses: the one asked for, else this process where only that can run its trials."""
+    """Return which executor a search uses: the one asked for, else this process where it must or should be that."""
     only_here = config.workers == 0 or (plugins is not None and _registered_by_hand(plugins))
-    return config.engine or (IN_PROCESS if only_here else DEFAULT)
+    return config.engine or (IN_PROCESS if only_here or _is_over_sooner_here(config) else DEFAULT)
+
+
+def _is_over_sooner_here(config: SearchConfig) -> bool:
+    """Return whether trials take milliseconds, so that a process of their own would cost more than they do.
+
+    It stays where it protects something: the other backbones, and the search from a network of a plugin file, which
+    may end or hang its process; and where a trial has a time limit, which needs a process to end.
+    """
+    alone = len(set(config.backbones)) == 1 and not config.plugins and config.trial_timeout is None
+    return alone and config.workers is None and config.trains_on_features()
 
 
 def require_executor(config: SearchConfig, plugins: Plugins | None) -> None:

@@ -14,6 +14,7 @@ from automl_pt.config import SearchConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.prepare import Data, prepare
 from automl_pt.dataset import Split
+from automl_pt.features.outputs import outputs
 from automl_pt.model.labelled import Scored
 from automl_pt.model.load import BATCH_SIZE, Model, load_model
 from automl_pt.model.paired import compare_models
@@ -62,19 +63,10 @@ class ModelEvaluator:
             self.caller.tell(
                 f"{listed - len(pixels.labels)} of {listed} {split} images cannot be read and are not evaluated"
             )
-        starts = range(0, len(pixels.labels), BATCH_SIZE)
-        parts, kept = [], []
-        for start in starts:
-            batch = np.asarray(pixels.images[start : start + BATCH_SIZE])
-            logits, inputs = model.forward_with_features(batch) if features else (model.forward(batch), None)
-            parts.append(logits)
-            kept += [inputs] if inputs is not None else []
-            self.caller.alive()
+        found = outputs(model, self.data, split, self.config, self.caller.alive, features=features)
         if model.micro_batch.note is not None:
             self.caller.tell(model.micro_batch.note)
-        return Scored(
-            tuple(pixels.names), np.concatenate(parts), pixels.labels, (), np.concatenate(kept) if kept else None
-        )
+        return Scored(tuple(pixels.names), found.logits, pixels.labels, (), found.features if features else None)
 
     @property
     def has_test(self) -> bool:

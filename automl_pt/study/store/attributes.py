@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -56,6 +57,11 @@ def outcome(trial: FrozenTrial) -> Outcome:
         best = TrialProgress(trial.number, losses(trial)).best(trial.last_step or 0)
         seconds = sum(proxy_seconds(trial).values())
         return Outcome("running", best if math.isfinite(best) else None, trial.last_step or 0, seconds)
+    return _parsed(text)
+
+
+@lru_cache(maxsize=4096)  # each decision looks at all trials, and their ends do not change
+def _parsed(text: str) -> Outcome:
     return Outcome(*parse_json(text, not_finite=True))
 
 
