@@ -12,7 +12,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,24 @@ def steps(
     """
     since = time.monotonic() if since is None else since
     objective = objective or _images(config, since)
+    with closing(_steps(config, directory, plugins, objective, stop, since, said)) as events:
+        told = set[Event]()
+        for event in events:
+            if isinstance(event, Notice) and event in told:  # several parts of a search may note the same
+                continue
+            told |= {event} if isinstance(event, Notice) else set()
+            yield event
+
+
+def _steps(
+    config: SearchConfig,
+    directory: Path,
+    plugins: Plugins | None,
+    objective: Objective,
+    stop: Callable[[], int | None],
+    since: float,
+    said: Sequence[str],
+) -> Generator[Event, None, None]:
     config, notices = _with_plugin_files(config, plugins), list[str]()
     config = as_begun(config, Path(directory))
     plugins = plugins if plugins is not None else load_plugins(config.plugins)

@@ -104,9 +104,9 @@ def _forms(seen: Sequence[SurveyedFile]) -> list[Finding]:
         ],
         "animated": [Item((one.name,), one.facts.format) for one in whole if one.facts.animated],
         "CMYK": [Item((one.name,)) for one in whole if one.facts.mode == "CMYK"],
-        "16 bit": [Item((one.name,), one.facts.mode) for one in whole if one.facts.sixteen_bit],
+        "16 bit": [Item((one.name,)) for one in whole if one.facts.sixteen_bit],
         "palette": [Item((one.name,)) for one in whole if one.facts.mode in ("P", "PA") and one.facts.format != "GIF"],
-        "alpha": [Item((one.name,), one.facts.mode) for one in whole if one.facts.alpha],
+        "alpha": [Item((one.name,)) for one in whole if one.facts.alpha],
         "rotated": [
             Item((one.name,), f"orientation {one.facts.orientation}") for one in whole if one.facts.orientation != 1
         ],

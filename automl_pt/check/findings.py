@@ -132,9 +132,9 @@ KINDS: dict[str, tuple[Level, str, str, str]] = {
     ),
     "16 bit": (
         "note",
-        "images with 16 bits a channel",
-        "keeps 16 bits if all images have them, and else scales them to 8",
-        "nothing, unless others have 8 bits and fine differences in brightness matter: --depth 16 keeps them",
+        "images with 16 bits: 65,536 levels of brightness, where photographs have 256 (8 bits)",
+        "keeps all levels if every image has them, and else reduces these images to 256",
+        "nothing, unless small differences in brightness matter: then add --depth 16, which keeps them",
     ),
     "palette": ("note", "images with a palette", "converts the colours", "nothing"),
     "alpha": (

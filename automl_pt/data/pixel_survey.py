@@ -158,11 +158,10 @@ def _dtype(formats: Mapping[str, PixelFormat], asked: str) -> tuple[str, list[st
         others = [name for name, one in formats.items() if one.dtype != "float32"]
         return "float32", [f"{counted(len(others), 'image')} of whole numbers are used as float ({few(others, 3)})"]
     deep = [name for name, one in formats.items() if one.dtype == "uint16"]
+    what = f"{counted(len(deep), 'image')} with 16 bits ({few(deep, 3)}) {'is' if len(deep) == 1 else 'are'} reduced"
     rest = len(formats) - len(deep)
-    return "uint8", [
-        f"{counted(len(deep), 'image')} with 16 bits are reduced to 8, because {rest} have 8 ({few(deep, 3)}); "
-        "--depth 16 keeps 16"
-    ]
+    why = f"{counted(rest, 'other')} {'has' if rest == 1 else 'have'} 8 bits"
+    return "uint8", [f"{what} from 65,536 levels of brightness to 256, because {why}; --depth 16 keeps them"]
 
 
 def _found(formats: Mapping[str, PixelFormat], pixels: PixelFormat) -> list[str]:

@@ -53,7 +53,7 @@ def test_the_table_shows_the_losses_of_the_weights_that_were_kept_not_the_last_o
 def test_what_is_done_after_the_trials_is_shown_here_and_to_other_commands(tmp_path: Path) -> None:
     view, told, states = LiveView(clock=lambda: 0.0), list[str](), list[str]()
     config = SearchConfig(dataset="plain", epochs=2, trials=4, workers=0, pruner="none")
-    for event in steps(config, tmp_path / "toy", objective=TOY):
+    for event in steps(config, tmp_path / "toy", objective=TOY, said=("a note", "a note")):
         view.take(event)
         if isinstance(event, Finishing):
             told.append(event.text)
@@ -61,6 +61,7 @@ def test_what_is_done_after_the_trials_is_shown_here_and_to_other_commands(tmp_p
             assert describe(event) == [f"finishing: {event.text}"]
             assert f"finishing: {event.text}, 0:00" in drawn(view)
             assert event.text in SearchCell(view=view).html()
+    assert view.notes.count("a note") == 1
     assert any(text.startswith("comparing trial ") for text in told)
     assert states == [f"finishing: {text}" for text in told]
     assert read_study(tmp_path / "toy").state == "finished (all trials were run)"

@@ -299,9 +299,10 @@ def test_batch_sizes_that_few_images_leave_out_are_said() -> None:
     said = few_images(None, 5, 230, (8,))
     assert said is not None
     assert said.startswith(
-        "the batch size is not searched, all trials have 8, because larger ones leave a run under 100"
+        "the batch size is not searched, all trials have 8 instead of 16, because larger ones leave a run under"
     )
-    assert "trial 0 has 8 instead of 16" in said
+    assert "trial 0" not in said
+    assert "; trial 0 has 32 instead of 16; " in str(few_images(None, 5, 1000, (32, 64)))
     assert str(few_images(None, 5, 1000, (8, 16, 32))).startswith("batch sizes above 32 are not searched")
     assert few_images(None, 5, 10**6, (8, 256)) is None
     assert few_images((8,), 5, 230, (8,)) is None

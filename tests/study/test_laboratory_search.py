@@ -93,7 +93,7 @@ def test_the_format_that_is_found_is_said_and_can_be_chosen(tmp_path: Path) -> N
     Image.new("RGB", (9, 9)).save(folder / "a" / "x.png")
     mixed = survey(folder)
     assert mixed.pixels == RGB8
-    assert "4 images with 16 bits are reduced to 8, because 1 have 8" in " ".join(mixed.notes)
+    assert "are reduced from 65,536 levels of brightness to 256, because 1 other has 8 bits" in " ".join(mixed.notes)
     several = np.zeros((9, 9, 5), np.uint16)
     tifffile.imwrite(folder / "b" / "5.tif", several, photometric="minisblack", planarconfig="contig")
     with pytest.raises(InvalidDatasetError, match=r"b/5.tif: 5 channels"):

@@ -54,11 +54,12 @@ def few_images(asked: Sequence[int] | None, epochs: int, train_images: int, size
     if asked is not None or most == OFFERED[-1]:
         return None
     default = min(sizes, key=lambda size: abs(math.log(size / DEFAULT_BATCH_SIZE)))
-    first = "" if default == DEFAULT_BATCH_SIZE else f"; trial 0 has {default} instead of {DEFAULT_BATCH_SIZE}"
+    instead = "" if default == DEFAULT_BATCH_SIZE else f" instead of {DEFAULT_BATCH_SIZE}"
+    first = instead and f"; trial 0 has {default}{instead}"
     what = f"batch sizes above {most} are not searched"
     if len(sizes) == 1:
-        what = f"the batch size is not searched, all trials have {sizes[0]}"
-    why = f"larger ones leave a run under {STEPS} steps ({train_images} training images, {epochs} epochs)"
+        what, first = f"the batch size is not searched, all trials have {sizes[0]}{instead}", ""
+    why = f"larger ones leave a run under {STEPS} steps ({train_images} training images, {counted(epochs, 'epoch')})"
     return f"{what}, because {why}{first}; --batch-size names others"
 
 
