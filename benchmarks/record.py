@@ -18,6 +18,9 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("automl-pt", "torch", "torchvision", "timm", "numpy", "pillow")
 
+#: what `surroundings` returns
+MACHINE = ("date", "commit", "machine", "threads", "versions")
+
 
 def write(name: str, **figures: Any) -> Path:
     """Write `results/NAME.json` with what is needed to read the figures later."""

@@ -403,15 +403,21 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
             found = {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds, "load": load}
             details = [line for line in done.stderr.splitlines() if line.startswith("{")]
             found |= {name: value for line in details for name, value in json.loads(line).items()}
-            record.write(given.results, cells={**known(given.results), key: found})
+            record.write(given.results, **{**read(given.results), "cells": {**known(given.results), key: found}})
             print(key, found, flush=True)
 
 
 def known(name: str) -> dict[str, Any]:
     """Return the cells that were run; read anew each time, because another process may run others."""
-    path = record.RESULTS / f"{name}.json"
-    cells: dict[str, Any] = json.loads(path.read_text())["cells"] if path.exists() else {}
+    cells: dict[str, Any] = read(name).get("cells", {})
     return cells
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the figures in results/NAME.json, without those of the machine; nothing if there is no such file."""
+    path = record.RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {key: value for key, value in found.items() if key not in record.MACHINE}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from automl_pt.api.search import steps
 from automl_pt.backbones.build import build_model
 from automl_pt.config import SearchConfig
+from automl_pt.features.logistic import fit_head
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.reporting.html.page import render
 from automl_pt.reporting.sections.forecast import described, points_of
@@ -76,6 +77,8 @@ def test_heads_are_fitted_to_growing_parts_with_all_classes() -> None:
     points = points_of(clouds(160), clouds(60), 3)
     assert [point["images"] for point in points] == [20, 40, 80, 160]
     assert points == points_of(clouds(160), clouds(60), 3)
+    whole = fit_head(clouds(160), clouds(60), 3)  # fitted already, as by the probe
+    assert points == points_of(clouds(160), clouds(60), 3, whole=whole)
     assert [point["images"] for point in points_of(clouds(20), clouds(60), 3)] == [10, 20]
 
 

@@ -12,8 +12,8 @@ from automl_pt.backbones.build import build_model
 from automl_pt.config import TrainConfig
 from automl_pt.core.errors import AutomlError
 from automl_pt.data.prepare import Data
-from automl_pt.features.linear_probe import FrozenSplits, frozen_splits
-from automl_pt.features.logistic import fit_head
+from automl_pt.features.linear_probe import FrozenSplits, fit_probe, frozen_splits
+from automl_pt.features.logistic import LinearHead, fit_head
 from automl_pt.features.network import frozen_body
 from automl_pt.model.load import given_weights
 from automl_pt.plugins.manager import Plugins
@@ -52,7 +52,9 @@ def forecast_section(report: StudyReport, data: Data, plugins: Plugins, *, calle
         return missing("The features of the linear probe are no longer in the cache.")
     if len(splits.train[1]) > MAX_IMAGES:
         return missing(f"With {len(splits.train[1]):,} training images the forecast would take too long.")
-    points = points_of(splits.train, splits.val, len(data.manifest.classes), caller)
+    # the parts are fitted without class weights
+    whole = fit_probe(splits, config, data) if config.class_weights == "none" else None
+    points = points_of(splits.train, splits.val, len(data.manifest.classes), caller, whole)
     if len(points) < 3:
         return missing("There are too few training images to fit heads to parts of them.")
     return described(points, found.backbone)
@@ -88,11 +90,12 @@ def points_of(
     val: tuple[torch.Tensor, torch.Tensor],
     classes: int,
     caller: Caller = NO_CALLER,
+    whole: LinearHead | None = None,
 ) -> list[dict[str, Any]]:
     """Return the accuracy of heads fitted to parts of the images; each part lies within the next, with all classes.
 
     `train` and `val` are features float32[N, D] with labels int64[N]. A part with under `LEAST` images a class is
-    skipped.
+    skipped. `whole` is the head fitted to all of them, if there is one.
     """
     features, labels = train
     order = _stratified(labels.numpy())
@@ -102,7 +105,8 @@ def points_of(
         caller.alive()
         if len(rows) < LEAST * classes:
             continue
-        head = fit_head((features[rows], labels[rows]), val, classes)
+        known = whole if len(rows) == len(order) else None
+        head = known or fit_head((features[rows], labels[rows]), val, classes)
         points.append({"images": len(rows), "accuracy": head.val_accuracy})
     return points
 
