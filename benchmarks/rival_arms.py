@@ -12,12 +12,18 @@ from typing import Any
 import search_rivals
 
 TRAINED = ("sgd", "adamw", "schedule-free-adamw", "prodigy")
-SEARCHED = {
+SEARCHED: dict[str, dict[str, Any]] = {
     "search": {},
     "search-rivals": {"rivals": ("adamw", "schedule-free-adamw")},
+    "search-optimizers": {"search": ["optimizer=sgd,adamw,schedule-free-adamw"]},
     "search-full": {"pruner": "none"},
+    "search-median": {"pruner": "median"},
+    "search-halving": {"pruner": "successive-halving"},
+    "search-hyperband": {"pruner": "hyperband"},
+    "random-two": {"pruner": "none", "sampler": "random", "trials": 3},
 }
 ARMS = (*TRAINED, "lr-find", "sgd-grid", *SEARCHED, "optuna")
+DEFAULT_ARMS = (*TRAINED, "lr-find", "sgd-grid", "search", "search-rivals", "optuna")
 GRID = {False: (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), True: (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)}
 #: rates for Optuna, from random weights and from given ones: those that our search has
 RATES = {False: (1e-4, 1.0), True: (3e-4, 3e-2)}

@@ -14,8 +14,9 @@ prodigy: the same with Prodigy, through a plugin; it needs `pip install prodigyo
 lr-find: fastai's range test (100 steps, rates from 1e-7 to 10, the point that it calls valley) in a plain loop, then
     `automl-pt train --lr` with the documented SGD.
 sgd-grid: `automl-pt train` at six rates, of which the validation loss chooses.
-search: `automl-pt search`; search-rivals: the same with `--rivals adamw,schedule-free-adamw`; search-full: `search`
-    with `--pruner none`.
+search: `automl-pt search`; search-rivals: the same with `--rivals adamw,schedule-free-adamw`; search-optimizers: the
+    same with `--search optimizer=sgd,adamw,schedule-free-adamw`; search-full, -median, -halving, -hyperband: the same
+    with another `--pruner`; random-two: the default and two random trials, all in full.
 optuna: Optuna's default sampler and pruner, which drive a plain float32 loop (search_rivals.py), with our ranges.
 """
 
@@ -33,7 +34,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import record
-from rival_arms import ARMS, Case, measured, run_arm
+from rival_arms import ARMS, DEFAULT_ARMS, Case, measured, run_arm
 
 RESULTS = record.RESULTS / "rivals.json"
 Cells = dict[str, dict[str, Any]]
@@ -116,7 +117,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--cell", choices=ARMS, help=argparse.SUPPRESS)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=DEFAULT_ARMS)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--settings", nargs="+", default=[], metavar="NAME=VALUE", help="further ones of train, search")
