@@ -141,7 +141,7 @@ def main() -> None:
         print(table(known()), behind(known(), "search-rivals"), sep="\n\n")
         return
     if given.cell:
-        settings = dict(text.split("=", 1) for text in given.settings)
+        settings = {name: number(value) for name, _, value in (text.partition("=") for text in given.settings)}
         numbers = {name: getattr(given, name) for name in NUMBERS}
         with tempfile.TemporaryDirectory() as place:
             common = {"folder": given.folders[0], "place": Path(place), "seed": given.seeds[0], "settings": settings}
@@ -151,6 +151,14 @@ def main() -> None:
     for folder in given.folders:
         with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as place:
             run_all(folder.name, subset(folder, given.images, Path(place)), given)
+
+
+def number(text: str) -> str | float:
+    """Return a number where the text is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run_all(name: str, data: Path, given: argparse.Namespace) -> None:

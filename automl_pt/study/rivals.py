@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.config import SearchConfig
 from automl_pt.core.text import printable
 from automl_pt.plugins.optimizers import PUBLISHED, Optimizer
-from automl_pt.runs.published import DEFAULT_LR, require_possible
+from automl_pt.runs.published import DEFAULT_LR, published, require_possible
 from automl_pt.study.model_store import ranked
 from automl_pt.study.pruning.rungs import Rungs
 from automl_pt.study.records import Gain, TrialRecord
@@ -113,13 +113,13 @@ def make_rivals(
 
 def _rival(config: SearchConfig, optimizer: Optimizer) -> Rival:
     """Return an optimiser with what it publishes for the start of the trials; what the user gave counts before that."""
-    published = {**optimizer.published, **(optimizer.fine_tuning if config.fine_tunes else {})}
+    values = published(optimizer, fine_tunes=config.fine_tunes)
     defaults = {name: SearchConfig.model_fields[name].default for name in PUBLISHED if name != "lr"}
     settings = {
-        name: getattr(config, name) if name in config.model_fields_set else published.get(name, default)
+        name: getattr(config, name) if name in config.model_fields_set else values.get(name, default)
         for name, default in defaults.items()
     }
-    return Rival(float(published.get("lr", DEFAULT_LR)), {"optimizer": optimizer.name, **settings})
+    return Rival(float(values.get("lr", DEFAULT_LR)), {"optimizer": optimizer.name, **settings})
 
 
 def best_unsearched(records: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -239,7 +239,14 @@ def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: 
     ("given", "expected", "named"),
     [
         ({}, {"lr": 0.001, "weight_decay": 1e-4, "schedule": "cosine"}, None),
-        ({"optimizer": "adamw"}, {"lr": 0.001, "weight_decay": 1e-2, "schedule": "cosine"}, "lr 0.001"),
+        (
+            {"optimizer": "adamw", "pretrained": False},
+            {"lr": 0.001, "weight_decay": 1e-2, "schedule": "cosine"},
+            "lr 0.001, momentum 0.9, weight_decay 0.01 are its published values, because",
+        ),
+        ({"optimizer": "adamw"}, {"lr": 5e-5, "weight_decay": 1e-8, "momentum": 0.9}, "values for fine-tuning"),
+        ({"optimizer": "adamw", "pretrained": False, "weights": "w.safetensors"}, {"lr": 5e-5}, "for fine-tuning"),
+        ({"optimizer": "adamw", "freeze": "backbone"}, {"lr": 0.001, "weight_decay": 1e-2}, "lr 0.001"),
         ({"optimizer": "adamw", "weight_decay": 1e-4, "lr": 0.1, "momentum": 0.5}, {"lr": 0.1, "momentum": 0.5}, None),
         (
             {"optimizer": "schedule-free-adamw", "lr": 0.001},
@@ -248,8 +255,10 @@ def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: 
         ),
     ],
 )
-def test_what_is_not_given_is_published(given: dict[str, Any], expected: dict[str, Any], named: str | None) -> None:
-    config, notes = with_published(TrainConfig(dataset="x", **given), PLUGINS)
+def test_what_is_not_given_is_published(
+    given: dict[str, Any], expected: dict[str, Any], named: str | None, tmp_path: Path
+) -> None:
+    config, notes = with_published(TrainConfig(dataset=str(tmp_path), **given), PLUGINS)
     assert {name: getattr(config, name) for name in expected} == expected
     assert [named in note for note in notes] == ([True] if named else [])
     again, _ = with_published(config, PLUGINS)
