@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from toy_trial import TOY
 
+from automl_pt.api.classifier_objective import best_settings
 from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report_command
 from automl_pt.cli.search_lines import describe, result_lines
@@ -182,6 +183,15 @@ def test_a_rival_by_default_is_there_however_often_the_search_is_stopped(tmp_pat
     begun.close()
     cut, _ = search(tmp_path / "cut", pretrained=False)
     assert [trial.params for trial in cut.trials] == [trial.params for trial in whole.trials]
+
+
+def test_a_study_that_follows_begins_with_the_best_searched_settings(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", trials=3, pruner="none", rivals="adamw", lr=(1e-4, 2e-4))
+    assert result.best is not None
+    assert result.best.rival is not None
+    searched = min((one for one in result.trials if one.rival is None), key=lambda one: one.value or 0)
+    wanted = {"backbone": "resnet18", "optimizer": "sgd", **searched.params}
+    assert best_settings(config(warm_start=str(tmp_path / "toy"))) == wanted
 
 
 def trial(number: int, loss: float | None, rival: str | None = None, **more: Any) -> TrialRecord:

@@ -21,7 +21,7 @@ from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, Unk
 from automl_pt.images.preprocessing import scale_and_offset
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.plugins.optimizers import Optimizer
-from automl_pt.runs.published import with_published
+from automl_pt.runs.published import default_lr, with_published
 from automl_pt.testing import check_optimizer
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.cuda.graph import GraphedStep, why_not
@@ -270,6 +270,7 @@ def test_a_search_draws_from_the_optimisers_range() -> None:
     ranges = ((3e-5, 1e-2), (1e-5, 1e-3))
     assert config.for_start(pretrained=False, ranges=ranges).lr == ranges[0]
     assert config.for_start(pretrained=True, ranges=ranges).lr == ranges[1]
+    assert [default_lr(config.for_start(pretrained=start), PLUGINS) for start in (False, True)] == [1e-3, 5e-5]
     assert SearchConfig(dataset="x", lr=(0.1, 0.2)).for_start(pretrained=True, ranges=ranges).lr == (0.1, 0.2)
 
 
