@@ -39,15 +39,19 @@ def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
     names = config.tried("optimizer")
     for name in names:
         optimizer = plugins.named(Optimizer, name)
-        fine_tunes = bool(optimizer.fine_tuning) and isinstance(config, TrainConfig) and _fine_tunes(config, plugins)
+        fine_tunes = bool(optimizer.published) and isinstance(config, TrainConfig) and _fine_tunes(config, plugins)
         update = published_values(config, optimizer, fine_tunes=fine_tunes)
         settled = config.model_copy(update=update)
         require_possible(settled, optimizer)
         if update:
             values = ", ".join(f"{name} {value}" for name, value in update.items())
             text = f"optimizer {printable(name)}: {values} {'is' if len(update) == 1 else 'are'} its published "
-            text += f"{'value' if len(update) == 1 else 'values'}{' for fine-tuning' if fine_tunes else ''}"
-            notes.append(f"{text}, because none is given")
+            what = " for fine-tuning" if fine_tunes and optimizer.fine_tuning else ""
+            notes.append(f"{text}{'value' if len(update) == 1 else 'values'}{what}, because none is given")
+        if fine_tunes and "lr" in update and "lr" not in optimizer.fine_tuning:
+            low, high = optimizer.fine_tuning_lr
+            text = f"optimizer {printable(name)}: its lr is published for random weights, none for fine-tuning"
+            notes.append(f"{text}, so that it may be too high; give --lr (a search tries {low:g} to {high:g})")
     if len(names) > 1:
         return config, tuple(notes)
     settled.__pydantic_fields_set__ = set(config.model_fields_set)  # the settings that the user gave stay the same

@@ -265,6 +265,16 @@ def test_what_is_not_given_is_published(
     assert again == config
 
 
+def test_a_rate_published_for_random_weights_alone_is_said_to_be_one(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"dataset": str(tmp_path), "optimizer": "schedule-free-adamw"}
+    _, notes = with_published(TrainConfig(**given, pretrained=True), PLUGINS)
+    assert notes[1].endswith(
+        "none for fine-tuning, so that it may be too high; give --lr (a search tries 3e-05 to 0.003)"
+    )
+    for other in ({"pretrained": False}, {"pretrained": True, "lr": 1e-4}, {"pretrained": True, "freeze": "backbone"}):
+        assert len(with_published(TrainConfig(**given, **other), PLUGINS)[1]) == 1
+
+
 def test_a_search_draws_from_the_optimisers_range() -> None:
     config, _ = with_published(SearchConfig(dataset="x", optimizer="adamw"), PLUGINS)
     ranges = ((3e-5, 1e-2), (1e-5, 1e-3))
