@@ -51,14 +51,14 @@ def cell(arm: str, case: Case) -> dict[str, Any]:
 
 
 def in_process(arm: str, folder: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Run one arm in a process of its own; one that fails has the last line of its error."""
+    """Run one arm in a process of its own; one that fails has the last lines of its error."""
     words = [sys.executable, __file__, str(folder), "--cell", arm, "--seeds", str(seed), "--backbone", given.backbone]
     words += [word for name in NUMBERS for word in (f"--{name}", str(getattr(given, name)))]
     words += ["--weights", str(given.weights.resolve())] if given.weights else []
     words += ["--settings", *given.settings] if given.settings else []
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["without a word"])[-1]}
+        return {"failed": " / ".join(line.strip() for line in done.stderr.strip().splitlines()[-3:])}
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**figures, "load": round(os.getloadavg()[0], 1)}
 

@@ -189,6 +189,7 @@ def test_a_study_that_follows_begins_with_the_best_searched_settings(tmp_path: P
     result, _ = search(tmp_path / "toy", trials=3, pruner="none", rivals="adamw", lr=(1e-4, 2e-4))
     assert result.best is not None
     assert result.best.rival is not None
+    assert "a search with --optimizer adamw and another --name" in result_lines(events.Finished(result))[-1]
     searched = min((one for one in result.trials if one.rival is None), key=lambda one: one.value or 0)
     wanted = {"backbone": "resnet18", "optimizer": "sgd", **searched.params}
     assert best_settings(config(warm_start=str(tmp_path / "toy"))) == wanted
