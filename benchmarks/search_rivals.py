@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ import record
 RESULTS = record.RESULTS / "search_rivals.json"
 SIDE, BATCH, LR = 64, 16, 0.001
 SIDES = ("P", "O", "ours")
+#: mean and deviation of the channels of a network's images
+Channels = tuple[tuple[float, ...], tuple[float, ...]]
+IMAGENET: Channels = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def plain_run(
@@ -42,10 +46,15 @@ def plain_run(
     side: int = SIDE,
     device: str = "cpu",
     processes: int = 0,
+    make_network: Callable[[int], Any] | None = None,
+    channels: Channels = IMAGENET,
+    keep: Callable[[float, Any], None] = lambda loss, network: None,
 ) -> float:
     """Train as one would by hand; return the lowest validation loss. With an Optuna trial, report and prune.
 
-    `processes` read the images beside this one.
+    `processes` read the images beside this one. `make_network` is given the number of classes and returns another
+    network than ResNet-18 from random weights, `channels` are the mean and deviation of its images. `keep` is called
+    with the loss and the network after every epoch.
     """
     import optuna
     import torch
@@ -56,7 +65,7 @@ def plain_run(
     if device == "cpu":
         torch.set_num_threads(1)
     torch.manual_seed(seed)
-    common = [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    common = [transforms.ToTensor(), transforms.Normalize(*channels)]
     ways = {
         "train": [transforms.RandomResizedCrop(side, (0.5, 1.0)), transforms.RandomHorizontalFlip()],
         "val": [transforms.Resize(side), transforms.CenterCrop(side)],
@@ -69,7 +78,8 @@ def plain_run(
         name: DataLoader(found, batch_size, shuffle=name == "train", pin_memory=device != "cpu", **ways_to_load)
         for name, found in sets.items()
     }
-    model = models.resnet18(num_classes=len(sets["train"].classes)).to(device)
+    classes = len(sets["train"].classes)
+    model = (make_network(classes) if make_network else models.resnet18(num_classes=classes)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loaders["train"]))
     best = float("inf")
@@ -90,6 +100,7 @@ def plain_run(
             )
         loss = total / len(sets["val"])
         best = min(best, loss)
+        keep(loss, model)
         if trial is not None:
             trial.report(loss, epoch)
             if trial.should_prune():
@@ -97,13 +108,16 @@ def plain_run(
     return best
 
 
-def run_optuna(folder: Path, epochs: int, trials: int, seed: int) -> float:
+def run_optuna(
+    folder: Path, epochs: int, trials: int, seed: int, rates: tuple[float, float] = (1e-4, 1.0), **settings: Any
+) -> float:
+    """Search with Optuna's defaults; return the lowest loss. `settings` are further ones of `plain_run`."""
     import optuna
 
     def objective(trial: optuna.Trial) -> float:
-        lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        lr = trial.suggest_float("lr", *rates, log=True)
         size = trial.suggest_categorical("batch_size", [8, 16, 32, 64, 128, 256])
-        return plain_run(folder, epochs, seed, lr, size, trial)
+        return plain_run(folder, epochs, seed, lr, size, trial, **settings)
 
     with tempfile.TemporaryDirectory() as place:
         sampler = optuna.samplers.TPESampler(seed=seed)

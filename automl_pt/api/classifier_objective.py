@@ -95,12 +95,15 @@ def prepare_search_data(
 
 
 def best_settings(config: SearchConfig) -> dict[str, Any] | None:
-    """Return the best trial's settings of the study that this one starts from; None where it has no complete trial."""
+    """Return the settings of the best searched trial of the study that this one starts from; None if none is complete.
+
+    A rival is none of these: its settings are not searched, and a study has rivals of its own.
+    """
     if config.warm_start is None:
         return None
     directory = find_study(config.warm_start)
     report = read_study(directory, storage=config.storage if is_elsewhere(directory) else None)
-    best = next((trial for trial in ranked(report.trials) if trial.state == "COMPLETE"), None)
+    best = next((one for one in ranked(report.trials) if one.state == "COMPLETE" and one.rival is None), None)
     return None if best is None else {"backbone": next(iter(report.backbones), None), **best.params}
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from automl_pt.builtin.validation_metrics import BY_NAME
 from automl_pt.cli.display import images_line, metric_texts
 from automl_pt.cli.tables import loss, parameter
-from automl_pt.core.text import counted, shown_path
+from automl_pt.core.text import counted, printable, shown_path
 from automl_pt.data.cache.disk import gigabytes
 from automl_pt.plugins.metrics import Metric
 from automl_pt.reporting.accuracy import read_accuracy
@@ -176,6 +176,9 @@ def next_lines(result: StudyResult) -> Iterator[str]:
         name = os.path.relpath(study, "studies") if study.startswith(f"studies{os.sep}") else study
         yield f"next:     automl-pt predict {shlex.quote(model)} IMAGES"
         yield f"          automl-pt report {shlex.quote(name)}"
+        if result.best is not None and result.best.rival is not None:
+            optimizer = shlex.quote(printable(str(result.best.rival.get("optimizer"))))
+            yield f"          a search with --optimizer {optimizer} and another --name, for rates of the rival that won"
 
 
 def probe_line(probe: ProbeRecord, metrics: Mapping[str, Metric] = BY_NAME) -> str:

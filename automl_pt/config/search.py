@@ -76,10 +76,11 @@ class SearchConfig(Settings):
         "times LOW (or LOW:HIGH:log, LOW:HIGH:linear); NAME=VALUE,VALUE,...; or NAME alone for all values of a choice. "
         "Trial 0 has the value that the setting has otherwise, or the nearest",
     )
-    rivals: tuple[str, ...] = Field(
-        (),
+    rivals: tuple[str, ...] | None = Field(
+        None,
         description="optimizers, separated by commas, whose published settings compete untuned, each as a trial beside "
-        "--trials, by the same rule; the report says what the search gained over the best of them and of trial 0; none",
+        "--trials, by the same rule; the report says what the search gained over the best of them and of trial 0; "
+        "default: adamw, where trials start from random weights and most of them end after a proxy run; none: none",
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")
@@ -204,7 +205,7 @@ class SearchConfig(Settings):
     def registered_names(self) -> Iterator[tuple[str, str]]:
         """Yield what the settings name, the rivals after the others."""
         yield from super().registered_names()
-        yield from (("optimizer", name) for name in self.rivals)
+        yield from (("optimizer", name) for name in self.rivals or ())
 
     def named_values(self) -> Iterator[tuple[str, str]]:
         """Yield what the settings name, with backbones, sampler and pruner."""

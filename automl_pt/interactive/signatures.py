@@ -166,7 +166,7 @@ def search(  # type: ignore[empty-body]  # only declared here
     lr: tuple[float, float] = (0.0001, 1.0),
     batch_sizes: Sequence[int] | None = None,
     search: Sequence[str] | str | Mapping[str, Any] = (),
-    rivals: Sequence[str] | str = (),
+    rivals: Sequence[str] | str | None = None,
     trials: int = 16,
     timeout: float | None = None,
     name: str | None = None,

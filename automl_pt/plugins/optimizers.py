@@ -26,7 +26,8 @@ class Optimizer:
     #: published values of `lr`, `momentum`, `weight_decay`, `schedule` and `warmup_epochs`: what a run uses where the
     #: user does not say; those that are not here have the setting's own default
     published: Mapping[str, float | str] = field(default_factory=dict)
-    #: published values where training starts from trained weights; they come before those of `published`, for rivals
+    #: published values where the whole network trains from weights; they come before those of `published` in a single
+    #: run and in a rival, and their `lr` is that of trial 0
     fine_tuning: Mapping[str, float | str] = field(default_factory=dict)
     #: learning rates that a search draws from where the user names none: from random weights, and from trained ones
     search_lr: tuple[float, float] = (1e-4, 1.0)

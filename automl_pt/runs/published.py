@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from automl_pt.config import SearchConfig, Settings
+from automl_pt.config import SearchConfig, Settings, TrainConfig
 from automl_pt.core.errors import ConfigError
 from automl_pt.core.text import printable
 from automl_pt.plugins.optimizers import Optimizer
 from automl_pt.plugins.registry import KIND_OF
+from automl_pt.runs.start import starts_from_weights
 
 if TYPE_CHECKING:
     from automl_pt.plugins.manager import Plugins
@@ -29,31 +30,49 @@ def require_names(config: Settings, plugins: Plugins) -> None:
 def with_published(config: T, plugins: Plugins) -> tuple[T, tuple[str, ...]]:
     """Return the settings with the optimiser's published values where the user gave none, and notes that say so.
 
-    The documented SGD changes nothing and needs no note. In a search the learning rates are a range, which
-    `for_start` chooses; where optimisers are searched, each trial takes the values of its own, and nothing is changed
-    here. Raises UnknownNameError for an optimiser that no plugin registers, ConfigError where it cannot have the
-    momentum that was given.
+    The documented SGD changes nothing and needs no note. A run whose whole network trains from weights takes the
+    values for fine-tuning. In a search the learning rates are a range, which `for_start` chooses; where optimisers are
+    searched, each trial takes the values of its own, and nothing is changed here. Raises UnknownNameError for an
+    optimiser that no plugin registers, ConfigError where it cannot have the momentum that was given.
     """
     notes = list[str]()
     names = config.tried("optimizer")
     for name in names:
-        update = published_values(config, name, plugins)
+        optimizer = plugins.named(Optimizer, name)
+        fine_tunes = bool(optimizer.published) and isinstance(config, TrainConfig) and _fine_tunes(config, plugins)
+        update = published_values(config, optimizer, fine_tunes=fine_tunes)
         settled = config.model_copy(update=update)
-        require_possible(settled, plugins.named(Optimizer, name))
+        require_possible(settled, optimizer)
         if update:
             values = ", ".join(f"{name} {value}" for name, value in update.items())
             text = f"optimizer {printable(name)}: {values} {'is' if len(update) == 1 else 'are'} its published "
-            notes.append(text + f"{'value' if len(update) == 1 else 'values'}, because none is given")
+            what = " for fine-tuning" if fine_tunes and optimizer.fine_tuning else ""
+            notes.append(f"{text}{'value' if len(update) == 1 else 'values'}{what}, because none is given")
+        if fine_tunes and "lr" in update and "lr" not in optimizer.fine_tuning:
+            low, high = optimizer.fine_tuning_lr
+            text = f"optimizer {printable(name)}: its lr is published for random weights, none for fine-tuning"
+            notes.append(f"{text}, so that it may be too high; give --lr (a search tries {low:g} to {high:g})")
     if len(names) > 1:
         return config, tuple(notes)
     settled.__pydantic_fields_set__ = set(config.model_fields_set)  # the settings that the user gave stay the same
     return settled, tuple(notes)
 
 
-def published_values(config: Settings, name: str, plugins: Plugins) -> dict[str, Any]:
+def _fine_tunes(config: TrainConfig, plugins: Plugins) -> bool:
+    """Return whether the whole network of a run trains from weights."""
+    return config.freeze == "none" and starts_from_weights(config, plugins)
+
+
+def published(optimizer: Optimizer, *, fine_tunes: bool) -> dict[str, Any]:
+    """Return the values that an optimiser publishes, where the whole network trains from weights those for that."""
+    return {**optimizer.published, **(optimizer.fine_tuning if fine_tunes else {})}
+
+
+def published_values(config: Settings, optimizer: Optimizer, *, fine_tunes: bool) -> dict[str, Any]:
     """Return what the optimiser publishes for settings that the user did not give; a search chooses the rate itself."""
     asked = config.model_fields_set | ({"lr"} if isinstance(config, SearchConfig) else set())
-    return {key: value for key, value in plugins.named(Optimizer, name).published.items() if key not in asked}
+    found = published(optimizer, fine_tunes=fine_tunes)
+    return {key: value for key, value in found.items() if key not in asked}
 
 
 def require_possible(settled: Settings, optimizer: Optimizer) -> None:
@@ -64,14 +83,14 @@ def require_possible(settled: Settings, optimizer: Optimizer) -> None:
         raise ConfigError([f"{rule} (published for {printable(optimizer.name)})" for rule in mistakes])
 
 
-def default_lr(config: Settings, plugins: Plugins) -> float:
-    """Return the learning rate that the optimiser publishes."""
-    return published_lr(plugins.named(Optimizer, config.optimizer))
+def default_lr(config: SearchConfig, plugins: Plugins) -> float:
+    """Return the learning rate of trial 0 that the optimiser publishes."""
+    return published_lr(plugins.named(Optimizer, config.optimizer), fine_tunes=config.fine_tunes)
 
 
-def published_lr(optimizer: Optimizer) -> float:
+def published_lr(optimizer: Optimizer, *, fine_tunes: bool) -> float:
     """Return the learning rate that an optimiser publishes, or the documented one."""
-    return float(optimizer.published.get("lr", DEFAULT_LR))
+    return float(published(optimizer, fine_tunes=fine_tunes).get("lr", DEFAULT_LR))
 
 
 def lr_ranges(config: Settings, plugins: Plugins) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from automl_pt.config import Settings
+from automl_pt.config import Settings, TrainConfig
 from automl_pt.core.errors import ConfigError, WeightsError
 from automl_pt.core.files import not_found
 from automl_pt.core.text import printable
@@ -45,6 +45,14 @@ def starts_pretrained(settings: Settings, backbone: Backbone, hints: Hints) -> b
     if settings.pretrained is not None:
         return settings.pretrained
     return backbone.has_pretrained and _suits(settings, hints)
+
+
+def starts_from_weights(config: TrainConfig, plugins: Plugins) -> bool:
+    """Return whether a run starts from trained weights: a given file's, or its backbone's."""
+    if config.weights is not None or config.pretrained is not None:
+        return config.starts_from_weights
+    backbone = plugins.backbone(config.backbone, config.backbone_options)
+    return starts_pretrained(config, backbone, hints_of(config.dataset, plugins))
 
 
 def settled(settings: T, backbone: Backbone, hints: Hints) -> T:

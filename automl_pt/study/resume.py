@@ -170,11 +170,14 @@ def _searched(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _optimizers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Say which searched optimiser would have other rates or settings than the study's trials of it."""
+    """Say which searched optimiser would have other rates or settings than the study's trials of it.
+
+    Its own default rate is trial 0's alone, which the study has.
+    """
     return [
         f"{key} of the optimizer {name} was {found[name].get(key)} and is {wanted[name].get(key)}"
         for name in sorted(found.keys() & wanted.keys())
-        for key in wanted[name]
+        for key in sorted(wanted[name].keys() - {"default_lr"})
         if found[name].get(key) != wanted[name].get(key)
     ]
 

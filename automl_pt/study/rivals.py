@@ -3,6 +3,9 @@
 A search has to show that it beats what needs no search: trial 0, which is the documented default, and the rivals. These
 compete by the rule of all trials. They do not count among the trials asked for, and the sampler does not learn from
 them, because their settings may lie outside of the search space.
+
+Where the user names none, a study from random weights has one (docs/evidence/rivals.md): it costs a proxy run, and a
+full run only in place of another trial's.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from automl_pt.config import SearchConfig
 from automl_pt.core.text import printable
 from automl_pt.plugins.optimizers import PUBLISHED, Optimizer
-from automl_pt.runs.published import DEFAULT_LR, require_possible
+from automl_pt.runs.published import DEFAULT_LR, published, require_possible
 from automl_pt.study.model_store import ranked
+from automl_pt.study.pruning.rungs import Rungs
 from automl_pt.study.records import Gain, TrialRecord
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import RIVAL
@@ -24,7 +28,14 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from automl_pt.plugins.manager import Plugins
+    from automl_pt.study.pruning.base import Rule
     from automl_pt.study.store.trials import TrialStore
+
+
+#: the rival of a study from random weights whose user names none: it costs no more than a run of the documented SGD
+DEFAULT = "adamw"
+#: in the study's attributes: the rivals that it began with by default
+BEGUN_WITH = "rivals"
 
 
 @dataclass(frozen=True)
@@ -57,15 +68,36 @@ class Rival:
         return trial_store.add(params, distributions, {RIVAL: dict(self.settings)})
 
 
-def make_rivals(config: SearchConfig, space: Space, plugins: Plugins) -> tuple[tuple[Rival, ...], list[str]]:
+def default_rivals(config: SearchConfig, rule: Rule, trial_store: TrialStore) -> tuple[str, ...]:
+    """Return the rivals of a study whose user names none: those that it began with, and keeps.
+
+    A study from random weights has one, if it then costs little: its trials are first compared by proxy runs, and only
+    some run to the end.
+    """
+    is_cheap = (
+        isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.runs_in_full(config.trials) < config.trials
+    )
+    is_from_scratch = config.pretrained is False and config.weights is None
+    with trial_store.allocation_lock():
+        about = trial_store.about()
+        if BEGUN_WITH not in about:
+            names = [DEFAULT] if is_cheap and is_from_scratch and not trial_store.trials() else []
+            trial_store.set_about({**about, BEGUN_WITH: names})
+        return tuple(trial_store.about()[BEGUN_WITH])
+
+
+def make_rivals(
+    config: SearchConfig, space: Space, plugins: Plugins, by_default: Sequence[str] = ()
+) -> tuple[tuple[Rival, ...], list[str]]:
     """Return the rivals that the settings name, and notes on those that would repeat trial 0.
 
-    Raises ConfigError for one whose published settings contradict others.
+    Where the settings name none, they are those `by_default`. Raises ConfigError for one whose published settings
+    contradict others.
     """
     found, notes = list[Rival](), list[str]()
     default = space.default()
     first = {**config.model_dump(include={"optimizer", *PUBLISHED}), **space.settings(default), "lr": default["lr"]}
-    for name in config.rivals:
+    for name in by_default if config.rivals is None else config.rivals:
         rival = _rival(config, plugins.named(Optimizer, name))
         require_possible(config.model_copy(update=dict(rival.settings)), plugins.named(Optimizer, name))
         if {**first, **rival.settings, "lr": rival.lr} == first:
@@ -81,13 +113,13 @@ def make_rivals(config: SearchConfig, space: Space, plugins: Plugins) -> tuple[t
 
 def _rival(config: SearchConfig, optimizer: Optimizer) -> Rival:
     """Return an optimiser with what it publishes for the start of the trials; what the user gave counts before that."""
-    published = {**optimizer.published, **(optimizer.fine_tuning if config.fine_tunes else {})}
+    values = published(optimizer, fine_tunes=config.fine_tunes)
     defaults = {name: SearchConfig.model_fields[name].default for name in PUBLISHED if name != "lr"}
     settings = {
-        name: getattr(config, name) if name in config.model_fields_set else published.get(name, default)
+        name: getattr(config, name) if name in config.model_fields_set else values.get(name, default)
         for name, default in defaults.items()
     }
-    return Rival(float(published.get("lr", DEFAULT_LR)), {"optimizer": optimizer.name, **settings})
+    return Rival(float(values.get("lr", DEFAULT_LR)), {"optimizer": optimizer.name, **settings})
 
 
 def best_unsearched(records: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -33,7 +33,7 @@ from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.rivals import make_rivals
+from automl_pt.study.rivals import default_rivals, make_rivals
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler, early_settings, with_early_trial
@@ -96,7 +96,9 @@ def open_study(
     config, repeats = _settled(config, _space(config, search_data, None))
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
-    rivals, on_rivals = make_rivals(config, space, registered) if config.rivals else ((), [])
+    rule = _rule(config, search_data, trial_store, registered, directory)
+    by_default = default_rivals(config, rule, trial_store) if config.rivals is None else ()
+    rivals, on_rivals = make_rivals(config, space, registered, by_default)
     early, on_early = early_settings(trial_store, search_data.early, space)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     coordinator = Coordinator(
@@ -104,7 +106,7 @@ def open_study(
         trial_store=trial_store,
         model_store=(model_store := ModelStore(directory, objective.publish)),
         engine=engine,
-        rule=_rule(config, search_data, trial_store, registered, directory),
+        rule=rule,
         space=space,
         budget=budget,
         stop=stop,

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from toy_trial import TOY
 
+from automl_pt.api.classifier_objective import best_settings
 from automl_pt.api.search import steps
 from automl_pt.cli.report import command as report_command
 from automl_pt.cli.search_lines import describe, result_lines
@@ -47,13 +48,13 @@ def rivals_of(asked: SearchConfig) -> tuple[dict[str, dict[str, Any]], list[str]
 @pytest.mark.parametrize(
     ("given", "rivals"),
     [
-        ({}, ()),
+        ({}, None),
         ({"rivals": "none"}, ()),
         ({"rivals": "adamw, sgd,adamw"}, ("adamw", "sgd")),
         ({"rivals": ["adamw"]}, ("adamw",)),
     ],
 )
-def test_rivals_are_names_or_none(given: dict[str, Any], rivals: tuple[str, ...]) -> None:
+def test_rivals_are_names_or_none(given: dict[str, Any], rivals: tuple[str, ...] | None) -> None:
     assert config(**given).rivals == rivals
 
 
@@ -141,6 +142,57 @@ def test_rivals_may_join_a_study_later_and_stay(tmp_path: Path) -> None:
     assert len(search(tmp_path / "toy", trials=3, rivals="adamw")[0].trials) == 4
     without = search(tmp_path / "toy", trials=4)[0].trials
     assert [trial.rival is not None for trial in without] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "rivals"),
+    [
+        ({"pretrained": False}, ["adamw"]),
+        ({"pretrained": False, "rivals": "none"}, []),
+        ({"pretrained": False, "rivals": "sgd,schedule-free-adamw"}, ["schedule-free-adamw"]),
+        ({"pretrained": False, "optimizer": "adamw"}, []),  # trial 0 is it
+        ({"pretrained": False, "trials": 2}, []),  # both run in full
+        ({"pretrained": False, "epochs": 1}, []),
+        ({"pretrained": False, "pruner": "none"}, []),
+        ({"pretrained": False, "pruner": "median"}, []),
+        ({}, []),  # what toys start from is not known
+    ],
+)
+def test_a_study_from_random_weights_has_a_rival_where_it_costs_a_proxy_run(
+    given: dict[str, Any], rivals: list[str], tmp_path: Path
+) -> None:
+    result, told = search(tmp_path / "toy", **given)
+    assert [trial.rival["optimizer"] for trial in result.trials if trial.rival is not None] == rivals
+    notes = [event.text for event in told if isinstance(event, events.Notice) and "runs beside" in event.text]
+    assert len(notes) == len(rivals)
+
+
+def test_a_study_keeps_the_rivals_that_it_began_with(tmp_path: Path) -> None:
+    search(tmp_path / "without", pretrained=False, trials=4, rivals="none")
+    assert len(search(tmp_path / "without", pretrained=False, trials=5)[0].trials) == 5
+    search(tmp_path / "with", pretrained=False, trials=4)
+    later, _ = search(tmp_path / "with", pretrained=False, trials=5)
+    assert [trial.rival is not None for trial in later.trials] == [False, True, False, False, False, False]
+    assert len(search(tmp_path / "with", pretrained=False, trials=5, rivals="none")[0].trials) == 6
+
+
+def test_a_rival_by_default_is_there_however_often_the_search_is_stopped(tmp_path: Path) -> None:
+    whole, _ = search(tmp_path / "whole", pretrained=False)
+    begun = steps(config(pretrained=False), tmp_path / "cut", objective=TOY)
+    next(event for event in begun if isinstance(event, events.TrialStarted))
+    begun.close()
+    cut, _ = search(tmp_path / "cut", pretrained=False)
+    assert [trial.params for trial in cut.trials] == [trial.params for trial in whole.trials]
+
+
+def test_a_study_that_follows_begins_with_the_best_searched_settings(tmp_path: Path) -> None:
+    result, _ = search(tmp_path / "toy", trials=3, pruner="none", rivals="adamw", lr=(1e-4, 2e-4))
+    assert result.best is not None
+    assert result.best.rival is not None
+    assert "a search with --optimizer adamw and another --name" in result_lines(events.Finished(result))[-1]
+    searched = min((one for one in result.trials if one.rival is None), key=lambda one: one.value or 0)
+    wanted = {"backbone": "resnet18", "optimizer": "sgd", **searched.params}
+    assert best_settings(config(warm_start=str(tmp_path / "toy"))) == wanted
 
 
 def trial(number: int, loss: float | None, rival: str | None = None, **more: Any) -> TrialRecord:

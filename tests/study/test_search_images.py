@@ -155,7 +155,7 @@ def test_a_test_split_that_was_gone_for_a_while_is_measured_by_the_next_search(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_paused_and_resumed_trial_equals_one_run_in_one_go(tiny_folder: Path, tmp_path: Path, workers: int) -> None:
-    rungs = search(tiny_folder, tmp_path / "rungs", workers=workers)
+    rungs = search(tiny_folder, tmp_path / "rungs", workers=workers, rivals="none")
     full = search(tiny_folder, tmp_path / "full", pruner="none")
     for paused, whole in zip(rungs.trials, full.trials, strict=True):
         assert paused.params == whole.params

@@ -21,7 +21,7 @@ from automl_pt.core.errors import CheckpointError, ConfigError, PluginError, Unk
 from automl_pt.images.preprocessing import scale_and_offset
 from automl_pt.plugins.manager import load_plugins
 from automl_pt.plugins.optimizers import Optimizer
-from automl_pt.runs.published import with_published
+from automl_pt.runs.published import default_lr, with_published
 from automl_pt.testing import check_optimizer
 from automl_pt.training.checkpoint import Checkpoints
 from automl_pt.training.cuda.graph import GraphedStep, why_not
@@ -239,7 +239,14 @@ def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: 
     ("given", "expected", "named"),
     [
         ({}, {"lr": 0.001, "weight_decay": 1e-4, "schedule": "cosine"}, None),
-        ({"optimizer": "adamw"}, {"lr": 0.001, "weight_decay": 1e-2, "schedule": "cosine"}, "lr 0.001"),
+        (
+            {"optimizer": "adamw", "pretrained": False},
+            {"lr": 0.001, "weight_decay": 1e-2, "schedule": "cosine"},
+            "lr 0.001, momentum 0.9, weight_decay 0.01 are its published values, because",
+        ),
+        ({"optimizer": "adamw"}, {"lr": 5e-5, "weight_decay": 1e-8, "momentum": 0.9}, "values for fine-tuning"),
+        ({"optimizer": "adamw", "pretrained": False, "weights": "w.safetensors"}, {"lr": 5e-5}, "for fine-tuning"),
+        ({"optimizer": "adamw", "freeze": "backbone"}, {"lr": 0.001, "weight_decay": 1e-2}, "lr 0.001"),
         ({"optimizer": "adamw", "weight_decay": 1e-4, "lr": 0.1, "momentum": 0.5}, {"lr": 0.1, "momentum": 0.5}, None),
         (
             {"optimizer": "schedule-free-adamw", "lr": 0.001},
@@ -248,12 +255,24 @@ def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: 
         ),
     ],
 )
-def test_what_is_not_given_is_published(given: dict[str, Any], expected: dict[str, Any], named: str | None) -> None:
-    config, notes = with_published(TrainConfig(dataset="x", **given), PLUGINS)
+def test_what_is_not_given_is_published(
+    given: dict[str, Any], expected: dict[str, Any], named: str | None, tmp_path: Path
+) -> None:
+    config, notes = with_published(TrainConfig(dataset=str(tmp_path), **given), PLUGINS)
     assert {name: getattr(config, name) for name in expected} == expected
     assert [named in note for note in notes] == ([True] if named else [])
     again, _ = with_published(config, PLUGINS)
     assert again == config
+
+
+def test_a_rate_published_for_random_weights_alone_is_said_to_be_one(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"dataset": str(tmp_path), "optimizer": "schedule-free-adamw"}
+    _, notes = with_published(TrainConfig(**given, pretrained=True), PLUGINS)
+    assert notes[1].endswith(
+        "none for fine-tuning, so that it may be too high; give --lr (a search tries 3e-05 to 0.003)"
+    )
+    for other in ({"pretrained": False}, {"pretrained": True, "lr": 1e-4}, {"pretrained": True, "freeze": "backbone"}):
+        assert len(with_published(TrainConfig(**given, **other), PLUGINS)[1]) == 1
 
 
 def test_a_search_draws_from_the_optimisers_range() -> None:
@@ -261,6 +280,7 @@ def test_a_search_draws_from_the_optimisers_range() -> None:
     ranges = ((3e-5, 1e-2), (1e-5, 1e-3))
     assert config.for_start(pretrained=False, ranges=ranges).lr == ranges[0]
     assert config.for_start(pretrained=True, ranges=ranges).lr == ranges[1]
+    assert [default_lr(config.for_start(pretrained=start), PLUGINS) for start in (False, True)] == [1e-3, 5e-5]
     assert SearchConfig(dataset="x", lr=(0.1, 0.2)).for_start(pretrained=True, ranges=ranges).lr == (0.1, 0.2)
 
 

@@ -109,6 +109,10 @@ class Rungs:
             trials = min(trials, max(least, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
+    def runs_in_full(self, trials: int) -> int:
+        """Return how many of `trials` reach the last rung."""
+        return self.cohort_size(len(self.rung_resources) - 1, trials)
+
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Promote or prune as soon as no running trial could change the decision."""
         trial = next(trial_progress for trial_progress in progress_list if trial_progress.number == number)

@@ -200,7 +200,8 @@ def optimizer_spaces(config: SearchConfig, plugins: Plugins) -> dict[str, Optimi
         optimizer = plugins.named(Optimizer, name)
         own = optimizer.fine_tuning_lr if config.fine_tunes else optimizer.search_lr
         lr = config.lr if "lr" in config.model_fields_set else own
-        found[name] = OptimizerSpace(lr, published_lr(optimizer), published_values(config, name, plugins))
+        default = published_lr(optimizer, fine_tunes=config.fine_tunes)
+        found[name] = OptimizerSpace(lr, default, published_values(config, optimizer, fine_tunes=False))
     return found
 
 
