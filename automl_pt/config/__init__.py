@@ -16,4 +16,5 @@ from automl_pt.config.search import SHARED as SHARED
 from automl_pt.config.search import SearchConfig as SearchConfig
 from automl_pt.config.settings import AUTO as AUTO
 from automl_pt.config.settings import Settings as Settings
+from automl_pt.config.train import PLACE as PLACE
 from automl_pt.config.train import TrainConfig as TrainConfig

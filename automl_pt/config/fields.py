@@ -14,6 +14,9 @@ from pydantic import (
     Strict,
 )
 
+#: marks a setting that says where or by which name something is computed, so that it does not belong into a repetition
+HERE = "here"
+
 Count = Annotated[int, Strict(), Field(gt=0)]
 #: more members than this make an ensemble that is too slow to use
 Folds = Annotated[int, Strict(), Field(ge=2, le=20)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from automl_pt.config.entries import OWN_SETTINGS, with_own_settings
-from automl_pt.config.fields import Count, CountOrZero, Flag, Folds, Rate, Several
+from automl_pt.config.fields import HERE, Count, CountOrZero, Flag, Folds, Rate, Several
 from automl_pt.config.settings import AUTO, Settings
 from automl_pt.config.train import TrainConfig
 from automl_pt.core.search_entries import SearchEntry, as_texts, corners, parse_entries
@@ -84,7 +84,7 @@ class SearchConfig(Settings):
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")
-    name: str | None = Field(
+    name: Annotated[str | None, HERE] = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="the study's name; default: made from the dataset's",
@@ -98,32 +98,36 @@ class SearchConfig(Settings):
     warm_weights: Flag = Field(
         False, description="with a warm start, train from the weights of the earlier study's model, too"
     )
-    storage: str | None = Field(None, description="an Optuna storage URL; default: SQLite in the study's folder")
+    storage: Annotated[str | None, HERE] = Field(
+        None, description="an Optuna storage URL; default: SQLite in the study's folder"
+    )
     sampler: str = Field("tpe", description="what chooses the next trial's settings: tpe, halton, random or a plugin's")
     pruner: str = Field(
         "rungs", description="which trials continue: rungs, an Optuna pruner's name, a plugin's, or none for all"
     )
-    engine: str | None = Field(
+    engine: Annotated[str | None, HERE] = Field(
         None,
         min_length=1,
         description="where trials run: processes (the default), inline for this process, ray for a cluster, "
         "or an executor of a plugin",
     )
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, HERE] = Field(
         None,
         min_length=1,
         description="with engine ray: the cluster's HOST:PORT; default: RAY_ADDRESS, or the cluster that runs here",
     )
-    gpus_per_trial: Rate | None = Field(
+    gpus_per_trial: Annotated[Rate | None, HERE] = Field(
         None, description="with engine ray: GPUs of each trial, such as 1, or 0.5 for two trials on one; default: none"
     )
-    cpus_per_trial: Count | None = Field(None, description="with engine ray: CPU cores of each trial; default: 1")
-    workers: CountOrZero | None = Field(
+    cpus_per_trial: Annotated[Count | None, HERE] = Field(
+        None, description="with engine ray: CPU cores of each trial; default: 1"
+    )
+    workers: Annotated[CountOrZero | None, HERE] = Field(
         None,
         description="trials at a time; default: one per GPU, or per CPU core, and one where trials train a head on "
         "features, in this process if the backbone is one; 0 runs them in this process",
     )
-    trials_per_gpu: str | None = Field(
+    trials_per_gpu: Annotated[str | None, HERE] = Field(
         None,
         pattern=r"^(auto|[1-9][0-9]?)$",
         description="trials that share each GPU: a number, or auto to measure while trials run whether 2, 4 or 8 do "

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from automl_pt.config.fields import (
+    HERE,
     Augment,
     BatchNorm,
     Channels,
@@ -59,7 +60,7 @@ class Settings(BaseModel):
 
     dataset: str = Field(description="a folder, archive or table of labelled images, or a registered dataset's name")
     root: str | None = Field(None, description="folder of a named dataset's files")
-    download: Flag = Field(False, description="allow a named dataset to download its files to --root")
+    download: Annotated[Flag, HERE] = Field(False, description="allow a named dataset to download its files to --root")
     val_fraction: Annotated[float, Strict(), Field(gt=0, lt=1)] = Field(
         0.2,
         description="share of the training images split off for validation if the data have no validation split",
@@ -191,7 +192,9 @@ class Settings(BaseModel):
     )
     ema_decay: Fraction = Field(0.0, description="decay per step of a moving average of the weights; 0 keeps none")
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda[:n] or mps")
+    device: Annotated[str, HERE] = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda[:n] or mps"
+    )
     precision: Precision = Field("auto", description="number format of the forward pass; auto: what is fast here")
     checkpoint_minutes: Rate = Field(10.0, description="minutes between checkpoints within a long epoch")
     deterministic: Flag = Field(False, description="ask PyTorch for deterministic CUDA kernels")
@@ -200,12 +203,14 @@ class Settings(BaseModel):
         "never", description="on CUDA, 'always' compiles the network for full batches, which takes about a minute"
     )
     scale_lr: Flag = Field(True, description="with several processes, multiply the learning rate by their number")
-    threads: Count | None = Field(None, description="CPU threads of one run; default: the cores this process may use")
+    threads: Annotated[Count | None, HERE] = Field(
+        None, description="CPU threads of one run; default: the cores this process may use"
+    )
     plugins: tuple[str, ...] = Field((), description="a plugin file to load")
     trackers: tuple[str, ...] = Field(
         (), description="a plugin that receives the events of the run or search, such as tensorboard; default: none"
     )
-    cache_dir: str | None = Field(
+    cache_dir: Annotated[str | None, HERE] = Field(
         None,
         description="folder of decoded images; default: AUTOML_PT_CACHE, else one in the user's cache folder",
     )

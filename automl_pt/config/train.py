@@ -11,6 +11,12 @@ from pydantic import (
 from automl_pt.config.fields import Count, Rate
 from automl_pt.config.settings import Settings
 
+#: settings that affect where and with what a run is computed, not its results; data are compared by fingerprint
+PLACE = (
+    *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
+    *("cuda_graph", "compile"),
+)
+
 
 class TrainConfig(Settings):
     """Settings of one run with fixed parameters."""

@@ -106,7 +106,7 @@ class Plugins:
         remedy = KINDS[kind].remedy.format(names=", ".join(registry) if "{" in KINDS[kind].remedy else "")
         if self.faults:
             remedy += "; some plugins were skipped, `automl-pt doctor` says which and why"
-        raise UnknownNameError(KINDS[kind].word, name, list(registry), remedy=remedy)
+        raise UnknownNameError(KINDS[kind].word, name, registry.comparable(name), remedy=remedy)
 
     def provider(self, registry: Registry[Any], name: str) -> Plugin:
         """Return the plugin that registered `name`; raise KeyError when none did."""

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: the pruner of a search that names none
-DEFAULT_PRUNER = "rungs"
-
 
 @dataclass(frozen=True)
 class Pruner:

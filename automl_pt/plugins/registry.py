@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from automl_pt.backbone import Backbone, Catalogue
 from automl_pt.core.errors import PluginError
+from automl_pt.core.likeness import similar
 from automl_pt.dataset import Dataset
 from automl_pt.plugins.augmentations import Augmentation
 from automl_pt.plugins.executors import ExecutorFactory
@@ -85,6 +86,14 @@ class Registry(Mapping[str, V], Generic[V]):
             if name.startswith(catalogue.prefix):
                 return self.owners[catalogue.prefix]
         raise KeyError(name)
+
+    def comparable(self, name: str) -> list[str]:
+        """Return the names that an unknown one is compared with: those of catalogues only where no other is similar.
+
+        Listing a catalogue may import its library, which takes seconds.
+        """
+        is_listed = any(name.startswith(catalogue.prefix) for catalogue in self.catalogues)
+        return list(self if is_listed or not similar(name, self.values_by_name) else self.values_by_name)
 
     def _listed(self) -> Iterator[str]:
         for catalogue in self.catalogues:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: the sampler of a search that names none
-DEFAULT_SAMPLER = "tpe"
-
 
 class SearchSpace(Protocol):
     """What a sampler knows of the space. A point is a trial's searched settings by name."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from automl_pt.config import C, TrainConfig, as_made, make
+from automl_pt.config import PLACE, C, TrainConfig, as_made, make
 from automl_pt.core.errors import CheckpointError, OutputError
 from automl_pt.core.files import read_json, to_json, write_json
 from automl_pt.core.json_reader import parse_json, read_json_lines
@@ -30,11 +30,6 @@ from automl_pt.training.device import NumberFormat, describe
 from automl_pt.training.early_stopping import Reason
 from automl_pt.training.result import EpochResult
 
-#: settings that affect where and with what a run is computed, not its results; data are compared by fingerprint
-PLACE = (
-    *("dataset", "device", "threads", "plugins", "trackers", "root", "download", "checkpoint_minutes", "cache_dir"),
-    *("cuda_graph", "compile"),
-)
 #: settings that are never read from a file of a run, model or study
 USERS_OWN = ("plugins", "trackers", "cache_dir", "download")
 #: reasons after which a run is complete

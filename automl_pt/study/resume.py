@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_pt.config import SHARED, SearchConfig, TrainConfig, as_made, make
+from automl_pt.config import PLACE, SHARED, SearchConfig, Settings, TrainConfig, as_made, make
 from automl_pt.core.errors import StudyError
 from automl_pt.core.search_entries import SearchEntry, parse_entries
 from automl_pt.core.text import counted
@@ -22,15 +22,11 @@ if TYPE_CHECKING:
     from automl_pt.study.pruning.base import TrialProgress
     from automl_pt.study.space.dimensions import Dimension
 
-#: settings that affect where, with what or how long a study is computed, not its results
-FREE = frozenset(
-    ["dataset", "root", "download", "device", "threads", "plugins", "trackers", "cache_dir", "checkpoint_minutes"]
-    + ["trials", "timeout", "name", "storage", "workers", "trial_timeout", "keep_models", "stop_when_flat"]
-    + ["engine", "ray_address", "gpus_per_trial", "cpus_per_trial", "trials_per_gpu"]
-    + ["sampler", "pruner", "refit", "ensemble", "average", "rivals", "folds"]
-    + ["warm_start", "warm_weights"]
-    + ["lr", "batch_sizes", "backbones", "search", "report", "max_params", "max_ms"]
-)
+#: settings that only a search has
+_OWN = SearchConfig.model_fields.keys() - Settings.model_fields.keys()
+#: settings that affect where, with what or how long a study is computed, not its results; every study is stored with
+#: the three that are not free
+FREE = frozenset({*PLACE, *_OWN} - {"cuda_graph", "compile", "probe"})
 
 #: how trials reach a rung within the first epoch; earlier versions compared the trials themselves there
 FIRST_RUNG = "miniature"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_pt.config import SearchConfig, Settings, TrainConfig
+from automl_pt.config.fields import HERE
 from automl_pt.core.config_files import written
 from automl_pt.core.errors import StudyError
 from automl_pt.plugins.optimizers import PUBLISHED
@@ -16,10 +17,6 @@ from automl_pt.reporting.run import RunReport
 from automl_pt.reporting.sections import Section, missing
 from automl_pt.reporting.study import StudyReport
 from automl_pt.study.store.study_files import read_object
-
-#: settings of where something is computed and stored, not of what
-_PLACE = {"name", "storage", "device", "threads", "cache_dir", "download", "workers", "engine"}
-_PLACE |= {"ray_address", "gpus_per_trial", "cpus_per_trial", "trials_per_gpu"}
 
 
 def study_repeat(report: StudyReport) -> Section:
@@ -75,7 +72,7 @@ def _as_file(command: str, kind: type[Settings], asked: Mapping[str, Any], given
     lines = [
         f"{name} = {written(value) if name == 'transforms' else json.dumps(value, ensure_ascii=False)}"
         for name, value in asked.items()
-        if name in kind.model_fields and name not in _PLACE and value is not None
+        if name in kind.model_fields and HERE not in kind.model_fields[name].metadata and value is not None
         if name in published or not (own and name in PUBLISHED) and not _is_default(kind, name, value)
     ]
     what = (

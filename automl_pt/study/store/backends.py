@@ -7,12 +7,12 @@ what they read are refused, because anyone who can write there could run code he
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,10 +21,11 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import StaticPool
 
 from automl_pt.core.errors import StorageError
 from automl_pt.core.file_systems import network_note, network_type
-from automl_pt.core.files import sync_folder
+from automl_pt.core.files import atomic_write
 from automl_pt.core.installation import how_to_install
 from automl_pt.core.locks import locked, require_record_locks
 from automl_pt.core.text import printable
@@ -179,14 +180,6 @@ class NetworkConnection(DurableConnection):
     journal = "DELETE"
 
 
-class HastyConnection(sqlite3.Connection):
-    """A SQLite connection without syncing, for a file that is not in use yet."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.execute("PRAGMA synchronous=OFF")
-
-
 def _open_sqlite(url: URL) -> BaseStorage:
     if not url.database or url.database == ":memory:":
         raise StorageError(
@@ -198,24 +191,23 @@ def _open_sqlite(url: URL) -> BaseStorage:
         require_record_locks(path)
         if path.exists() and path.stat().st_size:
             require_ours(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), path)
-        if not path.exists():
-            _create_sqlite(path)
+        if is_new := not path.exists():
+            atomic_write(path, _empty_study())
         kind = DurableConnection if network_type(path) is None else NetworkConnection
         options = {"connect_args": {"factory": kind, "timeout": 60}}
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs=options)
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs=options, skip_compatibility_check=is_new)
 
 
-def _create_sqlite(path: Path) -> None:
-    """Create an empty study database beside `path`, without syncing, then sync it and move it there."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.unlink(missing_ok=True)
-    storage = RDBStorage(f"sqlite:///{draft}", engine_kwargs={"connect_args": {"factory": HastyConnection}})
-    storage.remove_session()
-    storage.engine.dispose()
-    with open(draft, "rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
+@cache
+def _empty_study() -> bytes:
+    """Return the SQLite file of a storage without a study, which Optuna takes long to make."""
+    options = {"poolclass": StaticPool}  # one connection, because each has an in-memory database of its own
+    storage = RDBStorage("sqlite://", engine_kwargs=options, skip_compatibility_check=True)
+    connection = storage.engine.raw_connection().driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    content = connection.serialize()
+    close_storage(storage)
+    return content
 
 
 def require_ours(connection: sqlite3.Connection, path: Path, *, without_code: bool = False) -> None:
