@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import ray_on_loopback
 from toy_trial import TOY
 
@@ -127,12 +126,12 @@ def test_shares_of_gpus_are_placed_as_they_are_counted(machines: tuple[Any, list
     added = ray_on_loopback.add(machines[0], num_cpus=5, num_gpus=2)  # GPUs in name alone
     halves = engine(gpus_per_trial=0.5)
     assert halves.slots == 4
-    places = [ray.remote(**halves._asks)(Here).remote() for _ in range(5)]
+    places = [ray_on_loopback.ray.remote(**halves._asks)(Here).remote() for _ in range(5)]
     asked = [place.gpu.remote() for place in places]
-    done, waiting = ray.wait(asked, num_returns=4, timeout=60)
-    assert Counter(ray.get(done)) == {"0": 2, "1": 2}
+    done, waiting = ray_on_loopback.ray.wait(asked, num_returns=4, timeout=60)
+    assert Counter(ray_on_loopback.ray.get(done)) == {"0": 2, "1": 2}
     assert len(waiting) == 1
-    assert ray.wait(waiting, timeout=1)[0] == []
+    assert ray_on_loopback.ray.wait(waiting, timeout=1)[0] == []
     assert halves.shortage().startswith(
         "a trial asks for 1 CPU and 0.5 GPU; the cluster has 5 machines with 8 CPU (4 free)"
     )
