@@ -3,9 +3,10 @@
     python benchmarks/backbone_choice.py FOLDER [--backbones lite0 lite1 lite2] [--images 600] [--size 64] [--seeds 1]
 
 FOLDER holds {train,val,test}/CLASS/*. Each backbone, with its own pretrained weights, runs the arms `first-model` and
-`train` of transfer.py, whose cells results/backbone_choice.json keeps; a cell that is there is not run again. The
-choice is right if the backbone with the lowest probe's loss has the highest test accuracy, and good enough if it is
-behind by at most one standard error of an accuracy on so many test images.
+`train` of transfer.py, whose cells results/backbone_choice.json keeps; a cell that is there is not run again. A choice
+is good if its test accuracy is behind the highest by at most one standard error of an accuracy on so many test images.
+Two choices are judged: the lowest loss of a probe, and what a search does, which fine-tunes the second best as well if
+its probe's loss is close, and keeps the one with the lower validation loss.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import record
 import transfer
+
+from automl_pt.study.linear_probes import CLOSE
 
 NAME = "backbone_choice"
 KEY = re.compile(r"(?P<case>.+), (?P<backbone>[^ ,]+), (?P<arm>first-model|train), seed (?P<seed>\d+)")
@@ -51,7 +54,7 @@ def tests() -> dict[str, int]:
 
 
 def judged(cells: dict[str, Any], images: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Return for each case the chosen backbone, the best one, how far apart they are, and whether that is too far."""
+    """Return for each case the best backbone, and of both choices how far they are behind it."""
     by_case: dict[str, dict[str, dict[str, Any]]] = {}
     for key, cell in cells.items():
         if (parts := KEY.fullmatch(key)) is not None:
@@ -63,12 +66,25 @@ def judged(cells: dict[str, Any], images: dict[str, int]) -> dict[str, dict[str,
         accuracy = {name: backbones[name]["train"]["test_accuracy"] for name in loss}
         if len(loss) < 2:
             continue
-        chosen, best = min(loss, key=lambda name: loss[name]), max(accuracy, key=lambda name: accuracy[name])
-        behind, count = accuracy[best] - accuracy[chosen], images[case.partition(",")[0]]
-        error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / count)
-        figures = {"behind": round(behind, 4), "standard_error": round(error, 4), "good": behind <= error}
-        choices[case] = {"chosen": chosen, "best": best, **figures, "probe_loss": loss, "test_accuracy": accuracy}
+        ranking = sorted(loss, key=lambda name: loss[name])
+        tuned = [name for name in ranking[:2] if loss[name] <= CLOSE * loss[ranking[0]]]
+        kept = min(tuned, key=lambda name: backbones[name]["train"]["val_loss"])
+        best = max(accuracy, key=lambda name: accuracy[name])
+        error = math.sqrt(accuracy[best] * (1 - accuracy[best]) / images[case.partition(",")[0]])
+        choices[case] = {
+            "best": best,
+            "standard_error": round(error, 4),
+            "by_probe": _behind(ranking[0], accuracy, error),
+            "by_search": _behind(kept, accuracy, error),
+            "probe_loss": loss,
+            "test_accuracy": accuracy,
+        }
     return choices
+
+
+def _behind(chosen: str, accuracy: dict[str, float], error: float) -> dict[str, Any]:
+    behind = max(accuracy.values()) - accuracy[chosen]
+    return {"chosen": chosen, "behind": round(behind, 4), "good": behind <= error}
 
 
 if __name__ == "__main__":

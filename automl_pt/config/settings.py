@@ -147,9 +147,13 @@ class Settings(BaseModel):
         "'mirrored' adds those of mirror images; 'computed' runs the network in every epoch, on augmented images",
     )
     layer_decay: Annotated[float, Strict(), Field(gt=0, le=1)] = Field(
-        1.0, description="factor on the learning rate per parameter group away from the head; 1: equal rates"
+        1.0,
+        description="factor on the learning rate per parameter group away from the head; 1: equal rates; from weights "
+        "0.8 gained 2 points on one set and cost half a point on another at the default rate",
     )
-    head_lr_factor: Rate = Field(1.0, description="factor on the learning rate of the head")
+    head_lr_factor: Rate = Field(
+        1.0, description="factor on the learning rate of the head; from weights 3 gained nothing"
+    )
     batch_norm: BatchNorm = Field(
         "auto",
         description="statistics of batch normalisation: 'keep' uses and keeps the existing ones; "
