@@ -71,9 +71,9 @@ def test_a_rival_that_nobody_registers_is_told_before_anything_is_read(tmp_path:
     ("given", "pretrained", "name", "wanted"),
     [
         ({}, False, "adamw", {"lr": 1e-3, "weight_decay": 1e-2, "schedule": "cosine"}),
-        ({}, True, "adamw", {"lr": 5e-5, "weight_decay": 1e-8, "schedule": "cosine"}),
+        ({}, True, "adamw", {"lr": 2e-4, "weight_decay": 0.0, "schedule": "cosine"}),
         ({"freeze": "backbone"}, True, "adamw", {"lr": 1e-3, "weight_decay": 1e-2}),
-        ({"weight_decay": 0.3}, True, "adamw", {"lr": 5e-5, "weight_decay": 0.3}),
+        ({"weight_decay": 0.3}, True, "adamw", {"lr": 2e-4, "weight_decay": 0.3}),
         ({"lr": (0.1, 0.2)}, False, "adamw", {"lr": 1e-3}),
         ({}, False, "schedule-free-adamw", {"lr": 2.5e-3, "weight_decay": 0.0, "schedule": "constant"}),
         ({"optimizer": "adamw"}, False, "sgd", {"lr": 1e-3, "weight_decay": 1e-4, "momentum": 0.9}),

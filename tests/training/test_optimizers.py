@@ -244,8 +244,8 @@ def test_averaged_weights_that_are_saved_late_are_those_saved_at_once(tmp_path: 
             {"lr": 0.001, "weight_decay": 1e-2, "schedule": "cosine"},
             "lr 0.001, momentum 0.9, weight_decay 0.01 are its published values, because",
         ),
-        ({"optimizer": "adamw"}, {"lr": 5e-5, "weight_decay": 1e-8, "momentum": 0.9}, "values for fine-tuning"),
-        ({"optimizer": "adamw", "pretrained": False, "weights": "w.safetensors"}, {"lr": 5e-5}, "for fine-tuning"),
+        ({"optimizer": "adamw"}, {"lr": 2e-4, "weight_decay": 0.0, "momentum": 0.9}, "values for fine-tuning"),
+        ({"optimizer": "adamw", "pretrained": False, "weights": "w.safetensors"}, {"lr": 2e-4}, "for fine-tuning"),
         ({"optimizer": "adamw", "freeze": "backbone"}, {"lr": 0.001, "weight_decay": 1e-2}, "lr 0.001"),
         ({"optimizer": "adamw", "weight_decay": 1e-4, "lr": 0.1, "momentum": 0.5}, {"lr": 0.1, "momentum": 0.5}, None),
         (
@@ -280,7 +280,7 @@ def test_a_search_draws_from_the_optimisers_range() -> None:
     ranges = ((3e-5, 1e-2), (1e-5, 1e-3))
     assert config.for_start(pretrained=False, ranges=ranges).lr == ranges[0]
     assert config.for_start(pretrained=True, ranges=ranges).lr == ranges[1]
-    assert [default_lr(config.for_start(pretrained=start), PLUGINS) for start in (False, True)] == [1e-3, 5e-5]
+    assert [default_lr(config.for_start(pretrained=start), PLUGINS) for start in (False, True)] == [1e-3, 2e-4]
     assert SearchConfig(dataset="x", lr=(0.1, 0.2)).for_start(pretrained=True, ranges=ranges).lr == (0.1, 0.2)
 
 
