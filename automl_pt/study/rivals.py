@@ -72,8 +72,10 @@ def default_rivals(config: SearchConfig, rule: Rule, trial_store: TrialStore) ->
     """Return the rivals of a study whose user names none: those that it began with, and keeps.
 
     A study from random weights has one, if it then costs little: its trials are first compared by proxy runs, and only
-    some run to the end.
+    some run to the end. None where the user names rivals.
     """
+    if config.rivals is not None:
+        return ()
     is_cheap = (
         isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.runs_in_full(config.trials) < config.trials
     )

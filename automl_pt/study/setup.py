@@ -97,8 +97,7 @@ def open_study(
     offered = _batch_size_candidates(config, search_data, proof, trial_store, engine, has_grown)
     space = _space(config, search_data, offered.sizes)
     rule = _rule(config, search_data, trial_store, registered, directory)
-    by_default = default_rivals(config, rule, trial_store) if config.rivals is None else ()
-    rivals, on_rivals = make_rivals(config, space, registered, by_default)
+    rivals, on_rivals = make_rivals(config, space, registered, default_rivals(config, rule, trial_store))
     early, on_early = early_settings(trial_store, search_data.early, space)
     steps = Steps(objective, config, directory, plugins, engine, lambda: stop() is not None)
     coordinator = Coordinator(
