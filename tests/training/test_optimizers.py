@@ -287,8 +287,9 @@ def test_a_search_draws_from_the_optimisers_range() -> None:
 def test_errors_name_the_optimiser() -> None:
     with pytest.raises(UnknownNameError, match=r"(?s)unknown optimizer.*did you mean 'adamw'"):
         with_published(TrainConfig(dataset="x", optimizer="adamv"), PLUGINS)
+    given: dict[str, Any] = {"optimizer": "schedule-free-adamw", "momentum": 0.0, "pretrained": False}
     with pytest.raises(ConfigError, match="momentum: schedule-free-adamw needs one above 0, got 0"):
-        with_published(TrainConfig(dataset="x", optimizer="schedule-free-adamw", momentum=0.0), PLUGINS)
+        with_published(TrainConfig(dataset="x", **given), PLUGINS)
     with pytest.raises(PluginError, match=r"(?s)returns a torch.optim.Optimizer.*mine: object, without step"):
         check_optimizer(Optimizer("mine", lambda groups, momentum: object()))
     with pytest.raises(PluginError, match=r"(?s)`published` holds values.*nesterov"):
