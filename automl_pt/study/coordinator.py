@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial
-
 from automl_pt.config import SearchConfig
 from automl_pt.core.seeds import derive_seed
 from automl_pt.core.text import counted
@@ -50,7 +48,7 @@ from automl_pt.study.floor import floor_notices
 from automl_pt.study.linear_probes import LinearProbes, head_of
 from automl_pt.study.model_store import ModelStore, publish_best
 from automl_pt.study.plateau import Plateau
-from automl_pt.study.pruning.base import Rule, TrialProgress, Verdict
+from automl_pt.study.pruning.base import Rule, TrialProgress
 from automl_pt.study.records import chosen_by
 from automl_pt.study.rivals import Rival
 from automl_pt.study.space.next_trial import add_trial, trial_settings
@@ -89,8 +87,6 @@ class Coordinator:
     _running: dict[int, RunningTrial] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
     _has_notified: bool = False
-    #: the trials, and which rungs they had reached, when no paused trial had a verdict
-    _compared: dict[Verdict, Any] = field(default_factory=dict)
     #: how many trials the study will have; fewer than requested when time is short
     _total: int = field(init=False)
 
@@ -159,32 +155,14 @@ class Coordinator:
 
     def _prune_paused(self) -> Iterator[Event]:
         """End the paused trials that no result can promote any more; the end of one may decide about another."""
-        dropped = list(self._with_verdict("prune", self.trial_store.progress_list()))
+        progress_list, paused = self.trial_store.progress_list(), self.trial_store.paused()
+        dropped = [one for one in paused if self.rule.verdict(one.number, progress_list, self._total) == "prune"]
         for trial in dropped:
             diverged = not all(map(math.isfinite, self.trial_store.trial_progress(trial.number).ranks.values()))
             reason = "diverged" if diverged else "pruned"
             yield from self._end(trial.number, "PRUNED", replace(outcome(trial), reason=reason))
         if dropped:
             yield from self._prune_paused()
-
-    def _with_verdict(self, wanted: Verdict, progress_list: list[TrialProgress]) -> Iterator[FrozenTrial]:
-        """Yield the paused trials with this verdict.
-
-        Where there was none, the trials are compared again only once one has reached a rung, or the trials are others.
-        """
-        rungs = self.rule.rung_resources
-        reached = [(one.end, sum(one.epoch >= rung for rung in rungs) if rungs else one.epoch) for one in progress_list]
-        paused = self.trial_store.paused()
-        now = self._total, [one.number for one in progress_list], reached, [trial.number for trial in paused]
-        if self._compared.get(wanted) == now:
-            return
-        has_found = False
-        for trial in paused:
-            if self.rule.verdict(trial.number, progress_list, self._total) == wanted:
-                has_found = True
-                yield trial
-        if not has_found:
-            self._compared[wanted] = now
 
     def _next_start(self) -> Event | None:
         trials, progress_list = self.trial_store.trials(), self.trial_store.progress_list()
@@ -199,9 +177,10 @@ class Coordinator:
                     continue
                 # a trial that died before this epoch's verdict was applied stops there again
                 return self._start(trial.number, done, self.rule.next_rung(math.nextafter(done, -1)))
-        for trial in self._with_verdict("promote", progress_list):
-            done = self.trial_store.trial_progress(trial.number).epoch
-            return self._start(trial.number, done, self.rule.next_rung(done))
+        for trial in self.trial_store.paused():
+            if self.rule.verdict(trial.number, progress_list, self._total) == "promote":
+                done = self.trial_store.trial_progress(trial.number).epoch
+                return self._start(trial.number, done, self.rule.next_rung(done))
         if len(trials) >= self._total:
             return None
         if self._wants_another(progress_list):
