@@ -80,7 +80,7 @@ class SearchConfig(Settings):
         None,
         description="optimizers, separated by commas, whose published settings compete untuned, each as a trial beside "
         "--trials, by the same rule; the report says what the search gained over the best of them and of trial 0; "
-        "default: adamw, where trials start from random weights and most of them end after a proxy run; none: none",
+        "default: adamw, where whole networks train and most trials end after a proxy run; none: none",
     )
     trials: Count = Field(16, description="number of trials in the study")
     timeout: Rate | None = Field(None, description="time limit in seconds, after which the search ends")

@@ -4,14 +4,14 @@ A search has to show that it beats what needs no search: trial 0, which is the d
 compete by the rule of all trials. They do not count among the trials asked for, and the sampler does not learn from
 them, because their settings may lie outside of the search space.
 
-Where the user names none, a study from random weights has one (docs/evidence/rivals.md): it costs a proxy run, and a
-full run only in place of another trial's.
+Where the user names none, a study has one (docs/evidence/rivals.md): it costs a proxy run, and a full run only in place
+of another trial's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from automl_pt.config import SearchConfig
@@ -19,10 +19,11 @@ from automl_pt.core.text import printable
 from automl_pt.plugins.optimizers import PUBLISHED, Optimizer
 from automl_pt.runs.published import DEFAULT_LR, published, require_possible
 from automl_pt.study.model_store import ranked
-from automl_pt.study.pruning.rungs import Rungs
+from automl_pt.study.pruning.rungs import DEFAULT_TRIAL, Rungs
 from automl_pt.study.records import Gain, TrialRecord
 from automl_pt.study.space.space import Space
 from automl_pt.study.store.attributes import RIVAL
+from automl_pt.study.store.attributes import rival as rival_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from automl_pt.study.store.trials import TrialStore
 
 
-#: the rival of a study from random weights whose user names none: it costs no more than a run of the documented SGD
+#: the rival of a study whose user names none: it costs no more than a run of the documented SGD
 DEFAULT = "adamw"
 #: in the study's attributes: the rivals that it began with by default
 BEGUN_WITH = "rivals"
@@ -71,21 +72,29 @@ class Rival:
 def default_rivals(config: SearchConfig, rule: Rule, trial_store: TrialStore) -> tuple[str, ...]:
     """Return the rivals of a study whose user names none: those that it began with, and keeps.
 
-    A study from random weights has one, if it then costs little: its trials are first compared by proxy runs, and only
-    some run to the end. None where the user names rivals.
+    A study in which whole networks train has one, if it then costs little: its trials are first compared by proxy runs,
+    and only some go on from there. None where the user names rivals.
     """
     if config.rivals is not None:
         return ()
-    is_cheap = (
-        isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.runs_in_full(config.trials) < config.trials
-    )
-    is_from_scratch = config.pretrained is False and config.weights is None
+    is_cheap = isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.goes_on(config.trials) < config.trials
+    trains_all = config.fine_tunes or (config.pretrained is False and config.weights is None)
     with trial_store.allocation_lock():
         about = trial_store.about()
         if BEGUN_WITH not in about:
-            names = [DEFAULT] if is_cheap and is_from_scratch and not trial_store.trials() else []
+            names = [DEFAULT] if is_cheap and trains_all and not trial_store.trials() else []
             trial_store.set_about({**about, BEGUN_WITH: names})
         return tuple(trial_store.about()[BEGUN_WITH])
+
+
+def trusting(rule: Rule, trial_store: TrialStore, rivals: Sequence[Rival]) -> Rule:
+    """Return the rule that trusts the study's first rival in place of trial 0, where it trusts a trial at all."""
+    if not isinstance(rule, Rungs) or rule.trusted is None:
+        return rule
+    trials = trial_store.trials()
+    there = [trial.number for trial in trials if rival_of(trial) is not None]
+    coming = max(1, len(trials)) if rivals else DEFAULT_TRIAL
+    return replace(rule, trusted=min(there, default=coming))
 
 
 def make_rivals(

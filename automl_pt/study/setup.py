@@ -33,7 +33,7 @@ from automl_pt.study.plateau import Plateau
 from automl_pt.study.pruning.base import Rule
 from automl_pt.study.pruning.optuna_rules import make_rule
 from automl_pt.study.records import TrialRecord
-from automl_pt.study.rivals import default_rivals, make_rivals
+from automl_pt.study.rivals import default_rivals, make_rivals, trusting
 from automl_pt.study.session import REPORT_SECONDS, OpenStudy
 from automl_pt.study.space.batch_sizes import BatchSizeCandidates, batch_size_candidates
 from automl_pt.study.space.next_trial import chosen_sampler, early_settings, with_early_trial
@@ -104,7 +104,7 @@ def open_study(
         trial_store=trial_store,
         model_store=(model_store := ModelStore(directory, objective.publish)),
         engine=engine,
-        rule=rule,
+        rule=trusting(rule, trial_store, rivals),
         space=space,
         budget=budget,
         stop=stop,

@@ -7,8 +7,9 @@ proxy run, longer the fewer images there are; a long run has a further rung in i
 (Jamieson and Talwalkar, 2016) with paused trials: trials are ranked after equal epochs, and no epoch runs twice.
 
 Trials from weights that reach the middle of the run are compared once more. The best of two goes on, and with it those
-that are within `margin` of it, because only these may still end ahead. One of the two is trial 0, whatever its proxy
-runs say: short runs favour high learning rates (short-horizon bias, Wu et al., 2018), and the default's is low.
+that are within `margin` of it, because only these may still end ahead. One of the two is `trusted`, whatever its proxy
+runs say: the study's rival, else trial 0. Short runs favour high learning rates (short-horizon bias, Wu et al., 2018),
+and published settings are made for whole runs.
 
 Trial 0, the documented default, is pruned only if it is clearly behind: outside the quota it still continues, as an
 extra trial, while its loss is within `margin` of the worst promoted one's. From there on it does not compete, and
@@ -82,8 +83,8 @@ class Rungs:
     margin: float = 0.03
     #: fewer than `keep`: then those within `margin` of the promoted run to the end as well
     at_end: int = 2
-    #: whether no proxy run decides about trial 0, which takes one of the places
-    trusts_default: bool = False
+    #: the trial that no proxy run decides about, and that takes one of the places
+    trusted: int | None = None
 
     @staticmethod
     def over(epochs: int, images: int, *, from_weights: bool = False) -> Rungs:
@@ -96,7 +97,8 @@ class Rungs:
         if row is None:
             return Rungs((epochs,))
         middle = (math.ceil(epochs / 2) if from_weights else epochs // 2,) if row.has_middle else ()
-        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions, at_end=row.at_end, trusts_default=from_weights)
+        trusted = DEFAULT_TRIAL if from_weights else None
+        return Rungs((*row.proxy_runs, *middle, epochs), row.reductions, at_end=row.at_end, trusted=trusted)
 
     def next_rung(self, epoch: float) -> float:
         """Return the next rung above `epoch`."""
@@ -109,9 +111,9 @@ class Rungs:
             trials = min(trials, max(least, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
-    def runs_in_full(self, trials: int) -> int:
-        """Return how many of `trials` reach the last rung."""
-        return self.cohort_size(len(self.rung_resources) - 1, trials)
+    def goes_on(self, trials: int) -> int:
+        """Return how many of `trials` go on from their proxy runs."""
+        return self.cohort_size(sum(level < 1 for level in self.rung_resources), trials)
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
         """Promote or prune as soon as no running trial could change the decision."""
@@ -213,8 +215,8 @@ class Rungs:
                 scores[trial_progress.number] = trial_progress.rank(level)
             elif trial_progress.end == "lost" and trial_progress.epoch >= below:
                 scores[trial_progress.number] = math.inf
-        if self.trusts_default and level < 1 and math.isfinite(scores.get(DEFAULT_TRIAL, math.inf)):
-            scores[DEFAULT_TRIAL] = -math.inf
+        if self.trusted is not None and level < 1 and math.isfinite(scores.get(self.trusted, math.inf)):
+            scores[self.trusted] = -math.inf
         return scores
 
     def ranking(self, progress_list: Sequence[TrialProgress]) -> list[int]:
