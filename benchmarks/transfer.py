@@ -317,10 +317,14 @@ def tree(process: int) -> list[int]:
     return [process, *(one for children in below for child in children for one in tree(int(child)))]
 
 
-def cell(arm: str, case: Case) -> dict[str, float | None]:
-    """Run one arm in this process; count its CPU seconds and memory, those of its children too."""
+def cell(arm: str, case: Case, *, memory: bool) -> dict[str, float | None]:
+    """Run one arm in this process; count its CPU seconds, those of its children too, and with `memory` that of all.
+
+    To look at the memory takes seconds of the CPU itself.
+    """
     watch = Watch()
-    watch.start()
+    if memory:
+        watch.start()
     loss, test = ARMS[arm](case)
     watch.ended.set()
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -330,7 +334,7 @@ def cell(arm: str, case: Case) -> dict[str, float | None]:
         "test_accuracy": _rounded(test()),
         "cpu_seconds": round(cpu, 1),
         "peak_mb": round(peak),
-        "peak_mb_of_all": round(watch.peak),
+        **({"peak_mb_of_all": round(watch.peak)} if memory else {}),
     }
 
 
@@ -364,13 +368,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--results", default="transfer")
+    parser.add_argument("--memory", action="store_true", help="watch the memory of all processes together")
     parser.add_argument("--here", action="store_true", help="run one arm in this process, for the script's own use")
     given = parser.parse_args()
     if given.here:
         arm, _, settings = given.arms[0].partition(":")
         wishes = {name: _value(text) for name, _, text in (part.partition("=") for part in settings.split(",") if part)}
         common = (given.folder, given.backbone, given.weights, given.size, given.epochs, given.seeds[0])
-        print(json.dumps(cell(arm, Case(*common, wishes))))
+        print(json.dumps(cell(arm, Case(*common, wishes), memory=given.memory)))
         return
     with tempfile.TemporaryDirectory(dir=given.folder.resolve().parent) as place:
         run_all(given, subset(given.folder, given.images, Path(place)))
@@ -393,6 +398,7 @@ def run_all(given: argparse.Namespace, data: Path) -> None:
                 continue
             options = [f"--{name}={getattr(given, name)}" for name in ("backbone", "size", "epochs")]
             options += [] if given.weights is None else [f"--weights={given.weights}"]
+            options += ["--memory"] if given.memory else []
             words = [sys.executable, __file__, str(data), *options, "--here", f"--seeds={seed}", "--arms", arm]
             began = time.monotonic()
             done = subprocess.run(words, capture_output=True, text=True, check=False)
