@@ -43,7 +43,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: s
 @pytest.mark.parametrize(
     ("line", "mistake"),
     [
-        ('backbones = "a"', 'backbones: must be an array, such as backbones = ["a"], got the string "a"'),
         ("batch_sizes = 16", "batch_sizes: must be an array, such as batch_sizes = [16], got the integer 16"),
         ("lr = 0.1", "lr: must be an array, such as lr = [0.0001, 1.0], got the float 0.1"),
         ("lr = [0.1]", "lr: must have 2 items, the lowest and the highest, got the array [0.1]"),

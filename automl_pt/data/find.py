@@ -62,8 +62,11 @@ def hints_of(dataset: str, plugins: Plugins) -> Hints:
 
 
 def require_path(dataset: str) -> None:
-    """Raise InvalidDatasetError for a setting that can only be a path, and leads to nothing; needs no plugins."""
-    if _is_path(dataset) and not is_there(dataset):
+    """Raise InvalidDatasetError for a setting that can only be a path, and leads to nothing; needs no plugins.
+
+    What has a slash inside may be a plugin's dataset.
+    """
+    if dataset.startswith(("/", ".")) and not is_there(dataset):
         raise _not_found(dataset, ())
 
 

@@ -73,11 +73,11 @@ def default_rivals(config: SearchConfig, rule: Rule, trial_store: TrialStore) ->
     """Return the rivals of a study whose user names none: those that it began with, and keeps.
 
     A study in which whole networks train has one, if it then costs little: its trials are first compared by proxy runs,
-    and only some go on from there. None where the user names rivals.
+    which promote only some. None where the user names rivals.
     """
     if config.rivals is not None:
         return ()
-    is_cheap = isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.goes_on(config.trials) < config.trials
+    is_cheap = isinstance(rule, Rungs) and rule.rung_resources[0] < 1 and rule.promoted(config.trials) < config.trials
     trains_all = config.fine_tunes or (config.pretrained is False and config.weights is None)
     with trial_store.allocation_lock():
         about = trial_store.about()

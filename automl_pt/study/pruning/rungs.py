@@ -111,8 +111,8 @@ class Rungs:
             trials = min(trials, max(least, int(trials / self.reductions[min(cut, 1)])))
         return trials
 
-    def goes_on(self, trials: int) -> int:
-        """Return how many of `trials` go on from their proxy runs."""
+    def promoted(self, trials: int) -> int:
+        """Return how many of `trials` are promoted past their proxy runs."""
         return self.cohort_size(sum(level < 1 for level in self.rung_resources), trials)
 
     def verdict(self, number: int, progress_list: Sequence[TrialProgress], total: int) -> Verdict:
