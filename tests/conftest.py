@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+
+if TYPE_CHECKING:
+    from automl_pt.plugins.manager import Plugins
 
 CLASSES = ("blue", "green", "red")
 
@@ -87,6 +91,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hostile import search_hostile
 
     return search_hostile(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    """Return plugins with the tiny network."""
+    from tiny import load_tiny
+
+    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(autouse=True)

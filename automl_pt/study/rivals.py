@@ -112,7 +112,8 @@ def make_rivals(
         rival = _rival(config, plugins.named(Optimizer, name))
         require_possible(config.model_copy(update=dict(rival.settings)), plugins.named(Optimizer, name))
         if {**first, **rival.settings, "lr": rival.lr} == first:
-            notes.append(f"the rival {printable(name)} is trial 0 itself, and is not run twice")
+            if config.rivals is not None:
+                notes.append(f"the rival {printable(name)} is trial 0 itself, and is not run twice")
             continue
         found.append(rival)
         values = ", ".join(f"{key} {value}" for key, value in rival.settings.items() if key != "optimizer")

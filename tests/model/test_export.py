@@ -39,11 +39,6 @@ from automl_pt.training.result import EpochResult
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "safetensors")
 
 
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
-
-
 @pytest.fixture
 def model(tmp_path: Path, plugins: Plugins) -> Model:
     return load_model(make_model(tmp_path / "model", plugins), device="cpu", plugins=plugins)

@@ -27,11 +27,6 @@ from automl_pt.runs.run import train
 
 
 @pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("learned")
     images = write_folder(root / "images", {"train": 12, "val": 16})

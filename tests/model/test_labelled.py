@@ -12,7 +12,7 @@ import pytest
 from conftest import CLASSES, draw_image
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import load_tiny, make_model
+from tiny import make_model
 
 from automl_pt.config import SearchConfig, make
 from automl_pt.core.errors import InvalidDatasetError, StudyError, UsageError
@@ -29,11 +29,6 @@ from automl_pt.study.extras.evaluator import ModelEvaluator
 
 COMPOSED = "\u00c4pfel"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 def draw(root: Path, count: int, start: int = 0, names: tuple[str, ...] = CLASSES) -> Path:

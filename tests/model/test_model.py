@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save
-from tiny import load_tiny, make_info, make_model, make_state
+from tiny import make_info, make_model, make_state
 
 from automl_pt.backbones.build import build_model
 from automl_pt.core.errors import InvalidDatasetError, InvalidModelDirectoryError
@@ -26,11 +26,6 @@ from automl_pt.model.directory import WeightsFile, _commit
 from automl_pt.model.load import find_model, load_model, save_model
 from automl_pt.plugins.manager import Plugins, load_plugins
 from automl_pt.training.layout import arrange
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 def images(count: int, side: int = 12) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:

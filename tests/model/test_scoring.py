@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
-from tiny import load_tiny, make_model
+from tiny import make_model
 
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.evaluate_display import print_scores
@@ -28,11 +28,6 @@ from automl_pt.model.paired import compare_models
 from automl_pt.model.scoring import Scores, interval, score
 from automl_pt.model.thresholds import class_thresholds, thresholds
 from automl_pt.plugins.manager import Plugins
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 @settings(max_examples=15, deadline=None)

@@ -14,7 +14,7 @@ from conftest import noise_files, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_serving import LIMITS, ask, serving
-from tiny import load_tiny, make_info, make_model, make_state
+from tiny import make_info, make_model, make_state
 
 from automl_pt.cli.evaluate import command as evaluate
 from automl_pt.cli.predict import command as predict
@@ -26,11 +26,6 @@ from automl_pt.model.softmax import softmax
 from automl_pt.model.temperature import HIGHEST, LOWEST, Temperature, calibrated, fit, save_temperature, uncertain
 from automl_pt.plugins.manager import Plugins
 from automl_pt.runs.run import train
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,6 @@ from automl_pt.runs.run import train
 
 
 @pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory, plugins: Plugins) -> tuple[Path, Path]:
     """Return a trained model with a rule, and its images, a tenth of which have a wrong label."""
     root = tmp_path_factory.mktemp("fitted")

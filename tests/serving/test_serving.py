@@ -27,7 +27,7 @@ import pytest
 from conftest import draw_image, noise_files
 from PIL import Image
 from starlette.datastructures import Headers
-from tiny import load_tiny, make_model
+from tiny import make_model
 
 from automl_pt.core.errors import InstallationError, OutputError
 from automl_pt.model.load import Model, load_model
@@ -78,11 +78,6 @@ def serving(model: Model, limits: Limits = LIMITS, *names: str) -> Iterator[int]
             stop.set()
             thread.join(20)
     assert not thread.is_alive()
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(scope="module")

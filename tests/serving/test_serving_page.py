@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import draw_image, noise_files
 from test_serving import HOSTILE, serving
-from tiny import load_tiny, make_model
+from tiny import make_model
 
 from automl_pt.model.load import Model, load_model
 from automl_pt.model.predict import predict_files
@@ -36,11 +36,6 @@ SHOWN = {
 }
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    return load_tiny(tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(scope="module")

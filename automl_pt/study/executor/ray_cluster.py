@@ -53,10 +53,8 @@ class RayPlace(RemotePlace):
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         torch.set_num_threads(threads)
         self._share = gpus or 1.0
-        # without CUDA its trial says so itself
-        if (
-            self._share < 1 and torch.cuda.is_available()
-        ):  # a trial that takes more than its share fails alone, and not its neighbour
+        # a trial that takes more than its share fails alone, and not its neighbour; without CUDA a trial says so itself
+        if self._share < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(self._share)
         machine = cache_folder() / "places" / ray.get_runtime_context().get_node_id()[:16]
         for left in machine.glob("work-*"):  # of actors that were killed
